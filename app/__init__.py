@@ -1,0 +1,1 @@
+"""The online half: bytes in -> rows -> device -> bytes out."""

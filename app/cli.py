@@ -1,0 +1,164 @@
+"""The command line ``scpalm``. Exit status: 0; 2 for wrong use; 1 with one line on stderr."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import textwrap
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from model.errors import BundleError, InputError
+
+# Each command imports what it needs: `--version` and `--help` must not wait for the model's libraries.
+
+cli = typer.Typer(
+    name="scpalm",
+    help="scPaLM: embeddings of single-cell RNA counts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+BundleOption = Annotated[
+    Path | None, typer.Option("--bundle", help="Directory of the model. Default: the one in the package.")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(version("scpalm"))
+        except PackageNotFoundError:
+            typer.echo("0+source")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """scPaLM: embeddings of single-cell RNA counts."""
+
+
+class _ServeCommand(TyperCommand):
+    """Lists every setting under the options."""
+
+    def get_help(self, ctx) -> str:  # type: ignore[no-untyped-def]  # its type is private to typer
+        from app.settings import PREFIX, setting_lines
+
+        parts = [super().get_help(ctx), "", f"Settings (environment variables {PREFIX}*):"]
+        for name, text in setting_lines():
+            parts += ["", f"  {name}", textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+        return "\n".join(parts)
+
+
+@cli.command(cls=_ServeCommand)
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; over SCPALM_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; over SCPALM_PORT.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Directory of the model; over SCPALM_BUNDLE.")] = None,
+) -> None:
+    """Serve over HTTP until SIGTERM or Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    from app.settings import load_settings
+    from app.telemetry.logging import configure_logging
+
+    settings = load_settings(host=host, port=port, bundle=bundle)
+    configure_logging(settings.log_format)
+    from app.server import serve as run_server
+
+    run_server(settings)
+
+
+@cli.command()
+def embed(
+    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="The cells.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="OUT.h5ad", help="The same file with obsm['X_scpalm'] added.")
+    ],
+    bundle: BundleOption = None,
+    layer: Annotated[str | None, typer.Option(help="Which matrix: raw for raw.X, or a layer. Default: X.")] = None,
+    kind: Annotated[
+        Literal["auto", "counts", "log"], typer.Option("--input", help="What the values are; auto finds out.")
+    ] = "auto",
+) -> None:
+    """Embed every cell of a file. Streamed: memory does not grow with the number of cells."""
+    from app.files import embed_file
+    from model.bundle import DEFAULT_BUNDLE, Bundle
+    from model.sessions import open_session
+
+    if not source.is_file():
+        raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
+    loaded = Bundle.load(bundle or DEFAULT_BUNDLE)
+    session = open_session(loaded)
+    from app.progress import CellProgress
+
+    with CellProgress() as progress:
+        embed_file(
+            source,
+            out,
+            loaded,
+            session,
+            layer=layer,
+            declared=kind,
+            on_start=progress.start,
+            on_chunk=progress.advance,
+        )
+
+
+@cli.command()
+def models(bundle: BundleOption = None) -> None:
+    """Print the model's card: what it was trained on, how it was measured, its files."""
+    from model.bundle import DEFAULT_BUNDLE, Bundle
+
+    typer.echo(json.dumps(Bundle.load(bundle or DEFAULT_BUNDLE).manifest, indent=2, ensure_ascii=False))
+
+
+@cli.command()
+def sample(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="cells.h5ad", help="The file to write.")],
+) -> None:
+    """Write a small file of real cells to try with."""
+    from app.sample import write_sample
+
+    num_cells, num_genes = write_sample(out)
+    typer.echo(f"{out}: {num_cells} cells x {num_genes} genes", err=True)
+
+
+def main() -> None:
+    """Entry point: a user's error is one line on stderr, never a traceback."""
+    try:
+        cli()
+    except (InputError, BundleError, ValueError, RuntimeError, OSError, MemoryError) as error:
+        if not _is_expected(error):
+            raise
+        print(f"scpalm: {_one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _is_expected(error: Exception) -> bool:
+    if isinstance(error, (InputError, BundleError, OSError, MemoryError)):
+        return True
+    # Named, not imported: their modules load what most commands do not need.
+    return type(error).__name__ in ("SettingsError", "ServeError", "DeviceError")
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the disk'}: {error.strerror}."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

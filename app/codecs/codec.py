@@ -1,0 +1,75 @@
+"""What every format has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.genes import Coverage
+from model.matrix import CellMatrix
+from model.normalize import InputReport
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What the request says about its cells, and what the service allows (None: no limit).
+
+    Attributes:
+        layer: which matrix of an h5ad file. max_cells: most cells. max_bytes: most bytes of the uncompressed matrix.
+    """
+
+    layer: str | None = None
+    max_cells: int | None = None
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Results for B cells, with what the user should know about them.
+
+    Attributes:
+        model_name, model_version: of the bundle. obs_names: the cells. values: ``[B, width]`` float32 or int32.
+        coverage: genes known. input: counts or log, and why. key: where an h5ad answer keeps the values, in ``obsm``.
+    """
+
+    model_name: str
+    model_version: str
+    obs_names: list[str]
+    values: NDArray[np.float32] | NDArray[np.int32]
+    coverage: Coverage
+    input: InputReport
+    key: str = "X_scpalm"
+
+
+class Codec(Protocol):
+    """One format.
+
+    Attributes:
+        name: short, for metrics. media_type: what it writes. media_types: what it reads, ``media_type`` first.
+        suffix: of a file in this format. reads_files: whether its bodies must be files.
+    """
+
+    name: str
+    media_type: str
+    media_types: tuple[str, ...]
+    suffix: str
+    reads_files: bool
+
+    def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
+        """Cells of a body, in order, in one or more parts that share their genes.
+
+        Raises InputError, UnreadableError or OverLimitError, also between parts.
+        """
+        ...
+
+    def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
+        """The answer as bytes; or None, when it was written to ``target``.
+
+        ``original`` is the request's body where that was a file of the same format: the codec may build upon it.
+        """
+        ...

@@ -1,0 +1,112 @@
+"""One tree of errors: each class carries its HTTP status, code and title; `app.problems` turns them into answers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Something a client should hear about, other than its cells being wrong (`model.errors.InputError`).
+
+    Attributes:
+        status, code, title: of the class; the code ends the problem's ``type``.
+        detail: what is wrong here and how to mend it.
+        field: the part of the request at fault, where one is.
+        retry_after: seconds until another try makes sense, where waiting helps.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "The service failed"
+
+    def __init__(self, detail: str, *, field: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Raised in parser processes too: the keyword arguments must survive pickling.
+        return _rebuild, (type(self), self.detail, self.field, self.retry_after)
+
+
+def _rebuild(kind: type[ServiceError], detail: str, field: str | None, retry_after: int | None) -> ServiceError:
+    return kind(detail, field=field, retry_after=retry_after)
+
+
+class BadRequestError(ServiceError):
+    """A request that is broken before its cells are looked at: a form without its boundary, a missing file field."""
+
+    status, code, title = 400, "bad-request", "The request cannot be read"
+
+
+class NotFoundError(ServiceError):
+    """A path that the service does not have."""
+
+    status, code, title = 404, "not-found", "There is nothing at this address"
+
+
+class UnknownModelError(ServiceError):
+    """A model that this service does not serve."""
+
+    status, code, title = 404, "unknown-model", "There is no such model"
+
+
+class MethodNotAllowedError(ServiceError):
+    """A path asked with a method it does not have."""
+
+    status, code, title = 405, "method-not-allowed", "This address does not take this method"
+
+
+class NotAcceptableError(ServiceError):
+    """``Accept`` names no format that this answer can be written in."""
+
+    status, code, title = 406, "not-acceptable", "The answer has no such format"
+
+
+class TooLargeError(ServiceError):
+    """Over a limit on bytes (also after decompression) or on cells."""
+
+    status, code, title = 413, "too-large", "The request is over a limit of this service"
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    """A body whose media type or content encoding no codec reads."""
+
+    status, code, title = 415, "unsupported-media-type", "This kind of body is not understood"
+
+
+class InvalidParameterError(ServiceError):
+    """A query parameter, header or field that has a value it cannot have."""
+
+    status, code, title = 422, "invalid-parameter", "A parameter has a value it cannot have"
+
+
+class QueueFullError(ServiceError):
+    """More cells are waiting than the service queues; ``retry_after`` is the measured time to drain them."""
+
+    status, code, title = 429, "queue-full", "Too many cells are waiting"
+
+
+class ClientGoneError(ServiceError):
+    """The client hung up; nobody reads this answer, the access log does."""
+
+    status, code, title = 499, "client-gone", "The client closed the connection"
+
+
+class InferenceError(ServiceError):
+    """The model failed on this request's cells; others in the same batch were not harmed."""
+
+    status, code, title = 500, "inference-failed", "The model failed on these cells"
+
+
+class NotReadyError(ServiceError):
+    """The model is not loaded yet, or could not be."""
+
+    status, code, title = 503, "not-ready", "The service is not ready"
+
+
+class DrainingError(ServiceError):
+    """The service is shutting down and takes no new work."""
+
+    status, code, title = 503, "draining", "The service is shutting down"

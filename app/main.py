@@ -1,0 +1,54 @@
+"""The app: wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+
+from app import problems
+from app.codecs import CODECS
+from app.routes import embed, health, models
+from app.service import OpenSession, Service, open_default_session
+from app.settings import Settings
+from app.telemetry.access import AccessMiddleware
+from app.telemetry.metrics import Metrics
+
+_ROUTERS = (embed.router, models.router, health.router)
+
+
+def release() -> str:
+    """Version of the installed package."""
+    try:
+        return version("scpalm")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def create_app(settings: Settings, open_session: OpenSession = open_default_session) -> FastAPI:
+    """A service of one bundle. The model is loaded once the app has started; /health/ready tells when it is."""
+    endpoints = [route.path for router in _ROUTERS for route in router.routes]  # type: ignore[attr-defined]
+    metrics = Metrics(endpoints, [codec.name for codec in CODECS])
+    service = Service(settings, metrics, open_session)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.close()
+
+    app = FastAPI(
+        title="scPaLM",
+        version=release(),
+        summary="Single-cell RNA counts in, cell embeddings out.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.service = service
+    for router in _ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(AccessMiddleware, metrics=metrics)
+    return app

@@ -1,0 +1,101 @@
+"""What a parser's child process does: the only place where uploaded bytes are looked at."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.codecs import Answer, Codec, DecodeOptions, codec_for
+from app.codecs.compression import decompress
+from app.errors import TooLargeError, UnsupportedMediaTypeError
+from app.upload import Upload
+from model.errors import OverLimitError
+from model.genes import Alignment, Vocabulary
+from model.prepare import Prepared, Preparer
+from model.rows import Rows
+
+_REMEMBERED = 8  # gene lists; a lab sends the same one with every request, and matching it costs more than the rest
+_REMEMBERED_GENES = 100_000  # longer lists are matched each time, so that what is remembered stays small
+
+
+class _RememberingVocabulary(Vocabulary):
+    """Matches a gene list once, and knows it again."""
+
+    _alignments: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Alignment]
+
+    def align(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None = None) -> Alignment:
+        if len(genes) > _REMEMBERED_GENES:
+            return super().align(genes, ensembl_ids)
+        if not hasattr(self, "_alignments"):
+            self._alignments = OrderedDict()
+        key = tuple(genes), tuple(ensembl_ids or ())
+        if key not in self._alignments:
+            self._alignments[key] = super().align(genes, ensembl_ids)
+        self._alignments.move_to_end(key)
+        if len(self._alignments) > _REMEMBERED:
+            self._alignments.popitem(last=False)
+        return self._alignments[key]
+
+
+_vocabulary: Vocabulary | None = None
+
+
+def load_vocabulary(genes: Path) -> None:
+    """Runs once in each process. Raises BundleError."""
+    global _vocabulary
+    _vocabulary = _RememberingVocabulary.load(genes)
+
+
+def parse(scratch: Path, upload: Upload) -> Prepared:
+    """Rows of an upload; ``scratch`` may be made and used for files. Raises InputError or ServiceError."""
+    assert _vocabulary is not None, "load_vocabulary comes first"
+    codec = _codec(upload.media_type)
+    options = DecodeOptions(upload.layer, upload.max_cells, upload.max_bytes)
+    preparer: Preparer | None = None
+    parts: list[Prepared] = []
+    try:
+        for matrix in codec.decode(_body(upload, scratch, as_file=codec.reads_files), options):
+            if preparer is None:
+                preparer = Preparer(_vocabulary, matrix.genes, matrix.ensembl_ids, upload.declared)
+            parts.append(preparer.prepare(matrix))
+    except OverLimitError as error:
+        raise TooLargeError(str(error), field=error.field) from error
+    if len(parts) == 1:
+        return parts[0]
+    return Prepared(
+        Rows.concat([part.rows for part in parts]),
+        [cell for part in parts for cell in part.cells],
+        parts[0].coverage,
+        parts[0].input,
+    )
+
+
+def encode(scratch: Path, answer: Answer, media_type: str, upload: Upload | None, target: Path) -> bytes | None:
+    """The answer as bytes, or None when it was written to ``target``. Raises InputError or ServiceError."""
+    codec = _codec(media_type)
+    original: Path | None = None
+    if upload is not None and codec.reads_files and _codec(upload.media_type) is codec:
+        body = _body(upload, scratch, as_file=True)
+        original = body if isinstance(body, Path) else None
+    return codec.encode(answer, target, original)
+
+
+def _codec(media_type: str) -> Codec:
+    codec = codec_for(media_type)
+    if codec is None:
+        raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not understood.", field="Content-Type")
+    return codec
+
+
+def _body(upload: Upload, scratch: Path, *, as_file: bool) -> bytes | Path:
+    """The body without its content encoding; a file if ``as_file``, else as it is."""
+    if not upload.content_encoding and (isinstance(upload.body, Path) or not as_file):
+        return upload.body
+    scratch.mkdir()
+    target = scratch / "body"
+    if upload.content_encoding:
+        decompress(upload.body, upload.content_encoding, target, upload.max_bytes)
+    elif isinstance(upload.body, bytes):
+        target.write_bytes(upload.body)
+    return target

@@ -1,0 +1,174 @@
+"""Uploads become rows, and answers become bytes, in child processes with limits: a crash there is a 400 here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from app import parser_process
+from app.codecs import CODECS, Answer, codec_for
+from app.codecs.compression import check_encoding
+from app.errors import TooLargeError, UnsupportedMediaTypeError
+from app.sandbox import Limits, Sandbox, SandboxError
+from app.upload import Upload
+from model.errors import InputError, UnreadableError
+from model.prepare import Prepared
+
+__all__ = ["ParserPool", "Upload"]
+
+log = logging.getLogger("scpalm.parsing")
+
+T = TypeVar("T")
+
+LARGE_BYTES = 8 << 20  # bodies over this leave one process free for small ones
+
+
+class ParserPool:
+    """Processes that parse and encode; `start` them, then `parse` and `encode` from the event loop.
+
+    Args:
+        genes: the bundle's ``genes.parquet``, loaded once by each process.
+        processes: how many.
+        seconds: longest time for one upload, wall clock and CPU.
+        memory_bytes: most memory for one upload; default: 8 GiB, or half of the machine's.
+        directory: where files are kept meanwhile; default: the system's.
+    """
+
+    def __init__(
+        self,
+        genes: Path,
+        *,
+        processes: int = 2,
+        seconds: float = 120.0,
+        memory_bytes: int | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="scpalm-", dir=directory))
+        limits = Limits(memory_bytes or _bearable_memory(), seconds)
+        self._sandboxes = [Sandbox(parser_process.load_vocabulary, (genes,), limits) for _ in range(processes)]
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="parser")
+        self._free: asyncio.LifoQueue[Sandbox] = asyncio.LifoQueue()
+        for sandbox in self._sandboxes:
+            self._free.put_nowait(sandbox)
+        self._large = asyncio.Semaphore(max(1, processes - 1))
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids, for monitoring."""
+        return [sandbox.pid for sandbox in self._sandboxes]
+
+    async def start(self) -> None:
+        """Wait until every process is ready. Raises BundleError when the genes cannot be loaded."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(self._threads, s.set_up) for s in self._sandboxes))
+
+    def close(self) -> None:
+        """End the processes and remove their files."""
+        for sandbox in self._sandboxes:
+            sandbox.close()
+        self._threads.shutdown(wait=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    async def __aenter__(self) -> ParserPool:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    async def parse(self, upload: Upload) -> Prepared:
+        """Rows of an upload.
+
+        Raises InputError (the cells are wrong), UnreadableError (so are the bytes, or reading them crashed or took too
+        long), TooLargeError, UnsupportedMediaTypeError.
+        """
+        self._refuse_unknown(upload)
+        return await self._run(upload.size, parser_process.parse, upload)
+
+    async def encode(self, answer: Answer, media_type: str, upload: Upload | None = None) -> bytes | Path:
+        """The answer in a format; where the request was a file of that format, built upon it.
+
+        Returns the bytes, or a file that the caller deletes when it has been sent.
+        Raises UnsupportedMediaTypeError, and what `parse` raises.
+        """
+        codec = codec_for(media_type)
+        if codec is None:
+            raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not a format of answers that can be written.")
+        target = self._new_path(codec.suffix)
+        size = answer.values.nbytes + (upload.size if upload is not None else 0)
+        try:
+            content = await self._run(size, parser_process.encode, answer, codec.media_type, upload, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        return target if content is None else content
+
+    def _refuse_unknown(self, upload: Upload) -> None:
+        if codec_for(upload.media_type) is None:
+            known = ", ".join(codec.media_type for codec in CODECS)
+            raise UnsupportedMediaTypeError(
+                f"'{upload.media_type[:100]}' is no format of cells that is read here. Use one of: {known}.",
+                field="Content-Type",
+            )
+        check_encoding(upload.content_encoding)
+
+    def _new_path(self, suffix: str = "") -> Path:
+        return self._directory / f"{uuid.uuid4().hex}{suffix}"
+
+    async def _run(self, size: int, function: Callable[..., T], *arguments: object) -> T:
+        if size <= LARGE_BYTES:
+            return await self._run_now(function, *arguments)
+        async with self._large:
+            return await self._run_now(function, *arguments)
+
+    async def _run_now(self, function: Callable[..., T], *arguments: object) -> T:
+        sandbox = await self._free.get()
+        scratch = self._new_path()
+        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(
+            self._threads, partial(sandbox.call, function, scratch, *arguments)
+        )
+
+        def give_back(done: asyncio.Future[T]) -> None:
+            if not done.cancelled():
+                done.exception()  # looked at, also when nobody waits any more
+            shutil.rmtree(scratch, ignore_errors=True)
+            self._free.put_nowait(sandbox)
+
+        future.add_done_callback(give_back)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The client hung up: its upload is not worth another second.
+            sandbox.cancel()
+            raise
+        except SandboxError as error:
+            raise _refusal(error) from error
+
+
+def _refusal(error: SandboxError) -> InputError | TooLargeError:
+    log.warning("parser: %s: %s", error.reason, error)
+    if error.reason == "memory":
+        return TooLargeError(f"The upload cannot be read: {error}. Send fewer cells at a time.")
+    reason = "the reader failed on it" if error.reason == "fault" else str(error)
+    return UnreadableError(
+        "parser-timeout" if error.reason == "timeout" else "parser-crash",
+        f"The upload cannot be read: {reason}.",
+        mend="Send fewer cells at a time; if a small file fails too, write it again with anndata's write_h5ad.",
+        field="body",
+    )
+
+
+def _bearable_memory() -> int:
+    return min(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)

@@ -1,0 +1,55 @@
+"""Liveness, readiness and metrics, for orchestrators and scrapers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from app.errors import NotReadyError, ServiceError
+from app.problems import Problem
+from app.routes import ServiceDep
+
+router = APIRouter(tags=["health"])
+
+_NOT_NOW: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Not now; `detail` says why."}}
+
+
+class Health(BaseModel):
+    """A probe's good news."""
+
+    status: Literal["live", "ready"]
+
+
+@router.get("/health/live", operation_id="health_live", response_model=Health, responses=_NOT_NOW)
+async def live(service: ServiceDep) -> Health:
+    """The device loop moved lately. A failing answer means: restart this process."""
+    if not service.live():
+        raise NotReadyError("The device loop is dead or has not moved lately. Restart the process if this lasts.")
+    return Health(status="live")
+
+
+@router.get("/health/ready", operation_id="health_ready", response_model=Health, responses=_NOT_NOW)
+async def ready(service: ServiceDep) -> Health:
+    """The model is loaded and warmed up, its device works, the queue has room, no shutdown is under way."""
+    await live(service)
+    try:
+        service.check_ready()
+    except ServiceError as error:
+        raise NotReadyError(error.detail, retry_after=error.retry_after) from error
+    return Health(status="ready")
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
+)
+async def metrics(service: ServiceDep) -> Response:
+    """The `scpalm_*` metrics."""
+    return Response(generate_latest(service.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,102 @@
+"""One process that serves: signals, port, and an exit status that says how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import uvicorn
+
+from app.main import create_app
+from app.service import Service, State
+from app.settings import Settings
+
+log = logging.getLogger("scpalm.service")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class ServeError(RuntimeError):
+    """The service could not start; the text says why."""
+
+
+def exit_quietly(number: int, frame: FrameType | None) -> None:
+    """Before there is anything to finish, a signal just ends the process."""
+    sys.exit(0)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to us: uvicorn would close the port at once, and end with the signal instead of 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is under way. Raises ServeError where that cannot start."""
+    with _listen(settings.host, settings.port) as listener:
+        asyncio.run(_serve(settings, listener))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ServeError(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another with --host or --port."
+        ) from error
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    app = create_app(settings)
+    service: Service = app.state.service
+    server = _Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="on", server_header=False, timeout_keep_alive=30
+        )
+    )
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            log.warning("second signal: stopping without finishing")
+            server.force_exit = True
+        stopping.set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    host, port = listener.getsockname()[:2]
+    log.info("listening on http://%s:%d (documentation: /docs)", f"[{host}]" if ":" in host else host, port)
+    watchers = [
+        asyncio.create_task(_stop_on_signal(stopping, service, server, settings.drain_seconds)),
+        asyncio.create_task(_stop_on_failure(service, server)),
+    ]
+    await server.serve(sockets=[listener])
+    for watcher in watchers:
+        watcher.cancel()
+    await asyncio.gather(*watchers, return_exceptions=True)
+    if service.state is State.FAILED or service.failure:
+        raise ServeError(service.failure)
+
+
+async def _stop_on_signal(stopping: asyncio.Event, service: Service, server: _Server, pause: float) -> None:
+    await stopping.wait()
+    service.drain()
+    # Balancers need a moment to see that /health/ready fails, before connections are refused.
+    await asyncio.sleep(pause if service.settled.is_set() else 0.0)
+    server.should_exit = True
+
+
+async def _stop_on_failure(service: Service, server: _Server) -> None:
+    await service.settled.wait()
+    if service.state is State.FAILED:
+        server.should_exit = True

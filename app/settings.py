@@ -1,0 +1,154 @@
+"""Settings of the service: environment variables ``SCPALM_*``, listed by ``scpalm serve --help``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.bundle import DEFAULT_BUNDLE
+
+PREFIX = "SCPALM_"
+LogFormat = Literal["text", "json"]
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the text names the variables and says why, in one line."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each description ends with why the default is what it is."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    bundle: Path = Field(
+        DEFAULT_BUNDLE,
+        description="Directory of the model to serve. Default: the one in the package, so that nothing else is needed.",
+    )
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Default: this machine only; 0.0.0.0 opens it to the network."
+    )
+    port: int = Field(
+        8000, ge=0, le=65535, description="Port to listen on, 0 for any free one. Default: what web services use."
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:n. Default: a GPU where the runtime finds one, else the CPU.",
+    )
+    redis_url: str = Field(
+        "", description="Must be empty: this release queues inside the process. Default: embedded, no Redis needed."
+    )
+    max_body_bytes: int = Field(
+        1 << 30,
+        ge=1,
+        description="Largest request body, after decompression too. Default: 1 GiB, some 200,000 cells of h5ad.",
+    )
+    max_cells: int = Field(
+        100_000,
+        ge=1,
+        description="Most cells in one request. Default: 100,000, a few GB while parsing; `scpalm embed` has no limit.",
+    )
+    max_queued_cells: int = Field(
+        200_000, ge=1, description="Most cells waiting in all; beyond it 429. Default: two of the largest requests."
+    )
+    max_queued_bytes: int = Field(
+        2 << 30,
+        ge=1,
+        description="Most memory of waiting cells; beyond it 429. Default: 2 GiB, 200,000 cells of 1,300 genes.",
+    )
+    max_uploads: int = Field(
+        256,
+        ge=1,
+        description="Most requests being received or parsed at once; beyond it 429. Default: spares the disk.",
+    )
+    batch_cells: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Cells in one run of the model. Default: 64; more is no faster on a CPU and makes others wait.",
+    )
+    bulk_cells: int = Field(
+        2048,
+        ge=1,
+        description="Larger requests share a quarter of each batch. Default: what takes seconds on a CPU.",
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Threads of the model on a CPU. Default: empty, every core that this process may use."
+    )
+    parser_processes: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Processes that read uploads. Default: 2, so that one large file does not hold up the others.",
+    )
+    parse_seconds: float = Field(
+        120.0,
+        gt=0,
+        description="Longest time to read one upload; beyond it 400. Default: ten times what the largest upload takes.",
+    )
+    spool_dir: Path = Field(
+        Path(tempfile.gettempdir()),
+        description="Where uploads and h5ad answers are kept meanwhile. Default: the system's folder.",
+    )
+    stall_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="/health/live fails when the device stands still so long. Default: far above one slow batch.",
+    )
+    drain_seconds: float = Field(
+        1.0,
+        ge=0,
+        description="Pause from /health/ready failing to closing the port. Default: 1 s; or a balancer's probe period.",
+    )
+    log_format: LogFormat = Field(
+        "text", description="text or json, one line a request. Default: for people; json is for log collectors."
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _no_redis_yet(cls, value: str) -> str:
+        if value:
+            raise ValueError("the Redis queue is not part of this release; leave it empty to queue inside the process")
+        return value
+
+    @field_validator("spool_dir")
+    @classmethod
+    def _spool_exists(cls, value: Path) -> Path:
+        if not value.is_dir():
+            raise ValueError(f"{value} is not a directory; make it first")
+        return value
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Settings:
+        if self.max_cells > self.max_queued_cells:
+            raise ValueError(
+                f"{PREFIX}MAX_CELLS ({self.max_cells}) is over {PREFIX}MAX_QUEUED_CELLS ({self.max_queued_cells}); "
+                "raise the second"
+            )
+        return self
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings of the environment, with overrides. Raises SettingsError with every fault in one line."""
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError("; ".join(_faults(error))) from None
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        name = f"{PREFIX}{str(fault['loc'][0]).upper()}: " if fault["loc"] else ""
+        yield name + fault["msg"].removeprefix("Value error, ")
+
+
+def setting_lines() -> Iterator[tuple[str, str]]:
+    """For each variable, its name with its default, and what it does and why the default is what it is."""
+    for name, field in Settings.model_fields.items():
+        default = "in the package" if name == "bundle" else "empty" if field.default in (None, "") else field.default
+        yield f"{PREFIX}{name.upper()} [{default}]", field.description or ""

@@ -1,0 +1,141 @@
+"""The ``scpalm_*`` metrics: one registry an app, every label set known before the first request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from app.transport import LANES, Depth
+from model.sessions import SessionInfo, Task
+
+# Every counter's birth time would double the lines of a scrape.
+disable_created_metrics()
+
+Rejection = Literal["bad_request", "invalid_cells", "media_type", "too_large", "queue_full", "not_ready"]
+Drop = Literal["client_gone", "inference_failed"]
+
+REJECTIONS: dict[int, Rejection] = {
+    400: "bad_request",
+    406: "media_type",
+    413: "too_large",
+    415: "media_type",
+    422: "invalid_cells",
+    429: "queue_full",
+    503: "not_ready",
+}
+# The tasks that have a route.
+TASKS: tuple[Task, ...] = ("embed",)
+STATUSES = ("200", "400", "404", "405", "406", "413", "415", "422", "429", "499", "500", "503")
+# Geometric, 0.1 ms to 12.8 s in 30 steps of one half more, so that quantiles are equally good everywhere.
+DURATION_BUCKETS = tuple(100e-6 * 1.5**step for step in range(30))
+ROW_BUCKETS = tuple(float(2**step) for step in range(13))
+RATIO_BUCKETS = tuple(step / 10 for step in range(1, 11))
+
+
+class _QueueCollector(Collector):
+    """Reads the queue when it is scraped: a gauge that was set some time ago would lie while a device hangs."""
+
+    def __init__(self, read: Callable[[], Depth]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        depth = self._read()
+        rows = GaugeMetricFamily("scpalm_queue_rows", "Cells not yet done.", labels=["lane"])
+        oldest = GaugeMetricFamily("scpalm_queue_oldest_seconds", "Age of the oldest unfinished work.", labels=["lane"])
+        for lane in LANES:
+            rows.add_metric([lane], depth.rows[lane])
+            oldest.add_metric([lane], depth.oldest_seconds[lane])
+        yield from (rows, oldest)
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+class Metrics:
+    """Every metric of one app.
+
+    ``endpoints`` and ``formats`` are the values their labels may take; a path without a route counts as ``other``.
+    """
+
+    def __init__(self, endpoints: Iterable[str], formats: Iterable[str]) -> None:
+        self.registry = CollectorRegistry()
+        self._endpoints = {*endpoints, "other"}
+        self._formats = set(formats)
+
+        def histogram(
+            name: str, text: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = DURATION_BUCKETS
+        ) -> Histogram:
+            return Histogram(f"scpalm_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(f"scpalm_{name}", text, labels, registry=self.registry)
+
+        self.request_duration = histogram(
+            "request_duration_seconds",
+            "A request, from its head to the last byte of its answer.",
+            ("endpoint", "status"),
+        )
+        self.parse_duration = histogram(
+            "parse_duration_seconds", "Body to rows: waiting for a parser process included.", ("format",)
+        )
+        self.queue_duration = histogram(
+            "queue_duration_seconds", "Submission to the first row on the device.", ("lane",)
+        )
+        self.inference_duration = histogram("inference_duration_seconds", "One run of the session.", ("task", "device"))
+        self.batch_rows = histogram("batch_rows", "Cells in a batch.", buckets=ROW_BUCKETS)
+        self.batch_fill_ratio = histogram(
+            "batch_fill_ratio", "Cells in a batch over its capacity.", buckets=RATIO_BUCKETS
+        )
+        self.batch_requests = histogram("batch_requests", "Requests in a batch.", buckets=ROW_BUCKETS)
+        self.genes_matched_ratio = histogram(
+            "genes_matched_ratio", "Share of a request's genes that the model knows.", buckets=RATIO_BUCKETS
+        )
+        self.rows = counter("rows_total", "Cells done.", ("lane", "task"))
+        self.rejected = counter("rejected_total", "Requests turned away before the device.", ("reason",))
+        self.dropped = counter("dropped_total", "Requests that were queued and got no result.", ("reason",))
+        self.redeliveries = counter("redeliveries_total", "Work handed out again after a worker lost it.")
+        self.device_busy = counter("device_busy_seconds_total", "Time the device spent running batches.")
+        self.model_info = Gauge(
+            "scpalm_model_info", "The model served; always 1.", ("name", "version", "runtime", "device"),
+            registry=self.registry,
+        )  # fmt: skip
+        for status in STATUSES:
+            for endpoint in self._endpoints:
+                self.request_duration.labels(endpoint, status)
+        for format_name in self._formats:
+            self.parse_duration.labels(format_name)
+        for lane in LANES:
+            self.queue_duration.labels(lane)
+            for task in TASKS:
+                self.rows.labels(lane, task)
+        for reason in get_args(Rejection):
+            self.rejected.labels(reason)
+        for reason in get_args(Drop):
+            self.dropped.labels(reason)
+
+    def watch_queue(self, read: Callable[[], Depth]) -> None:
+        """Report the queue as it is at each scrape."""
+        self.registry.register(_QueueCollector(read))
+
+    def model_loaded(self, name: str, version: str, info: SessionInfo) -> None:
+        self.model_info.labels(name, version, info.runtime, info.device).set(1)
+        for task in TASKS:
+            self.inference_duration.labels(task, info.device)
+
+    def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
+        label = endpoint if endpoint in self._endpoints else "other"
+        # Statuses outside the list come from no route of ours; their class is enough.
+        code = str(status) if str(status) in STATUSES else f"{status // 100}00"
+        self.request_duration.labels(label, code).observe(seconds)
+
+    def observe_rejection(self, status: int) -> None:
+        """Count a request with cells that was turned away, by the status of its answer; others are not counted."""
+        if status in REJECTIONS:
+            self.rejected.labels(REJECTIONS[status]).inc()
+
+    def drop(self, reason: Drop) -> None:
+        self.dropped.labels(reason).inc()

@@ -1,0 +1,122 @@
+"""The seam between requests and devices: work goes in, outcomes come back. One Protocol, one object a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import ServiceError
+from model.rows import Rows
+from model.sessions import Task
+
+Lane = Literal["online", "bulk"]
+LANES: tuple[Lane, ...] = ("online", "bulk")
+Values = NDArray[np.float32] | NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Cells that somebody waits for.
+
+    Attributes:
+        task: what to compute. rows: B cells, in order. lane: who waits, a person or a file.
+    """
+
+    task: Task
+    rows: Rows
+    lane: Lane = "online"
+    id: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a Work.
+
+    Attributes:
+        values: ``[B, ...]`` in the order of the rows, or None when ``error`` says why there are none.
+        queue_seconds: from submission until the first row reached the device.
+        inference_seconds: from then until the last row was done.
+    """
+
+    values: Values | None
+    error: ServiceError | None = None
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class Lease:
+    """A Work in the hands of one worker, until it is settled or the lease runs out.
+
+    Attributes:
+        deliveries: how often the work was handed out, this time included.
+        submitted_at: ``time.monotonic()`` of the submission.
+        abandoned: nobody waits for the outcome any more.
+    """
+
+    work: Work
+    worker: str
+    deliveries: int
+    submitted_at: float
+    abandoned: bool = False
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How much waits, read at one moment.
+
+    Attributes:
+        rows: cells not yet done, by lane. oldest_seconds: age of the oldest unfinished work, by lane.
+        full: whether a further request would be turned away.
+        retry_after: seconds until what waits now is done at the measured speed, at least 1.
+    """
+
+    rows: dict[Lane, int]
+    oldest_seconds: dict[Lane, float]
+    full: bool
+    retry_after: int
+
+
+class Transport(Protocol):
+    """Five verbs: `submit` and `reply` for the service, on its event loop; the rest for the worker, on threads."""
+
+    def submit(self, work: Work) -> None:
+        """Queue work, once. Raises QueueFullError (with ``retry_after``) or DrainingError."""
+        ...
+
+    async def reply(self, work_id: str) -> Outcome:
+        """Wait for the outcome of submitted work. Cancelling this wait abandons the work."""
+        ...
+
+    def lease(self, worker: str, wait: float, *, resume: bool = False) -> Sequence[Lease]:
+        """Take waiting work, oldest first; block up to ``wait`` seconds for some.
+
+        ``resume`` hands a restarted worker its own unfinished work once more.
+        """
+        ...
+
+    def extend(self, lease: Lease, rows_done: int) -> None:
+        """Keep a lease, and report how many of its rows are done so far."""
+        ...
+
+    def settle(self, lease: Lease, outcome: Outcome) -> bool:
+        """End a lease. True when this was the first outcome of the work; a later one changes nothing."""
+        ...
+
+    def depth(self) -> Depth:
+        """What waits now."""
+        ...
+
+    def close(self) -> None:
+        """Take no new work; what was taken is still leased and settled."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is leased."""
+        ...

@@ -1,0 +1,242 @@
+"""A worker owns one device: lease -> batch -> session.run -> settle, one batch formed ahead while the device runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from app.batching import Batch, Batcher, Pending, Segment
+from app.errors import ClientGoneError, InferenceError, ServiceError
+from app.telemetry.metrics import Metrics
+from app.transport import Transport, Values
+from model.sessions import Session, Task
+
+log = logging.getLogger("scpalm.worker")
+
+# How often an idle loop wakes to show that it is alive.
+TICK_SECONDS = 0.5
+
+
+class Worker:
+    """Two threads: one forms the next batch, one runs the session. Either dying ends the other: see ``alive``.
+
+    The slot between them holds the one batch formed ahead. While it is not full it is topped up with what arrives, so
+    that a thin batch formed early does not make later cells wait a turn.
+    """
+
+    def __init__(
+        self, session: Session, transport: Transport, metrics: Metrics, *, batch_rows: int, name: str = "device-0"
+    ) -> None:
+        self._session = session
+        self._transport = transport
+        self._metrics = metrics
+        self._batch_rows = batch_rows
+        self._name = name
+        self._device = session.info.device
+        self._batcher = Batcher(batch_rows)
+        self._held: dict[str, Pending] = {}
+        self._slot: Batch | None = None
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._failed = False
+        self._moved = {"forming": time.monotonic(), "running": time.monotonic()}
+        self._threads: list[threading.Thread] = []
+
+    # --- life
+
+    def start(self, *, resume: bool = False) -> None:
+        """Start both threads; ``resume`` takes back what a dead worker of this name left unfinished."""
+        loops: dict[str, Callable[[], None]] = {
+            "forming": lambda: self._form_loop(resume),
+            "running": self._device_loop,
+        }
+        for name, loop in loops.items():
+            thread = threading.Thread(target=self._guarded, args=(loop,), name=f"{self._name}-{name}", daemon=True)
+            self._threads.append(thread)
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Both threads run (or have not been started)."""
+        return not self._failed and all(thread.is_alive() for thread in self._threads)
+
+    def stalled_seconds(self) -> float:
+        """Seconds since the slower of the two loops last moved; a batch on the device counts as standing still."""
+        return time.monotonic() - min(self._moved.values())
+
+    def renew(self) -> None:
+        """Extend every lease in hand. Called from outside, about three times a lease."""
+        for pending in list(self._held.values()):
+            self._transport.extend(pending.lease, pending.rows_done)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End both threads after the batch that runs; leased work stays unsettled."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout)
+
+    def _guarded(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except BaseException:  # whatever it was, the other thread must not go on alone
+            log.exception("worker %s died", self._name)
+            self._failed = True
+        finally:
+            with self._changed:
+                self._stopping = True
+                self._changed.notify_all()
+
+    # --- forming
+
+    def _form_loop(self, resume: bool) -> None:
+        blocked = False
+        while not self._stopping:
+            self._moved["forming"] = time.monotonic()
+            if not self._slot_open(blocked):
+                continue
+            blocked = False
+            for lease in self._transport.lease(
+                self._name, 0.0 if self._batcher.has_rows else TICK_SECONDS, resume=resume
+            ):
+                self._held[lease.work.id] = self._batcher.add(lease)
+            resume = False
+            for pending in self._batcher.take_abandoned():
+                self._settle(pending, _client_gone())
+            if self._batcher.has_rows:
+                blocked = not self._form()
+
+    def _slot_open(self, blocked: bool) -> bool:
+        """Whether the slot takes more rows, after a short wait if it does not."""
+        with self._changed:
+            if self._slot is not None and (blocked or self._slot.num_rows >= self._batch_rows):
+                self._changed.wait(TICK_SECONDS)
+                return self._slot is None
+            return True
+
+    def _form(self) -> bool:
+        """Put the next batch into the slot, or more rows into the batch there. False when that batch took none."""
+        with self._changed:
+            early, self._slot = self._slot, None
+        before = early.num_rows if early is not None else 0
+        batch = self._batcher.form(early)
+        if batch is None:
+            return True
+        grown = batch.num_rows > before
+        if grown:
+            batch.assemble()
+        with self._changed:
+            self._slot = batch
+            self._changed.notify_all()
+        return grown
+
+    # --- running
+
+    def _device_loop(self) -> None:
+        while True:
+            self._moved["running"] = time.monotonic()
+            with self._changed:
+                if self._slot is None:
+                    if self._stopping:
+                        return
+                    self._changed.wait(TICK_SECONDS)
+                batch, self._slot = self._slot, None
+                self._changed.notify_all()
+            if batch is not None:
+                self._run(batch)
+
+    def _run(self, batch: Batch) -> None:
+        for segment in batch.segments:
+            if segment.pending.lease.abandoned and not segment.pending.settled:
+                self._settle(segment.pending, _client_gone())
+        batch.drop_settled()
+        if not batch.segments:
+            return
+        now = time.monotonic()
+        for segment in batch.segments:
+            if segment.pending.start(now):
+                self._metrics.queue_duration.labels(segment.pending.lane).observe(
+                    now - segment.pending.lease.submitted_at
+                )
+        self._metrics.batch_rows.observe(batch.num_rows)
+        self._metrics.batch_fill_ratio.observe(batch.num_rows / self._batch_rows)
+        self._metrics.batch_requests.observe(len({id(segment.pending) for segment in batch.segments}))
+        self._bisect(batch)
+
+    def _bisect(self, batch: Batch) -> None:
+        """Run a batch; when it fails, run its halves, until the request that is to blame stands alone."""
+        batch.drop_settled()
+        if not batch.segments:
+            return
+        try:
+            values = self._timed_run(batch)
+        except Exception as error:
+            requests = {id(segment.pending): segment.pending for segment in batch.segments}
+            if len(requests) == 1:
+                log.exception("the session failed on request %s", batch.segments[0].pending.lease.work.id)
+                detail = (
+                    f"The model failed with {type(error).__name__}. Send the cells in smaller requests to find which."
+                )
+                self._settle(batch.segments[0].pending, InferenceError(detail))
+                return
+            log.warning("a batch of %d requests failed (%s): bisecting", len(requests), error)
+            middle = len(batch.segments) // 2
+            for half in (batch.segments[:middle], batch.segments[middle:]):
+                part = Batch(batch.task, list(half))
+                part.assemble()
+                self._bisect(part)
+            return
+        self._hand_back(batch.task, batch.segments, values)
+
+    def _timed_run(self, batch: Batch) -> Values:
+        assert batch.rows is not None
+        started = time.monotonic()
+        try:
+            values = self._session.run(batch.task, batch.rows)
+        finally:
+            seconds = time.monotonic() - started
+            self._moved["running"] = time.monotonic()
+            self._metrics.device_busy.inc(seconds)
+            self._metrics.inference_duration.labels(batch.task, self._device).observe(seconds)
+        if len(values) != len(batch.rows):
+            raise ValueError(f"the session gave {len(values)} rows for {len(batch.rows)}")
+        return values
+
+    def _hand_back(self, task: Task, segments: Sequence[Segment], values: Values) -> None:
+        offset = 0
+        for segment in segments:
+            part = values[offset : offset + len(segment)]
+            offset += len(segment)
+            pending = segment.pending
+            if pending.settled:
+                continue
+            if not np.isfinite(part).all():
+                cell = segment.start + int(np.flatnonzero(~np.isfinite(part).all(axis=-1))[0])
+                self._settle(pending, InferenceError(f"The model gave no finite value for the cell at row {cell}."))
+                continue
+            pending.fill(segment.start, part)
+            self._metrics.rows.labels(pending.lane, task).inc(len(segment))
+            if pending.finished:
+                self._settle(pending)
+            else:
+                self._transport.extend(pending.lease, pending.rows_done)
+
+    def _settle(self, pending: Pending, error: ServiceError | None = None) -> None:
+        pending.settled = True
+        self._held.pop(pending.lease.work.id, None)
+        if not self._transport.settle(pending.lease, pending.outcome(error)):
+            return
+        if pending.lease.abandoned:
+            self._metrics.drop("client_gone")
+        elif error is not None:
+            self._metrics.drop("inference_failed")
+
+
+def _client_gone() -> ClientGoneError:
+    return ClientGoneError("The client closed the connection before its cells reached the device.")

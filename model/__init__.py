@@ -1,0 +1,1 @@
+"""What the service and the training package share: cells, genes, networks, bundles."""

@@ -1,0 +1,72 @@
+"""A bundle: one directory with everything a session needs, checked before use. No pickle anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from model.errors import BundleError
+from model.genes import Vocabulary
+
+FORMAT_VERSION = 1
+DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "mini"
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: the directory.
+        manifest: ``manifest.json``: name, version, preset, network sizes, training data, evaluation rows, sha256 of files.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path | str = DEFAULT_BUNDLE) -> Bundle:
+        """Read and verify a bundle. Raises BundleError naming the file and the reason."""
+        path = Path(path)
+        file = path / "manifest.json"
+        if not file.is_file():
+            raise BundleError(f"{path} is not a bundle: manifest.json is missing. Make one with `scpalm-train export`.")
+        try:
+            manifest = json.loads(file.read_text())
+            version = manifest["format_version"]
+            files = dict(manifest["files"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{file} is not a valid manifest ({error!r}). Export the bundle again.") from error
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"{file} has format version {version}, this release reads {FORMAT_VERSION}. "
+                "Install the scpalm version that wrote it, or export it again."
+            )
+        for name, expected in files.items():
+            member = path / name
+            if Path(name).name != name or not member.is_file():
+                raise BundleError(f"{path}: {name} is listed in the manifest and missing. Copy the bundle again.")
+            if sha256_of(member) != expected["sha256"]:
+                raise BundleError(f"{member} does not match its checksum in the manifest. Copy the bundle again.")
+        return cls(path, manifest)
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def version(self) -> str:
+        return str(self.manifest["version"])
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.load(self.path / "genes.parquet")

@@ -1,0 +1,64 @@
+"""Stage 2: one learned token gathers the pathway tokens of a cell into h_C (paper 3.3, Algorithms 1 and 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model.config import NetworkConfig
+from model.pathways import GeneHead
+from model.transformer import Transformer
+
+
+class CellEncoder(nn.Module):
+    """Pathway tokens ``[B, N, D]`` (or any subset with its positions) -> ``h_C [B, D]``."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        N, D = config.num_tokens, config.width
+        self.cell_token = nn.Parameter(torch.randn(D) * 0.5)  # e_C
+        self.position = nn.Parameter(torch.randn(N, D) * 0.5)
+        self.transformer = Transformer(D, config.num_layers, config.num_heads)
+
+    def sequence(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
+        """``[B, 1 + kept, D]``: the cell token, then the kept tokens with their positions. kept: ``[B, n]`` sorted."""
+        B, _, D = tokens.shape
+        placed = tokens + self.position
+        if kept is not None:
+            placed = placed.gather(1, kept[:, :, None].expand(-1, -1, D))
+        return torch.cat([self.cell_token.expand(B, 1, D), placed], dim=1)
+
+    def forward(self, tokens: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``h_C [B, D]`` and ``h_i [B, kept, D]``."""
+        h = self.transformer(self.sequence(tokens, kept))
+        return h[:, 0], h[:, 1:]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """``[B, N, D] -> h_C [B, D]`` from all tokens, as in inference."""
+        return self.transformer.first_token(self.sequence(tokens))
+
+
+class CellDecoder(nn.Module):
+    """Kept tokens (and, by ``decoder_sees_cell``, h_C) -> the expression of all regions ``[B, G]``."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        N, D = config.num_tokens, config.width
+        self.sees_cell = config.decoder_sees_cell
+        self.mask_token = nn.Parameter(torch.randn(D) * 0.5)  # e_M
+        self.position = nn.Parameter(torch.randn(N, D) * 0.5)
+        self.from_cell = nn.Linear(D, D)
+        self.transformer = Transformer(D, config.num_layers, config.num_heads)
+        self.head = GeneHead(config.num_genes, N, D)
+
+    def forward(self, cell: Tensor, kept_tokens: Tensor, kept: Tensor) -> Tensor:
+        """cell ``[B, D]``, kept_tokens ``[B, n, D]``, kept ``[B, n]`` -> ``[B, G]`` log1p CP10K."""
+        B, _, D = kept_tokens.shape
+        x = self.mask_token.expand(B, len(self.position), D)
+        x = x.scatter(1, kept[:, :, None].expand(-1, -1, D), kept_tokens) + self.position
+        if self.sees_cell == "add":
+            x = x + self.from_cell(cell)[:, None]
+        elif self.sees_cell == "prepend":
+            x = torch.cat([self.from_cell(cell)[:, None], x], dim=1)
+        h = self.transformer(x)
+        return self.head(h[:, 1:] if self.sees_cell == "prepend" else h)

@@ -1,0 +1,64 @@
+"""Sizes of the network, and the two presets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of both stages (letters of the method).
+
+    Attributes:
+        num_genes: G. num_tokens: N, read-outs of the gene embedding and tokens of a cell. width: D.
+        num_layers: transformer layers of each encoder and decoder. num_heads: attention heads.
+        num_codes: K, pathway codes. gene_width: d1 of the gene embedding.
+        code_width: width in which the nearest code is sought; 0 means D. Few dimensions keep all codes alive.
+        decoder_sees_cell: how stage 2's decoder gets h_C: not at all (as printed in the paper), added to every
+            token, or prepended.
+    """
+
+    num_genes: int
+    num_tokens: int = 256
+    width: int = 256
+    num_layers: int = 6
+    num_heads: int = 8
+    num_codes: int = 128
+    gene_width: int = 64
+    code_width: int = 0
+    decoder_sees_cell: Literal["none", "add", "prepend"] = "add"
+
+    def __post_init__(self) -> None:
+        for name in ("num_genes", "num_tokens", "width", "num_layers", "num_heads", "num_codes", "gene_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, is {getattr(self, name)}")
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if self.num_codes > 32767:
+            raise ValueError(f"num_codes {self.num_codes} does not fit a 16-bit code index")
+        if self.decoder_sees_cell not in ("none", "add", "prepend"):
+            raise ValueError(f"decoder_sees_cell must be none, add or prepend, is {self.decoder_sees_cell!r}")
+
+    @property
+    def genes_per_token(self) -> int:
+        """S = ceil(G / N)."""
+        return -(-self.num_genes // self.num_tokens)
+
+    def as_dict(self) -> dict[str, int | str]:
+        return asdict(self)
+
+
+PRESETS: dict[str, dict[str, int]] = {
+    # The paper's Table 2.
+    "base": {"num_tokens": 256, "width": 256, "num_layers": 6, "num_heads": 8, "num_codes": 128},
+    # The embedded default: trains in under two hours and serves on two CPU cores.
+    "mini": {"num_tokens": 64, "width": 128, "num_layers": 3, "num_heads": 4, "num_codes": 128, "code_width": 8},
+}
+
+
+def preset(name: str, num_genes: int) -> NetworkConfig:
+    """The sizes of a preset for a vocabulary of ``num_genes``. Raises ValueError for an unknown name."""
+    if name not in PRESETS:
+        raise ValueError(f"Unknown preset '{name}': choose {' or '.join(PRESETS)}.")
+    return NetworkConfig(num_genes=num_genes, **PRESETS[name])  # type: ignore[arg-type]

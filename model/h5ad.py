@@ -1,0 +1,261 @@
+"""h5ad files, read as a stream of cells and without trust: no object of the file is read before it is checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import InputError, OverLimitError
+from model.frame import Frame
+from model.hdf5 import child_names, find, open_hdf5
+from model.matrix import CellMatrix
+from model.stored_matrix import StoredMatrix
+
+SYMBOL_COLUMNS = ("symbol", "feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "hgnc_symbol")
+ENSEMBL_COLUMNS = ("ensembl_id", "ensembl_ids", "gene_ids", "gene_id", "feature_id", "ensembl", "ensembl_gene_id")
+_ENSEMBL_ID = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
+_LARGEST_AXIS = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One matrix of the file with the names of its columns."""
+
+    matrix: StoredMatrix
+    genes: list[str]
+    ensembl_ids: list[str] | None
+
+
+class H5adFile:
+    """A file of B cells x genes, opened for reading; a context manager.
+
+    Gene names are ``var_names``, unless those are Ensembl ids (or mere numbers) and a column of ``var`` holds symbols.
+    Ensembl ids are ``var_names`` or a column of ``var`` that holds them.
+
+    Args:
+        path: the file.
+        layer: which matrix: None or ``X``, the name of a layer, or ``raw`` for ``raw.X``.
+        totals_column: a column of ``obs`` with each cell's total count over all genes, for files that keep only some.
+        max_cells: more cells raise OverLimitError.
+        max_bytes: largest size of the matrix, and of any column of names, as declared and uncompressed; more raise
+            OverLimitError.
+
+    Raises:
+        UnreadableError: ``no-such-file``, ``not-hdf5``, ``truncated-h5ad``, ``broken-h5ad``.
+        InputError: ``no-x``, ``no-such-layer``, ``no-cells``, ``no-genes``, ``shape-mismatch``, ``external-link``,
+            ``external-storage``, ``index-out-of-range`` and others that name the part of the file at fault.
+        OverLimitError: ``too-many-cells``, ``declared-size``.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        layer: str | None = None,
+        totals_column: str | None = None,
+        max_cells: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._totals_column = totals_column
+        self._file = open_hdf5(path)
+        try:
+            self._obs = Frame(find(self._file, "obs"), "obs", max_bytes)
+            self._sources: dict[str, _Source] = {}
+            self._layer = layer or "X"
+            # The matrix first: its shape is cheap to check against the limits, names are not.
+            matrix = self._open_matrix(self._layer)
+            self._check_axes(matrix, max_cells)
+            self._num_cells = matrix.shape[0]
+            self._sources[self._layer] = self._name_columns(self._layer, matrix)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> H5adFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def num_cells(self) -> int:
+        """B, the rows of the file."""
+        return self._num_cells
+
+    @property
+    def genes(self) -> list[str]:
+        """Names of the columns of the chosen matrix: symbols where the file has them."""
+        return self._sources[self._layer].genes
+
+    @property
+    def ensembl_ids(self) -> list[str] | None:
+        """Ensembl id of each column ("" where unknown), or None where the file has none."""
+        return self._sources[self._layer].ensembl_ids
+
+    @cached_property
+    def cells(self) -> list[str]:
+        """Names of the rows (``obs_names``)."""
+        names = self._obs.index()
+        self._check_length(len(names), self.num_cells, "obs", "cells")
+        return names
+
+    def obs_column(self, name: str) -> NDArray[np.generic] | None:
+        """A column of ``obs`` ``[B]``, None where there is none: strings ("" if missing), numbers or booleans."""
+        values = self._obs.column(name)
+        if values is not None:
+            self._check_length(len(values), self.num_cells, f"obs/{name[:200]}", "cells")
+        return values
+
+    def chunks(self, size: int, layer: str | None = None) -> Iterator[CellMatrix]:
+        """The cells in order, ``size`` at a time; memory is bounded by one chunk (and by names and row pointers).
+
+        Args:
+            size: cells a chunk, at least 1.
+            layer: another matrix than the one chosen at opening; its columns may have other names (``raw``).
+        """
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        source = self._source(layer or self._layer)
+        totals = self._totals()
+        for block in source.matrix.blocks(size, self.cells):
+            rows = slice(block.start, block.start + len(block.indptr) - 1)
+            yield CellMatrix(
+                indptr=block.indptr,
+                indices=block.indices,
+                data=block.data,
+                genes=source.genes,
+                cells=self.cells[rows],
+                ensembl_ids=source.ensembl_ids,
+                totals=None if totals is None else totals[rows],
+            )
+
+    def _source(self, layer: str) -> _Source:
+        if layer not in self._sources:
+            matrix = self._open_matrix(layer)
+            self._check_length(matrix.shape[0], self.num_cells, matrix.name, "cells")
+            self._sources[layer] = self._name_columns(layer, matrix)
+        return self._sources[layer]
+
+    def _open_matrix(self, layer: str) -> StoredMatrix:
+        path = {"X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
+        node = find(self._file, path) if "/" not in layer else None
+        # anndata writes a missing X as an empty dataset in some versions.
+        if node is None or (isinstance(node, h5py.Dataset) and node.shape is None):
+            layers = self._layer_names()
+            others = f"Name another matrix of the file with layer=: {', '.join(layers)}." if layers else ""
+            if layer == "X":
+                raise InputError(
+                    "no-x", "The file has no X.", mend=others or "Put the raw counts into X and write again.", field="X"
+                )
+            raise InputError(
+                "no-such-layer",
+                f"The file has no layer '{layer[:100]}'.",
+                mend=others or "Leave layer out: X is the only matrix of the file.",
+                field="layer",
+            )
+        return StoredMatrix(node, path, self._max_bytes)
+
+    def _layer_names(self) -> list[str]:
+        layers = find(self._file, "layers")
+        names = child_names(layers) if isinstance(layers, h5py.Group) else []
+        return (["raw"] if find(self._file, "raw/X") is not None else []) + names
+
+    def _check_axes(self, matrix: StoredMatrix, max_cells: int | None) -> None:
+        num_cells, num_genes = matrix.shape
+        for number, axis in ((num_cells, "cells"), (num_genes, "genes")):
+            if number < 1:
+                raise InputError(
+                    f"no-{axis}", f"'{matrix.name}' has 0 {axis}.", mend="Send at least one.", field=matrix.name
+                )
+            if number > _LARGEST_AXIS:
+                raise OverLimitError(
+                    "declared-size", f"'{matrix.name}' has {number} {axis}.", mend="Check the file.", field=matrix.name
+                )
+        if max_cells is not None and num_cells > max_cells:
+            raise OverLimitError(
+                "too-many-cells",
+                f"The file has {num_cells} cells, the limit is {max_cells}.",
+                mend=f"Send it in parts of at most {max_cells} cells, or use `scpalm embed`.",
+                field=matrix.name,
+            )
+
+    def _check_length(self, length: int, expected: int, what: str, axis: str) -> None:
+        if length != expected:
+            raise InputError(
+                "shape-mismatch",
+                f"'{what}' has {length} {axis}, but the matrix has {expected}.",
+                mend="Write the file again from an AnnData object whose parts agree.",
+                field=what,
+            )
+
+    def _name_columns(self, layer: str, matrix: StoredMatrix) -> _Source:
+        name = "raw/var" if layer == "raw" else "var"
+        var = Frame(find(self._file, name), name, self._max_bytes)
+        names = var.index()
+        self._check_length(len(names), matrix.shape[1], name, "genes")
+        named_by_id = _mostly_ensembl(names)
+        symbols = None
+        if named_by_id or all(text.isdigit() for text in names):
+            symbols = self._first_column(var, SYMBOL_COLUMNS, name, len(names), ensembl=False)
+        if named_by_id:
+            # A gene without a symbol keeps its id as its name.
+            genes = [symbol or id_ for symbol, id_ in zip(symbols, names, strict=True)] if symbols else names
+            return _Source(matrix, genes, names)
+        ids = self._first_column(var, ENSEMBL_COLUMNS, name, len(names), ensembl=True)
+        if symbols:
+            names = [symbol or number for symbol, number in zip(symbols, names, strict=True)]
+        return _Source(matrix, names, ids)
+
+    def _first_column(
+        self, var: Frame, columns: tuple[str, ...], name: str, length: int, *, ensembl: bool
+    ) -> list[str] | None:
+        for column in columns:
+            values = var.names_of(column)
+            if values is not None and any(values) and (_mostly_ensembl(values) or not ensembl):
+                self._check_length(len(values), length, f"{name}/{column}", "genes")
+                return values
+        return None
+
+    def _totals(self) -> NDArray[np.float64] | None:
+        if self._totals_column is None:
+            return None
+        values = self.obs_column(self._totals_column)
+        if values is None or values.dtype.kind not in "iuf":
+            raise InputError(
+                "no-totals",
+                f"obs has no column of numbers '{self._totals_column}'.",
+                mend="Name the column that holds each cell's total count.",
+                field=f"obs/{self._totals_column}",
+            )
+        totals = values.astype(np.float64)
+        bad = np.flatnonzero(~(np.isfinite(totals) & (totals > 0)))
+        if len(bad):
+            cell = self.cells[bad[0]]
+            raise InputError(
+                "bad-total",
+                f"Cell '{cell}' has the total {totals[bad[0]]} in '{self._totals_column}'.",
+                mend="Totals are finite and above 0.",
+                field=f"obs/{self._totals_column}",
+                cell=cell,
+            )
+        return totals
+
+
+def _mostly_ensembl(names: list[str]) -> bool:
+    """Whether more than half of the names that are there are Ensembl gene ids (of any species)."""
+    given = [name for name in names if name]
+    return 2 * sum(name.startswith("ENS") and _ENSEMBL_ID.fullmatch(name) is not None for name in given) > len(given)

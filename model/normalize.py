@@ -1,0 +1,123 @@
+"""Counts or log values? And how either becomes log1p CP10K (method: input)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import InputError
+from model.matrix import CellMatrix
+
+Declared = Literal["auto", "counts", "log"]
+SCALE = 1e4
+# log1p of any normalised count stays under this: e^20 is 485 million counts in one gene.
+_LARGEST_LOG = 20.0
+_SAME_TOTAL = 0.01  # relative spread of row sums under which they count as "all the same"
+
+
+@dataclass(frozen=True)
+class InputReport:
+    """What the values were taken for.
+
+    Attributes:
+        detected: ``counts`` or ``log``. why: the reason in one sentence.
+        base, rescale: how log values are undone (``log`` only): ``base**x - 1``, and whether rows are brought to CP10K.
+    """
+
+    detected: Literal["counts", "log"]
+    why: str
+    base: float = float(np.e)
+    rescale: bool = False
+
+    def as_dict(self) -> dict[str, str]:
+        return {"detected": self.detected, "why": self.why}
+
+
+def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport:
+    """Decide what the values of a validated matrix are.
+
+    Raises InputError when counts were declared and a value has a fraction, or log values were declared and are too large.
+    """
+    values = matrix.data
+    largest = float(values.max(initial=0.0))
+    fractions = np.flatnonzero(values != np.rint(values))
+    if declared == "counts":
+        if len(fractions):
+            entry = int(fractions[0])
+            cell, gene = matrix.cell_of_entry(entry), str(matrix.genes[matrix.indices[entry]])
+            raise InputError(
+                "not-counts",
+                f"Counts were declared, but gene '{gene}' in cell '{cell}' is {values[entry]:g}; "
+                f"{len(fractions)} of {len(values)} values have a fraction.",
+                mend="Send raw counts, name the layer that holds them (?layer=counts), or declare input=log.",
+                field="data",
+                cell=cell,
+                gene=gene,
+            )
+        return InputReport("counts", "declared as counts, and every value is a whole number")
+    if declared == "log" and largest > _LARGEST_LOG:
+        entry = int(values.argmax())
+        cell, gene = matrix.cell_of_entry(entry), str(matrix.genes[matrix.indices[entry]])
+        raise InputError(
+            "not-log",
+            f"Log values were declared, but gene '{gene}' in cell '{cell}' is {largest:g}, more than any log1p value can be.",
+            mend="Declare input=counts or leave input=auto.",
+            field="data",
+            cell=cell,
+            gene=gene,
+        )
+    if declared == "auto" and not len(fractions):
+        return InputReport("counts", "every value is a whole number")
+    if declared == "auto" and largest > _LARGEST_LOG:
+        return InputReport(
+            "counts",
+            f"values have fractions, but reach {largest:g}, too large for log1p: "
+            "taken as expected counts (or counts normalised without a logarithm, which gives the same result)",
+        )
+    origin = "declared as log values" if declared == "log" else f"values have fractions and stay under {_LARGEST_LOG:g}"
+    return _detect_log_scale(matrix, origin)
+
+
+def _detect_log_scale(matrix: CellMatrix, origin: str) -> InputReport:
+    # Rows normalised to one total show it: undone with the right base, their sums agree.
+    for base, name in ((float(np.e), "log1p"), (2.0, "log2(x + 1)")):
+        sums = row_sums(np.power(base, matrix.data.astype(np.float64)) - 1, matrix.indptr)
+        total = float(np.median(sums))
+        if len(sums) > 1 and total > 0 and np.percentile(np.abs(sums / total - 1), 90) < _SAME_TOTAL:
+            return InputReport("log", f"{origin}: {name} of rows with total {total:,.0f}, brought to 10,000", base, True)
+    return InputReport("log", f"{origin}: used as log1p CP10K, as they are (row totals differ, so no scale shows)")
+
+
+def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values that may be summed over duplicate genes, and what 10,000 parts they are of.
+
+    Returns ``[entries]`` linear values and ``[B]`` totals, so that log1p(1e4 * value / total) is the model's input.
+    Raises InputError naming the cell when a cell has no counts at all.
+    """
+    if report.detected == "counts":
+        linear, totals = matrix.data.astype(np.float64), matrix.row_totals()
+    else:
+        linear = np.power(report.base, matrix.data.astype(np.float64)) - 1
+        rescaled = report.rescale or matrix.totals is not None
+        totals = row_sums(linear, matrix.indptr) if rescaled else np.full(matrix.num_cells, SCALE)
+    empty = np.flatnonzero(row_sums(matrix.data, matrix.indptr) <= 0)
+    if len(empty):
+        names = ", ".join(f"'{matrix.cells[i]}'" for i in empty[:5])
+        raise InputError(
+            "empty-cell",
+            f"{len(empty)} cell(s) have no counts at all: {names}.",
+            mend="Remove empty cells before sending.",
+            field="data",
+            cell=str(matrix.cells[empty[0]]),
+        )
+    return linear, totals
+
+
+def row_sums(values: NDArray[np.floating], indptr: NDArray[np.int64]) -> NDArray[np.float64]:
+    # bincount adds within a row in order: a cell's sum does not depend on its neighbours, as a running sum's would.
+    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    return np.bincount(rows, weights=values, minlength=len(indptr) - 1)
+

@@ -1,0 +1,86 @@
+"""Stage 1: the pathway autoencoder (paper 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.config import NetworkConfig
+from model.embedding import GeneEmbedding, SparseCells
+from model.quantizer import Quantized, Quantizer
+from model.transformer import Transformer
+
+
+class GeneHead(nn.Module):
+    """Every gene reads its own token: ``o_g = w_g . h_token(g) + b_g``; token i owns genes ``[S i, S (i + 1))``.
+
+    A head shared by all tokens confines the loadings of G genes to D directions and collapses to the gene means.
+    """
+
+    def __init__(self, num_genes: int, num_tokens: int, width: int) -> None:
+        super().__init__()
+        self.num_genes = num_genes
+        genes_per_token = -(-num_genes // num_tokens)
+        self.weight = nn.Parameter(torch.randn(num_tokens, width, genes_per_token) * 0.02 / width**0.5)
+        self.bias = nn.Parameter(torch.zeros(num_genes))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """``[B, N, D] -> [B, G]`` log1p CP10K."""
+        out = torch.bmm(tokens.transpose(0, 1), self.weight)  # [N, B, S]
+        return out.transpose(0, 1).reshape(len(tokens), -1)[:, : self.num_genes] + self.bias
+
+
+@dataclass
+class Reconstruction:
+    """``values [B, G]`` log1p CP10K, ``quantized`` None while the quantizer is bypassed, ``encoded [B, N, D]``."""
+
+    values: Tensor
+    quantized: Quantized | None
+    encoded: Tensor
+
+
+class PathwayAutoencoder(nn.Module):
+    """Genes -> N read-outs -> encoder -> pathway codes -> decoder -> genes."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        N, D = config.num_tokens, config.width
+        self.config = config
+        self.embedding = GeneEmbedding(config.num_genes, N, config.gene_width)
+        self.standardise = nn.BatchNorm1d(N, affine=False, momentum=0.02)
+        self.token_scale = nn.Parameter(torch.randn(N, D) * 0.5)  # P'
+        # Without positions LN divides the only signal, the scalar f_j, out of the attention branch.
+        self.encoder_position = nn.Parameter(torch.randn(N, D) * 0.5)
+        self.encoder = Transformer(D, config.num_layers, config.num_heads)
+        self.quantizer = Quantizer(N, D, config.num_codes, config.code_width)
+        self.decoder_position = nn.Parameter(torch.randn(N, D) * 0.5)
+        self.decoder = Transformer(D, config.num_layers, config.num_heads)
+        self.head = GeneHead(config.num_genes, N, D)
+
+    def read_out(self, cells: SparseCells) -> Tensor:
+        """``f [B, N]``, standardised."""
+        return self.standardise(self.embedding(cells))
+
+    def encode_read_out(self, f: Tensor) -> Tensor:
+        """``[B, N] -> [B, N, D]``, before the quantizer."""
+        return self.encoder(f[:, :, None] * self.token_scale + self.encoder_position)
+
+    def encode(self, cells: SparseCells) -> Tensor:
+        """Code index of each token, ``[B, N]`` int64."""
+        encoded = self.encode_read_out(self.read_out(cells))
+        return self.quantizer.nearest(self.quantizer.standardise(encoded))
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """``[B, N, D]`` tokens -> ``[B, G]`` log1p CP10K."""
+        return self.head(self.decoder(tokens + self.decoder_position))
+
+    def forward(self, cells: SparseCells, *, quantize: bool = True) -> Reconstruction:
+        encoded = self.encode_read_out(self.read_out(cells))
+        if quantize:
+            quantized = self.quantizer(encoded)
+            return Reconstruction(self.decode(quantized.tokens), quantized, encoded)
+        # The same narrow passage without the codes: what the codes start from.
+        passed = self.quantizer.up(self.quantizer.down(encoded))
+        return Reconstruction(self.decode(passed), None, encoded)

@@ -1,0 +1,111 @@
+"""From a user's cells to the model's rows: validate, detect, align, sum duplicates, normalise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from model.errors import InputError
+from model.genes import Coverage, Vocabulary
+from model.matrix import CellMatrix
+from model.normalize import SCALE, Declared, InputReport, detect_input, to_linear
+from model.rows import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Cells ready for a session, with what the user should know about how they got there.
+
+    Attributes:
+        rows: B cells. cells: their names. coverage: genes known. input: counts or log, and why.
+    """
+
+    rows: Rows
+    cells: list[str]
+    coverage: Coverage
+    input: InputReport
+
+
+class Preparer:
+    """Prepares one file's cells, chunk by chunk: genes are aligned once, the kind of input is settled by the first chunk.
+
+    Raises InputError from the constructor (genes) and from ``prepare`` (values).
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        genes: Sequence[str],
+        ensembl_ids: Sequence[str] | None = None,
+        declared: Declared = "auto",
+    ) -> None:
+        self._num_genes = len(vocabulary)
+        self._alignment = vocabulary.align(genes, ensembl_ids)
+        self._declared: Declared = declared
+        self._report: InputReport | None = None
+
+    @property
+    def coverage(self) -> Coverage:
+        return self._alignment.coverage
+
+    def prepare(self, matrix: CellMatrix) -> Prepared:
+        """Normalise a chunk of the file whose genes were given to the constructor."""
+        matrix.validate()
+        if self._report is None:
+            self._report = detect_input(matrix, self._declared)
+        elif self._report.why == "every value is a whole number" and self._declared == "auto":
+            self._refuse_change_of_kind(matrix)
+        linear, totals = to_linear(matrix, self._report)
+        rows = self._to_rows(matrix, linear, totals)
+        return Prepared(rows, [str(cell) for cell in matrix.cells], self.coverage, self._report)
+
+    def _refuse_change_of_kind(self, matrix: CellMatrix) -> None:
+        try:
+            detect_input(matrix, "counts")
+        except InputError as error:
+            raise InputError(
+                "mixed-input",
+                f"The first cells of the file hold whole numbers, later ones do not. {error.detail}",
+                mend="Send raw counts throughout, or say which they are with input=counts or input=log.",
+                field="data",
+                cell=error.cell,
+                gene=error.gene,
+            ) from error
+
+    def _to_rows(self, matrix: CellMatrix, linear: np.ndarray, totals: np.ndarray) -> Rows:
+        target = self._alignment.target[matrix.indices]
+        known = (target >= 0) & (linear > 0)
+        row = np.repeat(np.arange(matrix.num_cells), np.diff(matrix.indptr))[known]
+        # Sorted by vocabulary position, duplicates summed: the order of the user's columns leaves no trace.
+        counts = np.bincount(row, minlength=matrix.num_cells)
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        table = sparse.csr_matrix((linear[known], target[known], indptr), shape=(matrix.num_cells, self._num_genes))
+        table.sum_duplicates()
+        lengths = np.diff(table.indptr)
+        unknown = np.flatnonzero(lengths == 0)
+        if len(unknown):
+            names = ", ".join(f"'{matrix.cells[i]}'" for i in unknown[:5])
+            raise InputError(
+                "no-known-gene-in-cell",
+                f"{len(unknown)} cell(s) have no counts in any gene the model knows: {names}.",
+                mend="Remove these cells, or name their genes by HGNC symbol or Ensembl id.",
+                field="data",
+                cell=str(matrix.cells[unknown[0]]),
+            )
+        value = np.log1p(table.data * (SCALE / np.repeat(totals, lengths)))
+        return Rows(
+            table.indptr.astype(np.int64),
+            table.indices.astype(np.int32),
+            value.astype(np.float32),
+            (self._alignment.gene_set,),
+            np.zeros(matrix.num_cells, dtype=np.int32),
+        )
+
+
+def prepare(matrix: CellMatrix, vocabulary: Vocabulary, declared: Declared = "auto") -> Prepared:
+    """Prepare a whole matrix at once. Raises InputError."""
+    matrix.validate()
+    return Preparer(vocabulary, matrix.genes, matrix.ensembl_ids, declared).prepare(matrix)

@@ -1,0 +1,134 @@
+"""Vector quantizer with an affine reparametrisation of its codes (Huh et al. 2023; paper 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass
+class Quantized:
+    """What the quantizer gives back.
+
+    Attributes:
+        tokens: ``[B, N, D]``, straight-through in training. indices: ``[B, N]`` int64.
+        loss: commitment and codebook loss, 0 in eval. distance: mean squared distance to the code.
+    """
+
+    tokens: Tensor
+    indices: Tensor
+    loss: Tensor
+    distance: Tensor
+
+
+class Quantizer(nn.Module):
+    """Nearest of K codes, in ``code_width`` dimensions, then back to D.
+
+    The K codes are shared by all N positions. Encoder outputs are standardised per position first (running statistics,
+    moved only in training): otherwise the position's own mean, which the decoder knows anyway, eats the codes up. The
+    same statistics of the codes make the affine map of Huh et al.: ``v = mean + std * c``.
+    """
+
+    def __init__(
+        self, num_tokens: int, width: int, num_codes: int, code_width: int = 0, *, beta: float = 0.95, patience: int = 20
+    ) -> None:
+        super().__init__()
+        code_width = code_width or width
+        self.beta = beta
+        self.patience = patience
+        self.down = nn.Linear(width, code_width) if code_width != width else nn.Identity()
+        self.up = nn.Linear(code_width, width) if code_width != width else nn.Identity()
+        self.codes = nn.Parameter(torch.randn(num_codes, code_width))
+        self.register_buffer("input_mean", torch.zeros(num_tokens, code_width))
+        self.register_buffer("input_std", torch.ones(num_tokens, code_width))
+        self.register_buffer("code_mean", torch.zeros(code_width))
+        self.register_buffer("code_std", torch.ones(code_width))
+        self.register_buffer("idle_batches", torch.zeros(num_codes, dtype=torch.int64))
+        self.input_mean: Tensor
+        self.input_std: Tensor
+        self.code_mean: Tensor
+        self.code_std: Tensor
+        self.idle_batches: Tensor
+
+    def standardise(self, encoded: Tensor) -> Tensor:
+        """``[B, N, D] -> [B, N, code_width]`` in the space where distances are taken."""
+        return (self.down(encoded) - self.input_mean) / self.input_std
+
+    def table(self) -> Tensor:
+        """``[K, code_width]``: the codes after their affine map, in the standardised space."""
+        return (self.codes - self.code_mean) / self.code_std
+
+    def nearest(self, point: Tensor) -> Tensor:
+        """``[..., code_width] -> [...]`` int64, in float32; ties go to the lowest index."""
+        table = self.table().float()
+        score = (table * table).sum(-1) - 2 * point.float() @ table.T
+        return score.argmin(-1)
+
+    def from_indices(self, indices: Tensor) -> Tensor:
+        """``[B, N] -> [B, N, D]``: the token of each code."""
+        return self.up(self.table()[indices])
+
+    def forward(self, encoded: Tensor) -> Quantized:
+        if self.training:
+            self._move_statistics(encoded)
+        point = self.standardise(encoded)
+        indices = self.nearest(point)
+        code = self.table()[indices]
+        zero = point.new_zeros(())
+        distance = F.mse_loss(point.detach(), code.detach())
+        if not self.training:
+            return Quantized(self.up(code), indices, zero, distance)
+        loss = (1 - self.beta) * F.mse_loss(point, code.detach()) + self.beta * F.mse_loss(code, point.detach())
+        tokens = self.up(point + (code - point).detach())
+        return Quantized(tokens, indices, loss, distance)
+
+    @torch.no_grad()
+    def _move_statistics(self, encoded: Tensor, momentum: float = 0.05) -> None:
+        point = self.down(encoded).float()
+        self.input_mean.lerp_(point.mean(0), momentum)
+        self.input_std.lerp_(point.std(0).clamp(min=1e-4), momentum)
+        self.code_mean.lerp_(self.codes.mean(0), momentum)
+        self.code_std.lerp_(self.codes.std(0).clamp(min=1e-4), momentum)
+
+    @torch.no_grad()
+    def start(self, encoded: Tensor, generator: torch.Generator, iterations: int = 20) -> None:
+        """Set the statistics from ``encoded [B, N, D]`` and the codes by k-means on it."""
+        point = self.down(encoded).float()
+        self.input_mean.copy_(point.mean(0))
+        self.input_std.copy_(point.std(0).clamp(min=1e-4))
+        points = ((point - self.input_mean) / self.input_std).reshape(-1, point.shape[-1])
+        num_codes = len(self.codes)
+        centers = points[torch.randperm(len(points), generator=generator)[:num_codes]].clone()
+        for _ in range(iterations):
+            nearest = ((centers * centers).sum(-1) - 2 * points @ centers.T).argmin(-1)
+            count = torch.bincount(nearest, minlength=num_codes)
+            total = torch.zeros_like(centers).index_add_(0, nearest, points)
+            empty = count == 0
+            centers = total / count.clamp(min=1)[:, None]
+            if empty.any():
+                picks = torch.randint(len(points), (int(empty.sum()),), generator=generator)
+                centers[empty] = points[picks]
+        self.codes.copy_(centers)
+        self.code_mean.zero_()
+        self.code_std.fill_(1.0)
+        self.idle_batches.zero_()
+
+    @torch.no_grad()
+    def revive(self, encoded: Tensor, indices: Tensor, generator: torch.Generator) -> int:
+        """Count idle batches; move codes idle for ``patience`` of them onto random encoder outputs plus 1 % noise."""
+        used = torch.bincount(indices.reshape(-1), minlength=len(self.codes)) > 0
+        self.idle_batches.add_(1)
+        self.idle_batches[used] = 0
+        dead = self.idle_batches >= self.patience
+        count = int(dead.sum())
+        if count:
+            points = self.standardise(encoded).float().reshape(-1, self.codes.shape[1])
+            picks = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
+            noise = torch.randn(picks.shape, generator=generator).to(points.device)
+            # Written through the inverse of the affine map, so that it lands where it was picked.
+            self.codes[dead] = (picks + 0.01 * noise) * self.code_std + self.code_mean
+            self.idle_batches[dead] = 0
+        return count

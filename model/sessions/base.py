@@ -1,0 +1,84 @@
+"""What both runtimes share: splitting rows into fixed shapes, running them on a few threads, putting the rows together."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from model.bundle import Bundle
+from model.config import NetworkConfig
+from model.errors import BundleError
+from model.rows import Rows
+from model.sessions import SessionInfo, Task
+from model.sessions.shapes import Padded, ZeroTable, split, warm_shapes
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def network_config(bundle: Bundle) -> NetworkConfig:
+    """Sizes from the manifest. Raises BundleError when they do not fit together or the vocabulary."""
+    try:
+        config = NetworkConfig(**bundle.manifest["network"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{bundle.path}/manifest.json has no valid network sizes ({error}). Export it again.") from error
+    if config.num_genes != len(bundle.vocabulary):
+        raise BundleError(
+            f"{bundle.path}: genes.parquet has {len(bundle.vocabulary)} genes, the network {config.num_genes}. Export it again."
+        )
+    return config
+
+
+class BucketedSession(ABC):
+    """A session over fixed shapes. One thread a shape: results do not depend on how a matrix product is cut up."""
+
+    def __init__(self, bundle: Bundle, *, runtime: str, device: str, threads: int | None) -> None:
+        self._config = network_config(bundle)
+        tensors = load_file(bundle.path / "weights.safetensors")
+        offset = tensors["offset"].astype(np.float32)
+        expected = (self._config.num_genes, self._config.num_tokens)
+        if offset.shape != expected:
+            raise BundleError(f"{bundle.path}/weights.safetensors: offset has shape {offset.shape}, not {expected}.")
+        self._zeros = ZeroTable(offset)
+        self._pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="scpalm-session")
+        config = self._config
+        self._info = SessionInfo(
+            runtime, device, config.width, config.num_tokens, config.num_codes, config.num_genes
+        )
+
+    @property
+    def info(self) -> SessionInfo:
+        return self._info
+
+    @abstractmethod
+    def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """``h_C [B, D]`` and codes ``[B, N]`` of one fixed shape, padding rows included."""
+
+    def run_both(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """``h_C [B, D]`` float32 and codes ``[B, N]`` int32."""
+        embedding = np.empty((len(rows), self._config.width), dtype=np.float32)
+        codes = np.empty((len(rows), self._config.num_tokens), dtype=np.int32)
+        batches = list(split(rows, self._zeros))
+        run = map(self._run_padded, batches) if len(batches) == 1 else self._pool.map(self._run_padded, batches)
+        for batch, (h, c) in zip(batches, run, strict=True):
+            embedding[batch.rows] = h[: len(batch.rows)]
+            codes[batch.rows] = c[: len(batch.rows)]
+        return embedding, codes
+
+    def run(self, task: Task, rows: Rows) -> NDArray[np.float32] | NDArray[np.int32]:
+        """See ``model.sessions.Session``. Raises ValueError for an unknown task."""
+        if task not in ("embed", "pathways"):
+            raise ValueError(f"Unknown task '{task}': choose embed or pathways.")
+        embedding, codes = self.run_both(rows)
+        return embedding if task == "embed" else codes
+
+    def warm_up(self) -> None:
+        """Run every fixed shape once."""
+        warm_shapes(self._run_padded, self._config.num_genes, self._config.num_tokens)

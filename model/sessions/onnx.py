@@ -1,0 +1,52 @@
+"""The default session: ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from model.bundle import Bundle
+from model.errors import BundleError
+from model.sessions.base import BucketedSession
+from model.sessions.shapes import Padded
+
+MODEL_FILE = "embed.onnx"
+
+
+class OnnxSession(BucketedSession):
+    """See ``model.sessions.Session``. Raises BundleError when the graph is missing or does not load."""
+
+    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
+        path = bundle.path / MODEL_FILE
+        if not path.is_file():
+            raise BundleError(f"{bundle.path} has no {MODEL_FILE}. Export the bundle again.")
+        providers, where = _providers(device)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # onnxruntime raises its own kinds, without a common base
+            raise BundleError(f"{path} does not load: {error}. Export the bundle again.") from error
+        super().__init__(bundle, runtime="onnx", device=where, threads=threads)
+
+    def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        embedding, codes = self._session.run(["embedding", "codes"], batch.feed())
+        return embedding, codes
+
+
+def _providers(device: str) -> tuple[list[str | tuple[str, dict[str, int]]], str]:
+    """Execution providers for ``auto``, ``cpu``, ``cuda`` or ``cuda:n``. Raises ValueError when it is not to be had."""
+    has_gpu = "CUDAExecutionProvider" in ort.get_available_providers()
+    if device == "cpu" or (device == "auto" and not has_gpu):
+        return ["CPUExecutionProvider"], "cpu"
+    name, _, number = device.partition(":")
+    if name not in ("auto", "cuda") or (number and not number.isdigit()):
+        raise ValueError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:n.")
+    if not has_gpu:
+        raise ValueError(f"Device '{device}' needs onnxruntime-gpu and an NVIDIA driver. Use cpu or auto.")
+    index = int(number or 0)
+    return [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"], f"cuda:{index}"

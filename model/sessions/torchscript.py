@@ -1,0 +1,54 @@
+"""The TorchScript session: the folded network, traced from the bundle's weights when it is opened."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from model.bundle import Bundle
+from model.config import NetworkConfig
+from model.errors import BundleError
+from model.inference import InferenceNetwork
+from model.sessions.base import BucketedSession, network_config
+from model.sessions.shapes import Padded, example
+
+
+def load_network(bundle: Bundle) -> InferenceNetwork:
+    """The folded network in float32. Raises BundleError when a tensor is missing or has the wrong shape."""
+    network = InferenceNetwork(network_config(bundle))
+    stored = load_file(bundle.path / "weights.safetensors")
+    wanted = {name: stored[name].float() for name in network.state_dict() if name in stored}
+    try:
+        network.load_state_dict(wanted)
+    except RuntimeError as error:
+        raise BundleError(f"{bundle.path}/weights.safetensors does not fit the network: {error}") from error
+    return network.eval().requires_grad_(False)
+
+
+def trace(network: InferenceNetwork, config: NetworkConfig) -> torch.jit.ScriptModule:
+    """TorchScript of the network; batch and padded length stay free."""
+    batch = example(256, 2, config.num_tokens)
+    inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
+    return torch.jit.trace(network, inputs, check_trace=False)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class TorchScriptSession(BucketedSession):
+    """See ``model.sessions.Session``."""
+
+    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
+        if device == "auto":
+            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        try:
+            self._device = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:n.") from error
+        super().__init__(bundle, runtime="torchscript", device=str(self._device), threads=threads)
+        self._module = trace(load_network(bundle), self._config).to(self._device)
+
+    @torch.inference_mode()
+    def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        inputs = [torch.from_numpy(array).to(self._device) for array in batch.feed().values()]
+        embedding, codes = self._module(*inputs)
+        return embedding.cpu().numpy(), codes.cpu().numpy()

@@ -1,0 +1,92 @@
+"""Fixtures around `tests.app.fakes`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+from app.transport.memory import MemoryTransport
+from app.worker import Worker
+from model.bundle import Bundle
+from tests.app.fakes import Client, FakeSession, make_vocabulary
+
+
+@pytest.fixture
+def session() -> FakeSession:
+    return FakeSession()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(["/embed", "/health/live"], ["json", "h5ad"])
+
+
+@pytest.fixture
+def transport() -> MemoryTransport:
+    return MemoryTransport(max_rows=100_000, max_bytes=1 << 30)
+
+
+@pytest.fixture
+def start_worker(session: FakeSession, transport: MemoryTransport, metrics: Metrics) -> Iterator[Callable[..., Worker]]:
+    """Starts workers with batches of 8 rows; ends them after the test."""
+    workers: list[Worker] = []
+
+    def start(*, resume: bool = False) -> Worker:
+        worker = Worker(session, transport, metrics, batch_rows=8)
+        workers.append(worker)
+        worker.start(resume=resume)
+        return worker
+
+    yield start
+    session.gate.set()
+    for worker in workers:
+        worker.stop()
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with genes and a manifest, and no network."""
+    folder = tmp_path_factory.mktemp("bundle")
+    make_vocabulary().save(folder / "genes.parquet")
+    digest = hashlib.sha256((folder / "genes.parquet").read_bytes()).hexdigest()
+    files = {"genes.parquet": {"sha256": digest}}
+    manifest = {"format_version": 1, "name": "fake", "version": "0.1", "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def _make_app(session: FakeSession, **settings: object) -> FastAPI:
+    def open_session(bundle: Bundle, settings: Settings) -> FakeSession:
+        return session
+
+    chosen = {"batch_cells": 8, "parser_processes": 1, **settings}
+    return create_app(Settings(**chosen), open_session)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def make_app(bundle_dir: Path, session: FakeSession, tmp_path: Path) -> Callable[..., FastAPI]:
+    """An app around the fake session; keyword arguments are settings."""
+    return partial(_make_app, session, bundle=bundle_dir, spool_dir=tmp_path)
+
+
+@pytest.fixture
+def own_client(make_app: Callable[..., FastAPI]) -> Iterator[Client]:
+    """A loaded app with default settings around ``session``."""
+    with Client(make_app()) as client:
+        yield client.wait_until_loaded()
+
+
+@pytest.fixture(scope="session")
+def client(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A loaded app that tests share: starting parser processes takes its time. Leave its session and state alone."""
+    with Client(_make_app(FakeSession(), bundle=bundle_dir, spool_dir=tmp_path_factory.mktemp("spool"))) as client:
+        yield client.wait_until_loaded()

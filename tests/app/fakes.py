@@ -1,0 +1,146 @@
+"""A session without a model, so that the service around it can be tested to the bit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import TypeVar
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+
+from app.service import Service
+from app.transport import Lane, Work
+from model.genes import Vocabulary
+from model.rows import GeneSet, Rows
+from model.sessions import SessionInfo, Task
+
+T = TypeVar("T")
+
+NUM_GENES = 300
+
+
+class FakeSession:
+    """Answers with facts of each row, so that a row that lands in the wrong place is seen.
+
+    Attributes:
+        calls: rows of every run. poison: runs with this gene index fail. deadly: runs with it kill the worker's thread.
+        not_finite: rows with it give NaN. gate: runs wait for it. running: set while a run waits.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Rows] = []
+        self.poison = self.deadly = self.not_finite = -1
+        self.gate = threading.Event()
+        self.gate.set()
+        self.running = threading.Event()
+
+    @property
+    def info(self) -> SessionInfo:
+        return SessionInfo("fake", "cpu", 3, 1, 1, NUM_GENES)
+
+    def warm_up(self) -> None:
+        pass
+
+    def run(self, task: Task, rows: Rows) -> NDArray[np.float32]:
+        self.calls.append(rows)
+        self.running.set()
+        assert self.gate.wait(20), "a test left the gate shut"
+        self.running.clear()
+        if self.deadly in rows.gene_index:
+            raise SystemExit("the thread is gone")
+        if self.poison in rows.gene_index:
+            raise RuntimeError("poisoned")
+        return expected(rows, self.not_finite)
+
+
+def expected(rows: Rows, not_finite: int = -1) -> NDArray[np.float32]:
+    """What FakeSession answers: number of genes, sum of values, sum of gene index x value of each row."""
+    out = np.zeros((len(rows), 3), dtype=np.float32)
+    for row in range(len(rows)):
+        part = slice(rows.indptr[row], rows.indptr[row + 1])
+        genes, values = rows.gene_index[part], rows.value[part]
+        out[row] = len(genes), values.sum(), (genes * values).sum()
+        if not_finite in genes:
+            out[row] = np.nan
+    return out
+
+
+def make_rows(num_rows: int, *, seed: int = 0, gene: int | None = None) -> Rows:
+    """Random rows of 1 to 9 genes below 200; with ``gene``, the last row has that gene too."""
+    rng = np.random.default_rng(seed)
+    genes = [np.sort(rng.choice(200, rng.integers(1, 10), replace=False)) for _ in range(num_rows)]
+    if gene is not None:
+        genes[-1] = np.append(genes[-1], gene)
+    index = np.concatenate(genes).astype(np.int32)
+    return Rows(
+        np.concatenate([[0], np.cumsum([len(g) for g in genes])]).astype(np.int64),
+        index,
+        rng.uniform(0.1, 5, len(index)).astype(np.float32),
+        (GeneSet(np.ones(NUM_GENES, dtype=bool)),),
+        np.zeros(num_rows, dtype=np.int32),
+    )
+
+
+def make_work(num_rows: int, lane: Lane = "online", *, seed: int = 0, gene: int | None = None) -> Work:
+    return Work("embed", make_rows(num_rows, seed=seed, gene=gene), lane)
+
+
+def make_vocabulary() -> Vocabulary:
+    return Vocabulary(
+        [f"ENSG{n:011d}" for n in range(NUM_GENES)],
+        [f"GENE{n}" for n in range(NUM_GENES)],
+        [[] for _ in range(NUM_GENES)],
+    )
+
+
+class Client:
+    """An app with its life around it, asked from plain test functions through an event loop in a thread."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Client:
+        self._thread.start()
+        self._life = self.app.router.lifespan_context(self.app)
+        self.run(self._life.__aenter__())
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://test", timeout=30
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self.http.aclose())
+        self.run(self._life.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def service(self) -> Service:
+        service: Service = self.app.state.service
+        return service
+
+    def run(self, coroutine: Coroutine[None, None, T]) -> T:
+        """Result of a coroutine."""
+        return self.submit(coroutine).result(60)
+
+    def submit(self, coroutine: Coroutine[None, None, T]) -> Future[T]:
+        """Future of a coroutine that runs beside the test."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def wait_until_loaded(self) -> Client:
+        self.run(self.service.settled.wait())
+        return self
+
+    def get(self, path: str, **more: object) -> httpx.Response:
+        return self.run(self.http.get(path, **more))  # type: ignore[arg-type]
+
+    def post(self, path: str, **more: object) -> httpx.Response:
+        return self.run(self.http.post(path, **more))  # type: ignore[arg-type]

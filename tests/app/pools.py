@@ -1,0 +1,65 @@
+"""A parser pool with files to parse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import orjson
+from anndata import AnnData
+
+from app.parsing import ParserPool
+from model.genes import Vocabulary
+from model.prepare import Prepared
+from tests.model.small_cells import NUM_GENES, small_counts
+
+H5AD, JSON = "application/x-hdf5", "application/json"
+
+
+def vocabulary_of(genes: list[str]) -> Vocabulary:
+    return Vocabulary([f"ENSG{i:011d}" for i in range(len(genes))], genes, [[] for _ in genes])
+
+
+def as_json(cells: AnnData) -> bytes:
+    names = {"genes": list(cells.var_names), "obs_names": list(cells.obs_names)}
+    return orjson.dumps(names | {part: getattr(cells.X, part).tolist() for part in ("indptr", "indices", "data")})
+
+
+def with_pool(genes: Path, use: Callable[[ParserPool], Awaitable[None]], seconds: float = 60.0) -> None:
+    """Run ``use`` with a started pool; afterwards its folder is empty and gone."""
+
+    @asynccontextmanager
+    async def checked() -> AsyncIterator[ParserPool]:
+        folder = genes.parent / "spool"
+        folder.mkdir(exist_ok=True)
+        async with ParserPool(genes, processes=1, seconds=seconds, memory_bytes=1 << 30, directory=folder) as pool:
+            yield pool
+        assert not list(folder.iterdir())
+
+    async def go() -> None:
+        async with checked() as pool:
+            await use(pool)
+
+    asyncio.run(go())
+
+
+def assert_same(one: Prepared, other: Prepared) -> None:
+    np.testing.assert_array_equal(one.rows.indptr, other.rows.indptr)
+    np.testing.assert_array_equal(one.rows.gene_index, other.rows.gene_index)
+    np.testing.assert_array_equal(one.rows.value, other.rows.value)
+    assert one.rows.gene_sets[0].digest == other.rows.gene_sets[0].digest
+    assert (one.cells, one.coverage, one.input) == (other.cells, other.coverage, other.input)
+
+
+def write_genes(folder: Path) -> Path:
+    """A vocabulary of the genes of `small_counts`."""
+    vocabulary_of([f"GENE{i}" for i in range(NUM_GENES)]).save(folder / "genes.parquet")
+    return folder / "genes.parquet"
+
+
+def write_h5ad(folder: Path) -> Path:
+    small_counts().write_h5ad(folder / "cells.h5ad")
+    return folder / "cells.h5ad"

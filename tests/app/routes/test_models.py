@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.app.fakes import Client
+
+
+def test_the_list_and_the_card(client: Client, bundle_dir: Path) -> None:
+    served = [{"name": "fake", "version": "0.1", "default": True, "device": "cpu"}]
+    assert client.get("/models").json() == {"models": served}
+    assert client.get("/models/fake").json() == json.loads((bundle_dir / "manifest.json").read_text())
+
+
+def test_an_unknown_model_is_a_problem_that_names_the_known(client: Client) -> None:
+    answer = client.get("/models/large")
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "urn:scpalm:problem:unknown-model"
+    assert "fake" in answer.json()["detail"]
+
+
+def test_the_documentation_has_stable_operations_schemas_and_examples(client: Client) -> None:
+    document = client.get("/openapi.json").json()
+    operations = {
+        f"{method} {path}": operation["operationId"]
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert operations == {
+        "post /embed": "embed",
+        "get /models": "list_models",
+        "get /models/{name}": "get_model",
+        "get /health/live": "health_live",
+        "get /health/ready": "health_ready",
+        "get /metrics": "metrics",
+    }
+    embed = document["paths"]["/embed"]["post"]
+    content = embed["requestBody"]["content"]
+    assert set(content) == {"application/json", "multipart/form-data", "application/x-hdf5"}
+    assert content["application/json"]["schema"]["example"]["indptr"]
+    assert {"200", "400", "406", "413", "415", "422", "429", "500", "503"} <= set(embed["responses"])
+    assert client.get("/docs").status_code == 200

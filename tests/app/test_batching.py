@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from app.batching import Batcher, fair_shares
+from app.transport import Lane, Lease, Work
+from model.rows import GeneSet, Rows
+from model.sessions import Task
+
+
+def lease(num_rows: int, lane: Lane = "online", *, task: Task = "embed", at: float = 0.0) -> Lease:
+    empty = Rows(
+        np.zeros(num_rows + 1, np.int64),
+        np.zeros(0, np.int32),
+        np.zeros(0, np.float32),
+        (GeneSet(np.ones(3, bool)),),
+        np.zeros(num_rows, np.int32),
+    )
+    return Lease(Work(task, empty, lane), "worker", 1, at)
+
+
+def drain(batcher: Batcher) -> list[list[tuple[str, int, int]]]:
+    batches = []
+    while (batch := batcher.form()) is not None:
+        batches.append([(s.pending.lease.work.id, s.start, s.stop) for s in batch.segments])
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("demands", "room", "shares"),
+    [
+        ([100], 8, [8]),
+        ([3], 8, [3]),
+        ([100, 1], 8, [7, 1]),
+        ([100, 100], 8, [4, 4]),
+        ([1, 100, 2, 100], 9, [1, 3, 2, 3]),
+        ([5] * 4, 2, [1, 1, 0, 0]),
+        ([], 8, []),
+        ([4], 0, [0]),
+    ],
+)
+def test_room_is_shared_equally_and_never_beyond_demand(demands: list[int], room: int, shares: list[int]) -> None:
+    assert fair_shares(demands, room) == shares
+
+
+def test_one_cell_beside_a_large_file_is_in_the_next_batch() -> None:
+    batcher = Batcher(8)
+    batcher.add(lease(50_000))
+    assert batcher.form() is not None
+    single = lease(1)
+    batcher.add(single)
+    batch = batcher.form()
+    assert batch is not None
+    assert single.work.id in {segment.pending.lease.work.id for segment in batch.segments}
+    assert batch.num_rows == 8
+
+
+def test_every_row_is_in_exactly_one_batch_in_order() -> None:
+    batcher = Batcher(8)
+    leases = [lease(30), lease(5, "bulk"), lease(17)]
+    for entry in leases:
+        batcher.add(entry)
+    sizes = {entry.work.id: len(entry.work.rows) for entry in leases}
+    seen: dict[str, list[int]] = {name: [] for name in sizes}
+    for batch in drain(batcher):
+        assert sum(stop - start for _, start, stop in batch) <= 8
+        for name, start, stop in batch:
+            seen[name] += range(start, stop)
+    assert seen == {name: list(range(size)) for name, size in sizes.items()}
+    assert not batcher.has_rows
+
+
+def test_more_requests_than_room_take_turns() -> None:
+    batcher = Batcher(4)
+    leases = [lease(2) for _ in range(10)]
+    for entry in leases:
+        batcher.add(entry)
+    first_seen = [name for batch in drain(batcher)[:3] for name, _, _ in batch]
+    assert set(first_seen) == {entry.work.id for entry in leases}, (
+        "each request gets a row before any gets a second turn"
+    )
+
+
+def test_bulk_has_a_quarter_of_each_batch_and_online_the_rest() -> None:
+    batcher = Batcher(8)
+    bulk, online = lease(100, "bulk"), lease(100, "online")
+    batcher.add(bulk)
+    batcher.add(online)
+    for _ in range(5):
+        batch = batcher.form()
+        assert batch is not None
+        rows = {segment.pending.lane: len(segment) for segment in batch.segments}
+        assert rows == {"online": 6, "bulk": 2}
+
+
+def test_a_lane_alone_fills_the_batch() -> None:
+    for lane in ("online", "bulk"):
+        batcher = Batcher(8)
+        batcher.add(lease(100, lane))
+        batch = batcher.form()
+        assert batch is not None and batch.num_rows == 8
+
+
+def test_a_thin_batch_is_topped_up() -> None:
+    batcher = Batcher(8)
+    batcher.add(lease(1))
+    batch = batcher.form()
+    batcher.add(lease(20))
+    assert batcher.form(batch) is batch
+    assert batch is not None and batch.num_rows == 8
+    batch.assemble()
+    assert batch.rows is not None and len(batch.rows) == 8
+
+
+def test_a_batch_has_one_task_and_tasks_take_turns() -> None:
+    batcher = Batcher(4)
+    batcher.add(lease(100, task="embed", at=1.0))
+    batcher.add(lease(100, task="pathways", at=2.0))
+    tasks = []
+    for _ in range(4):
+        batch = batcher.form()
+        assert batch is not None
+        tasks.append({segment.pending.lease.work.task for segment in batch.segments})
+    assert tasks == [{"embed"}, {"pathways"}, {"embed"}, {"pathways"}]
+
+
+def test_abandoned_requests_leave_the_queue() -> None:
+    batcher = Batcher(8)
+    gone, stays = lease(100), lease(3)
+    batcher.add(gone)
+    batcher.add(stays)
+    gone.abandoned = True
+    assert [pending.lease for pending in batcher.take_abandoned()] == [gone]
+    assert {name for batch in drain(batcher) for name, _, _ in batch} == {stays.work.id}
+
+
+def test_requests_settled_after_forming_are_left_out_of_the_batch() -> None:
+    batcher = Batcher(8)
+    first, second = batcher.add(lease(2)), batcher.add(lease(3))
+    batch = batcher.form()
+    assert batch is not None
+    batch.assemble()
+    first.settled = True
+    batch.drop_settled()
+    assert [segment.pending for segment in batch.segments] == [second]
+    assert batch.rows is not None and len(batch.rows) == 3

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, SettingsError, load_settings, setting_lines
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("REDIS_URL", "redis://localhost", "leave it empty"),
+        ("PORT", "eighty", "SCPALM_PORT"),
+        ("DEVICE", "tpu", "SCPALM_DEVICE"),
+        ("MAX_CELLS", "0", "SCPALM_MAX_CELLS"),
+        ("MAX_QUEUED_CELLS", "10", "SCPALM_MAX_CELLS"),
+        ("SPOOL_DIR", "/no/such/folder", "not a directory"),
+        ("LOG_FORMAT", "xml", "SCPALM_LOG_FORMAT"),
+    ],
+)
+def test_a_wrong_variable_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"SCPALM_{variable}", value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_environment_sets_and_arguments_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCPALM_PORT", "9000")
+    monkeypatch.setenv("SCPALM_BATCH_CELLS", "7")
+    assert load_settings(port=None).port == 9000
+    assert load_settings(port=9001).port == 9001
+    assert load_settings().batch_cells == 7
+    assert load_settings(bundle=Path("elsewhere")).bundle == Path("elsewhere")
+
+
+def test_every_setting_says_what_and_why() -> None:
+    lines = dict(setting_lines())
+    assert len(lines) == len(Settings.model_fields)
+    assert all(". Default: " in text or ": " in text for text in lines.values())
+    assert all("Default" in text or "must be empty" in text.lower() for text in lines.values())

@@ -1,0 +1,110 @@
+"""A real `scpalm serve` process on a free port, asked over real sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anndata
+import httpx
+import numpy as np
+import pytest
+from scipy import sparse
+
+from model.bundle import DEFAULT_BUNDLE, Bundle
+
+# The embedded bundle, or another one that is to be tried.
+BUNDLE = Path(os.environ.get("SCPALM_BUNDLE", DEFAULT_BUNDLE))
+BUNDLE_IS_THERE = (BUNDLE / "manifest.json").is_file()
+
+
+class Server:
+    """One process.
+
+    Attributes:
+        url: where it listens. log: the file of its stderr.
+    """
+
+    def __init__(self, log: Path, *arguments: str, **settings: str) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SCPALM_")}
+        environment |= {f"SCPALM_{name.upper()}": value for name, value in ({"bundle": str(BUNDLE)} | settings).items()}
+        self.log = log
+        with log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "serve", "--port", "0", *arguments],
+                stderr=stderr,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+                cwd=Path(__file__).parents[2],
+            )
+        self.url = ""
+
+    def wait_until_listening(self) -> Server:
+        self.url = self._wait(lambda: re.search(r"listening on (http://\S+)", self.log.read_text()))[1]
+        return self
+
+    def wait_until_ready(self) -> Server:
+        self.wait_until_listening()
+        self._wait(lambda: httpx.get(f"{self.url}/health/ready").status_code == 200)
+        return self
+
+    def _wait(self, condition: Callable[[], object]):  # type: ignore[no-untyped-def]
+        ends = time.monotonic() + 60
+        while not (found := condition()):
+            assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"
+            assert time.monotonic() < ends, f"the server never came up: {self.log.read_text()}"
+            time.sleep(0.05)
+        return found
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the process, and give its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers; ends them after the test."""
+    servers: list[Server] = []
+
+    def start(*arguments: str, **settings: str) -> Server:
+        servers.append(Server(tmp_path / f"server{len(servers)}.log", *arguments, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the embedded bundle, shared by the tests that do not end it."""
+    if not BUNDLE_IS_THERE:
+        pytest.skip(f"{BUNDLE} is absent: export it first")
+    server = Server(tmp_path_factory.mktemp("server") / "log").wait_until_ready()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An h5ad of 150 cells whose genes are the embedded model's: seeded counts, not real cells."""
+    if not BUNDLE_IS_THERE:
+        pytest.skip(f"{BUNDLE} is absent: export it first")
+    genes = Bundle.load(BUNDLE).vocabulary.symbols[:4000]
+    random = np.random.default_rng(0)
+    counts = random.poisson(random.gamma(0.2, 1.0, len(genes)), (150, len(genes))).astype(np.float32)
+    data = anndata.AnnData(sparse.csr_matrix(counts))
+    data.obs_names, data.var_names = [f"cell{n}" for n in range(len(counts))], genes
+    data.obs["batch"] = "one"
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    data.write_h5ad(path)
+    return path

@@ -1,0 +1,42 @@
+"""Rules of the house that no linter checks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(path for room in ("app", "model", "training") for path in (ROOT / room).rglob("*.py"))
+
+# Imports every module of the service with the libraries of training out of reach, and prints how many there were.
+WITHOUT_TRAINING_LIBRARIES = """
+import importlib, pkgutil, sys
+for name in ("torch", "sklearn", "igraph", "scanpy", "celltypist", "onnx", "tensorboard", "matplotlib", "training"):
+    sys.modules[name] = None
+import app
+modules = [module.name for module in pkgutil.walk_packages(app.__path__, "app.")]
+modules += ["model.prepare", "model.h5ad", "model.bundle", "model.sessions"]
+for module in modules:
+    importlib.import_module(module)
+print(len(modules))
+"""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_has_fewer_than_300_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 300, "a file that grows past 300 lines is two rooms"
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    assert [str(path) for path in {path.parent for path in SOURCES} if not (path / "__init__.py").is_file()] == []
+
+
+def test_the_service_imports_without_torch_and_without_the_libraries_of_training() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRAINING_LIBRARIES], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10

@@ -1,0 +1,1 @@
+"""Offline: counts -> checkpoints -> bundle, and evaluation."""

@@ -1,0 +1,66 @@
+"""What a reconstruction error means: the errors of the gene means and of PCA on the same held-out cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import svds
+from torch import Tensor
+
+from training.corpus import Corpus, Sampler
+
+
+def corpus_matrix(corpus: Corpus, rows: NDArray[np.int64]) -> sparse.csr_matrix:
+    """``[rows, G]`` log1p CP10K."""
+    cells = [corpus.cell(int(row)) for row in rows]
+    indptr = np.concatenate([[0], np.cumsum([len(genes) for genes, _ in cells])])
+    return sparse.csr_matrix(
+        (np.concatenate([v for _, v in cells]), np.concatenate([g for g, _ in cells]), indptr),
+        shape=(len(rows), corpus.num_genes),
+    )
+
+
+def gene_means(corpus: Corpus, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """``[G]`` mean over the cells whose file measured the gene; 0 where none did."""
+    total = np.asarray(corpus_matrix(corpus, rows).sum(axis=0)).ravel()
+    files = np.bincount(corpus.obs["file"].to_numpy()[rows], minlength=len(corpus.measured)).astype(np.float64)
+    count = files @ corpus.measured
+    return (total / np.maximum(count, 1)).astype(np.float32)
+
+
+def singular_vectors(corpus: Corpus, sampler: Sampler, count: int, *, cells: int = 12288) -> NDArray[np.float32]:
+    """``[G, count]`` top right singular vectors of tissue-balanced cells, each with a positive sum."""
+    rows = sampler.draw(step=2**31, size=cells)
+    start = np.random.default_rng(sampler.seed).standard_normal(min(cells, corpus.num_genes))
+    vectors = svds(corpus_matrix(corpus, rows).astype(np.float32), k=count, v0=start.astype(np.float32))[2][::-1].T
+    return np.ascontiguousarray(vectors * np.sign(vectors.sum(axis=0)), dtype=np.float32)
+
+
+class Yardsticks:
+    """Held-out errors of the gene means and of PCA with as many components as the model has tokens (mean squared
+    error over measured genes of log1p CP10K, both fitted to the training cells)."""
+
+    def __init__(self, corpus: Corpus, means: NDArray[np.float32], vectors: NDArray[np.float32]) -> None:
+        rows = corpus.held_out_rows
+        self.gene_mean = self.pca = float("nan")
+        if not len(rows):
+            return
+        x = corpus_matrix(corpus, rows).toarray()
+        measured = corpus.measured[corpus.obs["file"].to_numpy()[rows]]
+        residual = np.where(measured, x - means, 0.0)
+        self.gene_mean = float((residual**2).sum() / measured.sum())
+        basis = np.linalg.qr(vectors)[0]
+        left = np.where(measured, residual - (residual @ basis) @ basis.T, 0.0)
+        self.pca = float((left**2).sum() / measured.sum())
+
+
+def masked_error(values: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """``sum(m (o - x)^2) / sum(m)``; values, target ``[B, G]``, mask ``[B, G]`` bool."""
+    weight = mask.to(values.dtype)
+    return ((values - target).square() * weight).sum() / weight.sum().clamp(min=1)
+
+
+def as_tensor(array: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(array)

@@ -1,0 +1,192 @@
+"""``scpalm-train``: corpus, pathways, cells, export, evaluate. Wiring only."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from model.bundle import DEFAULT_BUNDLE
+from training.console import command, progress_bar
+
+app = typer.Typer(
+    help="Train scPaLM offline: counts -> corpus -> pathways (stage 1) -> cells (stage 2) -> bundle.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated; see the option list.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
+
+
+@app.command()
+@command
+def vocabulary(
+    hgnc: Annotated[Path, typer.Argument(help="hgnc_complete_set.txt[.gz]")],
+    gencode: Annotated[Path, typer.Argument(help="CSV without header: Ensembl id, name")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="genes.parquet to write")],
+) -> None:
+    """Build the gene vocabulary from reference tables."""
+    from training.vocabulary import build_vocabulary
+
+    genes = build_vocabulary(hgnc, gencode)
+    genes.save(out)
+    typer.echo(f"{len(genes):,} genes -> {out}")
+
+
+@app.command()
+@command
+def corpus(
+    out_dir: Path,
+    files: list[Path],
+    genes: Annotated[Path | None, typer.Option(help="genes.parquet; default: the embedded bundle's.")] = None,
+    never: Annotated[list[Path] | None, typer.Option(help="Evaluation file whose cells must not enter.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")] = None,
+    totals_column: Annotated[str, typer.Option(help="obs column with counts over all genes.")] = "total_UMIs",
+    held_out: Annotated[float, typer.Option(help="Share of cells kept for the held-out loss.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Of the held-out choice.")] = 0,
+) -> None:
+    """Turn h5ad files, each with its own genes, into one sharded sparse corpus; print a report a file."""
+    from model.genes import Vocabulary
+    from training.build_corpus import CorpusOptions, build_corpus
+    from training.config import ConfigError
+
+    pairs = dict(pair.partition("=")[::2] for pair in keep or [])
+    if not all(pairs.values()):
+        raise ConfigError("--keep takes column=value.")
+    options = CorpusOptions(totals_column=totals_column, keep=pairs, held_out=held_out, seed=seed)
+    known = Vocabulary.load(genes or DEFAULT_BUNDLE / "genes.parquet")
+    with progress_bar(None, "corpus", unit="cell") as bar:
+        meta = build_corpus(out_dir, files, known, options, never=never or [], progress=lambda name, n: bar.advance(n, name))
+    typer.echo(f"{'file':44} {'cells':>7} {'genes':>7} {'known':>7} {'dupl.':>6} {'filt.':>6} {'eval':>5}  input")
+    for file in meta["files"]:
+        typer.echo(
+            f"{file['file'][:44]:44} {file['cells']:7,} {file.get('genes_in', 0):7,} {file.get('genes_matched', 0):7,} "
+            f"{file['duplicates']:6,} {file['filtered']:6,} {file['evaluation_cells']:5,}  {file.get('input', '-')}"
+        )
+    typer.echo(f"{sum(meta['shard_cells']):,} cells, {meta['num_genes']:,} genes -> {out_dir}")
+
+
+@app.command()
+@command
+def pathways(
+    corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS")],
+    out: Annotated[Path, typer.Option("--out", help="The run's folder.")],
+    preset: Annotated[str, typer.Option(help="mini or base.")] = "mini",
+    steps: Annotated[int | None, typer.Option(help="Batches to train.")] = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Stage 1: train the pathway autoencoder."""
+    from model.config import preset as sizes_of
+    from training.config import Stage1Config, as_dict, override, split_settings
+    from training.corpus import Corpus
+    from training.run import Run, RunError, pick_device
+    from training.stage1 import STAGE, Stage1Trainer, train_pathways
+
+    cells, run = Corpus(corpus_dir), Run(out)
+    network, config = sizes_of(preset, cells.num_genes), Stage1Config()
+    if resume:
+        saved = run.config()
+        network, config = type(network)(**saved["network"]), Stage1Config(**saved[STAGE])
+        if settings:
+            raise RunError("--set cannot change a run that is resumed; start a new one.")
+    for_network, for_training = split_settings(settings or [], network, config)
+    network, config = override(network, for_network), override(config, for_training)
+    if steps is not None:
+        config = override(config, {"steps": str(steps)})
+    record = {"preset": preset, "corpus": str(corpus_dir), "network": network.as_dict(), STAGE: as_dict(config)}
+    if resume:
+        run.save_config(run.config() | record | {"preset": run.config()["preset"]})
+    else:
+        run.create(record)
+    trainer = Stage1Trainer(cells, network, config, pick_device(device))
+    if resume and run.has_checkpoint(STAGE):
+        trainer.restore(run.load_checkpoint(STAGE))
+    _train(trainer, run, train_pathways, "pathways")
+
+
+@app.command()
+@command
+def cells(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
+    steps: Annotated[int | None, typer.Option(help="Batches to train.")] = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Stage 2: train the cell token on the codes of a finished stage 1."""
+    from model.config import NetworkConfig
+    from training.config import Stage2Config, as_dict, override
+    from training.corpus import Corpus
+    from training.run import Run, RunError, pick_device
+    from training.stage2 import STAGE, Stage2Trainer, cache_codes, load_stage1, train_cells
+
+    run, where = Run(run_dir), pick_device(device)
+    saved = run.config()
+    if resume and settings:
+        raise RunError("--set cannot change a run that is resumed; train stage 2 anew.")
+    if not resume and run.has_checkpoint(STAGE):
+        raise RunError(f"{run_dir} holds a stage 2 already. Continue it with --resume, or remove {STAGE}.pt.")
+    config = Stage2Config(**saved[STAGE]) if resume and STAGE in saved else Stage2Config()
+    pairs = dict(_key_value(text) for text in settings or [])
+    sees_cell = {key: pairs.pop(key) for key in ("decoder_sees_cell",) if key in pairs}
+    network = override(NetworkConfig(**saved["network"]), sees_cell)
+    config = override(config, pairs)
+    if steps is not None:
+        config = override(config, {"steps": str(steps)})
+    run.save_config(saved | {"network": network.as_dict(), STAGE: as_dict(config)})
+    corpus_ = Corpus(saved["corpus"])
+    stage1 = load_stage1(run, network)
+    with progress_bar(config.replicas * len(corpus_), "codes", unit="cell") as bar:
+        codes = cache_codes(corpus_, stage1, config, where, progress=lambda done, total: bar.move_to(done))
+    trainer = Stage2Trainer(corpus_, stage1, config, where, codes)
+    if resume and run.has_checkpoint(STAGE):
+        trainer.restore(run.load_checkpoint(STAGE))
+    _train(trainer, run, train_cells, "cells")
+
+
+@app.command()
+@command
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "scpalm-mini",
+    version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
+    card: Annotated[Path | None, typer.Option(help="JSON with 'training_data' and 'notes' for the manifest.")] = None,
+    torchscript: Annotated[Path | None, typer.Option(help="Also write a TorchScript archive here.")] = None,
+) -> None:
+    """Fold a finished run into a bundle and test its parity."""
+    from training.export import export_run
+
+    report = export_run(run_dir, out, name=name, version=version, card=card, torchscript=torchscript)
+    typer.echo("\n".join(report))
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    from training.config import ConfigError
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes key=value, got '{text}'.")
+    return key, value
+
+
+def _train(trainer: Any, run: Any, train: Any, title: str) -> None:
+    with progress_bar(trainer.config.steps, title, unit="step", start=trainer.step) as bar:
+        train(trainer, run, lambda step, scalars: bar.move_to(step, scalars))
+
+
+def options_help(config: type) -> str:
+    """The options of a config with their defaults, for ``--help``."""
+    return ", ".join(f"{field.name}={field.default}" for field in fields(config))
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

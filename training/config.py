@@ -1,0 +1,162 @@
+"""Options of both training stages: typed, checked, saved beside each checkpoint, overridden by ``--set key=value``."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from model.config import NetworkConfig
+
+
+class ConfigError(ValueError):
+    """An option that is unknown, malformed or without effect; names the option and the mend."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """What both stages share.
+
+    Attributes:
+        steps: batches. batch_size: cells a batch. lr: peak of the cosine schedule. warmup_steps: linear rise of lr.
+        weight_decay: of AdamW. clip: largest gradient norm.
+        tissue_power: a tissue of n cells is sampled with weight n ** power (1: cells evenly; 0: tissues evenly).
+        thin_share: share of cells whose counts are thinned before they are embedded (the target stays whole).
+        thin_low: smallest share of counts that thinning keeps.
+        seed: of everything random. checkpoint_every, evaluate_every: in steps.
+        bf16: autocast where the device is a GPU.
+    """
+
+    steps: int = 4000
+    batch_size: int = 128
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    tissue_power: float = 0.5
+    thin_share: float = 0.5
+    thin_low: float = 0.3
+    seed: int = 0
+    checkpoint_every: int = 200
+    evaluate_every: int = 200
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
+        for name in ("thin_share", "thin_low", "tissue_power"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie between 0 and 1, is {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Stage1Config(OptimizerConfig):
+    """Pathway autoencoder.
+
+    Attributes:
+        spectral_start: start the gene embedding at the corpus' top right singular vectors.
+        quantizer: off trains a plain autoencoder (Table 7's ablation).
+        quantizer_start: share of the steps before the codes are started by k-means and used.
+        commitment: weight of the quantizer's loss beside the reconstruction (as a share of the gene-mean error).
+        patience: batches after which an unused code is revived.
+    """
+
+    spectral_start: bool = True
+    quantizer: bool = True
+    quantizer_start: float = 0.25
+    commitment: float = 1.0
+    patience: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.quantizer_start < 1:
+            raise ConfigError(f"quantizer_start must lie in [0, 1), is {self.quantizer_start}.")
+
+
+@dataclass(frozen=True)
+class Stage2Config(OptimizerConfig):
+    """Cell aggregation.
+
+    Attributes:
+        token_share: share of the N tokens kept (p). view_share: share kept in the second view of the contrastive term.
+        contrastive: weight of the InfoNCE term, 0 turns it off. temperature: t. negatives: at most so many a cell.
+        clusters: k of k-means. queue: h_C remembered for it. queue_start: queued before it runs. refit_every: steps.
+        replicas: differently thinned copies of each cell whose codes are cached; the first is the whole cell.
+    """
+
+    lr: float = 5e-4
+    token_share: float = 0.5
+    view_share: float = 0.5
+    contrastive: float = 1.0
+    temperature: float = 0.1
+    negatives: int = 64
+    clusters: int = 64
+    queue: int = 16384
+    queue_start: int = 4096
+    refit_every: int = 200
+    replicas: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.token_share < 1 or not 0 < self.view_share <= 1:
+            raise ConfigError("token_share must lie in (0, 1) and view_share in (0, 1].")
+        if self.clusters > self.queue_start:
+            raise ConfigError(f"clusters ({self.clusters}) cannot exceed queue_start ({self.queue_start}).")
+        if self.thin_share == 0 and self.replicas > 1:
+            raise ConfigError("replicas has no effect when thin_share is 0: set replicas=1.")
+
+
+Config = TypeVar("Config", OptimizerConfig, Stage1Config, Stage2Config, NetworkConfig)
+
+
+def override(config: Config, settings: dict[str, str]) -> Config:
+    """A copy with ``key=value`` settings applied. Raises ConfigError for unknown keys and malformed values."""
+    hints = get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for key, text in settings.items():
+        if key not in hints:
+            raise ConfigError(f"Unknown option '{key}'. Known: {', '.join(f.name for f in fields(config))}.")
+        changes[key] = _parse(key, text, hints[key])
+    try:
+        return replace(config, **changes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _parse(key: str, text: str, hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        if text not in get_args(hint):
+            raise ConfigError(f"{key} must be one of {', '.join(get_args(hint))}, is '{text}'.")
+        return text
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = get_args(hint)[0]
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{key} must be true or false, is '{text}'.")
+        return text.lower() == "true"
+    try:
+        return hint(text)
+    except ValueError as error:
+        raise ConfigError(f"{key} must be of type {hint.__name__}, is '{text}'.") from error
+
+
+def split_settings(pairs: Sequence[str], *configs: Any) -> list[dict[str, str]]:
+    """Share ``key=value`` strings out to the first config that knows the key. Raises ConfigError."""
+    out: list[dict[str, str]] = [{} for _ in configs]
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes key=value, got '{pair}'.")
+        owners = [i for i, config in enumerate(configs) if key in {f.name for f in fields(config)}]
+        if not owners:
+            known = sorted({f.name for config in configs for f in fields(config)})
+            raise ConfigError(f"Unknown option '{key}'. Known: {', '.join(known)}.")
+        out[owners[0]][key] = value
+    return out
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """For ``config.json``."""
+    return asdict(config)

@@ -1,0 +1,158 @@
+"""A corpus on disk: shards of sparse cells in vocabulary order, memory-mapped, read by row number."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from model.embedding import SparseCells
+from model.genes import Vocabulary
+from model.normalize import SCALE
+
+FORMAT_VERSION = 1
+SHARD_ARRAYS = ("indptr", "gene_index", "value")
+
+
+class CorpusError(RuntimeError):
+    """A corpus that cannot be read; names the file and the mend."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """``indptr [cells + 1]`` int64, ``gene_index [entries]`` int32, ``value [entries]`` float32 log1p CP10K; memory-mapped."""
+
+    indptr: NDArray[np.int64]
+    gene_index: NDArray[np.int32]
+    value: NDArray[np.float32]
+
+    @classmethod
+    def open(cls, path: Path, num_cells: int) -> Shard:
+        try:
+            arrays = [np.load(path / f"{name}.npy", mmap_mode="r") for name in SHARD_ARRAYS]
+        except (OSError, ValueError, EOFError) as error:
+            raise CorpusError(f"{path} cannot be read ({error}). Build the corpus again.") from error
+        shard = cls(*arrays)
+        entries = int(shard.indptr[-1]) if len(shard.indptr) else -1
+        if len(shard.indptr) != num_cells + 1 or entries != len(shard.value) or entries != len(shard.gene_index):
+            raise CorpusError(f"{path} is corrupt: its arrays do not agree in length. Build the corpus again.")
+        return shard
+
+
+class Corpus:
+    """Cells of many files.
+
+    Attributes:
+        path: the directory. meta: ``corpus.json``: files with their reports, vocabulary size, seeds.
+        obs: one row a cell: dataset, tissue, cell_type, cell, total, file (number), held_out.
+        measured: ``[files, G]`` bool, the genes of each file.
+        vocabulary: the genes.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self.meta: dict[str, Any] = json.loads((self.path / "corpus.json").read_text())
+        except (OSError, ValueError) as error:
+            raise CorpusError(f"{self.path} is not a corpus ({error}). Make one with `scpalm-train corpus`.") from error
+        if self.meta.get("format_version") != FORMAT_VERSION:
+            raise CorpusError(f"{self.path} has another format version. Build the corpus again.")
+        self.vocabulary = Vocabulary.load(self.path / "genes.parquet")
+        self.obs = pd.read_parquet(self.path / "obs.parquet")
+        self.measured: NDArray[np.bool_] = np.load(self.path / "measured.npy")
+        sizes = self.meta["shard_cells"]
+        self._shards = [Shard.open(self.path / f"shard-{i:05d}", size) for i, size in enumerate(sizes)]
+        self._first = np.concatenate([[0], np.cumsum(sizes)])
+        self._file = self.obs["file"].to_numpy()
+        self._total = self.obs["total"].to_numpy(np.float64)
+        self._is_counts = np.array([f["input"] == "counts" for f in self.meta["files"]])
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    @property
+    def num_genes(self) -> int:
+        return len(self.vocabulary)
+
+    @cached_property
+    def train_rows(self) -> NDArray[np.int64]:
+        return np.flatnonzero(~self.obs["held_out"].to_numpy(bool))
+
+    @cached_property
+    def held_out_rows(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.obs["held_out"].to_numpy(bool))
+
+    def cell(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Gene indices and values of one cell."""
+        shard_number = int(np.searchsorted(self._first, row, side="right")) - 1
+        shard = self._shards[shard_number]
+        local = row - self._first[shard_number]
+        start, stop = int(shard.indptr[local]), int(shard.indptr[local + 1])
+        return shard.gene_index[start:stop], shard.value[start:stop]
+
+    def batch(
+        self, rows: NDArray[np.int64], *, keep: NDArray[np.float64] | None = None, rng: np.random.Generator | None = None
+    ) -> SparseCells:
+        """Cells as tensors. With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng``)
+        and normalised again, as if the cell had been sequenced less deeply; cells that came without counts stay whole."""
+        index: list[NDArray[np.int32]] = []
+        value: list[NDArray[np.float32]] = []
+        for position, row in enumerate(rows):
+            genes, values = self.cell(int(row))
+            if keep is not None and keep[position] < 1 and self._is_counts[self._file[row]]:
+                assert rng is not None, "thinning needs a seeded generator"
+                genes, values = thin(genes, values, self._total[row], keep[position], rng)
+            index.append(genes)
+            value.append(values)
+        offsets = np.concatenate([[0], np.cumsum([len(v) for v in value])[:-1]])
+        return SparseCells(
+            torch.from_numpy(np.concatenate(index).astype(np.int64)),
+            torch.from_numpy(np.concatenate(value)),
+            torch.from_numpy(offsets.astype(np.int64)),
+            torch.from_numpy(self.measured[self._file[rows]]),
+        )
+
+
+def thin(
+    genes: NDArray[np.int32], values: NDArray[np.float32], total: float, share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Keep each count with probability ``share``. A cell left without counts stays whole."""
+    counts = np.rint(np.expm1(values.astype(np.float64)) * total / SCALE).astype(np.int64)
+    thinned = rng.binomial(counts, share)
+    rest = rng.binomial(max(int(round(total)) - int(counts.sum()), 0), share)  # counts of genes outside the vocabulary
+    kept = thinned > 0
+    if not kept.any():
+        return genes, values
+    new_total = thinned.sum() + rest
+    return genes[kept], np.log1p(thinned[kept] * (SCALE / new_total)).astype(np.float32)
+
+
+class Sampler:
+    """Draws the rows of step t from (seed, t) alone, so that a resumed run sees the same batches.
+
+    A tissue with n cells is drawn with weight ``n ** power``: 1 draws cells evenly, 0 draws tissues evenly.
+    """
+
+    def __init__(self, corpus: Corpus, *, power: float, seed: int) -> None:
+        self.rows = corpus.train_rows
+        tissue = pd.Categorical(corpus.obs["tissue"].to_numpy()[self.rows])
+        count = np.bincount(tissue.codes, minlength=len(tissue.categories)).astype(np.float64)
+        weight = (count**power / count)[tissue.codes]
+        self._cumulative = np.cumsum(weight / weight.sum())
+        self.seed = seed
+
+    def generator(self, step: int, purpose: int = 0) -> np.random.Generator:
+        return np.random.default_rng([self.seed, step, purpose])
+
+    def draw(self, step: int, size: int) -> NDArray[np.int64]:
+        """``[size]`` rows, with replacement."""
+        points = self.generator(step).random(size)
+        positions = np.minimum(np.searchsorted(self._cumulative, points, side="right"), len(self.rows) - 1)
+        return self.rows[positions]

@@ -1,0 +1,143 @@
+"""A finished run -> a bundle: fold, write, and prove that the runtimes agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version as package_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from model.bundle import FORMAT_VERSION, Bundle, sha256_of
+from model.cells import CellEncoder
+from model.config import NetworkConfig
+from model.inference import fold
+from model.rows import GeneSet, Rows
+from model.sessions.onnx import MODEL_FILE, OnnxSession
+from model.sessions.torchscript import TorchScriptSession, load_network, trace
+from training.corpus import Corpus
+from training.onnx_graph import OPSET, export_graph, half_precision
+from training.run import Run, RunError
+from training.stage2 import load_stage1
+
+MAX_DIFFERENCE = 1e-4
+MIN_CODE_AGREEMENT = 0.999
+PARITY_CELLS = 1024
+
+
+def export_run(
+    run_dir: Path, out: Path, *, name: str, version: str, card: Path | None = None, torchscript: Path | None = None
+) -> list[str]:
+    """Write a bundle (whole or not at all) and return the lines of its report.
+
+    ``card`` is JSON whose ``training_data`` and ``notes`` go into the manifest. Raises RunError when the run is not
+    finished, ``out`` exists, or ONNX Runtime and PyTorch differ by more than the limits.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists already. Choose another folder or remove it.")
+    run = Run(run_dir)
+    saved = run.config()
+    config = NetworkConfig(**saved["network"])
+    stage1 = load_stage1(run, config)
+    cells = CellEncoder(config)
+    cells.load_state_dict(run.load_checkpoint("stage2")["encoder"])
+    corpus = Corpus(saved["corpus"])
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    network = fold(stage1, cells)
+    tensors = half_precision(network.state_dict())
+    # Stage 1's decoder is not part of the embedding graph; imputation needs it.
+    decoder = {f"decoder.{k}": v for k, v in stage1.decoder.state_dict().items()}
+    decoder |= {f"head.{k}": v for k, v in stage1.head.state_dict().items()}
+    decoder["decoder_position"] = stage1.decoder_position
+    save_file(tensors | half_precision(decoder), str(partial / "weights.safetensors"))
+    export_graph(network, partial / "weights.safetensors", partial / MODEL_FILE)
+    corpus.vocabulary.save(partial / "genes.parquet")
+    manifest = _manifest(name, version, saved, corpus, run, card)
+    write_manifest(partial, manifest)
+    rows = _parity_rows(corpus)
+    report, values = parity(Bundle.load(partial), rows)
+    if values["max_abs_difference"] > MAX_DIFFERENCE or values["code_agreement"] < MIN_CODE_AGREEMENT:
+        raise RunError(f"Parity failed, no bundle was written (see {partial}): {'; '.join(report)}")
+    write_manifest(partial, manifest | {"parity": values})
+    partial.rename(out)
+    if torchscript is not None:
+        trace(load_network(Bundle.load(out)), config).save(str(torchscript))
+        report.append(f"TorchScript -> {torchscript}")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    return [*report, f"{size / 1e6:.1f} MB -> {out}"]
+
+
+def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:
+    """Write ``manifest.json`` with size and sha256 of every other file of the folder."""
+    members = sorted(file for file in bundle.iterdir() if file.name != "manifest.json")
+    files = {file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in members}
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"files": files}, indent=1) + "\n")
+
+
+def _manifest(name: str, version: str, saved: dict[str, Any], corpus: Corpus, run: Run, card: Path | None) -> dict[str, Any]:
+    described = json.loads(card.read_text()) if card is not None else {}
+    files = [{"file": f["file"], "cells": f["cells"]} for f in corpus.meta["files"]]
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "version": version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "preset": saved["preset"],
+        "network": saved["network"],
+        "tasks": ["embed", "pathways"],
+        "training": {key: saved[key] for key in ("stage1", "stage2")},
+        "training_data": described.get("training_data", files),
+        "notes": described.get("notes", ""),
+        "evaluation": described.get("evaluation", []),
+        "onnx_opset": OPSET,
+        "onnx_inputs": "gene_index [cells, length] int32 and value [cells, length] float32 (log1p CP10K), padded with 0; "
+        "measured_offset [cells, N] = sum of 'offset' rows of weights.safetensors over the genes the file measured; "
+        "num_measured [cells, 1] = how many genes that is",
+        "versions": {package: _version(package) for package in ("scpalm", "torch", "onnx", "numpy")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return package_version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _parity_rows(corpus: Corpus) -> Rows:
+    """Held-out cells first, then training cells, as rows."""
+    chosen = np.concatenate([corpus.held_out_rows, corpus.train_rows])[:PARITY_CELLS]
+    cells = [corpus.cell(int(row)) for row in chosen]
+    sets = tuple(GeneSet(measured) for measured in corpus.measured)
+    return Rows(
+        np.concatenate([[0], np.cumsum([len(genes) for genes, _ in cells])]).astype(np.int64),
+        np.concatenate([genes for genes, _ in cells]),
+        np.concatenate([values for _, values in cells]),
+        sets,
+        corpus.obs["file"].to_numpy()[chosen].astype(np.int32),
+    )
+
+
+def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:
+    """ONNX Runtime against PyTorch on the same cells: largest difference of h_C, agreement of codes, cosine."""
+    h, codes = OnnxSession(bundle, device="cpu").run_both(rows)
+    with torch.inference_mode():
+        other, other_codes = TorchScriptSession(bundle, device="cpu").run_both(rows)
+    same = (codes == other_codes).all(axis=1)
+    cosine = (h * other).sum(1) / (np.linalg.norm(h, axis=1) * np.linalg.norm(other, axis=1))
+    values = {
+        "cells": float(len(rows)),
+        "max_abs_difference": float(np.abs(h - other)[same].max()),
+        "max_abs_difference_all_cells": float(np.abs(h - other).max()),
+        "cells_with_equal_codes": float(same.mean()),
+        "code_agreement": float((codes == other_codes).mean()),
+        "min_cosine": float(cosine.min()),
+    }
+    return [f"parity {name}: {value:.3g}" for name, value in values.items()], values

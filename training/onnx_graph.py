@@ -1,0 +1,107 @@
+"""The ONNX graph: sparse padded input, free batch and length, its weights in ``weights.safetensors``.
+
+The weights are exported as graph inputs first and turned into initializers that point into the safetensors file
+afterwards: names stay those of the network, nothing is folded or copied, and every task's graph can share the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from model.inference import INPUTS, OUTPUTS, InferenceNetwork
+from model.sessions.shapes import example
+
+OPSET = 20
+_ELEMENT = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
+
+
+class _WithWeights(nn.Module):
+    """The network as a function of its inputs and its weights."""
+
+    def __init__(self, network: InferenceNetwork) -> None:
+        super().__init__()
+        self._network = (network,)  # in a tuple: its parameters must not be captured
+
+    def forward(
+        self, gene_index: Tensor, value: Tensor, measured_offset: Tensor, num_measured: Tensor, weights: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (gene_index, value, measured_offset, num_measured)
+        out: tuple[Tensor, Tensor] = torch.func.functional_call(self._network[0], weights, inputs)
+        return out
+
+
+def export_graph(network: InferenceNetwork, weights: Path, out: Path) -> None:
+    """Write ``out`` beside ``weights`` (same folder), which holds every tensor of the network by its name."""
+    state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    batch = example(256, 2, network.slope.shape[1])
+    inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
+    B, L = torch.export.Dim("cells"), torch.export.Dim("length")
+    shapes = {**dict(zip(INPUTS, ({0: B, 1: L}, {0: B, 1: L}, {0: B}, {0: B}), strict=True)), "weights": dict.fromkeys(state)}
+    program = torch.onnx.export(
+        _WithWeights(network),
+        inputs,
+        kwargs={"weights": state},
+        input_names=[*INPUTS, *state],
+        output_names=list(OUTPUTS),
+        dynamic_shapes=shapes,
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    _move_weights(model, list(state), weights)
+    onnx.save(model, str(out))
+    onnx.checker.check_model(str(out))
+
+
+def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> None:
+    layout, start = _safetensors_layout(weights)
+    graph = model.graph
+    kept = [value for value in graph.input if value.name not in names]
+    used = {name for node in graph.node for name in node.input}
+    casts = []
+    for name in names:
+        if name not in used:
+            continue
+        entry = layout[name]
+        first, last = entry["data_offsets"]
+        half = entry["dtype"] == "F16"
+        tensor = TensorProto(name=f"{name}.half" if half else name, data_type=_ELEMENT[entry["dtype"]])
+        tensor.dims.extend(entry["shape"])
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", weights.name), ("offset", start + first), ("length", last - first)):
+            tensor.external_data.add(key=key, value=str(value))
+        graph.initializer.append(tensor)
+        if half:  # folded into a float32 constant when the session opens
+            casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT, name=f"cast.{name}"))
+    nodes = [*casts, *graph.node]
+    for node in nodes:  # the exporter's notes about the Python source, nine tenths of the file
+        del node.metadata_props[:]
+    del graph.node[:], graph.input[:]
+    graph.node.extend(nodes)
+    graph.input.extend(kept)
+
+
+def _safetensors_layout(path: Path) -> tuple[dict[str, dict[str, list[int] | str]], int]:  # header, start of the data
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(size)), 8 + size
+
+
+def half_precision(state: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
+    """Matrices as float16, everything else (norms, biases, codes: small and sensitive) as float32."""
+    keep = ("code_table", "point_scale", "point_shift")
+    return {
+        name: tensor.numpy().astype(np.float16 if tensor.ndim >= 2 and name not in keep else np.float32)
+        for name, tensor in ((n, t.detach().cpu().contiguous()) for n, t in state.items())
+    }

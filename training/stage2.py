@@ -1,0 +1,211 @@
+"""Stage 2: train the cell token on cached pathway codes (paper 3.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import NetworkConfig
+from model.cells import CellDecoder, CellEncoder
+from model.pathways import PathwayAutoencoder
+from training.baselines import Yardsticks, gene_means, masked_error, singular_vectors
+from training.config import Stage2Config
+from training.contrastive import ClusterQueue, info_nce, pick_negatives
+from training.corpus import Corpus, Sampler
+from training.run import Run, check_finite, make_optimizer, set_lr
+from training.stage1 import Progress, run_loop, to_device
+
+STAGE = "stage2"
+
+
+@torch.no_grad()
+def cache_codes(
+    corpus: Corpus,
+    model: PathwayAutoencoder,
+    config: Stage2Config,
+    device: torch.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> NDArray[np.int16]:
+    """``[replicas, cells, N]`` code indices: the whole cells first, then thinned copies of them (seeded)."""
+    model.eval()
+    N = model.config.num_tokens
+    codes = np.empty((config.replicas, len(corpus), N), dtype=np.int16)
+    size = 256
+    for replica in range(config.replicas):
+        for start in range(0, len(corpus), size):
+            rows = np.arange(start, min(start + size, len(corpus)))
+            rng = np.random.default_rng([config.seed, replica, start])
+            keep = rng.uniform(config.thin_low, 1.0, len(rows)) if replica else None
+            cells = to_device(corpus.batch(rows, keep=keep, rng=rng), device)
+            codes[replica, rows] = model.encode(cells).cpu().numpy()
+            progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
+    return codes
+
+
+@dataclass
+class View:
+    """Codes of a batch and the tokens kept of them: ``tokens [B, N, D]``, ``kept [B, n]`` sorted positions."""
+
+    tokens: Tensor
+    kept: Tensor
+
+
+class Stage2Trainer:
+    """Trains the cell encoder and its decoder; stage 1 is frozen."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        stage1: PathwayAutoencoder,
+        config: Stage2Config,
+        device: torch.device,
+        codes: NDArray[np.int16],
+    ) -> None:
+        torch.manual_seed(config.seed + 1)
+        network = stage1.config
+        self.corpus, self.config, self.device = corpus, config, device
+        self.stage1 = stage1.to(device).eval().requires_grad_(False)
+        self.codes = codes
+        self.sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
+        self.encoder = CellEncoder(network)
+        self.decoder = CellDecoder(network)
+        means = gene_means(corpus, corpus.train_rows)
+        vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
+        self.yardsticks = Yardsticks(corpus, means, vectors)
+        # The decoder starts where stage 1's ended: it solves nearly the same task.
+        self.decoder.transformer.load_state_dict(stage1.decoder.state_dict())
+        self.decoder.head.load_state_dict(stage1.head.state_dict())
+        with torch.no_grad():
+            self.decoder.position.copy_(stage1.decoder_position)
+        self.encoder.to(device)
+        self.decoder.to(device)
+        self.table = self.stage1.quantizer.up(self.stage1.quantizer.table()).detach()  # [K, D]
+        self.queue = ClusterQueue(config.queue, network.width, config.clusters)
+        self.optimizer = make_optimizer([self.encoder, self.decoder], config)
+        self.step = 0
+
+    @property
+    def model(self) -> CellEncoder:
+        return self.encoder
+
+    def _view(self, rows: NDArray[np.int64], share: float, rng: np.random.Generator) -> View:
+        N = self.codes.shape[2]
+        thinned = rng.random(len(rows)) < self.config.thin_share
+        replica = np.where(thinned, rng.integers(0, self.config.replicas, len(rows)), 0)
+        indices = torch.from_numpy(self.codes[replica, rows].astype(np.int64)).to(self.device)
+        count = min(max(int(round(share * N)), 1), N)
+        kept = np.sort(rng.random((len(rows), N)).argsort(axis=1)[:, :count], axis=1)
+        return View(self.table[indices], torch.from_numpy(kept).to(self.device))
+
+    def _left_out(self, kept: Tensor) -> Tensor:
+        """``[B, G]`` bool: genes whose token was left out (token i owns genes ``[S i, S (i + 1))``)."""
+        config = self.stage1.config
+        token = torch.ones(len(kept), config.num_tokens, dtype=torch.bool, device=kept.device).scatter_(1, kept, False)
+        return token.repeat_interleave(config.genes_per_token, dim=1)[:, : config.num_genes]
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        return torch.autocast("cuda", torch.bfloat16) if self.config.bf16 and self.device.type == "cuda" else nullcontext()
+
+    def train_step(self) -> dict[str, float]:
+        """One batch; the scalars of the step."""
+        config = self.config
+        self.encoder.train()
+        self.decoder.train()
+        rows = self.sampler.draw(self.step, config.batch_size)
+        rng = self.sampler.generator(self.step, purpose=2)
+        whole = to_device(self.corpus.batch(rows), self.device)
+        view, other = self._view(rows, config.token_share, rng), self._view(rows, config.view_share, rng)
+        mask = self._left_out(view.kept) & whole.measured
+        with self._autocast():
+            cell, tokens = self.encoder(view.tokens, view.kept)
+            values = self.decoder(cell, tokens, view.kept)
+            error = masked_error(values.float(), whole.dense(self.corpus.num_genes), mask)
+            loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
+            scalars = {"mse": float(error.detach())}
+            if config.contrastive > 0:
+                loss, scalars = self._contrast(loss, scalars, cell, other)
+        check_finite(loss, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        scalars["lr"] = set_lr(self.optimizer, config, self.step)
+        self.optimizer.step()
+        self.step += 1
+        return scalars
+
+    def _contrast(
+        self, loss: Tensor, scalars: dict[str, float], cell: Tensor, other: View
+    ) -> tuple[Tensor, dict[str, float]]:
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        self.queue.add(cell)
+        if self.queue.filled < config.queue_start:
+            return loss, scalars
+        if not self.queue.ready or self.step % config.refit_every == 0:
+            self.queue.refit(generator)
+        again, _ = self.encoder(other.tokens, other.kept)
+        negative = pick_negatives(self.queue.assign(cell), config.negatives, generator)
+        contrast = info_nce(cell.float(), again.float(), negative, config.temperature)
+        return loss + config.contrastive * contrast, scalars | {"contrastive": float(contrast.detach())}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Held-out error of left-out regions, beside its yardsticks on all regions."""
+        rows = self.corpus.held_out_rows
+        if not len(rows):
+            return {}
+        self.encoder.eval()
+        self.decoder.eval()
+        rng = np.random.default_rng([self.config.seed, 99])
+        error = weight = 0.0
+        for start in range(0, len(rows), self.config.batch_size):
+            part = rows[start : start + self.config.batch_size]
+            whole = to_device(self.corpus.batch(part), self.device)
+            view = self._view(part, self.config.token_share, rng)
+            cell, tokens = self.encoder(view.tokens, view.kept)
+            values = self.decoder(cell, tokens, view.kept)
+            mask = self._left_out(view.kept) & whole.measured
+            count = float(mask.sum())
+            error += float(masked_error(values, whole.dense(self.corpus.num_genes), mask)) * count
+            weight += count
+        return {
+            "held_out_mse": error / weight,
+            "gene_mean_mse": self.yardsticks.gene_mean,
+            "pca_mse": self.yardsticks.pca,
+        }
+
+    def state(self) -> dict[str, object]:
+        return {
+            "step": self.step,
+            "encoder": self.encoder.state_dict(),
+            "decoder": self.decoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "queue": self.queue.state(),
+        }
+
+    def restore(self, state: dict[str, object]) -> None:
+        self.step = int(state["step"])  # type: ignore[call-overload]
+        self.encoder.load_state_dict(state["encoder"])  # type: ignore[arg-type]
+        self.decoder.load_state_dict(state["decoder"])  # type: ignore[arg-type]
+        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        self.queue.restore(state["queue"])  # type: ignore[arg-type]
+
+
+def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:
+    """The trained stage 1 of a run. Raises RunError when it is missing or damaged."""
+    model = PathwayAutoencoder(network)
+    model.load_state_dict(run.load_checkpoint("stage1")["model"])
+    return model.eval()
+
+
+def train_cells(trainer: Stage2Trainer, run: Run, progress: Progress = lambda step, scalars: None) -> None:
+    """Train to the end, with a checkpoint every ``checkpoint_every`` steps."""
+    run_loop(trainer, run, STAGE, progress)
