@@ -27,7 +27,8 @@ class Bundle:
 
     Attributes:
         path: the directory.
-        manifest: ``manifest.json``: name, version, preset, network sizes, training data, evaluation rows, sha256 of files.
+        manifest: ``manifest.json``: name, version, preset, network sizes, training data, evaluation rows, sha256 of
+            files.
     """
 
     path: Path

@@ -48,6 +48,7 @@ class CellDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.randn(D) * 0.5)  # e_M
         self.position = nn.Parameter(torch.randn(N, D) * 0.5)
         self.from_cell = nn.Linear(D, D)
+        self.scores = nn.Linear(D, N)  # h_C -> the cell's spectral scores
         self.transformer = Transformer(D, config.num_layers, config.num_heads)
         self.head = GeneHead(config.num_genes, N, D)
 

@@ -11,7 +11,8 @@ class SparseCells:
     """A batch of cells on a device.
 
     Attributes:
-        gene_index: ``[entries]`` int64. value: ``[entries]`` log1p CP10K, > 0. offsets: ``[B]`` int64, first entry of each cell.
+        gene_index: ``[entries]`` int64. value: ``[entries]`` log1p CP10K, > 0.
+        offsets: ``[B]`` int64, first entry of each cell.
         measured: ``[B, G]`` bool or ``[1, G]`` where all cells share one gene set.
     """
 
@@ -38,10 +39,10 @@ class SparseCells:
 
 
 class GeneEmbedding(nn.Module):
-    """``f [B, N]``: the mean over expressed genes, and one mean of the zeros, of what each gene says to each of N read-outs.
+    """``f [B, N]``: the mean over expressed genes, and one mean of the zeros, of what each gene says to N read-outs.
 
-    Since ``x >= 0`` and leaky_relu is positively homogeneous, gene g says ``x_g * A_g + C_g``; ``A, C [G, N]`` are computed
-    once a step, so no ``[B, G, d1]`` tensor exists (paper Table 5: 43,678 MiB).
+    Since ``x >= 0`` and leaky_relu is positively homogeneous, gene g says ``x_g * A_g + C_g``; ``A, C [G, N]`` are
+    computed once a step, so no ``[B, G, d1]`` tensor exists (paper Table 5: 43,678 MiB).
     """
 
     def __init__(self, num_genes: int, num_tokens: int, gene_width: int) -> None:
@@ -51,6 +52,7 @@ class GeneEmbedding(nn.Module):
         self.identity = nn.Parameter(torch.randn(num_genes, gene_width) * 0.02)  # E_gene
         self.value_map = nn.Linear(gene_width, gene_width)  # W_v
         self.read_out = nn.Linear(2 * gene_width, num_tokens)  # W_o
+        self._frozen: tuple[Tensor, Tensor] | None = None
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """``A, C [G, N]`` with ``E_g = x_g * A_g + C_g``."""
@@ -62,8 +64,14 @@ class GeneEmbedding(nn.Module):
         offset = self.identity @ to_identity.T + (to_value @ self.value_map.bias + self.read_out.bias)
         return slope, offset
 
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Stop training the embedding and keep its tables."""
+        self.requires_grad_(False)
+        self._frozen = self.tables()
+
     def forward(self, cells: SparseCells) -> Tensor:
-        slope, offset = self.tables()
+        slope, offset = self._frozen or self.tables()
         return pool(cells, slope, offset)
 
     @torch.no_grad()
@@ -83,16 +91,20 @@ class GeneEmbedding(nn.Module):
         eye = torch.eye(count)
         self.read_out.weight[:count, :width] = 0.0
         self.read_out.weight[:count, : 2 * count] = torch.cat([eye, -eye], dim=1)
+        self.read_out.weight[:count, width:] = 0.0  # C = 0: the read-out is X V / (n + 1)
+        self.read_out.bias[:count] = 0.0
 
 
 def pool(cells: SparseCells, slope: Tensor, offset: Tensor) -> Tensor:
-    """``f [B, N]`` from the tables: ``(X A + M C + z0) / (n + 1)``, z0 the mean offset of measured genes that are zero."""
+    """``f [B, N]`` from the tables: ``(X A + M C + z0) / (n + 1)``, z0 the mean offset of the measured zeros."""
     ones = torch.ones_like(cells.value)
-    expressed = F.embedding_bag(
-        cells.gene_index, slope, cells.offsets, mode="sum", per_sample_weights=cells.value
-    ) + (marks := F.embedding_bag(cells.gene_index, offset, cells.offsets, mode="sum", per_sample_weights=ones))
+    expressed = F.embedding_bag(cells.gene_index, slope, cells.offsets, mode="sum", per_sample_weights=cells.value) + (
+        marks := F.embedding_bag(cells.gene_index, offset, cells.offsets, mode="sum", per_sample_weights=ones)
+    )
     n = cells.lengths().to(slope.dtype)[:, None]
     measured = cells.measured.to(slope.dtype)
-    zeros = (measured.sum(dim=1, keepdim=True) - n).clamp(min=1)
-    z0 = (measured @ offset - marks) / zeros
-    return (expressed + z0) / (n + 1)
+    zeros = measured.sum(dim=1, keepdim=True) - n
+    # Where every measured gene is expressed there is no z0 to average in.
+    any_zero = (zeros > 0).to(slope.dtype)
+    z0 = any_zero * (measured @ offset - marks) / zeros.clamp(min=1)
+    return (expressed + z0) / (n + any_zero)

@@ -156,15 +156,14 @@ class Vocabulary:
             return
         foreign = sum(bool(_OTHER_SPECIES_ID.match(str(name))) for name in (*genes, *(ensembl_ids or ())))
         # Mouse symbols are the human ones in title case.
-        title_case = sum(
-            str(name) not in self._by_symbol and str(name).upper() in self._by_symbol for name in genes
-        )
+        title_case = sum(str(name) not in self._by_symbol and str(name).upper() in self._by_symbol for name in genes)
         example = next((str(name) for name in genes if self.find(str(name))[0] < 0), "")
         if 2 * foreign > len(genes) or (title_case > matched and 10 * title_case >= len(genes)):
             raise InputError(
                 "wrong-species",
-                f"The gene names look like those of another species, e.g. '{example}'; {matched} of {len(genes)} are human.",
-                mend="The model knows human genes: map the names to human orthologues (HGNC symbols or ENSG ids) first.",
+                f"The gene names look like those of another species, e.g. '{example}'; "
+                f"{matched} of {len(genes)} are human.",
+                mend="The model knows human genes: map the names to human orthologues (HGNC symbol or ENSG id) first.",
                 field="genes",
                 gene=example,
             )

@@ -1,7 +1,7 @@
 """The network of a bundle: everything that training needed and serving does not is folded away.
 
-``A, C`` replace P, alpha, E_gene, W_v, W_o and the standardisation; the code table replaces the quantizer's affine map; in
-the last layer of the cell encoder only the cell token is computed.
+``A, C`` replace P, alpha, E_gene, W_v, W_o and the standardisation; the code table replaces the quantizer's affine map;
+in the last layer of the cell encoder only the cell token is computed.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ class InferenceNetwork(nn.Module):
         index = gene_index.to(torch.int64)
         marks = torch.bmm(expressed[:, None], self.offset[index])[:, 0]  # M C
         total = torch.bmm(value[:, None], self.slope[index])[:, 0] + marks  # X A + M C
-        z0 = (measured_offset - marks) / (num_measured - n).clamp(min=1.0)
-        return (total + z0) / (n + 1.0)
+        zeros = num_measured - n
+        any_zero = (zeros > 0).to(value.dtype)
+        z0 = any_zero * (measured_offset - marks) / zeros.clamp(min=1.0)
+        return (total + z0) / (n + any_zero)
 
     def nearest(self, f: Tensor) -> Tensor:
         """``[B, N]`` -> code indices ``[B, N]``."""
@@ -82,7 +84,7 @@ def fold(stage1: PathwayAutoencoder, cells: CellEncoder) -> InferenceNetwork:
     scale = (variance + stage1.standardise.eps).rsqrt()
     slope, offset = stage1.embedding.tables()
     network.slope.copy_(slope * scale)
-    # f pools n genes and z0 over n + 1, so a shift of every gene's offset is a shift of f.
+    # f is a mean over expressed genes and z0, so a shift of every gene's offset is a shift of f.
     network.offset.copy_((offset - mean) * scale)
     network.token_scale.copy_(stage1.token_scale)
     network.encoder_position.copy_(stage1.encoder_position)

@@ -52,11 +52,15 @@ class CellMatrix:
             raise InputError("no-cells", "The matrix has 0 cells.", mend="Send at least one cell.", field="indptr")
         if self.num_genes < 1:
             raise InputError("no-genes", "The matrix has 0 genes.", mend="Name the columns in 'genes'.", field="genes")
-        pairs = (
+        pairs = [
             ("data", len(self.data), "indices", len(self.indices)),
             ("indices", len(self.indices), "the last value of indptr", int(self.indptr[-1])),
             ("obs_names", len(self.cells), "cells in indptr", self.num_cells),
-        )
+        ]
+        if self.ensembl_ids is not None:
+            pairs.append(("ensembl_ids", len(self.ensembl_ids), "genes", self.num_genes))
+        if self.totals is not None:
+            pairs.append(("totals", len(self.totals), "cells in indptr", self.num_cells))
         for name, length, other, expected in pairs:
             if length != expected:
                 raise InputError(
@@ -68,7 +72,9 @@ class CellMatrix:
 
     def _check_structure(self) -> None:
         if self.indptr[0] != 0:
-            raise InputError("indptr-start", "indptr does not start with 0.", mend="Start indptr with 0.", field="indptr")
+            raise InputError(
+                "indptr-start", "indptr does not start with 0.", mend="Start indptr with 0.", field="indptr"
+            )
         falls = np.flatnonzero(np.diff(self.indptr) < 0)
         if len(falls):
             raise InputError(
@@ -99,7 +105,8 @@ class CellMatrix:
                 cell, gene = self.cell_of_entry(int(at[0])), str(self.genes[self.indices[at[0]]])
                 raise InputError(
                     code,
-                    f"The value of gene '{gene}' in cell '{cell}' is {word} ({self.data[at[0]]}); {len(at)} such values.",
+                    f"The value of gene '{gene}' in cell '{cell}' is {word} ({self.data[at[0]]}); "
+                    f"{len(at)} such values.",
                     mend="Send raw counts (or log1p-normalised values): finite and at least 0, not scaled or centred.",
                     field="data",
                     cell=cell,
@@ -115,4 +122,4 @@ class CellMatrix:
         if self.totals is not None:
             return self.totals
         rows = np.repeat(np.arange(self.num_cells), np.diff(self.indptr))
-        return np.bincount(rows, weights=self.data, minlength=self.num_cells)
+        return np.bincount(rows, weights=self.data, minlength=self.num_cells).astype(np.float64, copy=False)

@@ -25,12 +25,14 @@ class InputReport:
     Attributes:
         detected: ``counts`` or ``log``. why: the reason in one sentence.
         base, rescale: how log values are undone (``log`` only): ``base**x - 1``, and whether rows are brought to CP10K.
+        expected: counts that may have fractions (``counts`` only).
     """
 
     detected: Literal["counts", "log"]
     why: str
     base: float = float(np.e)
     rescale: bool = False
+    expected: bool = False
 
     def as_dict(self) -> dict[str, str]:
         return {"detected": self.detected, "why": self.why}
@@ -39,7 +41,8 @@ class InputReport:
 def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport:
     """Decide what the values of a validated matrix are.
 
-    Raises InputError when counts were declared and a value has a fraction, or log values were declared and are too large.
+    Raises InputError when counts were declared and a value has a fraction, or log values were declared and are too
+    large for any.
     """
     values = matrix.data
     largest = float(values.max(initial=0.0))
@@ -63,7 +66,8 @@ def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport
         cell, gene = matrix.cell_of_entry(entry), str(matrix.genes[matrix.indices[entry]])
         raise InputError(
             "not-log",
-            f"Log values were declared, but gene '{gene}' in cell '{cell}' is {largest:g}, more than any log1p value can be.",
+            f"Log values were declared, but gene '{gene}' in cell '{cell}' is {largest:g}, "
+            "more than any log1p value can be.",
             mend="Declare input=counts or leave input=auto.",
             field="data",
             cell=cell,
@@ -76,6 +80,7 @@ def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport
             "counts",
             f"values have fractions, but reach {largest:g}, too large for log1p: "
             "taken as expected counts (or counts normalised without a logarithm, which gives the same result)",
+            expected=True,
         )
     origin = "declared as log values" if declared == "log" else f"values have fractions and stay under {_LARGEST_LOG:g}"
     return _detect_log_scale(matrix, origin)
@@ -86,9 +91,18 @@ def _detect_log_scale(matrix: CellMatrix, origin: str) -> InputReport:
     for base, name in ((float(np.e), "log1p"), (2.0, "log2(x + 1)")):
         sums = row_sums(np.power(base, matrix.data.astype(np.float64)) - 1, matrix.indptr)
         total = float(np.median(sums))
-        if len(sums) > 1 and total > 0 and np.percentile(np.abs(sums / total - 1), 90) < _SAME_TOTAL:
-            return InputReport("log", f"{origin}: {name} of rows with total {total:,.0f}, brought to 10,000", base, True)
+        if total > 0 and _is_one_total(sums, total):
+            return InputReport(
+                "log", f"{origin}: {name} of rows with total {total:,.0f}, brought to 10,000", base, True
+            )
     return InputReport("log", f"{origin}: used as log1p CP10K, as they are (row totals differ, so no scale shows)")
+
+
+def _is_one_total(sums: NDArray[np.float64], total: float) -> bool:
+    if len(sums) > 1:
+        return bool(np.percentile(np.abs(sums / total - 1), 90) < _SAME_TOTAL)
+    # A cell alone is treated as it would be in company where its total shows a usual scale: 10,000 or a million.
+    return any(abs(total / scale - 1) < _SAME_TOTAL for scale in (SCALE, 1e6))
 
 
 def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -101,8 +115,7 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
         linear, totals = matrix.data.astype(np.float64), matrix.row_totals()
     else:
         linear = np.power(report.base, matrix.data.astype(np.float64)) - 1
-        rescaled = report.rescale or matrix.totals is not None
-        totals = row_sums(linear, matrix.indptr) if rescaled else np.full(matrix.num_cells, SCALE)
+        totals = row_sums(linear, matrix.indptr) if report.rescale else np.full(matrix.num_cells, SCALE)
     empty = np.flatnonzero(row_sums(matrix.data, matrix.indptr) <= 0)
     if len(empty):
         names = ", ".join(f"'{matrix.cells[i]}'" for i in empty[:5])
@@ -119,5 +132,4 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
 def row_sums(values: NDArray[np.floating], indptr: NDArray[np.int64]) -> NDArray[np.float64]:
     # bincount adds within a row in order: a cell's sum does not depend on its neighbours, as a running sum's would.
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    return np.bincount(rows, weights=values, minlength=len(indptr) - 1)
-
+    return np.bincount(rows, weights=values, minlength=len(indptr) - 1).astype(np.float64, copy=False)

@@ -34,9 +34,15 @@ class GeneHead(nn.Module):
 
 @dataclass
 class Reconstruction:
-    """``values [B, G]`` log1p CP10K, ``quantized`` None while the quantizer is bypassed, ``encoded [B, N, D]``."""
+    """What stage 1 gives back.
+
+    Attributes:
+        values: ``[B, G]`` log1p CP10K. scores: ``[B, N]`` predicted spectral scores. encoded: ``[B, N, D]``.
+        quantized: None while the quantizer is bypassed.
+    """
 
     values: Tensor
+    scores: Tensor
     quantized: Quantized | None
     encoded: Tensor
 
@@ -50,7 +56,9 @@ class PathwayAutoencoder(nn.Module):
         self.config = config
         self.embedding = GeneEmbedding(config.num_genes, N, config.gene_width)
         self.standardise = nn.BatchNorm1d(N, affine=False, momentum=0.02)
-        self.token_scale = nn.Parameter(torch.randn(N, D) * 0.5)  # P'
+        # P' starts nearly alike for all tokens: then the codes, which all tokens share, cut one line finely from the
+        # first step on. Directions of their own would leave each token a handful of codes.
+        self.token_scale = nn.Parameter(torch.randn(1, D) * 0.5 + torch.randn(N, D) * 0.05)
         # Without positions LN divides the only signal, the scalar f_j, out of the attention branch.
         self.encoder_position = nn.Parameter(torch.randn(N, D) * 0.5)
         self.encoder = Transformer(D, config.num_layers, config.num_heads)
@@ -58,6 +66,12 @@ class PathwayAutoencoder(nn.Module):
         self.decoder_position = nn.Parameter(torch.randn(N, D) * 0.5)
         self.decoder = Transformer(D, config.num_layers, config.num_heads)
         self.head = GeneHead(config.num_genes, N, D)
+        self.score_weight = nn.Parameter((torch.randn(1, D) + torch.randn(N, D) * 0.1) / D**0.5)
+        self.score_bias = nn.Parameter(torch.zeros(N))
+
+    def scores(self, decoded: Tensor) -> Tensor:
+        """``[B, N, D]`` decoded tokens -> ``[B, N]``: token j predicts the cell's j-th spectral score."""
+        return (decoded * self.score_weight).sum(-1) + self.score_bias
 
     def read_out(self, cells: SparseCells) -> Tensor:
         """``f [B, N]``, standardised."""
@@ -72,15 +86,18 @@ class PathwayAutoencoder(nn.Module):
         encoded = self.encode_read_out(self.read_out(cells))
         return self.quantizer.nearest(self.quantizer.standardise(encoded))
 
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
+        """``[B, N, D]`` tokens -> ``[B, N, D]``, what the heads read."""
+        return self.decoder(tokens + self.decoder_position)
+
     def decode(self, tokens: Tensor) -> Tensor:
         """``[B, N, D]`` tokens -> ``[B, G]`` log1p CP10K."""
-        return self.head(self.decoder(tokens + self.decoder_position))
+        return self.head(self.decode_tokens(tokens))
 
     def forward(self, cells: SparseCells, *, quantize: bool = True) -> Reconstruction:
         encoded = self.encode_read_out(self.read_out(cells))
-        if quantize:
-            quantized = self.quantizer(encoded)
-            return Reconstruction(self.decode(quantized.tokens), quantized, encoded)
-        # The same narrow passage without the codes: what the codes start from.
-        passed = self.quantizer.up(self.quantizer.down(encoded))
-        return Reconstruction(self.decode(passed), None, encoded)
+        quantized = self.quantizer(encoded) if quantize else None
+        # Without the codes: the same narrow passage, which is what the codes start from.
+        tokens = self.quantizer.up(self.quantizer.down(encoded)) if quantized is None else quantized.tokens
+        decoded = self.decode_tokens(tokens)
+        return Reconstruction(self.head(decoded), self.scores(decoded), quantized, encoded)

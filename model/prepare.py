@@ -30,7 +30,7 @@ class Prepared:
 
 
 class Preparer:
-    """Prepares one file's cells, chunk by chunk: genes are aligned once, the kind of input is settled by the first chunk.
+    """Prepares one file's cells, chunk by chunk: genes are aligned once, the first chunk settles the kind of input.
 
     Raises InputError from the constructor (genes) and from ``prepare`` (values).
     """
@@ -56,19 +56,24 @@ class Preparer:
         matrix.validate()
         if self._report is None:
             self._report = detect_input(matrix, self._declared)
-        elif self._report.why == "every value is a whole number" and self._declared == "auto":
-            self._refuse_change_of_kind(matrix)
+        elif self._declared != "auto":
+            detect_input(matrix, self._declared)
+        else:
+            self._refuse_change_of_kind(matrix, self._report)
         linear, totals = to_linear(matrix, self._report)
         rows = self._to_rows(matrix, linear, totals)
         return Prepared(rows, [str(cell) for cell in matrix.cells], self.coverage, self._report)
 
-    def _refuse_change_of_kind(self, matrix: CellMatrix) -> None:
+    def _refuse_change_of_kind(self, matrix: CellMatrix, report: InputReport) -> None:
+        if report.expected:
+            return
         try:
-            detect_input(matrix, "counts")
+            detect_input(matrix, report.detected)
         except InputError as error:
+            first = "whole numbers" if report.detected == "counts" else "log values"
             raise InputError(
                 "mixed-input",
-                f"The first cells of the file hold whole numbers, later ones do not. {error.detail}",
+                f"The first cells of the file hold {first}, later ones do not. {error.detail}",
                 mend="Send raw counts throughout, or say which they are with input=counts or input=log.",
                 field="data",
                 cell=error.cell,

@@ -33,7 +33,14 @@ class Quantizer(nn.Module):
     """
 
     def __init__(
-        self, num_tokens: int, width: int, num_codes: int, code_width: int = 0, *, beta: float = 0.95, patience: int = 20
+        self,
+        num_tokens: int,
+        width: int,
+        num_codes: int,
+        code_width: int = 0,
+        *,
+        beta: float = 0.95,
+        patience: int = 20,
     ) -> None:
         super().__init__()
         code_width = code_width or width

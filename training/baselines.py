@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import svds
 from torch import Tensor
+from torch.nn import functional as F
 
+from model.embedding import SparseCells
 from training.corpus import Corpus, Sampler
 
 
@@ -36,6 +38,33 @@ def singular_vectors(corpus: Corpus, sampler: Sampler, count: int, *, cells: int
     start = np.random.default_rng(sampler.seed).standard_normal(min(cells, corpus.num_genes))
     vectors = svds(corpus_matrix(corpus, rows).astype(np.float32), k=count, v0=start.astype(np.float32))[2][::-1].T
     return np.ascontiguousarray(vectors * np.sign(vectors.sum(axis=0)), dtype=np.float32)
+
+
+class SpectralScores:
+    """The cell's projections on the corpus' top right singular vectors, each standardised over the corpus.
+
+    In log1p values, MSE is mostly about how deeply a cell was sequenced; these scores weigh every direction of
+    variation alike, so what tells cell types apart counts as much as depth does.
+    """
+
+    def __init__(self, corpus: Corpus, sampler: Sampler, vectors: NDArray[np.float32], *, cells: int = 8192) -> None:
+        sample = corpus_matrix(corpus, sampler.draw(step=2**31 + 1, size=cells)) @ vectors
+        self.vectors = torch.from_numpy(vectors)
+        self.mean = torch.from_numpy(sample.mean(axis=0).astype(np.float32))
+        spread = sample.std(axis=0)
+        # Mean variance 1 over the scores, so that an error reads as a share of what there is to know.
+        self.std = torch.from_numpy(np.sqrt(spread * spread.mean()).astype(np.float32))
+
+    def to(self, device: torch.device) -> SpectralScores:
+        self.vectors, self.mean, self.std = (t.to(device) for t in (self.vectors, self.mean, self.std))
+        return self
+
+    def of(self, cells: SparseCells) -> Tensor:
+        """``[B, M]``, mean 0 and mean variance 1 over the corpus."""
+        total = F.embedding_bag(
+            cells.gene_index, self.vectors, cells.offsets, mode="sum", per_sample_weights=cells.value
+        )
+        return (total - self.mean) / self.std
 
 
 class Yardsticks:

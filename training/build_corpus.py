@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from model.errors import InputError
 from model.genes import Vocabulary
 from model.h5ad import H5adFile
 from model.matrix import CellMatrix
@@ -57,13 +59,17 @@ def fingerprints(rows: Rows, totals: NDArray[np.float64]) -> list[bytes]:
 
 def file_fingerprints(path: Path, vocabulary: Vocabulary) -> set[bytes]:
     """Fingerprints of all cells of a file, to keep them out of a corpus."""
-    with H5adFile(path) as file:
+    prints: set[bytes] = set()
+    with _naming(path), H5adFile(path) as file:
         preparer = Preparer(vocabulary, file.genes, file.ensembl_ids)
-        return {
-            print_
-            for chunk in file.chunks(CHUNK)
-            for print_ in fingerprints(preparer.prepare(chunk).rows, chunk.row_totals())
-        }
+        target = vocabulary.align(file.genes, file.ensembl_ids).target
+        for chunk in file.chunks(CHUNK):
+            # A cell without a known gene cannot enter a corpus either.
+            known = np.flatnonzero(_known_genes(chunk, target) > 0)
+            if len(known):
+                chunk = _take(chunk, known)
+                prints.update(fingerprints(preparer.prepare(chunk).rows, chunk.row_totals()))
+    return prints
 
 
 def build_corpus(
@@ -78,7 +84,8 @@ def build_corpus(
     """Write ``out`` (whole or not at all) and return ``corpus.json``.
 
     Cells whose fingerprint was seen before are dropped and counted; so are cells that stand in a file of ``never``
-    (evaluation files). Raises CorpusError when ``out`` exists or nothing is left, InputError naming cell and gene.
+    (evaluation files). Raises CorpusError when ``out`` exists, nothing is left, or a file is wrong (naming file, cell
+    and gene).
     """
     if out.exists():
         raise CorpusError(f"{out} exists already. Choose another folder or remove it.")
@@ -92,21 +99,21 @@ def build_corpus(
     for number, path in enumerate(files):
         source = _Source(path, vocabulary, options)
         report: dict[str, Any] = {"file": path.name, "cells": 0, "duplicates": 0, "filtered": 0, "evaluation_cells": 0}
-        for rows, obs, prints in source.chunks(report):
-            fresh = np.zeros(len(rows), dtype=bool)
-            for i, print_ in enumerate(prints):
-                fresh[i] = print_ not in seen and print_ not in forbidden
-                report["duplicates"] += print_ in seen
-                report["evaluation_cells"] += print_ in forbidden
-                seen.add(print_)
-            picked = np.flatnonzero(fresh)
-            writer.add(rows, picked)
-            table = obs.iloc[picked].assign(file=number, held_out=[_held_out(prints[i], options) for i in picked])
-            tables.append(table)
-            report["cells"] += len(picked)
-            progress(path.name, len(rows))
-        report |= source.summary()
-        reports.append(report)
+        with _naming(path):
+            for rows, obs, prints in source.chunks(report):
+                fresh = np.zeros(len(rows), dtype=bool)
+                for i, print_ in enumerate(prints):
+                    fresh[i] = print_ not in seen and print_ not in forbidden
+                    report["duplicates"] += print_ in seen
+                    report["evaluation_cells"] += print_ in forbidden
+                    seen.add(print_)
+                picked = np.flatnonzero(fresh)
+                writer.add(rows, picked)
+                held_out = [_held_out(prints[i], options) for i in picked]
+                tables.append(obs.iloc[picked].assign(file=number, held_out=held_out))
+                report["cells"] += len(picked)
+                progress(path.name, len(rows))
+        reports.append(report | source.summary)
         measured.append(source.measured)
     writer.flush()
     if not tables or not sum(len(t) for t in tables):
@@ -138,20 +145,21 @@ class _Source:
     def __init__(self, path: Path, vocabulary: Vocabulary, options: CorpusOptions) -> None:
         self.path, self.vocabulary, self.options = path, vocabulary, options
         self.measured = np.zeros(len(vocabulary), dtype=bool)
-        self._summary: dict[str, Any] = {}
-
-    def summary(self) -> dict[str, Any]:
-        return self._summary
+        self.summary: dict[str, Any] = {}
 
     def chunks(self, report: dict[str, Any]) -> Iterator[tuple[Rows, pd.DataFrame, list[bytes]]]:
         with H5adFile(self.path) as file:
-            columns = {n: file.obs_column(n) for n in ("dataset", "tissue", "cell_type", "is_duplicate", *self.options.keep)}
-            totals_name = self.options.totals_column if file.obs_column(self.options.totals_column) is not None else None
+            totals = self.options.totals_column if file.obs_column(self.options.totals_column) is not None else None
+        with H5adFile(self.path, totals_column=totals) as file:
+            columns = {
+                n: file.obs_column(n) for n in ("dataset", "tissue", "cell_type", "is_duplicate", *self.options.keep)
+            }
             preparer = Preparer(self.vocabulary, file.genes, file.ensembl_ids)
             known = self.vocabulary.align(file.genes, file.ensembl_ids)
             self.measured = known.gene_set.measured
+            self.summary = {"genes_in": known.coverage.genes_in, "genes_matched": known.coverage.genes_matched}
             start = 0
-            for chunk in file.chunks(CHUNK, totals_column=totals_name):
+            for chunk in file.chunks(CHUNK):
                 at = slice(start, start + chunk.num_cells)
                 start += chunk.num_cells
                 wanted = self._wanted(chunk, columns, at, known.target)
@@ -160,29 +168,39 @@ class _Source:
                     continue
                 chunk = _take(chunk, np.flatnonzero(wanted))
                 prepared = preparer.prepare(chunk)
-                self._summary = {
-                    "genes_in": known.coverage.genes_in,
-                    "genes_matched": known.coverage.genes_matched,
-                    "input": prepared.input.detected,
-                    "why": prepared.input.why,
-                }
-                totals = chunk.row_totals()
-                obs = pd.DataFrame({"cell": list(chunk.cells), "total": totals})
+                self.summary |= {"input": prepared.input.detected, "why": prepared.input.why}
+                obs = pd.DataFrame({"cell": list(chunk.cells), "total": chunk.row_totals()})
                 for name, default in (("dataset", self.path.stem), ("tissue", "unknown"), ("cell_type", "")):
                     column = columns[name]
                     obs[name] = default if column is None else [str(v) for v in np.asarray(column)[at][wanted]]
-                yield prepared.rows, obs, fingerprints(prepared.rows, totals)
+                yield prepared.rows, obs, fingerprints(prepared.rows, chunk.row_totals())
 
-    def _wanted(self, chunk: CellMatrix, columns: dict[str, Any], at: slice, target: NDArray[np.int32]) -> NDArray[np.bool_]:
-        expressed = (target[chunk.indices] >= 0) & (chunk.data > 0)
-        row = np.repeat(np.arange(chunk.num_cells), np.diff(chunk.indptr))
-        wanted = np.bincount(row[expressed], minlength=chunk.num_cells) >= self.options.min_genes
+    def _wanted(
+        self, chunk: CellMatrix, columns: dict[str, Any], at: slice, target: NDArray[np.int32]
+    ) -> NDArray[np.bool_]:
+        wanted = _known_genes(chunk, target) >= max(self.options.min_genes, 1)
         if columns["is_duplicate"] is not None:
             wanted &= ~np.isin([str(v) for v in np.asarray(columns["is_duplicate"])[at]], ["True", "true", "1"])
         for name, value in self.options.keep.items():
             if columns[name] is not None:
                 wanted &= np.array([str(v) == value for v in np.asarray(columns[name])[at]])
         return wanted
+
+
+def _known_genes(chunk: CellMatrix, target: NDArray[np.int32]) -> NDArray[np.int64]:
+    """``[B]`` expressed columns of each cell that are genes of the vocabulary."""
+    expressed = (target[chunk.indices] >= 0) & (chunk.data > 0)
+    row = np.repeat(np.arange(chunk.num_cells), np.diff(chunk.indptr))
+    return np.bincount(row[expressed], minlength=chunk.num_cells)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Says of an error about cells or genes which file they are in."""
+    try:
+        yield
+    except InputError as error:
+        raise CorpusError(f"{path}: {error}") from error
 
 
 def _take(matrix: CellMatrix, rows: NDArray[np.int64]) -> CellMatrix:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +9,14 @@ import typer
 
 from model.bundle import DEFAULT_BUNDLE
 from training.console import command, progress_bar
+from training.evaluate_cli import app as evaluate_app
 
 app = typer.Typer(
     help="Train scPaLM offline: counts -> corpus -> pathways (stage 1) -> cells (stage 2) -> bundle.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(evaluate_app, name="evaluate")
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated; see the option list.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 
@@ -42,9 +43,11 @@ def corpus(
     files: list[Path],
     genes: Annotated[Path | None, typer.Option(help="genes.parquet; default: the embedded bundle's.")] = None,
     never: Annotated[list[Path] | None, typer.Option(help="Evaluation file whose cells must not enter.")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")
+    ] = None,
     totals_column: Annotated[str, typer.Option(help="obs column with counts over all genes.")] = "total_UMIs",
-    held_out: Annotated[float, typer.Option(help="Share of cells kept for the held-out loss.")] = 0.02,
+    held_out: Annotated[float, typer.Option(help="Share of cells kept for the held-out loss.", min=0, max=0.9)] = 0.02,
     seed: Annotated[int, typer.Option(help="Of the held-out choice.")] = 0,
 ) -> None:
     """Turn h5ad files, each with its own genes, into one sharded sparse corpus; print a report a file."""
@@ -53,12 +56,14 @@ def corpus(
     from training.config import ConfigError
 
     pairs = dict(pair.partition("=")[::2] for pair in keep or [])
-    if not all(pairs.values()):
+    if not all(pairs) or not all(pairs.values()):
         raise ConfigError("--keep takes column=value.")
     options = CorpusOptions(totals_column=totals_column, keep=pairs, held_out=held_out, seed=seed)
     known = Vocabulary.load(genes or DEFAULT_BUNDLE / "genes.parquet")
     with progress_bar(None, "corpus", unit="cell") as bar:
-        meta = build_corpus(out_dir, files, known, options, never=never or [], progress=lambda name, n: bar.advance(n, name))
+        meta = build_corpus(
+            out_dir, files, known, options, never=never or [], progress=lambda name, n: bar.advance(n, name)
+        )
     typer.echo(f"{'file':44} {'cells':>7} {'genes':>7} {'known':>7} {'dupl.':>6} {'filt.':>6} {'eval':>5}  input")
     for file in meta["files"]:
         typer.echo(
@@ -80,6 +85,7 @@ def pathways(
     device: Device = "auto",
 ) -> None:
     """Stage 1: train the pathway autoencoder."""
+    from model.config import NetworkConfig
     from model.config import preset as sizes_of
     from training.config import Stage1Config, as_dict, override, split_settings
     from training.corpus import Corpus
@@ -89,22 +95,26 @@ def pathways(
     cells, run = Corpus(corpus_dir), Run(out)
     network, config = sizes_of(preset, cells.num_genes), Stage1Config()
     if resume:
-        saved = run.config()
-        network, config = type(network)(**saved["network"]), Stage1Config(**saved[STAGE])
+        network, config = run.section("network", NetworkConfig), run.section(STAGE, Stage1Config)
         if settings:
             raise RunError("--set cannot change a run that is resumed; start a new one.")
     for_network, for_training = split_settings(settings or [], network, config)
     network, config = override(network, for_network), override(config, for_training)
     if steps is not None:
         config = override(config, {"steps": str(steps)})
-    record = {"preset": preset, "corpus": str(corpus_dir), "network": network.as_dict(), STAGE: as_dict(config)}
+    record = {
+        "preset": preset,
+        "corpus": str(corpus_dir.resolve()),
+        "network": network.as_dict(),
+        STAGE: as_dict(config),
+    }
     if resume:
         run.save_config(run.config() | record | {"preset": run.config()["preset"]})
     else:
         run.create(record)
     trainer = Stage1Trainer(cells, network, config, pick_device(device))
     if resume and run.has_checkpoint(STAGE):
-        trainer.restore(run.load_checkpoint(STAGE))
+        run.resume(trainer, STAGE)
     _train(trainer, run, train_pathways, "pathways")
 
 
@@ -130,10 +140,10 @@ def cells(
         raise RunError("--set cannot change a run that is resumed; train stage 2 anew.")
     if not resume and run.has_checkpoint(STAGE):
         raise RunError(f"{run_dir} holds a stage 2 already. Continue it with --resume, or remove {STAGE}.pt.")
-    config = Stage2Config(**saved[STAGE]) if resume and STAGE in saved else Stage2Config()
+    config = run.section(STAGE, Stage2Config) if resume and STAGE in saved else Stage2Config()
     pairs = dict(_key_value(text) for text in settings or [])
     sees_cell = {key: pairs.pop(key) for key in ("decoder_sees_cell",) if key in pairs}
-    network = override(NetworkConfig(**saved["network"]), sees_cell)
+    network = override(run.section("network", NetworkConfig), sees_cell)
     config = override(config, pairs)
     if steps is not None:
         config = override(config, {"steps": str(steps)})
@@ -144,7 +154,7 @@ def cells(
         codes = cache_codes(corpus_, stage1, config, where, progress=lambda done, total: bar.move_to(done))
     trainer = Stage2Trainer(corpus_, stage1, config, where, codes)
     if resume and run.has_checkpoint(STAGE):
-        trainer.restore(run.load_checkpoint(STAGE))
+        run.resume(trainer, STAGE)
     _train(trainer, run, train_cells, "cells")
 
 
@@ -177,11 +187,6 @@ def _key_value(text: str) -> tuple[str, str]:
 def _train(trainer: Any, run: Any, train: Any, title: str) -> None:
     with progress_bar(trainer.config.steps, title, unit="step", start=trainer.step) as bar:
         train(trainer, run, lambda step, scalars: bar.move_to(step, scalars))
-
-
-def options_help(config: type) -> str:
-    """The options of a config with their defaults, for ``--help``."""
-    return ", ".join(f"{field.name}={field.default}" for field in fields(config))
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ class OptimizerConfig:
         tissue_power: a tissue of n cells is sampled with weight n ** power (1: cells evenly; 0: tissues evenly).
         thin_share: share of cells whose counts are thinned before they are embedded (the target stays whole).
         thin_low: smallest share of counts that thinning keeps.
+        score_weight: weight of predicting the cell's standardised spectral scores beside the genes' values.
         seed: of everything random. checkpoint_every, evaluate_every: in steps.
         bf16: autocast where the device is a GPU.
     """
@@ -37,6 +38,7 @@ class OptimizerConfig:
     tissue_power: float = 0.5
     thin_share: float = 0.5
     thin_low: float = 0.3
+    score_weight: float = 1.0
     seed: int = 0
     checkpoint_every: int = 200
     evaluate_every: int = 200
@@ -46,6 +48,9 @@ class OptimizerConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be above 0, is {getattr(self, name)}.")
         for name in ("thin_share", "thin_low", "tissue_power"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, is {getattr(self, name)}.")
@@ -57,6 +62,8 @@ class Stage1Config(OptimizerConfig):
 
     Attributes:
         spectral_start: start the gene embedding at the corpus' top right singular vectors.
+        train_embedding: off keeps the gene embedding at its spectral start, which separates cell types better than
+            what the reconstruction makes of it (see training/README.md).
         quantizer: off trains a plain autoencoder (Table 7's ablation).
         quantizer_start: share of the steps before the codes are started by k-means and used.
         commitment: weight of the quantizer's loss beside the reconstruction (as a share of the gene-mean error).
@@ -64,6 +71,7 @@ class Stage1Config(OptimizerConfig):
     """
 
     spectral_start: bool = True
+    train_embedding: bool = False
     quantizer: bool = True
     quantizer_start: float = 0.25
     commitment: float = 1.0
@@ -71,6 +79,8 @@ class Stage1Config(OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.spectral_start and not self.train_embedding:
+            raise ConfigError("train_embedding=false needs spectral_start=true: a random embedding must be trained.")
         if not 0 <= self.quantizer_start < 1:
             raise ConfigError(f"quantizer_start must lie in [0, 1), is {self.quantizer_start}.")
 
@@ -102,8 +112,16 @@ class Stage2Config(OptimizerConfig):
         super().__post_init__()
         if not 0 < self.token_share < 1 or not 0 < self.view_share <= 1:
             raise ConfigError("token_share must lie in (0, 1) and view_share in (0, 1].")
-        if self.clusters > self.queue_start:
-            raise ConfigError(f"clusters ({self.clusters}) cannot exceed queue_start ({self.queue_start}).")
+        for name in ("clusters", "negatives", "refit_every", "replicas"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
+        if not self.temperature > 0 or not self.contrastive >= 0:
+            raise ConfigError("temperature must be above 0 and contrastive at least 0.")
+        if not self.clusters <= self.queue_start <= self.queue:
+            raise ConfigError(
+                f"clusters ({self.clusters}) cannot exceed queue_start ({self.queue_start}), "
+                f"nor queue_start the queue ({self.queue})."
+            )
         if self.thin_share == 0 and self.replicas > 1:
             raise ConfigError("replicas has no effect when thin_share is 0: set replicas=1.")
 

@@ -40,7 +40,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class Bar:
-    def __init__(self, bar: tqdm) -> None:  # type: ignore[type-arg]
+    def __init__(self, bar: tqdm) -> None:
         self._bar = bar
 
     def advance(self, amount: int, note: str = "") -> None:

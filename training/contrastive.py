@@ -32,7 +32,7 @@ def pick_negatives(cluster: Tensor, most: int, generator: torch.Generator) -> Te
 
 
 class ClusterQueue:
-    """The last ``size`` cell embeddings and their k-means centres (on the unit sphere, as the similarity is a cosine)."""
+    """The last ``size`` cell embeddings and their k-means centres, on the unit sphere as the similarity is a cosine."""
 
     def __init__(self, size: int, width: int, clusters: int) -> None:
         self.vectors = torch.zeros(size, width)
@@ -43,7 +43,7 @@ class ClusterQueue:
 
     def add(self, h: Tensor) -> None:
         """Append ``[B, D]``, overwriting the oldest."""
-        unit = F.normalize(h.detach().float().cpu(), dim=1)
+        unit = F.normalize(h.detach().float().cpu(), dim=1)[-len(self.vectors) :]
         at = (torch.arange(len(unit)) + self.next) % len(self.vectors)
         self.vectors[at] = unit
         self.next = int((self.next + len(unit)) % len(self.vectors))

@@ -18,7 +18,7 @@ from model.genes import Vocabulary
 from model.normalize import SCALE
 
 FORMAT_VERSION = 1
-SHARD_ARRAYS = ("indptr", "gene_index", "value")
+SHARD_ARRAYS: dict[str, type[np.generic]] = {"indptr": np.int64, "gene_index": np.int32, "value": np.float32}
 
 
 class CorpusError(RuntimeError):
@@ -27,7 +27,11 @@ class CorpusError(RuntimeError):
 
 @dataclass(frozen=True)
 class Shard:
-    """``indptr [cells + 1]`` int64, ``gene_index [entries]`` int32, ``value [entries]`` float32 log1p CP10K; memory-mapped."""
+    """A part of the cells, memory-mapped.
+
+    Attributes:
+        indptr: ``[cells + 1]`` int64. gene_index: ``[entries]`` int32. value: ``[entries]`` float32 log1p CP10K.
+    """
 
     indptr: NDArray[np.int64]
     gene_index: NDArray[np.int32]
@@ -35,15 +39,26 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path, num_cells: int) -> Shard:
-        try:
-            arrays = [np.load(path / f"{name}.npy", mmap_mode="r") for name in SHARD_ARRAYS]
-        except (OSError, ValueError, EOFError) as error:
-            raise CorpusError(f"{path} cannot be read ({error}). Build the corpus again.") from error
-        shard = cls(*arrays)
+        """Raises CorpusError naming the file that is missing or damaged."""
+        shard = cls(*(_load(path / f"{name}.npy", dtype) for name, dtype in SHARD_ARRAYS.items()))
         entries = int(shard.indptr[-1]) if len(shard.indptr) else -1
         if len(shard.indptr) != num_cells + 1 or entries != len(shard.value) or entries != len(shard.gene_index):
             raise CorpusError(f"{path} is corrupt: its arrays do not agree in length. Build the corpus again.")
+        if shard.indptr[0] != 0 or (np.diff(shard.indptr) < 0).any():
+            raise CorpusError(
+                f"{path}/indptr.npy is corrupt: row boundaries do not rise from 0. Build the corpus again."
+            )
         return shard
+
+
+def _load(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise CorpusError(f"{path} cannot be read ({error}). Build the corpus again.") from error
+    if array.ndim != 1 or array.dtype != dtype:
+        raise CorpusError(f"{path} is corrupt: it does not hold a row of {dtype.__name__}. Build the corpus again.")
+    return array
 
 
 class Corpus:
@@ -65,14 +80,20 @@ class Corpus:
         if self.meta.get("format_version") != FORMAT_VERSION:
             raise CorpusError(f"{self.path} has another format version. Build the corpus again.")
         self.vocabulary = Vocabulary.load(self.path / "genes.parquet")
-        self.obs = pd.read_parquet(self.path / "obs.parquet")
-        self.measured: NDArray[np.bool_] = np.load(self.path / "measured.npy")
+        try:
+            self.obs = pd.read_parquet(self.path / "obs.parquet")
+            self.measured: NDArray[np.bool_] = np.load(self.path / "measured.npy")
+        except (OSError, ValueError, EOFError) as error:
+            raise CorpusError(f"{self.path} cannot be read ({error}). Build the corpus again.") from error
         sizes = self.meta["shard_cells"]
+        expected = (len(self.meta["files"]), len(self.vocabulary))
+        if sum(sizes) != len(self.obs) or self.measured.shape != expected:
+            raise CorpusError(f"{self.path} is corrupt: its files do not agree in length. Build the corpus again.")
         self._shards = [Shard.open(self.path / f"shard-{i:05d}", size) for i, size in enumerate(sizes)]
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._file = self.obs["file"].to_numpy()
         self._total = self.obs["total"].to_numpy(np.float64)
-        self._is_counts = np.array([f["input"] == "counts" for f in self.meta["files"]])
+        self._is_counts = np.array([f.get("input") == "counts" for f in self.meta["files"]])
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -98,10 +119,17 @@ class Corpus:
         return shard.gene_index[start:stop], shard.value[start:stop]
 
     def batch(
-        self, rows: NDArray[np.int64], *, keep: NDArray[np.float64] | None = None, rng: np.random.Generator | None = None
+        self,
+        rows: NDArray[np.int64],
+        *,
+        keep: NDArray[np.float64] | None = None,
+        rng: np.random.Generator | None = None,
     ) -> SparseCells:
-        """Cells as tensors. With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng``)
-        and normalised again, as if the cell had been sequenced less deeply; cells that came without counts stay whole."""
+        """Cells as tensors.
+
+        With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng``) and normalised
+        again, as if the cell had been sequenced less deeply; cells that came without counts stay whole.
+        """
         index: list[NDArray[np.int32]] = []
         value: list[NDArray[np.float32]] = []
         for position, row in enumerate(rows):
@@ -126,7 +154,7 @@ def thin(
     """Keep each count with probability ``share``. A cell left without counts stays whole."""
     counts = np.rint(np.expm1(values.astype(np.float64)) * total / SCALE).astype(np.int64)
     thinned = rng.binomial(counts, share)
-    rest = rng.binomial(max(int(round(total)) - int(counts.sum()), 0), share)  # counts of genes outside the vocabulary
+    rest = rng.binomial(max(round(total) - int(counts.sum()), 0), share)  # counts of genes outside the vocabulary
     kept = thinned > 0
     if not kept.any():
         return genes, values
@@ -142,6 +170,10 @@ class Sampler:
 
     def __init__(self, corpus: Corpus, *, power: float, seed: int) -> None:
         self.rows = corpus.train_rows
+        if not len(self.rows):
+            raise CorpusError(
+                f"{corpus.path} has no cell to train on: all are held out. Build it with a lower held_out."
+            )
         tissue = pd.Categorical(corpus.obs["tissue"].to_numpy()[self.rows])
         count = np.bincount(tissue.codes, minlength=len(tissue.categories)).astype(np.float64)
         weight = (count**power / count)[tissue.codes]

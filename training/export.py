@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version as package_version
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,10 @@ def export_run(
         raise RunError(f"{out} exists already. Choose another folder or remove it.")
     run = Run(run_dir)
     saved = run.config()
-    config = NetworkConfig(**saved["network"])
+    config = run.section("network", NetworkConfig)
     stage1 = load_stage1(run, config)
     cells = CellEncoder(config)
-    cells.load_state_dict(run.load_checkpoint("stage2")["encoder"])
+    run.fill(cells, "stage2", "encoder")
     corpus = Corpus(saved["corpus"])
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -81,7 +82,9 @@ def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"files": files}, indent=1) + "\n")
 
 
-def _manifest(name: str, version: str, saved: dict[str, Any], corpus: Corpus, run: Run, card: Path | None) -> dict[str, Any]:
+def _manifest(
+    name: str, version: str, saved: dict[str, Any], corpus: Corpus, run: Run, card: Path | None
+) -> dict[str, Any]:
     described = json.loads(card.read_text()) if card is not None else {}
     files = [{"file": f["file"], "cells": f["cells"]} for f in corpus.meta["files"]]
     return {
@@ -97,7 +100,7 @@ def _manifest(name: str, version: str, saved: dict[str, Any], corpus: Corpus, ru
         "notes": described.get("notes", ""),
         "evaluation": described.get("evaluation", []),
         "onnx_opset": OPSET,
-        "onnx_inputs": "gene_index [cells, length] int32 and value [cells, length] float32 (log1p CP10K), padded with 0; "
+        "onnx_inputs": "gene_index [cells, length] int32, value [cells, length] float32 (log1p CP10K), padded with 0; "
         "measured_offset [cells, N] = sum of 'offset' rows of weights.safetensors over the genes the file measured; "
         "num_measured [cells, 1] = how many genes that is",
         "versions": {package: _version(package) for package in ("scpalm", "torch", "onnx", "numpy")},
@@ -134,7 +137,7 @@ def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:
     cosine = (h * other).sum(1) / (np.linalg.norm(h, axis=1) * np.linalg.norm(other, axis=1))
     values = {
         "cells": float(len(rows)),
-        "max_abs_difference": float(np.abs(h - other)[same].max()),
+        "max_abs_difference": float(np.abs(h - other)[same].max(initial=0.0)),
         "max_abs_difference_all_cells": float(np.abs(h - other).max()),
         "cells_with_equal_codes": float(same.mean()),
         "code_agreement": float((codes == other_codes).mean()),

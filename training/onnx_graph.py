@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import onnx
@@ -23,6 +24,14 @@ OPSET = 20
 _ELEMENT = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
 
 
+class _Entry(TypedDict):
+    """One tensor in the header of a safetensors file; offsets are relative to the data."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
 class _WithWeights(nn.Module):
     """The network as a function of its inputs and its weights."""
 
@@ -31,7 +40,12 @@ class _WithWeights(nn.Module):
         self._network = (network,)  # in a tuple: its parameters must not be captured
 
     def forward(
-        self, gene_index: Tensor, value: Tensor, measured_offset: Tensor, num_measured: Tensor, weights: dict[str, Tensor]
+        self,
+        gene_index: Tensor,
+        value: Tensor,
+        measured_offset: Tensor,
+        num_measured: Tensor,
+        weights: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
         inputs = (gene_index, value, measured_offset, num_measured)
         out: tuple[Tensor, Tensor] = torch.func.functional_call(self._network[0], weights, inputs)
@@ -44,7 +58,10 @@ def export_graph(network: InferenceNetwork, weights: Path, out: Path) -> None:
     batch = example(256, 2, network.slope.shape[1])
     inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
     B, L = torch.export.Dim("cells"), torch.export.Dim("length")
-    shapes = {**dict(zip(INPUTS, ({0: B, 1: L}, {0: B, 1: L}, {0: B}, {0: B}), strict=True)), "weights": dict.fromkeys(state)}
+    shapes = {
+        **dict(zip(INPUTS, ({0: B, 1: L}, {0: B, 1: L}, {0: B}, {0: B}), strict=True)),
+        "weights": dict.fromkeys(state),
+    }
     program = torch.onnx.export(
         _WithWeights(network),
         inputs,
@@ -92,7 +109,8 @@ def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> No
     graph.input.extend(kept)
 
 
-def _safetensors_layout(path: Path) -> tuple[dict[str, dict[str, list[int] | str]], int]:  # header, start of the data
+def _safetensors_layout(path: Path) -> tuple[dict[str, _Entry], int]:
+    """The header, and where the data starts."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         return json.loads(file.read(size)), 8 + size

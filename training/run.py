@@ -7,17 +7,26 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from model.config import NetworkConfig
 from training.config import OptimizerConfig
+
+Section = TypeVar("Section", bound=NetworkConfig | OptimizerConfig)
 
 
 class RunError(RuntimeError):
     """A run that cannot start or go on; says why and what to try."""
+
+
+class Resumable(Protocol):
+    """What ``restore`` needs to continue bit for bit is what the trainer put into its checkpoint."""
+
+    def restore(self, state: dict[str, object]) -> None: ...
 
 
 class Run:
@@ -43,11 +52,24 @@ class Run:
             raise RunError(f"{self.path} is not a run ({error}). Start one with `scpalm-train pathways`.") from error
         return loaded
 
+    def section(self, name: str, kind: type[Section]) -> Section:
+        """One part of ``config.json`` (``network``, ``stage1``, ``stage2``). RunError if it does not fit."""
+        try:
+            return kind(**self.config()[name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{self.path}/config.json has no valid '{name}' ({error!r}). Another version wrote it, "
+                "or it was edited: train anew."
+            ) from error
+
     def has_checkpoint(self, stage: str) -> bool:
         return (self.path / f"{stage}.pt").exists()
 
     def save_checkpoint(self, stage: str, state: Mapping[str, Any]) -> None:
-        """Replace ``<stage>.pt``: the old one stays whole until the new one is on disk. Raises RunError on a full disk."""
+        """Replace ``<stage>.pt``: the old one stays whole until the new one is on disk.
+
+        Raises RunError when it cannot be written, e.g. on a full disk.
+        """
         target = self.path / f"{stage}.pt"
         partial = target.with_suffix(".partial")
         try:
@@ -56,7 +78,7 @@ class Run:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # torch turns some failures of the disk into a RuntimeError
             partial.unlink(missing_ok=True)
             raise RunError(f"{target} could not be written ({error}). The checkpoint before it is whole.") from error
 
@@ -68,8 +90,28 @@ class Run:
             raise RunError(f"{target} cannot be read ({error}). Train the stage first.") from error
         return loaded
 
+    def fill(self, module: nn.Module, stage: str, part: str) -> None:
+        """Load ``part`` of a stage's checkpoint into ``module``. Raises RunError when it does not fit."""
+        loaded = self.load_checkpoint(stage)
+        try:
+            module.load_state_dict(loaded[part])
+        except (KeyError, RuntimeError) as error:
+            raise _misfit(self.path / f"{stage}.pt", error) from error
+
+    def resume(self, trainer: Resumable, stage: str) -> None:
+        """Bring a trainer to the stage's last checkpoint. Raises RunError when it does not fit."""
+        loaded = self.load_checkpoint(stage)
+        try:
+            trainer.restore(loaded)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise _misfit(self.path / f"{stage}.pt", error) from error
+
     def curves(self, stage: str) -> Curves:
         return Curves(self.path, stage)
+
+
+def _misfit(checkpoint: Path, error: Exception) -> RunError:
+    return RunError(f"{checkpoint} does not fit the network ({error}). Another version wrote it: train anew.")
 
 
 class Curves:
@@ -130,9 +172,15 @@ def check_finite(loss: torch.Tensor, step: int) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one. Raises RunError for a GPU that is not there."""
+    """``auto`` is the GPU where there is one. Raises RunError for a name that is none, or a GPU that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise RunError("--device cuda was asked for, and PyTorch sees no GPU. Use --device cpu or auto.")
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not number.isdigit()):
+        raise RunError(f"Unknown device '{name}'. Use --device auto, cpu, cuda or cuda:n.")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise RunError(
+            f"--device {name} was asked for, and PyTorch sees {torch.cuda.device_count()} GPUs. "
+            "Use --device cpu or auto."
+        )
     return torch.device(name)

@@ -10,11 +10,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.config import NetworkConfig
 from model.embedding import SparseCells
 from model.pathways import PathwayAutoencoder
-from training.baselines import Yardsticks, as_tensor, gene_means, masked_error, singular_vectors
+from training.baselines import SpectralScores, Yardsticks, as_tensor, gene_means, masked_error, singular_vectors
 from training.config import OptimizerConfig, Stage1Config
 from training.corpus import Corpus, Sampler
 from training.run import Run, RunError, check_finite, make_optimizer, set_lr
@@ -49,7 +50,10 @@ class Stage1Trainer:
         if config.spectral_start:
             # Unit columns are tiny in each gene; scaled so that f has the spread of the paper's start.
             self.model.embedding.spectral_start(as_tensor(vectors) * math.sqrt(network.num_genes))
+        self.scores = SpectralScores(corpus, self.sampler, vectors).to(device)
         self.model.to(device)
+        if not config.train_embedding:
+            self.model.embedding.freeze()
         self.optimizer = make_optimizer([self.model], config)
         self.step = 0
         self.revived = 0
@@ -59,8 +63,8 @@ class Stage1Trainer:
     @torch.no_grad()
     def _start_statistics(self, batches: int = 32) -> None:
         f = torch.cat([self.model.embedding(self._batch(-1 - i)[0]) for i in range(batches)])
-        self.model.standardise.running_mean.copy_(f.mean(0))  # type: ignore[union-attr, operator]
-        self.model.standardise.running_var.copy_(f.var(0))  # type: ignore[union-attr, operator]
+        self.model.standardise.running_mean.copy_(f.mean(0))  # type: ignore[union-attr]
+        self.model.standardise.running_var.copy_(f.var(0))  # type: ignore[union-attr]
 
     def _batch(self, step: int) -> tuple[SparseCells, SparseCells]:
         """The (partly thinned) cells to embed, and the whole cells to reconstruct."""
@@ -82,7 +86,9 @@ class Stage1Trainer:
         return int(self.config.quantizer_start * self.config.steps)
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
-        return torch.autocast("cuda", torch.bfloat16) if self.config.bf16 and self.device.type == "cuda" else nullcontext()
+        return (
+            torch.autocast("cuda", torch.bfloat16) if self.config.bf16 and self.device.type == "cuda" else nullcontext()
+        )
 
     def train_step(self) -> dict[str, float]:
         """One batch; the scalars of the step."""
@@ -97,6 +103,10 @@ class Stage1Trainer:
             error = masked_error(out.values.float(), target, whole.measured)
         loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
         scalars = {"mse": float(error.detach())}
+        if config.score_weight > 0:
+            score_error = F.mse_loss(out.scores.float()[:, : self.scores.vectors.shape[1]], self.scores.of(whole))
+            loss = loss + config.score_weight * score_error
+            scalars["score_mse"] = float(score_error.detach())
         if out.quantized is not None:
             loss = loss + config.commitment * out.quantized.loss
             scalars |= {"commitment": float(out.quantized.loss.detach()), "distance": float(out.quantized.distance)}
@@ -131,18 +141,20 @@ class Stage1Trainer:
         if not len(rows):
             return {}
         self.model.eval()
-        error = cells = 0.0
+        error = score_error = cells = 0.0
         usage = torch.zeros(len(self.model.quantizer.codes))
         for start in range(0, len(rows), self.config.batch_size):
             batch = to_device(self.corpus.batch(rows[start : start + self.config.batch_size]), self.device)
             out = self.model(batch, quantize=self.quantizing)
             weight = float(batch.measured.sum())
             error += float(masked_error(out.values, batch.dense(self.corpus.num_genes), batch.measured)) * weight
+            score_error += float(F.mse_loss(out.scores[:, : self.scores.vectors.shape[1]], self.scores.of(batch))) * weight
             cells += weight
             if out.quantized is not None:
                 usage += torch.bincount(out.quantized.indices.reshape(-1).cpu(), minlength=len(usage))
         scalars = {
             "held_out_mse": error / cells,
+            "held_out_score_mse": score_error / cells,
             "gene_mean_mse": self.yardsticks.gene_mean,
             "pca_mse": self.yardsticks.pca,
         }
@@ -169,6 +181,8 @@ class Stage1Trainer:
     def restore(self, state: dict[str, object]) -> None:
         self.step, self.revived = int(state["step"]), int(state["revived"])  # type: ignore[call-overload]
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
+        if not self.config.train_embedding:
+            self.model.embedding.freeze()
         self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
 
 
@@ -180,8 +194,10 @@ def train_pathways(trainer: Stage1Trainer, run: Run, progress: Progress = lambda
 class Trainer(Protocol):
     """What the loop needs of a stage."""
 
-    config: OptimizerConfig
     step: int
+
+    @property
+    def config(self) -> OptimizerConfig: ...
 
     def train_step(self) -> dict[str, float]: ...
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from model.config import NetworkConfig
 from model.cells import CellDecoder, CellEncoder
+from model.config import NetworkConfig
 from model.pathways import PathwayAutoencoder
-from training.baselines import Yardsticks, gene_means, masked_error, singular_vectors
+from training.baselines import SpectralScores, Yardsticks, gene_means, masked_error, singular_vectors
 from training.config import Stage2Config
 from training.contrastive import ClusterQueue, info_nce, pick_negatives
 from training.corpus import Corpus, Sampler
@@ -79,6 +80,7 @@ class Stage2Trainer:
         means = gene_means(corpus, corpus.train_rows)
         vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
         self.yardsticks = Yardsticks(corpus, means, vectors)
+        self.scores = SpectralScores(corpus, self.sampler, vectors).to(device)
         # The decoder starts where stage 1's ended: it solves nearly the same task.
         self.decoder.transformer.load_state_dict(stage1.decoder.state_dict())
         self.decoder.head.load_state_dict(stage1.head.state_dict())
@@ -100,7 +102,7 @@ class Stage2Trainer:
         thinned = rng.random(len(rows)) < self.config.thin_share
         replica = np.where(thinned, rng.integers(0, self.config.replicas, len(rows)), 0)
         indices = torch.from_numpy(self.codes[replica, rows].astype(np.int64)).to(self.device)
-        count = min(max(int(round(share * N)), 1), N)
+        count = min(max(round(share * N), 1), N)
         kept = np.sort(rng.random((len(rows), N)).argsort(axis=1)[:, :count], axis=1)
         return View(self.table[indices], torch.from_numpy(kept).to(self.device))
 
@@ -111,7 +113,9 @@ class Stage2Trainer:
         return token.repeat_interleave(config.genes_per_token, dim=1)[:, : config.num_genes]
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
-        return torch.autocast("cuda", torch.bfloat16) if self.config.bf16 and self.device.type == "cuda" else nullcontext()
+        return (
+            torch.autocast("cuda", torch.bfloat16) if self.config.bf16 and self.device.type == "cuda" else nullcontext()
+        )
 
     def train_step(self) -> dict[str, float]:
         """One batch; the scalars of the step."""
@@ -129,6 +133,11 @@ class Stage2Trainer:
             error = masked_error(values.float(), whole.dense(self.corpus.num_genes), mask)
             loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
             scalars = {"mse": float(error.detach())}
+            if config.score_weight > 0:
+                predicted = self.decoder.scores(cell).float()[:, : self.scores.vectors.shape[1]]
+                score_error = F.mse_loss(predicted, self.scores.of(whole))
+                loss = loss + config.score_weight * score_error
+                scalars["score_mse"] = float(score_error.detach())
             if config.contrastive > 0:
                 loss, scalars = self._contrast(loss, scalars, cell, other)
         check_finite(loss, self.step)
@@ -202,7 +211,7 @@ class Stage2Trainer:
 def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:
     """The trained stage 1 of a run. Raises RunError when it is missing or damaged."""
     model = PathwayAutoencoder(network)
-    model.load_state_dict(run.load_checkpoint("stage1")["model"])
+    run.fill(model, "stage1", "model")
     return model.eval()
 
 

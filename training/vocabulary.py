@@ -9,6 +9,7 @@ import pandas as pd
 
 from model.genes import Vocabulary
 
+HGNC_COLUMNS = ("symbol", "status", "locus_group", "ensembl_gene_id", "prev_symbol", "alias_symbol")
 # Pseudogenes are left out: their reads are mostly those of their parents, and they would double the tables.
 LOCUS_GROUPS = ("protein-coding gene", "non-coding RNA", "other")
 
@@ -22,8 +23,13 @@ def build_vocabulary(hgnc: Path, gencode: Path) -> Vocabulary:
 
     Returns:
         About 30 thousand genes, sorted by Ensembl id. Current GENCODE names, previous symbols and aliases are aliases.
+
+    Raises ValueError when a table lacks a column.
     """
     table = pd.read_csv(hgnc, sep="\t", dtype=str, keep_default_na=False)
+    missing = [name for name in HGNC_COLUMNS if name not in table.columns]
+    if missing:
+        raise ValueError(f"{hgnc} lacks the column '{missing[0]}'. Give HGNC's complete set, tab-separated.")
     names = pd.read_csv(gencode, header=None, names=["id", "name"], dtype=str, keep_default_na=False)
     current = dict(zip(names["id"].str.partition(".")[0], names["name"], strict=True))
     approved = table[(table.status == "Approved") & (table.ensembl_gene_id != "")]

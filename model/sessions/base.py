@@ -1,4 +1,4 @@
-"""What both runtimes share: splitting rows into fixed shapes, running them on a few threads, putting the rows together."""
+"""What both runtimes share: rows split into fixed shapes, run on a few threads, and put together again."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ def network_config(bundle: Bundle) -> NetworkConfig:
     try:
         config = NetworkConfig(**bundle.manifest["network"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{bundle.path}/manifest.json has no valid network sizes ({error}). Export it again.") from error
+        raise BundleError(
+            f"{bundle.path}/manifest.json has no valid network sizes ({error}). Export it again."
+        ) from error
     if config.num_genes != len(bundle.vocabulary):
         raise BundleError(
-            f"{bundle.path}: genes.parquet has {len(bundle.vocabulary)} genes, the network {config.num_genes}. Export it again."
+            f"{bundle.path}: genes.parquet has {len(bundle.vocabulary)} genes, the network {config.num_genes}. "
+            "Export it again."
         )
     return config
 
@@ -49,9 +52,7 @@ class BucketedSession(ABC):
         self._zeros = ZeroTable(offset)
         self._pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="scpalm-session")
         config = self._config
-        self._info = SessionInfo(
-            runtime, device, config.width, config.num_tokens, config.num_codes, config.num_genes
-        )
+        self._info = SessionInfo(runtime, device, config.width, config.num_tokens, config.num_codes, config.num_genes)
 
     @property
     def info(self) -> SessionInfo:

@@ -43,7 +43,7 @@ class Padded:
 
 
 class ZeroTable:
-    """What the unexpressed genes of a file say, ``sum of C over measured genes [N]``; kept for the last few gene sets."""
+    """What the measured genes of a file say when unexpressed, ``sum of C [N]``; kept for the last few gene sets."""
 
     _MOST = 256
 
@@ -72,7 +72,7 @@ def batches_for(length: int) -> tuple[int, ...]:
 
 
 def split(rows: Rows, zeros: ZeroTable) -> Iterator[Padded]:
-    """Group rows by padded length and cut the groups into fixed batches; a cell's length never depends on its company."""
+    """Rows grouped by padded length, groups cut into fixed batches; a cell's length never depends on its company."""
     lengths = rows.lengths()
     bucket = np.searchsorted(LENGTHS, lengths)
     for number in np.unique(bucket):

@@ -31,7 +31,7 @@ def trace(network: InferenceNetwork, config: NetworkConfig) -> torch.jit.ScriptM
     """TorchScript of the network; batch and padded length stay free."""
     batch = example(256, 2, config.num_tokens)
     inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
-    return torch.jit.trace(network, inputs, check_trace=False)  # type: ignore[no-any-return, no-untyped-call]
+    return torch.jit.trace(network, inputs, check_trace=False)
 
 
 class TorchScriptSession(BucketedSession):

@@ -180,14 +180,14 @@ def main() -> None:
     base = statistics.median(bare(bundle, as_rows(large, bundle))() for _ in range(arguments.repeats))
     out = io.StringIO()
     print(f"{bundle.name} {bundle.version}, {os.cpu_count()} cores; {what}", file=out)
-    print(f"{'':40s} {'cells/s':>9s} {'of bare':>8s}", file=out)
-    print(f"{'bare session, batches of 64':40s} {base:9.0f} {1:8.0%}", file=out)
+    print(f"{'':48s} {'cells/s':>9s} {'of bare':>8s}", file=out)
+    print(f"{'bare session, batches of 64':48s} {base:9.0f} {1:8.0%}", file=out)
     with served(arguments.bundle) as url:
         for load in loads:
             measure = through_http(url, load)
             measure()
             speed = statistics.median(measure() for _ in range(arguments.repeats))
-            print(f"{'POST /embed, ' + load.name:40s} {speed:9.0f} {speed / base:8.0%}", file=out)
+            print(f"{'POST /embed, ' + load.name:48s} {speed:9.0f} {speed / base:8.0%}", file=out)
         middle, tail = one_by_one(url, as_json(take(cells, 0, 1)[:, :2000].copy()))
     print(f"one cell of 2,000 genes alone, beside inference: {middle:.1f} ms median, {tail:.1f} ms p99", file=out)
     print(out.getvalue(), end="")

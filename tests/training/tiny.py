@@ -1,0 +1,100 @@
+"""A tiny world to train in: 120 genes, three kinds of cells, files with genes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from model.cells import CellEncoder
+from model.config import NetworkConfig
+from model.genes import Vocabulary
+from model.pathways import PathwayAutoencoder
+from training.build_corpus import CorpusOptions, build_corpus
+from training.corpus import Corpus
+from training.run import Run
+
+NUM_GENES = 120
+SIZES = NetworkConfig(
+    num_genes=NUM_GENES, num_tokens=8, width=16, num_layers=2, num_heads=2, num_codes=16, gene_width=16, code_width=4
+)
+CPU = torch.device("cpu")
+
+
+def tiny_vocabulary(num_genes: int = NUM_GENES) -> Vocabulary:
+    numbers = range(num_genes)
+    return Vocabulary([f"ENSG{i:011d}" for i in numbers], [f"GENE{i}" for i in numbers], [[f"OLD{i}"] for i in numbers])
+
+
+def tiny_counts(cells: int, *, seed: int, num_genes: int = NUM_GENES) -> NDArray[np.float32]:
+    """``[cells, genes]`` counts of three kinds of cells that differ in a third of the genes each."""
+    random = np.random.default_rng(seed)
+    base = np.random.default_rng(99).gamma(1.0, 2.0, num_genes)
+    kind = random.integers(3, size=cells)
+    rate = base * np.where(np.arange(num_genes) % 3 == kind[:, None], 6.0, 0.5)
+    depth = random.uniform(0.5, 2.0, (cells, 1))
+    return random.poisson(rate * depth).astype(np.float32)
+
+
+def write_h5ad(
+    path: Path,
+    counts: NDArray[np.float32],
+    genes: Sequence[str] | None = None,
+    obs: dict[str, Sequence[object]] | None = None,
+) -> Path:
+    cells = AnnData(sparse.csr_matrix(counts))
+    cells.obs_names = [f"{path.stem}-{i}" for i in range(counts.shape[0])]
+    cells.var_names = list(genes) if genes is not None else [f"GENE{i}" for i in range(counts.shape[1])]
+    for name, values in (obs or {}).items():
+        cells.obs[name] = list(values)
+    cells.write_h5ad(path)
+    return path
+
+
+def write_two_files(folder: Path) -> list[Path]:
+    """200 cells of all genes, and 100 cells of two thirds of them in another order, with unknown ones among them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first = write_h5ad(folder / "first.h5ad", tiny_counts(200, seed=1), obs={"tissue": ["blood"] * 200})
+    order = np.random.default_rng(5).permutation(NUM_GENES)[:80]
+    names = [f"GENE{i}" if i % 2 else f"ENSG{i:011d}.7" for i in order]
+    counts = np.hstack([tiny_counts(100, seed=2)[:, order], np.ones((100, 2), np.float32)])
+    second = write_h5ad(folder / "second.h5ad", counts, [*names, "unheard-of", "nobody"], {"tissue": ["skin"] * 100})
+    return [first, second]
+
+
+def write_corpus(folder: Path) -> Path:
+    """A corpus of the two files under ``folder``, with a fifth of the cells held out."""
+    files = write_two_files(folder / "files")
+    build_corpus(folder / "corpus", files, tiny_vocabulary(), CorpusOptions(held_out=0.2, shard_cells=128))
+    return folder / "corpus"
+
+
+def write_random_run(folder: Path, corpus: Path) -> Path:
+    """A run that claims to be finished, with random weights."""
+    torch.manual_seed(0)
+    stage1, cells = PathwayAutoencoder(SIZES), CellEncoder(SIZES)
+    with torch.no_grad():
+        # Statistics as if it had been trained: read-outs and encoder outputs come out near mean 0 and variance 1.
+        batch = Corpus(corpus).batch(np.arange(100))
+        stage1.train()
+        for _ in range(100):
+            stage1(batch)
+    run = Run(folder)
+    settings: dict[str, object] = {"seed": 0}
+    run.create(
+        {
+            "preset": "mini",
+            "corpus": str(corpus),
+            "network": SIZES.as_dict(),
+            "stage1": settings,
+            "stage2": settings,
+        }
+    )
+    run.save_checkpoint("stage1", {"model": stage1.state_dict()})
+    run.save_checkpoint("stage2", {"encoder": cells.state_dict()})
+    return folder
