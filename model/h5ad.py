@@ -234,14 +234,18 @@ class H5adFile:
         if self._totals_column is None:
             return None
         values = self.obs_column(self._totals_column)
-        if values is None or values.dtype.kind not in "iuf":
+        try:  # numbers are also found as text, e.g. in a categorical column
+            numbers = None if values is None else np.asarray(values).astype(np.float64)
+        except (TypeError, ValueError):
+            numbers = None
+        if numbers is None:
             raise InputError(
                 "no-totals",
                 f"obs has no column of numbers '{self._totals_column}'.",
                 mend="Name the column that holds each cell's total count.",
                 field=f"obs/{self._totals_column}",
             )
-        totals = values.astype(np.float64)
+        totals = numbers
         bad = np.flatnonzero(~(np.isfinite(totals) & (totals > 0)))
         if len(bad):
             cell = self.cells[bad[0]]

@@ -132,7 +132,7 @@ def cells(
     from training.config import Stage2Config, as_dict, override
     from training.corpus import Corpus
     from training.run import Run, RunError, pick_device
-    from training.stage2 import STAGE, Stage2Trainer, cache_codes, load_stage1, train_cells
+    from training.stage2 import STAGE, load_stage1, prepare_stage2, train_cells
 
     run, where = Run(run_dir), pick_device(device)
     saved = run.config()
@@ -151,8 +151,7 @@ def cells(
     corpus_ = Corpus(saved["corpus"])
     stage1 = load_stage1(run, network)
     with progress_bar(config.replicas * len(corpus_), "codes", unit="cell") as bar:
-        codes = cache_codes(corpus_, stage1, config, where, progress=lambda done, total: bar.move_to(done))
-    trainer = Stage2Trainer(corpus_, stage1, config, where, codes)
+        trainer = prepare_stage2(corpus_, stage1, config, where, progress=lambda done, total: bar.move_to(done))
     if resume and run.has_checkpoint(STAGE):
         run.resume(trainer, STAGE)
     _train(trainer, run, train_cells, "cells")

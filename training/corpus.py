@@ -21,6 +21,10 @@ FORMAT_VERSION = 1
 SHARD_ARRAYS: dict[str, type[np.generic]] = {"indptr": np.int64, "gene_index": np.int32, "value": np.float32}
 
 
+# Gene indices and values of one cell.
+Cell = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
 class CorpusError(RuntimeError):
     """A corpus that cannot be read; names the file and the mend."""
 
@@ -110,7 +114,7 @@ class Corpus:
     def held_out_rows(self) -> NDArray[np.int64]:
         return np.flatnonzero(self.obs["held_out"].to_numpy(bool))
 
-    def cell(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def cell(self, row: int) -> Cell:
         """Gene indices and values of one cell."""
         shard_number = int(np.searchsorted(self._first, row, side="right")) - 1
         shard = self._shards[shard_number]
@@ -119,47 +123,62 @@ class Corpus:
         return shard.gene_index[start:stop], shard.value[start:stop]
 
     def batch(
-        self,
-        rows: NDArray[np.int64],
-        *,
-        keep: NDArray[np.float64] | None = None,
-        rng: np.random.Generator | None = None,
+        self, rows: NDArray[np.int64], *, keep: NDArray[np.float64] | None = None, rng: np.random.Generator | None = None
     ) -> SparseCells:
-        """Cells as tensors.
+        """Cells as tensors. With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng``)
+        and normalised again, as if the cell had been sequenced less deeply; cells that came without counts stay whole."""
+        if keep is None:
+            return self._tensors(rows, [self.cell(int(row)) for row in rows])
+        assert rng is not None, "thinning needs a seeded generator"
+        return self._tensors(rows, [self._split(int(row), keep[i], rng)[0] for i, row in enumerate(rows)])
 
-        With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng``) and normalised
-        again, as if the cell had been sequenced less deeply; cells that came without counts stay whole.
-        """
-        index: list[NDArray[np.int32]] = []
-        value: list[NDArray[np.float32]] = []
-        for position, row in enumerate(rows):
-            genes, values = self.cell(int(row))
-            if keep is not None and keep[position] < 1 and self._is_counts[self._file[row]]:
-                assert rng is not None, "thinning needs a seeded generator"
-                genes, values = thin(genes, values, self._total[row], keep[position], rng)
-            index.append(genes)
-            value.append(values)
-        offsets = np.concatenate([[0], np.cumsum([len(v) for v in value])[:-1]])
+    def split_batch(
+        self, rows: NDArray[np.int64], keep: NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[SparseCells, SparseCells]:
+        """Each cell's counts, shared out at random between two cells: ``keep [B]`` of them to the first, the rest to the
+        second. Given the cell's expression, the noise of the two is independent."""
+        pairs = [self._split(int(row), keep[i], rng) for i, row in enumerate(rows)]
+        return self._tensors(rows, [first for first, _ in pairs]), self._tensors(rows, [second for _, second in pairs])
+
+    def _split(self, row: int, share: float, rng: np.random.Generator) -> tuple[Cell, Cell]:
+        whole = self.cell(row)
+        if share >= 1 or not self._is_counts[self._file[row]]:
+            return whole, whole
+        return split_counts(*whole, self._total[row], share, rng)
+
+    def _tensors(self, rows: NDArray[np.int64], cells: list[Cell]) -> SparseCells:
+        offsets = np.concatenate([[0], np.cumsum([len(values) for _, values in cells])[:-1]])
         return SparseCells(
-            torch.from_numpy(np.concatenate(index).astype(np.int64)),
-            torch.from_numpy(np.concatenate(value)),
+            torch.from_numpy(np.concatenate([genes for genes, _ in cells]).astype(np.int64)),
+            torch.from_numpy(np.concatenate([values for _, values in cells])),
             torch.from_numpy(offsets.astype(np.int64)),
             torch.from_numpy(self.measured[self._file[rows]]),
         )
 
 
-def thin(
+def split_counts(
     genes: NDArray[np.int32], values: NDArray[np.float32], total: float, share: float, rng: np.random.Generator
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Keep each count with probability ``share``. A cell left without counts stays whole."""
+) -> tuple[Cell, Cell]:
+    """Give each count to the first cell with probability ``share``, else to the second; normalise both again.
+
+    A cell whose counts would all go one way stays whole, on both sides.
+    """
     counts = np.rint(np.expm1(values.astype(np.float64)) * total / SCALE).astype(np.int64)
-    thinned = rng.binomial(counts, share)
-    rest = rng.binomial(max(round(total) - int(counts.sum()), 0), share)  # counts of genes outside the vocabulary
-    kept = thinned > 0
-    if not kept.any():
-        return genes, values
-    new_total = thinned.sum() + rest
-    return genes[kept], np.log1p(thinned[kept] * (SCALE / new_total)).astype(np.float32)
+    first = rng.binomial(counts, share)
+    unknown = max(int(round(total)) - int(counts.sum()), 0)  # counts of genes outside the vocabulary
+    first_unknown = int(rng.binomial(unknown, share))
+    second = counts - first
+    if not first.any() or not second.any():
+        return (genes, values), (genes, values)
+    return (
+        _normalised(genes, first, int(first.sum()) + first_unknown),
+        _normalised(genes, second, int(second.sum()) + unknown - first_unknown),
+    )
+
+
+def _normalised(genes: NDArray[np.int32], counts: NDArray[np.int64], total: int) -> Cell:
+    kept = counts > 0
+    return genes[kept], np.log1p(counts[kept] * (SCALE / total)).astype(np.float32)
 
 
 class Sampler:

@@ -62,3 +62,23 @@ def clustering(
     typer.echo(table(rows))
     if json_out is not None:
         write_rows(json_out, rows)
+
+
+@app.command()
+@command
+def picture(
+    file: Path,
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")],
+    label: Annotated[str, typer.Option(help="Column of obs with the labels.")] = "cell_type",
+    bundle: Annotated[Path, typer.Option(help="The bundle.")] = DEFAULT_BUNDLE,
+    seed: Annotated[int, typer.Option(help="Of UMAP and Leiden.")] = 0,
+) -> None:
+    """UMAP of h_C, coloured by label and by Leiden cluster, as one PNG."""
+    from model.bundle import Bundle
+    from training.evaluation.dataset import load_dataset
+    from training.evaluation.embeddings import BundleEmbeddings
+    from training.evaluation.picture import draw_umap
+
+    dataset = load_dataset(file, label)
+    draw_umap(BundleEmbeddings(Bundle.load(bundle)).embed("h_C", dataset.matrix), dataset, out, seed=seed)
+    typer.echo(f"{dataset.matrix.num_cells:,} cells -> {out}")

@@ -63,7 +63,7 @@ def export_graph(network: InferenceNetwork, weights: Path, out: Path) -> None:
         "weights": dict.fromkeys(state),
     }
     program = torch.onnx.export(
-        _WithWeights(network),
+        _WithWeights(network).eval(),
         inputs,
         kwargs={"weights": state},
         input_names=[*INPUTS, *state],

@@ -26,36 +26,59 @@ from training.stage1 import Progress, run_loop, to_device
 STAGE = "stage2"
 
 
+@dataclass(frozen=True)
+class Cache:
+    """What stage 2 needs of the frozen stage 1, computed once.
+
+    Attributes:
+        codes: ``[replicas, cells, N]`` int16. Replica 0 is the whole cell, the others a random part of its counts.
+        scores: ``[replicas, cells, M]`` float32 spectral scores of what the codes have not seen: of the *rest* of the
+            counts (of the whole cell for replica 0). Predicting them cannot be done by copying noise.
+    """
+
+    codes: NDArray[np.int16]
+    scores: NDArray[np.float32]
+
+
 @torch.no_grad()
-def cache_codes(
+def cache_cells(
     corpus: Corpus,
     model: PathwayAutoencoder,
+    scores: SpectralScores,
     config: Stage2Config,
     device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> NDArray[np.int16]:
-    """``[replicas, cells, N]`` code indices: the whole cells first, then thinned copies of them (seeded)."""
-    model.eval()
-    N = model.config.num_tokens
-    codes = np.empty((config.replicas, len(corpus), N), dtype=np.int16)
+) -> Cache:
+    """Encode every cell, whole and in random parts (seeded)."""
+    model.eval().to(device)
+    scores.to(device)
+    codes = np.empty((config.replicas, len(corpus), model.config.num_tokens), dtype=np.int16)
+    targets = np.empty((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
     size = 256
     for replica in range(config.replicas):
         for start in range(0, len(corpus), size):
             rows = np.arange(start, min(start + size, len(corpus)))
             rng = np.random.default_rng([config.seed, replica, start])
-            keep = rng.uniform(config.thin_low, 1.0, len(rows)) if replica else None
-            cells = to_device(corpus.batch(rows, keep=keep, rng=rng), device)
-            codes[replica, rows] = model.encode(cells).cpu().numpy()
+            low = config.thin_low if replica else 1.0
+            keep = rng.uniform(low, max(low, 1 - low), len(rows)) if replica else np.ones(len(rows))
+            seen, unseen = corpus.split_batch(rows, keep, rng)
+            codes[replica, rows] = model.encode(to_device(seen, device)).cpu().numpy()
+            targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
             progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
-    return codes
+    return Cache(codes, targets)
 
 
 @dataclass
 class View:
-    """Codes of a batch and the tokens kept of them: ``tokens [B, N, D]``, ``kept [B, n]`` sorted positions."""
+    """Codes of a batch and the tokens kept of them.
+
+    Attributes:
+        tokens: ``[B, N, D]``. kept: ``[B, n]`` sorted positions. scores: ``[B, M]`` of the counts they have not seen.
+    """
 
     tokens: Tensor
     kept: Tensor
+    scores: Tensor
 
 
 class Stage2Trainer:
@@ -67,20 +90,18 @@ class Stage2Trainer:
         stage1: PathwayAutoencoder,
         config: Stage2Config,
         device: torch.device,
-        codes: NDArray[np.int16],
+        cache: Cache,
+        yardsticks: Yardsticks,
     ) -> None:
         torch.manual_seed(config.seed + 1)
         network = stage1.config
         self.corpus, self.config, self.device = corpus, config, device
         self.stage1 = stage1.to(device).eval().requires_grad_(False)
-        self.codes = codes
+        self.cache = cache
+        self.yardsticks = yardsticks
         self.sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
         self.encoder = CellEncoder(network)
         self.decoder = CellDecoder(network)
-        means = gene_means(corpus, corpus.train_rows)
-        vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
-        self.yardsticks = Yardsticks(corpus, means, vectors)
-        self.scores = SpectralScores(corpus, self.sampler, vectors).to(device)
         # The decoder starts where stage 1's ended: it solves nearly the same task.
         self.decoder.transformer.load_state_dict(stage1.decoder.state_dict())
         self.decoder.head.load_state_dict(stage1.head.state_dict())
@@ -98,13 +119,14 @@ class Stage2Trainer:
         return self.encoder
 
     def _view(self, rows: NDArray[np.int64], share: float, rng: np.random.Generator) -> View:
-        N = self.codes.shape[2]
+        N = self.cache.codes.shape[2]
         thinned = rng.random(len(rows)) < self.config.thin_share
-        replica = np.where(thinned, rng.integers(0, self.config.replicas, len(rows)), 0)
-        indices = torch.from_numpy(self.codes[replica, rows].astype(np.int64)).to(self.device)
+        replica = np.where(thinned, rng.integers(min(1, self.config.replicas - 1), self.config.replicas, len(rows)), 0)
+        indices = torch.from_numpy(self.cache.codes[replica, rows].astype(np.int64)).to(self.device)
         count = min(max(round(share * N), 1), N)
         kept = np.sort(rng.random((len(rows), N)).argsort(axis=1)[:, :count], axis=1)
-        return View(self.table[indices], torch.from_numpy(kept).to(self.device))
+        scores = torch.from_numpy(self.cache.scores[replica, rows]).to(self.device)
+        return View(self.table[indices], torch.from_numpy(kept).to(self.device), scores)
 
     def _left_out(self, kept: Tensor) -> Tensor:
         """``[B, G]`` bool: genes whose token was left out (token i owns genes ``[S i, S (i + 1))``)."""
@@ -134,8 +156,8 @@ class Stage2Trainer:
             loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
             scalars = {"mse": float(error.detach())}
             if config.score_weight > 0:
-                predicted = self.decoder.scores(cell).float()[:, : self.scores.vectors.shape[1]]
-                score_error = F.mse_loss(predicted, self.scores.of(whole))
+                predicted = self.decoder.scores(cell).float()[:, : view.scores.shape[1]]
+                score_error = F.mse_loss(predicted, view.scores)
                 loss = loss + config.score_weight * score_error
                 scalars["score_mse"] = float(score_error.detach())
             if config.contrastive > 0:
@@ -206,6 +228,22 @@ class Stage2Trainer:
         self.decoder.load_state_dict(state["decoder"])  # type: ignore[arg-type]
         self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
         self.queue.restore(state["queue"])  # type: ignore[arg-type]
+
+
+def prepare_stage2(
+    corpus: Corpus,
+    stage1: PathwayAutoencoder,
+    config: Stage2Config,
+    device: torch.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Stage2Trainer:
+    """Encode the corpus with the frozen stage 1 and make a trainer at step 0."""
+    sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
+    vectors = singular_vectors(corpus, sampler, min(stage1.config.num_tokens, corpus.num_genes - 1))
+    scores = SpectralScores(corpus, sampler, vectors)
+    yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
+    cache = cache_cells(corpus, stage1, scores, config, device, progress)
+    return Stage2Trainer(corpus, stage1, config, device, cache, yardsticks)
 
 
 def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.rows import GeneSet, Rows
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
-BATCHES = (32, 8, 1)
+BATCHES = (16, 4, 1)
 _MOST_ENTRIES = 65536  # of one padded batch: bounds the gathered tables
 
 

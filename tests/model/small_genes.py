@@ -1,0 +1,50 @@
+"""A vocabulary of human genes small enough to read, and matrices that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+
+from model.genes import Vocabulary
+from model.matrix import CellMatrix
+
+NAMED = (
+    ("ENSG00000000001", "CD3E", ["T3E", "SHARED", "CD8A"]),
+    ("ENSG00000000002", "CD8A", ["CD8"]),
+    ("ENSG00000000003", "MS4A1", ["CD20", "SHARED"]),
+    ("ENSG00000000004", "HLA-A", ["HLAA"]),
+)
+FILLER = 40  # GENE0 ... so that most names of a file can be known
+
+
+def small_vocabulary() -> Vocabulary:
+    filler = [(f"ENSG00000001{i:03d}", f"GENE{i}", [f"OLD{i}"]) for i in range(FILLER)]
+    ids, symbols, aliases = zip(*(*NAMED, *filler), strict=True)
+    return Vocabulary(ids, symbols, aliases)
+
+
+def fillers(count: int) -> list[str]:
+    return [f"GENE{i}" for i in range(count)]
+
+
+def matrix_of(
+    table: ArrayLike,
+    genes: Sequence[str],
+    *,
+    ensembl_ids: Sequence[str] | None = None,
+    totals: Sequence[float] | None = None,
+) -> CellMatrix:
+    """Dense ``[cells, genes]`` values as a CellMatrix; cells are called c0, c1 ..."""
+    rows = sparse.csr_matrix(np.asarray(table, dtype=np.float32))
+    return CellMatrix(
+        rows.indptr.astype(np.int64),
+        rows.indices.astype(np.int32),
+        rows.data,
+        list(genes),
+        [f"c{i}" for i in range(rows.shape[0])],
+        ensembl_ids,
+        None if totals is None else np.asarray(totals, dtype=np.float64),
+    )

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model.errors import InputError
+from model.normalize import Declared, detect_input, to_linear
+from tests.model.small_genes import fillers, matrix_of
+
+COUNTS = np.random.default_rng(0).poisson(3.0, (5, 12)).astype(np.float64) + 1
+SHARES = COUNTS / COUNTS.sum(axis=1, keepdims=True)
+GENES = fillers(12)
+
+
+def test_whole_numbers_are_counts() -> None:
+    report = detect_input(matrix_of(COUNTS, GENES))
+    assert report.detected == "counts"
+    assert report.as_dict() == {"detected": "counts", "why": report.why}
+
+
+def test_large_fractions_are_expected_counts() -> None:
+    report = detect_input(matrix_of(COUNTS * 33.3, GENES))
+    assert (report.detected, report.expected) == ("counts", True)
+    assert "expected counts" in report.why
+
+
+@pytest.mark.parametrize("total", [1e3, 1e4, 1e6])
+def test_log1p_of_one_total_is_seen_and_undone(total: float) -> None:
+    matrix = matrix_of(np.log1p(SHARES * total), GENES)
+    report = detect_input(matrix)
+    assert (report.detected, report.rescale) == ("log", True)
+    assert f"{total:,.0f}" in report.why
+    linear, totals = to_linear(matrix, report)
+    np.testing.assert_allclose(linear / np.repeat(totals, 12), SHARES.ravel(), rtol=1e-4)
+
+
+def test_log2_is_seen_and_undone() -> None:
+    matrix = matrix_of(np.log2(SHARES * 1e4 + 1), GENES)
+    report = detect_input(matrix)
+    assert (report.detected, report.base, report.rescale) == ("log", 2.0, True)
+    linear, totals = to_linear(matrix, report)
+    np.testing.assert_allclose(linear / np.repeat(totals, 12), SHARES.ravel(), rtol=1e-4)
+
+
+def test_log_values_of_some_genes_are_used_as_they_are() -> None:
+    matrix = matrix_of(np.log1p(SHARES * 1e4)[:, :3], GENES[:3])
+    report = detect_input(matrix)
+    assert (report.detected, report.rescale) == ("log", False)
+    linear, totals = to_linear(matrix, report)
+    np.testing.assert_array_equal(totals, 1e4)
+    np.testing.assert_allclose(np.log1p(linear), matrix.data, rtol=1e-6)
+
+
+def test_totals_of_counts_do_not_rescale_log_values() -> None:
+    matrix = matrix_of(np.log1p(SHARES * 1e4)[:, :3], GENES[:3], totals=COUNTS.sum(axis=1).tolist())
+    linear, totals = to_linear(matrix, detect_input(matrix))
+    np.testing.assert_allclose(np.log1p(1e4 * linear / np.repeat(totals, 3)), matrix.data, rtol=1e-6)
+
+
+@pytest.mark.parametrize("total", [1e4, 1e6])
+def test_a_cell_alone_is_taken_for_what_it_is_in_company(total: float) -> None:
+    values = np.log1p(SHARES * total)
+    together, alone = detect_input(matrix_of(values, GENES)), detect_input(matrix_of(values[:1], GENES))
+    assert (alone.detected, alone.base, alone.rescale) == (together.detected, together.base, together.rescale)
+
+
+def test_totals_that_came_along_are_the_totals_of_counts() -> None:
+    matrix = matrix_of(COUNTS, GENES, totals=[100.0] * 5)
+    np.testing.assert_array_equal(to_linear(matrix, detect_input(matrix))[1], 100.0)
+
+
+def test_fractions_where_counts_were_declared_are_named() -> None:
+    table = COUNTS.copy()
+    table[2, 7] = 1.5
+    with pytest.raises(InputError) as caught:
+        detect_input(matrix_of(table, GENES), "counts")
+    error = caught.value
+    assert (error.code, error.cell, error.gene) == ("not-counts", "c2", "GENE7")
+    assert "1 of 60 values" in error.detail
+
+
+def test_large_values_where_log_was_declared_are_named() -> None:
+    table = np.log1p(COUNTS)
+    table[1, 4] = 300.0
+    with pytest.raises(InputError) as caught:
+        detect_input(matrix_of(table, GENES), "log")
+    assert (caught.value.code, caught.value.cell, caught.value.gene) == ("not-log", "c1", "GENE4")
+
+
+@pytest.mark.parametrize("declared", ["counts", "log"])
+def test_what_was_declared_is_believed_where_it_can_be(declared: Declared) -> None:
+    report = detect_input(matrix_of(COUNTS, GENES), declared)
+    assert report.detected == declared
+    assert "declared" in report.why
+
+
+def test_empty_cells_are_counted_and_named() -> None:
+    table = COUNTS.copy()
+    table[[1, 3]] = 0
+    matrix = matrix_of(table, GENES)
+    with pytest.raises(InputError) as caught:
+        to_linear(matrix, detect_input(matrix))
+    assert (caught.value.code, caught.value.cell) == ("empty-cell", "c1")
+    assert "2 cell(s)" in caught.value.detail and "'c3'" in caught.value.detail
