@@ -44,19 +44,19 @@ class Bundle:
         try:
             manifest = json.loads(file.read_text())
             version = manifest["format_version"]
-            files = dict(manifest["files"])
-        except (ValueError, KeyError, TypeError) as error:
+            checksums = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{file} is not a valid manifest ({error!r}). Export the bundle again.") from error
         if version != FORMAT_VERSION:
             raise BundleError(
                 f"{file} has format version {version}, this release reads {FORMAT_VERSION}. "
                 "Install the scpalm version that wrote it, or export it again."
             )
-        for name, expected in files.items():
+        for name, expected in checksums.items():
             member = path / name
             if Path(name).name != name or not member.is_file():
                 raise BundleError(f"{path}: {name} is listed in the manifest and missing. Copy the bundle again.")
-            if sha256_of(member) != expected["sha256"]:
+            if sha256_of(member) != expected:
                 raise BundleError(f"{member} does not match its checksum in the manifest. Copy the bundle again.")
         return cls(path, manifest)
 
@@ -68,6 +68,12 @@ class Bundle:
     def version(self) -> str:
         return str(self.manifest["version"])
 
+    def file(self, name: str) -> Path:
+        """A file of the bundle. Raises BundleError when it is not there, or was not checked."""
+        if name not in self.manifest["files"]:
+            raise BundleError(f"{self.path} has no {name} in its manifest. Export the bundle again.")
+        return self.path / name
+
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.load(self.path / "genes.parquet")
+        return Vocabulary.load(self.file("genes.parquet"))

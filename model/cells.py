@@ -11,22 +11,48 @@ from model.transformer import Transformer
 
 
 class CellEncoder(nn.Module):
-    """Pathway tokens ``[B, N, D]`` (or any subset with its positions) -> ``h_C [B, D]``."""
+    """Pathway tokens ``[B, N, D]`` (or any subset with its positions) -> ``h_C [B, D]``.
+
+    The cell token enters as ``e_C`` plus a linear read-in of the kept tokens, ``sum_j (c_j - mean_j) R_j N / n`` with
+    ``c_j`` the token in code space; attention and feed-forward branches start at zero and add to it. The read-in has a
+    closed form; a cell token that must learn the plain sum through attention needs many thousand steps for it.
+    """
+
+    token_mean: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         N, D = config.num_tokens, config.width
-        self.cell_token = nn.Parameter(torch.randn(D) * 0.5)  # e_C
+        narrow = config.code_width or D
+        self.cell_token = nn.Parameter(torch.zeros(D))  # e_C
+        self.narrow = nn.Linear(D, narrow)
+        self.register_buffer("token_mean", torch.zeros(N, narrow))
+        self.read_in = nn.Parameter(torch.randn(N, narrow, D) / (N * narrow) ** 0.5)  # R
         self.position = nn.Parameter(torch.randn(N, D) * 0.5)
         self.transformer = Transformer(D, config.num_layers, config.num_heads)
+        for layer in self.transformer.layers:
+            for name in ("attention.out.weight", "feed_forward.2.weight"):
+                nn.init.zeros_(layer.get_parameter(name))
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """``[B, N, D] -> [B, N, narrow]``: tokens in code space, mean 0 over the corpus."""
+        return self.narrow(tokens) - self.token_mean
+
+    def start(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
+        """``[B, D]``: the cell token before the first layer."""
+        features = self.features(tokens)
+        B, N, _ = features.shape
+        if kept is not None:
+            mask = torch.zeros(B, N, dtype=features.dtype, device=features.device).scatter_(1, kept, N / kept.shape[1])
+            features = features * mask[:, :, None]
+        return self.cell_token + features.flatten(1) @ self.read_in.flatten(0, 1)
 
     def sequence(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
         """``[B, 1 + kept, D]``: the cell token, then the kept tokens with their positions. kept: ``[B, n]`` sorted."""
-        B, _, D = tokens.shape
         placed = tokens + self.position
         if kept is not None:
-            placed = placed.gather(1, kept[:, :, None].expand(-1, -1, D))
-        return torch.cat([self.cell_token.expand(B, 1, D), placed], dim=1)
+            placed = placed.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[2]))
+        return torch.cat([self.start(tokens, kept)[:, None], placed], dim=1)
 
     def forward(self, tokens: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``h_C [B, D]`` and ``h_i [B, kept, D]``."""

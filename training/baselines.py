@@ -16,12 +16,15 @@ from training.corpus import Corpus, Sampler
 
 def corpus_matrix(corpus: Corpus, rows: NDArray[np.int64]) -> sparse.csr_matrix:
     """``[rows, G]`` log1p CP10K."""
-    cells = [corpus.cell(int(row)) for row in rows]
+    # Drawn with replacement, a cell may come many times; it is read once.
+    different, place = np.unique(rows, return_inverse=True)
+    cells = [corpus.cell(int(row)) for row in different]
     indptr = np.concatenate([[0], np.cumsum([len(genes) for genes, _ in cells])])
-    return sparse.csr_matrix(
+    table = sparse.csr_matrix(
         (np.concatenate([v for _, v in cells]), np.concatenate([g for g, _ in cells]), indptr),
-        shape=(len(rows), corpus.num_genes),
+        shape=(len(different), corpus.num_genes),
     )
+    return table[place]
 
 
 def gene_means(corpus: Corpus, rows: NDArray[np.int64]) -> NDArray[np.float32]:

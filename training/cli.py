@@ -151,7 +151,9 @@ def cells(
     corpus_ = Corpus(saved["corpus"])
     stage1 = load_stage1(run, network)
     with progress_bar(config.replicas * len(corpus_), "codes", unit="cell") as bar:
-        trainer = prepare_stage2(corpus_, stage1, config, where, progress=lambda done, total: bar.move_to(done))
+        trainer = prepare_stage2(
+            corpus_, stage1, config, where, lambda done, total: bar.move_to(done), kept=run.path / "codes.npz"
+        )
     if resume and run.has_checkpoint(STAGE):
         run.resume(trainer, STAGE)
     _train(trainer, run, train_cells, "cells")

@@ -29,9 +29,9 @@ class OptimizerConfig:
         bf16: autocast where the device is a GPU.
     """
 
-    steps: int = 4000
+    steps: int = 1800
     batch_size: int = 128
-    lr: float = 1e-3
+    lr: float = 1.5e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -93,19 +93,25 @@ class Stage2Config(OptimizerConfig):
         token_share: share of the N tokens kept (p). view_share: share kept in the second view of the contrastive term.
         contrastive: weight of the InfoNCE term, 0 turns it off. temperature: t. negatives: at most so many a cell.
         clusters: k of k-means. queue: h_C remembered for it. queue_start: queued before it runs. refit_every: steps.
+        linear_start: start h_C as the best linear prediction of the scores of unseen counts from the codes.
+        standardise: at export, give each coordinate of h_C mean 0 and sd 1 over the corpus.
         replicas: differently thinned copies of each cell whose codes are cached; the first is the whole cell.
     """
 
-    lr: float = 5e-4
-    token_share: float = 0.5
-    view_share: float = 0.5
-    contrastive: float = 1.0
+    steps: int = 600
+    lr: float = 3e-4
+    thin_share: float = 0.7
+    token_share: float = 0.9
+    view_share: float = 1.0
+    contrastive: float = 0.1
     temperature: float = 0.1
     negatives: int = 64
-    clusters: int = 64
+    clusters: int = 16
     queue: int = 16384
     queue_start: int = 4096
     refit_every: int = 200
+    linear_start: bool = True
+    standardise: bool = True
     replicas: int = 4
 
     def __post_init__(self) -> None:

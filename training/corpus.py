@@ -62,7 +62,7 @@ def _load(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
         raise CorpusError(f"{path} cannot be read ({error}). Build the corpus again.") from error
     if array.ndim != 1 or array.dtype != dtype:
         raise CorpusError(f"{path} is corrupt: it does not hold a row of {dtype.__name__}. Build the corpus again.")
-    return array
+    return np.asarray(array)  # the same memory, without memmap's bookkeeping at every slice
 
 
 class Corpus:
@@ -79,9 +79,12 @@ class Corpus:
         self.path = Path(path)
         try:
             self.meta: dict[str, Any] = json.loads((self.path / "corpus.json").read_text())
-        except (OSError, ValueError) as error:
-            raise CorpusError(f"{self.path} is not a corpus ({error}). Make one with `scpalm-train corpus`.") from error
-        if self.meta.get("format_version") != FORMAT_VERSION:
+            version, sizes, files = (self.meta[name] for name in ("format_version", "shard_cells", "files"))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CorpusError(
+                f"{self.path} is not a corpus ({error!r}). Make one with `scpalm-train corpus`."
+            ) from error
+        if version != FORMAT_VERSION:
             raise CorpusError(f"{self.path} has another format version. Build the corpus again.")
         self.vocabulary = Vocabulary.load(self.path / "genes.parquet")
         try:
@@ -89,15 +92,14 @@ class Corpus:
             self.measured: NDArray[np.bool_] = np.load(self.path / "measured.npy")
         except (OSError, ValueError, EOFError) as error:
             raise CorpusError(f"{self.path} cannot be read ({error}). Build the corpus again.") from error
-        sizes = self.meta["shard_cells"]
-        expected = (len(self.meta["files"]), len(self.vocabulary))
+        expected = (len(files), len(self.vocabulary))
         if sum(sizes) != len(self.obs) or self.measured.shape != expected:
             raise CorpusError(f"{self.path} is corrupt: its files do not agree in length. Build the corpus again.")
         self._shards = [Shard.open(self.path / f"shard-{i:05d}", size) for i, size in enumerate(sizes)]
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._file = self.obs["file"].to_numpy()
         self._total = self.obs["total"].to_numpy(np.float64)
-        self._is_counts = np.array([f.get("input") == "counts" for f in self.meta["files"]])
+        self._is_counts = np.array([f.get("input") == "counts" for f in files])
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -123,10 +125,17 @@ class Corpus:
         return shard.gene_index[start:stop], shard.value[start:stop]
 
     def batch(
-        self, rows: NDArray[np.int64], *, keep: NDArray[np.float64] | None = None, rng: np.random.Generator | None = None
+        self,
+        rows: NDArray[np.int64],
+        *,
+        keep: NDArray[np.float64] | None = None,
+        rng: np.random.Generator | None = None,
     ) -> SparseCells:
-        """Cells as tensors. With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng``)
-        and normalised again, as if the cell had been sequenced less deeply; cells that came without counts stay whole."""
+        """Cells as tensors.
+
+        With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng``) and normalised
+        again, as if the cell had been sequenced less deeply; cells that came without counts stay whole.
+        """
         if keep is None:
             return self._tensors(rows, [self.cell(int(row)) for row in rows])
         assert rng is not None, "thinning needs a seeded generator"
@@ -135,8 +144,11 @@ class Corpus:
     def split_batch(
         self, rows: NDArray[np.int64], keep: NDArray[np.float64], rng: np.random.Generator
     ) -> tuple[SparseCells, SparseCells]:
-        """Each cell's counts, shared out at random between two cells: ``keep [B]`` of them to the first, the rest to the
-        second. Given the cell's expression, the noise of the two is independent."""
+        """Each cell's counts, shared out at random between two cells.
+
+        ``keep [B]`` of them go to the first, the rest to the second. Given the cell's expression, the noise of the two
+        is independent.
+        """
         pairs = [self._split(int(row), keep[i], rng) for i, row in enumerate(rows)]
         return self._tensors(rows, [first for first, _ in pairs]), self._tensors(rows, [second for _, second in pairs])
 
@@ -165,7 +177,7 @@ def split_counts(
     """
     counts = np.rint(np.expm1(values.astype(np.float64)) * total / SCALE).astype(np.int64)
     first = rng.binomial(counts, share)
-    unknown = max(int(round(total)) - int(counts.sum()), 0)  # counts of genes outside the vocabulary
+    unknown = max(round(total) - int(counts.sum()), 0)  # counts of genes outside the vocabulary
     first_unknown = int(rng.binomial(unknown, share))
     second = counts - first
     if not first.any() or not second.any():

@@ -17,11 +17,13 @@ from safetensors.numpy import save_file
 from model.bundle import FORMAT_VERSION, Bundle, sha256_of
 from model.cells import CellEncoder
 from model.config import NetworkConfig
-from model.inference import fold
+from model.embedding import pool
+from model.inference import InferenceNetwork, fold
 from model.rows import GeneSet, Rows
 from model.sessions.onnx import MODEL_FILE, OnnxSession
 from model.sessions.torchscript import TorchScriptSession, load_network, trace
-from training.corpus import Corpus
+from training.config import Stage2Config
+from training.corpus import Corpus, Sampler
 from training.onnx_graph import OPSET, export_graph, half_precision
 from training.run import Run, RunError
 from training.stage2 import load_stage1
@@ -52,6 +54,9 @@ def export_run(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     network = fold(stage1, cells)
+    stage2 = run.section("stage2", Stage2Config)
+    if stage2.standardise:
+        standardise_output(network, corpus, power=stage2.tissue_power, seed=stage2.seed)
     tensors = half_precision(network.state_dict())
     # Stage 1's decoder is not part of the embedding graph; imputation needs it.
     decoder = {f"decoder.{k}": v for k, v in stage1.decoder.state_dict().items()}
@@ -73,6 +78,27 @@ def export_run(
         report.append(f"TorchScript -> {torchscript}")
     size = sum(file.stat().st_size for file in out.iterdir())
     return [*report, f"{size / 1e6:.1f} MB -> {out}"]
+
+
+@torch.inference_mode()
+def standardise_output(
+    network: InferenceNetwork, corpus: Corpus, *, power: float, seed: int, cells: int = 4096
+) -> None:
+    """Give each coordinate of h_C mean 0 and sd 1 over tissue-balanced training cells, inside the last LN's weights.
+
+    Distances between cells are what users take from h_C; without this a few coordinates dominate them.
+    """
+    rows = Sampler(corpus, power=power, seed=seed).draw(2**31 + 3, cells)
+    parts = []
+    for start in range(0, cells, 256):
+        batch = corpus.batch(rows[start : start + 256])
+        codes = network.nearest(pool(batch, network.slope, network.offset))
+        parts.append(network.cell_encoder.embed(network.code_tokens[codes]))
+    h = torch.cat(parts)
+    norm = network.cell_encoder.transformer.norm
+    scale = 1 / h.std(0).clamp(min=1e-6)
+    norm.bias.copy_((norm.bias - h.mean(0)) * scale)
+    norm.weight.copy_(norm.weight * scale)
 
 
 def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:

@@ -148,7 +148,9 @@ class Stage1Trainer:
             out = self.model(batch, quantize=self.quantizing)
             weight = float(batch.measured.sum())
             error += float(masked_error(out.values, batch.dense(self.corpus.num_genes), batch.measured)) * weight
-            score_error += float(F.mse_loss(out.scores[:, : self.scores.vectors.shape[1]], self.scores.of(batch))) * weight
+            score_error += (
+                float(F.mse_loss(out.scores[:, : self.scores.vectors.shape[1]], self.scores.of(batch))) * weight
+            )
             cells += weight
             if out.quantized is not None:
                 usage += torch.bincount(out.quantized.indices.reshape(-1).cpu(), minlength=len(usage))

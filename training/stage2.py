@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import math
+import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.cells import CellDecoder, CellEncoder
@@ -68,6 +72,43 @@ def cache_cells(
     return Cache(codes, targets)
 
 
+@torch.no_grad()
+def start_linear(
+    encoder: CellEncoder, decoder: CellDecoder, stage1: PathwayAutoencoder, cache: Cache, sampler: Sampler
+) -> None:
+    """Start h_C as the best linear prediction of the scores of unseen counts from the codes (ridge, closed form)."""
+    quantizer, width = copy.deepcopy(stage1.quantizer).cpu(), stage1.config.width
+    if isinstance(quantizer.up, nn.Linear):  # back from tokens to code space
+        inverse = torch.linalg.pinv(quantizer.up.weight)
+        encoder.narrow.weight.copy_(inverse)
+        encoder.narrow.bias.copy_(-inverse @ quantizer.up.bias)
+    else:
+        encoder.narrow.weight.copy_(torch.eye(width))
+        encoder.narrow.bias.zero_()
+    rows = sampler.draw(2**31 + 2, min(12288, 4 * len(sampler.rows)))
+    tokens = [quantizer.from_indices(torch.from_numpy(codes[rows].astype(np.int64))) for codes in cache.codes]
+    encoder.token_mean.copy_(encoder.narrow(tokens[0]).mean(0))
+    features = torch.cat([encoder.features(part).flatten(1) for part in tokens])
+    scores = torch.cat([torch.from_numpy(part[rows]) for part in cache.scores])
+    count = min(width, scores.shape[1])
+    read_in = _ridge(features, scores[:, :count])
+    encoder.read_in.zero_()
+    encoder.read_in[:, :, :count] = read_in.reshape(*encoder.read_in.shape[:2], count)
+    encoder.cell_token[:count] = scores[:, :count].mean(0) - features.mean(0) @ read_in
+    h = encoder.transformer.norm(encoder.cell_token + features @ encoder.read_in.flatten(0, 1))
+    centred = h - h.mean(0)
+    weight = _ridge(centred, scores)
+    decoder.scores.weight[: scores.shape[1]] = weight.T
+    decoder.scores.bias[: scores.shape[1]] = scores.mean(0) - h.mean(0) @ weight
+
+
+def _ridge(x: Tensor, y: Tensor, strength: float = 30.0) -> Tensor:
+    """``[features, targets]`` weights of y on x, in double precision; means are left to the caller."""
+    x, y = x.double() - x.double().mean(0), y.double() - y.double().mean(0)
+    gram = x.T @ x + strength * torch.eye(x.shape[1], dtype=torch.float64)
+    return torch.linalg.solve(gram, x.T @ y).float()
+
+
 @dataclass
 class View:
     """Codes of a batch and the tokens kept of them.
@@ -107,6 +148,8 @@ class Stage2Trainer:
         self.decoder.head.load_state_dict(stage1.head.state_dict())
         with torch.no_grad():
             self.decoder.position.copy_(stage1.decoder_position)
+        if config.linear_start:
+            start_linear(self.encoder, self.decoder, self.stage1, cache, self.sampler)
         self.encoder.to(device)
         self.decoder.to(device)
         self.table = self.stage1.quantizer.up(self.stage1.quantizer.table()).detach()  # [K, D]
@@ -155,13 +198,15 @@ class Stage2Trainer:
             error = masked_error(values.float(), whole.dense(self.corpus.num_genes), mask)
             loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
             scalars = {"mse": float(error.detach())}
+            again, _ = self.encoder(other.tokens, other.kept)
             if config.score_weight > 0:
-                predicted = self.decoder.scores(cell).float()[:, : view.scores.shape[1]]
-                score_error = F.mse_loss(predicted, view.scores)
+                # On the second view: with all tokens (view_share 1), as in inference.
+                predicted = self.decoder.scores(again).float()[:, : other.scores.shape[1]]
+                score_error = F.mse_loss(predicted, other.scores)
                 loss = loss + config.score_weight * score_error
                 scalars["score_mse"] = float(score_error.detach())
             if config.contrastive > 0:
-                loss, scalars = self._contrast(loss, scalars, cell, other)
+                loss, scalars = self._contrast(loss, scalars, cell, again)
         check_finite(loss, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -173,7 +218,7 @@ class Stage2Trainer:
         return scalars
 
     def _contrast(
-        self, loss: Tensor, scalars: dict[str, float], cell: Tensor, other: View
+        self, loss: Tensor, scalars: dict[str, float], cell: Tensor, again: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
         config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
@@ -182,7 +227,6 @@ class Stage2Trainer:
             return loss, scalars
         if not self.queue.ready or self.step % config.refit_every == 0:
             self.queue.refit(generator)
-        again, _ = self.encoder(other.tokens, other.kept)
         negative = pick_negatives(self.queue.assign(cell), config.negatives, generator)
         contrast = info_nce(cell.float(), again.float(), negative, config.temperature)
         return loss + config.contrastive * contrast, scalars | {"contrastive": float(contrast.detach())}
@@ -236,14 +280,44 @@ def prepare_stage2(
     config: Stage2Config,
     device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    kept: Path | None = None,
 ) -> Stage2Trainer:
-    """Encode the corpus with the frozen stage 1 and make a trainer at step 0."""
+    """Encode the corpus with the frozen stage 1 and make a trainer at step 0.
+
+    ``kept`` is a file that holds the encoded cells for the next time (``--resume``, or stage 2 anew with other
+    options); it is used only when it was made from the same weights, cells and options.
+    """
     sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
     vectors = singular_vectors(corpus, sampler, min(stage1.config.num_tokens, corpus.num_genes - 1))
     scores = SpectralScores(corpus, sampler, vectors)
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
-    cache = cache_cells(corpus, stage1, scores, config, device, progress)
+    mark = _mark(corpus, stage1, config)
+    cache = _read_cache(kept, mark)
+    if cache is None:
+        cache = cache_cells(corpus, stage1, scores, config, device, progress)
+        if kept is not None:
+            with kept.with_suffix(".partial").open("wb") as file:
+                np.savez(file, codes=cache.codes, scores=cache.scores, mark=np.array(mark))
+            kept.with_suffix(".partial").replace(kept)
     return Stage2Trainer(corpus, stage1, config, device, cache, yardsticks)
+
+
+def _mark(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
+    options = (config.seed, config.replicas, config.thin_low, config.tissue_power, len(corpus), corpus.num_genes)
+    digest = hashlib.sha256(repr(options).encode())
+    for tensor in stage1.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_cache(kept: Path | None, mark: str) -> Cache | None:
+    if kept is None or not kept.is_file():
+        return None
+    try:
+        with np.load(kept) as stored:
+            return Cache(stored["codes"], stored["scores"]) if str(stored["mark"]) == mark else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # a damaged cache is made again
 
 
 def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:

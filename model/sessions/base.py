@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from model.bundle import Bundle
 from model.config import NetworkConfig
@@ -16,6 +16,8 @@ from model.errors import BundleError
 from model.rows import Rows
 from model.sessions import SessionInfo, Task
 from model.sessions.shapes import Padded, ZeroTable, split, warm_shapes
+
+WEIGHTS_FILE = "weights.safetensors"
 
 
 def available_cores() -> int:
@@ -39,16 +41,24 @@ def network_config(bundle: Bundle) -> NetworkConfig:
     return config
 
 
+def _offset(bundle: Bundle, expected: tuple[int, int]) -> NDArray[np.float32]:
+    path = bundle.file(WEIGHTS_FILE)
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            offset = tensors.get_tensor("offset").astype(np.float32)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path} cannot be read ({error}). Export the bundle again.") from error
+    if offset.shape != expected:
+        raise BundleError(f"{path}: offset has shape {offset.shape}, not {expected}. Export the bundle again.")
+    return offset
+
+
 class BucketedSession(ABC):
     """A session over fixed shapes. One thread a shape: results do not depend on how a matrix product is cut up."""
 
     def __init__(self, bundle: Bundle, *, runtime: str, device: str, threads: int | None) -> None:
         self._config = network_config(bundle)
-        tensors = load_file(bundle.path / "weights.safetensors")
-        offset = tensors["offset"].astype(np.float32)
-        expected = (self._config.num_genes, self._config.num_tokens)
-        if offset.shape != expected:
-            raise BundleError(f"{bundle.path}/weights.safetensors: offset has shape {offset.shape}, not {expected}.")
+        offset = _offset(bundle, (self._config.num_genes, self._config.num_tokens))
         self._zeros = ZeroTable(offset)
         self._pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="scpalm-session")
         config = self._config

@@ -18,9 +18,7 @@ class OnnxSession(BucketedSession):
     """See ``model.sessions.Session``. Raises BundleError when the graph is missing or does not load."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
-        path = bundle.path / MODEL_FILE
-        if not path.is_file():
-            raise BundleError(f"{bundle.path} has no {MODEL_FILE}. Export the bundle again.")
+        path = bundle.file(MODEL_FILE)
         providers, where = _providers(device)
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1

@@ -11,14 +11,14 @@ from model.bundle import Bundle
 from model.config import NetworkConfig
 from model.errors import BundleError
 from model.inference import InferenceNetwork
-from model.sessions.base import BucketedSession, network_config
+from model.sessions.base import WEIGHTS_FILE, BucketedSession, network_config
 from model.sessions.shapes import Padded, example
 
 
 def load_network(bundle: Bundle) -> InferenceNetwork:
     """The folded network in float32. Raises BundleError when a tensor is missing or has the wrong shape."""
     network = InferenceNetwork(network_config(bundle))
-    stored = load_file(bundle.path / "weights.safetensors")
+    stored = load_file(bundle.file(WEIGHTS_FILE))
     wanted = {name: stored[name].float() for name in network.state_dict() if name in stored}
     try:
         network.load_state_dict(wanted)
@@ -40,10 +40,14 @@ class TorchScriptSession(BucketedSession):
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
         if device == "auto":
             device = "cuda:0" if torch.cuda.is_available() else "cpu"
-        try:
-            self._device = torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:n.") from error
+        kind, colon, number = device.partition(":")
+        if kind not in ("cpu", "cuda") or (colon and not number.isdigit()):
+            raise ValueError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:n.")
+        if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"Device '{device}' is not there: PyTorch sees {torch.cuda.device_count()} GPUs. Use cpu or auto."
+            )
+        self._device = torch.device(device)
         super().__init__(bundle, runtime="torchscript", device=str(self._device), threads=threads)
         self._module = trace(load_network(bundle), self._config).to(self._device)
 

@@ -37,7 +37,9 @@ def test_a_folder_without_a_manifest_is_none(tmp_path: Path) -> None:
             Bundle.load(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"format_version": 1}', '{"format_version": 1, "files": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "{}", '{"format_version": 1}', '{"format_version": 1, "files": 3}']
+)
 def test_a_manifest_that_is_none(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match="not a valid manifest"):

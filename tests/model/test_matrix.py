@@ -46,7 +46,9 @@ def test_an_entry_belongs_to_its_cell_also_after_an_empty_one(entry: int, cell: 
 
 
 def test_no_cells() -> None:
-    empty = replace(good(), indptr=np.array([0], np.int64), indices=np.array([], np.int32), data=np.array([], np.float32))
+    empty = replace(
+        good(), indptr=np.array([0], np.int64), indices=np.array([], np.int32), data=np.array([], np.float32)
+    )
     assert fault(replace(empty, cells=[])).code == "no-cells"
     assert fault(replace(empty, indptr=np.array([], np.int64), cells=[])).code == "no-cells"
 

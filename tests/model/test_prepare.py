@@ -61,9 +61,11 @@ def test_rows_are_log1p_of_ten_thousand_parts_of_all_counts_also_of_unknown_gene
 @pytest.mark.parametrize("kind", ["counts", "log", "expected"])
 def test_the_order_of_the_users_genes_leaves_no_trace(kind: str) -> None:
     table = counts()
-    table = {"counts": table, "log": np.log1p(table / table.sum(axis=1, keepdims=True) * 1e4), "expected": table * 33.3}[
-        kind
-    ]
+    table = {
+        "counts": table,
+        "log": np.log1p(table / table.sum(axis=1, keepdims=True) * 1e4),
+        "expected": table * 33.3,
+    }[kind]
     matrix = matrix_of(table, GENES)
     reference = prepare(matrix, VOCABULARY)
     for seed in range(3):

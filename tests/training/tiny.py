@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from model.config import NetworkConfig
 from model.genes import Vocabulary
 from model.pathways import PathwayAutoencoder
 from training.build_corpus import CorpusOptions, build_corpus
+from training.config import Stage1Config, Stage2Config, as_dict
 from training.corpus import Corpus
 from training.run import Run
 
@@ -45,7 +46,7 @@ def write_h5ad(
     path: Path,
     counts: NDArray[np.float32],
     genes: Sequence[str] | None = None,
-    obs: dict[str, Sequence[object]] | None = None,
+    obs: Mapping[str, Sequence[object]] | None = None,
 ) -> Path:
     cells = AnnData(sparse.csr_matrix(counts))
     cells.obs_names = [f"{path.stem}-{i}" for i in range(counts.shape[0])]
@@ -85,14 +86,13 @@ def write_random_run(folder: Path, corpus: Path) -> Path:
         for _ in range(100):
             stage1(batch)
     run = Run(folder)
-    settings: dict[str, object] = {"seed": 0}
     run.create(
         {
             "preset": "mini",
             "corpus": str(corpus),
             "network": SIZES.as_dict(),
-            "stage1": settings,
-            "stage2": settings,
+            "stage1": as_dict(Stage1Config()),
+            "stage2": as_dict(Stage2Config()),
         }
     )
     run.save_checkpoint("stage1", {"model": stage1.state_dict()})

@@ -1,0 +1,199 @@
+"""What both runtimes promise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from model.bundle import Bundle
+from model.errors import BundleError
+from model.rows import GeneSet, Rows
+from model.sessions import Session, open_session
+from tests.training.tiny import NUM_GENES, SIZES
+from training.export import write_manifest
+
+RUNTIMES = ("onnx", "torchscript")
+
+
+def random_rows(cells: int, *, seed: int = 0) -> list[Rows]:
+    """Cells one by one, of two gene sets in turn; each expresses between a few and nearly all of its genes."""
+    random = np.random.default_rng(seed)
+    sets = (GeneSet(np.ones(NUM_GENES, bool)), GeneSet(random.random(NUM_GENES) < 0.6))
+    out = []
+    for i in range(cells):
+        gene_set = sets[i % 2]
+        count = int(random.integers(3, gene_set.num_measured))
+        genes = np.sort(random.choice(np.flatnonzero(gene_set.measured), count, replace=False)).astype(np.int32)
+        value = random.exponential(1.0, count).astype(np.float32) + np.float32(0.1)
+        out.append(Rows(np.array([0, count], np.int64), genes, value, (gene_set,), np.zeros(1, np.int32)))
+    return out
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def session(request: pytest.FixtureRequest, tiny_bundle: Bundle) -> Session:
+    return open_session(tiny_bundle, runtime=request.param, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def onnx(tiny_bundle: Bundle) -> Session:
+    return open_session(tiny_bundle, device="cpu", threads=1)
+
+
+def test_shapes_types_and_sizes(session: Session) -> None:
+    rows = Rows.concat(random_rows(5))
+    h, codes = session.run("embed", rows), session.run("pathways", rows)
+    assert h.shape == (5, SIZES.width)
+    assert h.dtype == np.float32
+    assert codes.shape == (5, SIZES.num_tokens)
+    assert codes.dtype == np.int32
+    assert codes.min() >= 0 and codes.max() < SIZES.num_codes
+    info = session.info
+    assert (info.embedding_width, info.num_tokens, info.num_codes) == (SIZES.width, SIZES.num_tokens, SIZES.num_codes)
+    assert (info.num_genes, info.device) == (NUM_GENES, "cpu")
+
+
+def test_cells_differ(session: Session) -> None:
+    h = session.run("embed", Rows.concat(random_rows(40)))
+    assert len(np.unique(h, axis=0)) > 20
+
+
+def test_the_runtimes_agree(tiny_bundle: Bundle) -> None:
+    rows = Rows.concat(random_rows(60))
+    one, other = (open_session(tiny_bundle, runtime=name, device="cpu", threads=1) for name in RUNTIMES)
+    agreement = one.run("pathways", rows) == other.run("pathways", rows)
+    assert agreement.mean() >= 0.999
+    same = agreement.all(axis=1)
+    assert np.abs(one.run("embed", rows) - other.run("embed", rows))[same].max() < 1e-4
+
+
+def companies(parts: list[Rows]) -> Iterator[tuple[str, list[int]]]:
+    """Ways to put cells together, as lists of their numbers."""
+    everyone = list(range(len(parts)))
+    yield "reversed", everyone[::-1]
+    yield "shuffled", np.random.default_rng(0).permutation(len(parts)).tolist()
+    yield "one gene set", everyone[::2]
+    yield "a few", everyone[3:8]
+    yield "a batch of eight", everyone[:8]
+    yield "more than a full batch", everyone[:33]
+    yield "twice", [5, 5, 6, 5]
+
+
+def test_the_same_cell_gives_the_same_bits_in_any_company(onnx: Session) -> None:
+    parts = random_rows(70)
+    for task in ("embed", "pathways"):
+        alone = np.concatenate([onnx.run(task, part) for part in parts])
+        assert np.array_equal(onnx.run(task, Rows.concat(parts)), alone)
+        for name, numbers in companies(parts):
+            result = onnx.run(task, Rows.concat([parts[i] for i in numbers]))
+            assert np.array_equal(result, alone[numbers]), f"{task} {name}"
+
+
+def test_torchscript_gives_the_same_within_rounding_in_any_company(tiny_bundle: Bundle) -> None:
+    session = open_session(tiny_bundle, runtime="torchscript", device="cpu", threads=1)
+    parts = random_rows(40)
+    alone = np.concatenate([session.run("embed", part) for part in parts])
+    # Its matrix products are cut up by batch size.
+    np.testing.assert_allclose(session.run("embed", Rows.concat(parts)), alone, rtol=0, atol=5e-6)
+
+
+def test_more_threads_change_no_bit(tiny_bundle: Bundle, onnx: Session) -> None:
+    rows = Rows.concat(random_rows(70))
+    several = open_session(tiny_bundle, device="cpu", threads=3)
+    assert np.array_equal(several.run("embed", rows), onnx.run("embed", rows))
+
+
+def test_missing_genes_are_not_zeros(onnx: Session) -> None:
+    zeros, missing = [], []
+    for rows in random_rows(40)[::2]:
+        zeros.append(rows)
+        expressed = GeneSet(np.isin(np.arange(NUM_GENES), rows.gene_index))
+        missing.append(Rows(rows.indptr, rows.gene_index, rows.value, (expressed,), rows.gene_set_of_row))
+    assert not np.array_equal(onnx.run("embed", Rows.concat(zeros)), onnx.run("embed", Rows.concat(missing)))
+
+
+def test_warming_up_runs_and_changes_nothing(session: Session) -> None:
+    rows = Rows.concat(random_rows(5))
+    before = session.run("embed", rows)
+    session.warm_up()
+    assert np.array_equal(session.run("embed", rows), before)
+
+
+def test_an_unknown_task_is_named(session: Session) -> None:
+    with pytest.raises(ValueError, match="Unknown task 'impute'"):
+        session.run("impute", random_rows(1)[0])  # type: ignore[arg-type]
+
+
+def test_an_unknown_runtime_is_named(tiny_bundle: Bundle) -> None:
+    with pytest.raises(ValueError, match="Unknown runtime 'tensorrt'"):
+        open_session(tiny_bundle, runtime="tensorrt")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:x", "", "cuda:4096"])
+def test_a_device_that_is_not_there_is_named(tiny_bundle: Bundle, runtime: str, device: str) -> None:
+    with pytest.raises(ValueError, match=f"'{device}'"):
+        open_session(tiny_bundle, runtime=runtime, device=device)
+
+
+class TestBrokenBundles:
+    """The checksums fit, the content does not: e.g. files put together from two exports."""
+
+    @staticmethod
+    def copy(bundle: Bundle, folder: Path) -> Path:
+        return Path(shutil.copytree(bundle.path, folder / "bundle"))
+
+    @staticmethod
+    def seal(path: Path) -> Bundle:
+        write_manifest(path, json.loads((path / "manifest.json").read_text()))
+        return Bundle.load(path)
+
+    @staticmethod
+    def change_weights(path: Path, name: str, tensor: NDArray[np.generic] | None) -> None:
+        tensors = load_file(path / "weights.safetensors")
+        del tensors[name]
+        save_file(tensors if tensor is None else {**tensors, name: tensor}, path / "weights.safetensors")
+
+    @pytest.mark.parametrize("runtime", RUNTIMES)
+    def test_no_weights(self, tiny_bundle: Bundle, tmp_path: Path, runtime: str) -> None:
+        path = self.copy(tiny_bundle, tmp_path)
+        (path / "weights.safetensors").unlink()
+        with pytest.raises(BundleError):
+            open_session(self.seal(path), runtime=runtime, device="cpu")
+
+    @pytest.mark.parametrize("runtime", RUNTIMES)
+    @pytest.mark.parametrize("content", [b"", b"no safetensors at all", b"\xff" * 64])
+    def test_weights_that_are_none(self, tiny_bundle: Bundle, tmp_path: Path, runtime: str, content: bytes) -> None:
+        path = self.copy(tiny_bundle, tmp_path)
+        (path / "weights.safetensors").write_bytes(content)
+        with pytest.raises(BundleError):
+            open_session(self.seal(path), runtime=runtime, device="cpu")
+
+    @pytest.mark.parametrize("tensor", [None, np.zeros((3, 3), np.float32)])
+    @pytest.mark.parametrize("name", ["offset", "encoder_position"])
+    def test_a_tensor_that_is_missing_or_has_another_shape(
+        self, tiny_bundle: Bundle, tmp_path: Path, name: str, tensor: NDArray[np.generic] | None
+    ) -> None:
+        path = self.copy(tiny_bundle, tmp_path)
+        self.change_weights(path, name, tensor)
+        with pytest.raises(BundleError):
+            open_session(self.seal(path), runtime="torchscript", device="cpu")
+
+    def test_no_graph(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
+        path = self.copy(tiny_bundle, tmp_path)
+        (path / "embed.onnx").unlink()
+        with pytest.raises(BundleError, match=r"has no embed\.onnx"):
+            open_session(self.seal(path), device="cpu")
+
+    @pytest.mark.parametrize("content", [b"", b"no graph"])
+    def test_a_graph_that_does_not_load(self, tiny_bundle: Bundle, tmp_path: Path, content: bytes) -> None:
+        path = self.copy(tiny_bundle, tmp_path)
+        (path / "embed.onnx").write_bytes(content)
+        with pytest.raises(BundleError, match=r"embed\.onnx does not load"):
+            open_session(self.seal(path), device="cpu")
