@@ -164,7 +164,7 @@ def cells(
 def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
     out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
-    name: Annotated[str, typer.Option(help="Name of the model.")] = "scpalm-mini",
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "mini",
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
     card: Annotated[Path | None, typer.Option(help="JSON with 'training_data' and 'notes' for the manifest.")] = None,
     torchscript: Annotated[Path | None, typer.Option(help="Also write a TorchScript archive here.")] = None,

@@ -31,6 +31,7 @@ def clustering(
     keep: Annotated[
         list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")
     ] = None,
+    record: Annotated[bool, typer.Option("--record", help="Write means and sds into the bundle's card.")] = False,
 ) -> None:
     """Leiden clusters and kNN votes against labels, for the model and its baselines; prints a table."""
     import anndata
@@ -40,7 +41,7 @@ def clustering(
     from training.evaluation.compare import compare_clustering
     from training.evaluation.dataset import load_dataset
     from training.evaluation.embeddings import BundleEmbeddings
-    from training.evaluation.rows import write_rows
+    from training.evaluation.rows import record_rows, write_rows
     from training.evaluation.source import EmbeddingSource
     from training.evaluation.table import table
 
@@ -62,6 +63,8 @@ def clustering(
     typer.echo(table(rows))
     if json_out is not None:
         write_rows(json_out, rows)
+    if record:
+        record_rows(bundle, rows)
 
 
 @app.command()

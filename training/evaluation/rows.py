@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,4 +19,39 @@ def write_rows(path: Path | str, rows: Sequence[Row]) -> None:
     lines = ",\n".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(f"[\n{lines}\n]\n" if rows else "[]\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+METRICS = ("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1")
+
+
+def summarise(rows: Sequence[Row]) -> list[Row]:
+    """One row a data set and method: ``<metric>`` the mean over seeds, ``<metric>_sd`` the sample sd, ``seeds``."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((str(row["dataset"]), str(row["method"])), []).append(row)
+    out: list[Row] = []
+    for (dataset, method), group in groups.items():
+        summary: Row = {"dataset": dataset, "method": method, "seeds": len(group)}
+        for key in ("zero_shot", "width", "cells"):
+            if key in group[0]:
+                summary[key] = group[0][key]
+        for metric in METRICS:
+            values = [float(row[metric]) for row in group if metric in row]
+            if values:
+                summary[metric] = round(statistics.fmean(values), 4)
+                summary[f"{metric}_sd"] = round(statistics.stdev(values), 4) if len(values) > 1 else 0.0
+        out.append(summary)
+    return out
+
+
+def record_rows(bundle: Path, rows: Sequence[Row]) -> None:
+    """Put the summary of ``rows`` into the manifest of a bundle, in place of earlier rows of the same data sets."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    fresh = summarise(rows)
+    scored = {row["dataset"] for row in fresh}
+    manifest["evaluation"] = [row for row in manifest.get("evaluation", []) if row["dataset"] not in scored] + fresh
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
