@@ -56,7 +56,7 @@ class SpectralScores:
         self.mean = torch.from_numpy(sample.mean(axis=0).astype(np.float32))
         spread = sample.std(axis=0)
         # Mean variance 1 over the scores, so that an error reads as a share of what there is to know.
-        self.std = torch.from_numpy(np.sqrt(spread * spread.mean()).astype(np.float32))
+        self.std = torch.from_numpy(np.sqrt(np.maximum(spread * spread.mean(), 1e-12)).astype(np.float32))
 
     def to(self, device: torch.device) -> SpectralScores:
         self.vectors, self.mean, self.std = (t.to(device) for t in (self.vectors, self.mean, self.std))

@@ -166,7 +166,7 @@ def check_finite(loss: torch.Tensor, step: int) -> None:
     """Raises RunError for a loss that is not a number."""
     if not torch.isfinite(loss):
         raise RunError(
-            f"The loss is not finite at step {step}. The last checkpoint is whole: resume with a lower lr "
+            f"Loss or gradient is not finite at step {step}. The last checkpoint is whole: train anew with a lower lr "
             "(--set lr=...), a smaller clip, or longer warmup_steps."
         )
 

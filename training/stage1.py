@@ -113,7 +113,7 @@ class Stage1Trainer:
         check_finite(loss, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        check_finite(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip), self.step)
         scalars["lr"] = set_lr(self.optimizer, config, self.step)
         self.optimizer.step()
         if out.quantized is not None:

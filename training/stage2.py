@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from model.cells import CellDecoder, CellEncoder
 from model.config import NetworkConfig
 from model.pathways import PathwayAutoencoder
 from training.baselines import SpectralScores, Yardsticks, gene_means, masked_error, singular_vectors
+from training.cached_cells import Cache, cache_cells, mark_of, read_cache, write_cache
 from training.config import Stage2Config
 from training.contrastive import ClusterQueue, info_nce, pick_negatives
 from training.corpus import Corpus, Sampler
@@ -28,48 +27,6 @@ from training.run import Run, check_finite, make_optimizer, set_lr
 from training.stage1 import Progress, run_loop, to_device
 
 STAGE = "stage2"
-
-
-@dataclass(frozen=True)
-class Cache:
-    """What stage 2 needs of the frozen stage 1, computed once.
-
-    Attributes:
-        codes: ``[replicas, cells, N]`` int16. Replica 0 is the whole cell, the others a random part of its counts.
-        scores: ``[replicas, cells, M]`` float32 spectral scores of what the codes have not seen: of the *rest* of the
-            counts (of the whole cell for replica 0). Predicting them cannot be done by copying noise.
-    """
-
-    codes: NDArray[np.int16]
-    scores: NDArray[np.float32]
-
-
-@torch.no_grad()
-def cache_cells(
-    corpus: Corpus,
-    model: PathwayAutoencoder,
-    scores: SpectralScores,
-    config: Stage2Config,
-    device: torch.device,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Cache:
-    """Encode every cell, whole and in random parts (seeded)."""
-    model.eval().to(device)
-    scores.to(device)
-    codes = np.empty((config.replicas, len(corpus), model.config.num_tokens), dtype=np.int16)
-    targets = np.empty((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
-    size = 256
-    for replica in range(config.replicas):
-        for start in range(0, len(corpus), size):
-            rows = np.arange(start, min(start + size, len(corpus)))
-            rng = np.random.default_rng([config.seed, replica, start])
-            low = config.thin_low if replica else 1.0
-            keep = rng.uniform(low, max(low, 1 - low), len(rows)) if replica else np.ones(len(rows))
-            seen, unseen = corpus.split_batch(rows, keep, rng)
-            codes[replica, rows] = model.encode(to_device(seen, device)).cpu().numpy()
-            targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
-            progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
-    return Cache(codes, targets)
 
 
 @torch.no_grad()
@@ -211,7 +168,7 @@ class Stage2Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        check_finite(torch.nn.utils.clip_grad_norm_(parameters, config.clip), self.step)
         scalars["lr"] = set_lr(self.optimizer, config, self.step)
         self.optimizer.step()
         self.step += 1
@@ -291,33 +248,13 @@ def prepare_stage2(
     vectors = singular_vectors(corpus, sampler, min(stage1.config.num_tokens, corpus.num_genes - 1))
     scores = SpectralScores(corpus, sampler, vectors)
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
-    mark = _mark(corpus, stage1, config)
-    cache = _read_cache(kept, mark)
+    mark = mark_of(corpus, stage1, config)
+    cache = read_cache(kept, mark)
     if cache is None:
         cache = cache_cells(corpus, stage1, scores, config, device, progress)
         if kept is not None:
-            with kept.with_suffix(".partial").open("wb") as file:
-                np.savez(file, codes=cache.codes, scores=cache.scores, mark=np.array(mark))
-            kept.with_suffix(".partial").replace(kept)
+            write_cache(kept, mark, cache)
     return Stage2Trainer(corpus, stage1, config, device, cache, yardsticks)
-
-
-def _mark(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
-    options = (config.seed, config.replicas, config.thin_low, config.tissue_power, len(corpus), corpus.num_genes)
-    digest = hashlib.sha256(repr(options).encode())
-    for tensor in stage1.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _read_cache(kept: Path | None, mark: str) -> Cache | None:
-    if kept is None or not kept.is_file():
-        return None
-    try:
-        with np.load(kept) as stored:
-            return Cache(stored["codes"], stored["scores"]) if str(stored["mark"]) == mark else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # a damaged cache is made again
 
 
 def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:

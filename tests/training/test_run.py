@@ -54,6 +54,14 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(run: Run) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "stage1.pt"]
 
 
+def test_a_checkpoint_is_replaced_not_written_over(run: Run) -> None:
+    run.save_checkpoint("stage1", {"step": 1})
+    with (run.path / "stage1.pt").open("rb") as before:
+        run.save_checkpoint("stage1", {"step": 2})
+        assert torch.load(before, weights_only=True) == {"step": 1}
+    assert run.load_checkpoint("stage1") == {"step": 2}
+
+
 def test_a_write_that_breaks_off_leaves_the_checkpoint_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.save_checkpoint("stage1", {"step": 1})
 

@@ -40,6 +40,7 @@ class BundleEmbeddings:
         """True unless the manifest lists the data set among the training data."""
         return dataset not in self._trained_on
 
+    @torch.no_grad()
     def embed(self, method: str, matrix: CellMatrix) -> NDArray[np.float32]:
         """``[cells, width]`` float32: D for h_C, mean_tokens and untrained, N for readout, N D for concat_tokens."""
         batches = self._batches(matrix)
@@ -82,12 +83,12 @@ class BundleEmbeddings:
         return fold(stage1, cells)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _read_out(network: InferenceNetwork, batch: SparseCells) -> Tensor:
     return pool(batch, network.slope, network.offset)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _tokens(network: InferenceNetwork, batch: SparseCells) -> Tensor:
     return network.code_tokens[network.nearest(_read_out(network, batch))]
 

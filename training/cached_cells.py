@@ -1,0 +1,89 @@
+"""What stage 2 needs of the frozen stage 1, computed once: N bytes a cell and copy, and the scores to predict."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.pathways import PathwayAutoencoder
+from training.baselines import SpectralScores
+from training.config import Stage2Config
+from training.corpus import Corpus
+from training.stage1 import to_device
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What stage 2 needs of the frozen stage 1, computed once.
+
+    Attributes:
+        codes: ``[replicas, cells, N]`` int16. Replica 0 is the whole cell, the others a random part of its counts.
+        scores: ``[replicas, cells, M]`` float32 spectral scores of what the codes have not seen: of the *rest* of the
+            counts (of the whole cell for replica 0). Predicting them cannot be done by copying noise.
+    """
+
+    codes: NDArray[np.int16]
+    scores: NDArray[np.float32]
+
+
+@torch.no_grad()
+def cache_cells(
+    corpus: Corpus,
+    model: PathwayAutoencoder,
+    scores: SpectralScores,
+    config: Stage2Config,
+    device: torch.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Cache:
+    """Encode every cell, whole and in random parts (seeded)."""
+    model.eval().to(device)
+    scores.to(device)
+    codes = np.empty((config.replicas, len(corpus), model.config.num_tokens), dtype=np.int16)
+    targets = np.empty((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
+    size = 256
+    for replica in range(config.replicas):
+        for start in range(0, len(corpus), size):
+            rows = np.arange(start, min(start + size, len(corpus)))
+            rng = np.random.default_rng([config.seed, replica, start])
+            low = config.thin_low if replica else 1.0
+            keep = rng.uniform(low, max(low, 1 - low), len(rows)) if replica else np.ones(len(rows))
+            seen, unseen = corpus.split_batch(rows, keep, rng)
+            codes[replica, rows] = model.encode(to_device(seen, device)).cpu().numpy()
+            targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
+            progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
+    return Cache(codes, targets)
+
+
+def mark_of(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
+    """What a cache was made from: weights, cells and options, as one hash."""
+    options = (config.seed, config.replicas, config.thin_low, config.tissue_power, len(corpus), corpus.num_genes)
+    digest = hashlib.sha256(repr(options).encode())
+    for tensor in stage1.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_cache(kept: Path | None, mark: str) -> Cache | None:
+    """The kept cache, if it is whole and was made from the same weights, cells and options."""
+    if kept is None or not kept.is_file():
+        return None
+    try:
+        with np.load(kept) as stored:
+            return Cache(stored["codes"], stored["scores"]) if str(stored["mark"]) == mark else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # a damaged cache is made again
+
+
+def write_cache(kept: Path, mark: str, cache: Cache) -> None:
+    """Write ``kept``, whole or not at all."""
+    partial = kept.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, codes=cache.codes, scores=cache.scores, mark=np.array(mark))
+    partial.replace(kept)
