@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from app.errors import BadRequestError, ClientGoneError, TooLargeError
+from app.errors import BadRequestError, BodyTimeoutError, ClientGoneError, StorageFullError, TooLargeError
 from app.form import Form
 
 FORM = "multipart/form-data"
@@ -18,6 +20,7 @@ FORM = "multipart/form-data"
 IN_MEMORY_BYTES = 1 << 20
 # A refused body is read on and thrown away up to here: most clients listen only after they have sent everything.
 DISCARD_BYTES = 64 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,28 @@ def content_encoding_of(request: Request) -> str:
     return "" if encoding == "identity" else encoding.removeprefix("x-")
 
 
-async def read_body(request: Request, directory: Path, *, max_bytes: int, form_type: str) -> Body:
+async def read_body(request: Request, directory: Path, *, max_bytes: int, idle_seconds: float, form_type: str) -> Body:
     """Read the whole body; large ones go to a file in ``directory``. ``form_type`` is the media type of a form's file.
 
-    Raises TooLargeError over ``max_bytes``, BadRequestError for a broken form.
+    Raises TooLargeError over ``max_bytes``, BodyTimeoutError when nothing comes for ``idle_seconds``, BadRequestError
+    for a broken form, StorageFullError when ``directory`` has no room.
     """
+    try:
+        return await _read(request, directory, max_bytes, idle_seconds, form_type)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        await discard_body(request, idle_seconds=idle_seconds)
+        raise StorageFullError(
+            "The disk that keeps uploads is full (SCPALM_SPOOL_DIR). Try again later, or with fewer cells.",
+            retry_after=10,
+        ) from error
+
+
+async def _read(request: Request, directory: Path, max_bytes: int, idle_seconds: float, form_type: str) -> Body:
     media_type = media_type_of(request)
     encoding = content_encoding_of(request)
-    stream = _bounded(request, max_bytes)
+    stream = _bounded(request, max_bytes, idle_seconds)
     if media_type != FORM:
         return await _read_plain(stream, directory, media_type, encoding)
     if encoding:
@@ -65,18 +82,18 @@ async def read_body(request: Request, directory: Path, *, max_bytes: int, form_t
     return await _read_form(request, stream, directory, form_type)
 
 
-async def discard_body(request: Request) -> None:
+async def discard_body(request: Request, *, idle_seconds: float) -> None:
     """Read a body that is refused, so that its client gets to see the answer; not if it asked first, nor a huge one."""
     declared = request.headers.get("content-length", "")
     if _asks_first(request) or (declared.isdigit() and int(declared) > DISCARD_BYTES):
         return
     size = 0
     try:
-        async for chunk in request.stream():
+        async for chunk in _chunks(request, idle_seconds):
             size += len(chunk)
             if size > DISCARD_BYTES:
                 return
-    except ClientDisconnect:
+    except (ClientDisconnect, BodyTimeoutError):
         return
 
 
@@ -84,14 +101,29 @@ def _asks_first(request: Request) -> bool:
     return request.headers.get("expect", "").lower() == "100-continue"
 
 
-async def _bounded(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _chunks(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise BodyTimeoutError(
+                f"Nothing of the body came for {idle_seconds:g} s (SCPALM_BODY_IDLE_SECONDS). Send it again, whole."
+            ) from None
+        yield chunk
+
+
+async def _bounded(request: Request, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
     declared = request.headers.get("content-length", "")
     size = 0
     too_large = declared.isdigit() and int(declared) > max_bytes
     if too_large and (_asks_first(request) or int(declared) > max_bytes + DISCARD_BYTES):
         raise _over(max_bytes)
     try:
-        async for chunk in request.stream():
+        async for chunk in _chunks(request, idle_seconds):
             size += len(chunk)
             if size > max_bytes + DISCARD_BYTES:
                 raise _over(max_bytes)

@@ -65,7 +65,7 @@ class _ServeCommand(TyperCommand):
 @cli.command(cls=_ServeCommand)
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; over SCPALM_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; over SCPALM_PORT.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; over SCPALM_PORT.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Directory of the model; over SCPALM_BUNDLE.")] = None,
 ) -> None:
     """Serve over HTTP until SIGTERM or Ctrl-C."""
@@ -95,13 +95,13 @@ def embed(
 ) -> None:
     """Embed every cell of a file. Streamed: memory does not grow with the number of cells."""
     from app.files import embed_file
+    from app.runtime import open_runtime
     from model.bundle import DEFAULT_BUNDLE, Bundle
-    from model.sessions import open_session
 
     if not source.is_file():
         raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
     loaded = Bundle.load(bundle or DEFAULT_BUNDLE)
-    session = open_session(loaded)
+    session = open_runtime(loaded)
     from app.progress import CellProgress
 
     with CellProgress() as progress:
@@ -151,7 +151,7 @@ def _is_expected(error: Exception) -> bool:
     if isinstance(error, (InputError, BundleError, OSError, MemoryError)):
         return True
     # Named, not imported: their modules load what most commands do not need.
-    return type(error).__name__ in ("SettingsError", "ServeError", "DeviceError")
+    return type(error).__name__ in ("SettingsError", "ServeError", "DeviceError", "MissingRuntimeError")
 
 
 def _one_line(error: Exception) -> str:

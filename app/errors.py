@@ -64,6 +64,12 @@ class NotAcceptableError(ServiceError):
     status, code, title = 406, "not-acceptable", "The answer has no such format"
 
 
+class BodyTimeoutError(ServiceError):
+    """A body of which nothing came for too long."""
+
+    status, code, title = 408, "body-timeout", "The body did not arrive in time"
+
+
 class TooLargeError(ServiceError):
     """Over a limit on bytes (also after decompression) or on cells."""
 
@@ -104,6 +110,12 @@ class NotReadyError(ServiceError):
     """The model is not loaded yet, or could not be."""
 
     status, code, title = 503, "not-ready", "The service is not ready"
+
+
+class StorageFullError(ServiceError):
+    """There is no room left on the disk that keeps uploads meanwhile."""
+
+    status, code, title = 503, "storage-full", "The service has no room for this body"
 
 
 class DrainingError(ServiceError):

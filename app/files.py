@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,17 +10,20 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
+from app.codecs.codec import CHUNK_CELLS
+from app.whole_file import replaced_when_whole
 from model.bundle import Bundle
-from model.errors import InputError
+from model.errors import InputError, UnreadableError
 from model.genes import Coverage
 from model.h5ad import H5adFile
+from model.hdf5 import open_hdf5
 from model.normalize import Declared, InputReport
 from model.prepare import Preparer
 from model.sessions import Session
 
 EMBEDDING_KEY = "X_scpalm"
-CHUNK_CELLS = 512
 
 
 def embed_file(
@@ -47,30 +49,50 @@ def embed_file(
         raise InputError("same-file", f"{target} is the input itself.", mend="Name another output file with -o.")
     with H5adFile(source, layer=layer) as cells:
         preparer = Preparer(bundle.vocabulary, cells.genes, cells.ensembl_ids, declared)
-        with _replaced_when_whole(target) as partial:
+        with replaced_when_whole(target) as partial:
             shutil.copyfile(source, partial)
             on_start(cells.num_cells, preparer.coverage)
-            with h5py.File(partial, "r+") as file:
+            with _opened(partial) as file:
                 values = _new_embedding(file, cells.num_cells, session.info.embedding_width)
                 start = 0
                 report: InputReport | None = None
                 for chunk in cells.chunks(CHUNK_CELLS):
                     prepared = preparer.prepare(chunk)
                     report = prepared.input
-                    values[start : start + chunk.num_cells] = session.run("embed", prepared.rows)
+                    _store(values, start, session.run("embed", prepared.rows))
                     start += chunk.num_cells
                     on_chunk(chunk.num_cells)
                 _note_model(file, bundle, preparer.coverage, report)
 
 
 @contextmanager
-def _replaced_when_whole(target: Path) -> Iterator[Path]:
-    partial = target.with_name(target.name + ".partial")
+def _guarded() -> Iterator[None]:
+    """Turn what h5py raises while the copy is written into an UnreadableError; OSError is the disk's and stays."""
     try:
-        yield partial
-        os.replace(partial, target)
+        yield
+    except InputError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UnreadableError(
+            "broken-h5ad",
+            f"The embeddings cannot be written into the copy of the file ({str(error)[:200]}).",
+            mend="Check that the disk has room; else write the file again with a current anndata.",
+        ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    file = open_hdf5(path, "r+")
+    try:
+        yield file
     finally:
-        partial.unlink(missing_ok=True)
+        with _guarded():
+            file.close()
+
+
+@_guarded()
+def _store(values: h5py.Dataset, start: int, embeddings: NDArray[np.float32] | NDArray[np.int32]) -> None:
+    values[start : start + len(embeddings)] = embeddings
 
 
 def _group(file: h5py.File, name: str) -> h5py.Group:
@@ -90,6 +112,7 @@ def _group(file: h5py.File, name: str) -> h5py.Group:
     return group
 
 
+@_guarded()
 def _new_embedding(file: h5py.File, num_cells: int, width: int) -> h5py.Dataset:
     obsm = _group(file, "obsm")
     if EMBEDDING_KEY in obsm:
@@ -99,6 +122,7 @@ def _new_embedding(file: h5py.File, num_cells: int, width: int) -> h5py.Dataset:
     return values
 
 
+@_guarded()
 def _note_model(file: h5py.File, bundle: Bundle, coverage: Coverage, report: InputReport | None) -> None:
     note = {
         "model": {"name": bundle.name, "version": bundle.version},

@@ -150,8 +150,9 @@ class ParserPool:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            # The client hung up: its upload is not worth another second.
-            sandbox.cancel()
+            # The client hung up: its upload is not worth another second. After the call the sandbox is another's.
+            if not future.done():
+                sandbox.cancel()
             raise
         except SandboxError as error:
             raise _refusal(error) from error

@@ -50,19 +50,25 @@ class Options:
 
 async def answer_cells(request: Request, service: Service, options: Options) -> Response:
     """Compute ``options.task`` for the cells in the body. Raises ServiceError and InputError."""
+    settings = service.settings
     try:
         service.check_ready()
         codec, media_type = _negotiate(request)
     except ServiceError:
-        await discard_body(request)
+        await discard_body(request, idle_seconds=settings.body_idle_seconds)
         raise
-    settings = service.settings
     with (
         ExitStack() as until_parsed,
         tempfile.TemporaryDirectory(prefix="scpalm-", dir=settings.spool_dir, ignore_cleanup_errors=True) as folder,
     ):
         until_parsed.enter_context(service.upload_slot())
-        body = await read_body(request, Path(folder), max_bytes=settings.max_body_bytes, form_type=FORM_CODEC_TYPE)
+        body = await read_body(
+            request,
+            Path(folder),
+            max_bytes=settings.max_body_bytes,
+            idle_seconds=settings.body_idle_seconds,
+            form_type=FORM_CODEC_TYPE,
+        )
         return await unless_disconnected(
             request, _answer(service, options, body, codec, media_type, until_parsed.close)
         )

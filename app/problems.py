@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from app.errors import (
     BadRequestError,
+    BodyTimeoutError,
     InvalidParameterError,
     MethodNotAllowedError,
     NotFoundError,
@@ -85,6 +86,8 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
 def _on_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if isinstance(error, BodyTimeoutError):
+        headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
     return answer(problem_of_service(error), headers)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import numpy as np
 
+from app.whole_file import replaced_when_whole
 from model.errors import InputError
 
 _FILE = Path("data", "samples", "sample_cell_by_gene.csv")
@@ -42,10 +42,6 @@ def write_sample(target: Path) -> tuple[int, int]:
             rows.append(sparse.csr_matrix(counts.astype(np.float32)))
     cells = anndata.AnnData(sparse.vstack(rows, format="csr"))
     cells.obs_names, cells.var_names = names, genes
-    partial = target.with_name(target.name + ".partial")
-    try:
+    with replaced_when_whole(target) as partial:
         cells.write_h5ad(partial, compression="gzip")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
     return cells.n_obs, cells.n_vars

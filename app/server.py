@@ -60,7 +60,13 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     service: Service = app.state.service
     server = _Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="on", server_header=False, timeout_keep_alive=30
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=settings.stop_seconds,
         )
     )
     loop = asyncio.get_running_loop()

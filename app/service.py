@@ -12,6 +12,7 @@ from enum import Enum
 
 from app.errors import DrainingError, NotReadyError, QueueFullError
 from app.parsing import ParserPool
+from app.runtime import open_runtime
 from app.settings import Settings
 from app.supervisor import Supervisor
 from app.telemetry.metrics import Metrics
@@ -19,7 +20,7 @@ from app.transport import Lane, Transport
 from app.transport.memory import MemoryTransport
 from app.worker import Worker
 from model.bundle import Bundle
-from model.sessions import Session, open_session
+from model.sessions import Session
 
 log = logging.getLogger("scpalm.service")
 
@@ -45,7 +46,7 @@ OpenSession = Callable[[Bundle, Settings], Session]
 
 
 def open_default_session(bundle: Bundle, settings: Settings) -> Session:
-    return open_session(bundle, device=settings.device, threads=settings.threads)
+    return open_runtime(bundle, device=settings.device, threads=settings.threads)
 
 
 class Service:

@@ -23,7 +23,7 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """Everything that can be set. Each description ends with why the default is what it is."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     bundle: Path = Field(
         DEFAULT_BUNDLE,
@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     )
     redis_url: str = Field(
         "", description="Must be empty: this release queues inside the process. Default: embedded, no Redis needed."
+    )
+    api_keys_file: str = Field(
+        "", description="Must be empty: this release has no API keys. Default: open, for whoever reaches the port."
     )
     max_body_bytes: int = Field(
         1 << 30,
@@ -91,6 +94,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest time to read one upload; beyond it 400. Default: ten times what the largest upload takes.",
     )
+    body_idle_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Longest pause within a body; beyond it 408. Default: 30 s, stalled clients then free their slot.",
+    )
     spool_dir: Path = Field(
         Path(tempfile.gettempdir()),
         description="Where uploads and h5ad answers are kept meanwhile. Default: the system's folder.",
@@ -105,6 +113,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Pause from /health/ready failing to closing the port. Default: 1 s; or a balancer's probe period.",
     )
+    stop_seconds: int = Field(
+        600,
+        ge=1,
+        description="Longest wait for running requests when stopping. Default: 10 min, a full queue on a slow CPU.",
+    )
     log_format: LogFormat = Field(
         "text", description="text or json, one line a request. Default: for people; json is for log collectors."
     )
@@ -114,6 +127,16 @@ class Settings(BaseSettings):
     def _no_redis_yet(cls, value: str) -> str:
         if value:
             raise ValueError("the Redis queue is not part of this release; leave it empty to queue inside the process")
+        return value
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _no_keys_yet(cls, value: str) -> str:
+        if value:
+            raise ValueError(
+                "API keys are not part of this release, so the service would be open; leave it empty, "
+                "and keep strangers out with a proxy"
+            )
         return value
 
     @field_validator("spool_dir")

@@ -52,6 +52,9 @@ class Bundle:
                 f"{file} has format version {version}, this release reads {FORMAT_VERSION}. "
                 "Install the scpalm version that wrote it, or export it again."
             )
+        for key in ("name", "version"):
+            if not isinstance(manifest.get(key), str) or not manifest[key]:
+                raise BundleError(f"{file} has no text as '{key}'. Export the bundle again.")
         for name, expected in checksums.items():
             member = path / name
             if Path(name).name != name or not member.is_file():

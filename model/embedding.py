@@ -71,8 +71,9 @@ class GeneEmbedding(nn.Module):
         self._frozen = self.tables()
 
     def forward(self, cells: SparseCells) -> Tensor:
-        slope, offset = self._frozen or self.tables()
-        return pool(cells, slope, offset)
+        with torch.autocast(cells.value.device.type, enabled=False):  # sums over thousands of genes want float32
+            slope, offset = self._frozen or self.tables()
+            return pool(cells, slope, offset)
 
     @torch.no_grad()
     def spectral_start(self, components: Tensor) -> None:

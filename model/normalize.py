@@ -15,7 +15,8 @@ Declared = Literal["auto", "counts", "log"]
 SCALE = 1e4
 # log1p of any normalised count stays under this: e^20 is 485 million counts in one gene.
 _LARGEST_LOG = 20.0
-_SAME_TOTAL = 0.01  # relative spread of row sums under which they count as "all the same"
+# With so many columns a file holds (nearly) all genes, so that a cell's own sum is its total. Fewer are a selection.
+COMPLETE_GENES = 5000
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,12 @@ class InputReport:
 
     Attributes:
         detected: ``counts`` or ``log``. why: the reason in one sentence.
-        base, rescale: how log values are undone (``log`` only): ``base**x - 1``, and whether rows are brought to CP10K.
+        rescale: whether each cell's ``expm1`` values are brought to a sum of 10,000 (``log`` only).
         expected: counts that may have fractions (``counts`` only).
     """
 
     detected: Literal["counts", "log"]
     why: str
-    base: float = float(np.e)
     rescale: bool = False
     expected: bool = False
 
@@ -83,26 +83,12 @@ def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport
             expected=True,
         )
     origin = "declared as log values" if declared == "log" else f"values have fractions and stay under {_LARGEST_LOG:g}"
-    return _detect_log_scale(matrix, origin)
-
-
-def _detect_log_scale(matrix: CellMatrix, origin: str) -> InputReport:
-    # Rows normalised to one total show it: undone with the right base, their sums agree.
-    for base, name in ((float(np.e), "log1p"), (2.0, "log2(x + 1)")):
-        sums = row_sums(np.power(base, matrix.data.astype(np.float64)) - 1, matrix.indptr)
-        total = float(np.median(sums))
-        if total > 0 and _is_one_total(sums, total):
-            return InputReport(
-                "log", f"{origin}: {name} of rows with total {total:,.0f}, brought to 10,000", base, True
-            )
-    return InputReport("log", f"{origin}: used as log1p CP10K, as they are (row totals differ, so no scale shows)")
-
-
-def _is_one_total(sums: NDArray[np.float64], total: float) -> bool:
-    if len(sums) > 1:
-        return bool(np.percentile(np.abs(sums / total - 1), 90) < _SAME_TOTAL)
-    # A cell alone is treated as it would be in company where its total shows a usual scale: 10,000 or a million.
-    return any(abs(total / scale - 1) < _SAME_TOTAL for scale in (SCALE, 1e6))
+    # Decided by the list of genes, never by the other cells: a cell's result must not depend on its company.
+    if matrix.num_genes >= COMPLETE_GENES:
+        return InputReport("log", f"{origin}: natural logs, each cell brought to a total of 10,000", rescale=True)
+    return InputReport(
+        "log", f"{origin}: used as log1p CP10K, as they are ({matrix.num_genes} genes are a selection, without totals)"
+    )
 
 
 def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -114,7 +100,7 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
     if report.detected == "counts":
         linear, totals = matrix.data.astype(np.float64), matrix.row_totals()
     else:
-        linear = np.power(report.base, matrix.data.astype(np.float64)) - 1
+        linear = np.expm1(matrix.data.astype(np.float64))
         totals = row_sums(linear, matrix.indptr) if report.rescale else np.full(matrix.num_cells, SCALE)
     empty = np.flatnonzero(row_sums(matrix.data, matrix.indptr) <= 0)
     if len(empty):

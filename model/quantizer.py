@@ -70,8 +70,9 @@ class Quantizer(nn.Module):
 
     def nearest(self, point: Tensor) -> Tensor:
         """``[..., code_width] -> [...]`` int64, in float32; ties go to the lowest index."""
-        table = self.table().float()
-        score = (table * table).sum(-1) - 2 * point.float() @ table.T
+        with torch.autocast(point.device.type, enabled=False):
+            table = self.table().float()
+            score = (table * table).sum(-1) - 2 * point.float() @ table.T
         return score.argmin(-1)
 
     def from_indices(self, indices: Tensor) -> Tensor:

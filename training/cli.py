@@ -149,6 +149,7 @@ def cells(
         config = override(config, {"steps": str(steps)})
     run.save_config(saved | {"network": network.as_dict(), STAGE: as_dict(config)})
     corpus_ = Corpus(saved["corpus"])
+    run.finished("stage1")
     stage1 = load_stage1(run, network)
     with progress_bar(config.replicas * len(corpus_), "codes", unit="cell") as bar:
         trainer = prepare_stage2(

@@ -15,7 +15,8 @@ def info_nce(view: Tensor, other: Tensor, negative: Tensor, temperature: float) 
         view, other: ``[B, D]`` two views of the same cells; cell j's ``other`` is a candidate negative of cell i.
         negative: ``[B, B]`` bool, whether j is a negative of i (the diagonal is ignored).
     """
-    similarity = F.normalize(view, dim=1) @ F.normalize(other, dim=1).T / temperature
+    with torch.autocast(view.device.type, enabled=False):
+        similarity = F.normalize(view.float(), dim=1) @ F.normalize(other.float(), dim=1).T / temperature
     itself = torch.eye(len(view), dtype=torch.bool, device=view.device)
     logits = similarity.masked_fill(~(negative | itself), float("-inf"))
     return F.cross_entropy(logits, torch.arange(len(view), device=view.device))

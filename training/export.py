@@ -46,6 +46,8 @@ def export_run(
     run = Run(run_dir)
     saved = run.config()
     config = run.section("network", NetworkConfig)
+    for stage in ("stage1", "stage2"):
+        run.finished(stage)
     stage1 = load_stage1(run, config)
     cells = CellEncoder(config)
     run.fill(cells, "stage2", "encoder")

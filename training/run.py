@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -106,6 +109,13 @@ class Run:
         except (KeyError, RuntimeError, ValueError) as error:
             raise _misfit(self.path / f"{stage}.pt", error) from error
 
+    def finished(self, stage: str) -> dict[str, Any]:
+        """The checkpoint of a stage that was trained to its end. Raises RunError when it was not."""
+        state, steps = self.load_checkpoint(stage), self.config()[stage]["steps"]
+        if (step := state.get("step", 0)) < steps:
+            raise RunError(f"{self.path}: {stage} stands at step {step} of {steps}. Finish it with --resume.")
+        return state
+
     def curves(self, stage: str) -> Curves:
         return Curves(self.path, stage)
 
@@ -131,6 +141,21 @@ class Curves:
     def close(self) -> None:
         self._writer.close()
         self._file.close()
+
+
+@contextmanager
+def interrupt_between_steps() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C and SIGTERM only set the returned flag: a step cut in two could not be resumed exactly."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

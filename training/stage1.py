@@ -18,7 +18,7 @@ from model.pathways import PathwayAutoencoder
 from training.baselines import SpectralScores, Yardsticks, as_tensor, gene_means, masked_error, singular_vectors
 from training.config import OptimizerConfig, Stage1Config
 from training.corpus import Corpus, Sampler
-from training.run import Run, RunError, check_finite, make_optimizer, set_lr
+from training.run import Run, RunError, check_finite, interrupt_between_steps, make_optimizer, set_lr
 
 STAGE = "stage1"
 Progress = Callable[[int, dict[str, float]], None]
@@ -57,6 +57,7 @@ class Stage1Trainer:
         self.optimizer = make_optimizer([self.model], config)
         self.step = 0
         self.revived = 0
+        self.codes_started = False
         if config.spectral_start:
             self._start_statistics()
 
@@ -79,7 +80,7 @@ class Stage1Trainer:
 
     @property
     def quantizing(self) -> bool:
-        return self.config.quantizer and self.step >= self.quantizer_step
+        return self.config.quantizer and (self.codes_started or self.step >= self.quantizer_step)
 
     @property
     def quantizer_step(self) -> int:
@@ -95,7 +96,7 @@ class Stage1Trainer:
         config = self.config
         self.model.train()
         cells, whole = self._batch(self.step)
-        if config.quantizer and self.step == self.quantizer_step:
+        if self.quantizing and not self.codes_started:
             self._start_codes()
         target = whole.dense(self.corpus.num_genes)
         with self._autocast():
@@ -126,6 +127,7 @@ class Stage1Trainer:
         self.model.eval()
         encoded = [self.model.encode_read_out(self.model.read_out(self._batch(-1001 - i)[0])) for i in range(batches)]
         generator = torch.Generator().manual_seed(self.config.seed)
+        self.codes_started = True
         self.model.quantizer.start(torch.cat(encoded).cpu().to(self.model.quantizer.codes.device), generator)
         self.model.train()
 
@@ -176,12 +178,14 @@ class Stage1Trainer:
         return {
             "step": self.step,
             "revived": self.revived,
+            "codes_started": self.codes_started,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def restore(self, state: dict[str, object]) -> None:
         self.step, self.revived = int(state["step"]), int(state["revived"])  # type: ignore[call-overload]
+        self.codes_started = bool(state["codes_started"])
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
         if not self.config.train_embedding:
             self.model.embedding.freeze()
@@ -213,17 +217,18 @@ def run_loop(trainer: Trainer, run: Run, stage: str, progress: Progress) -> None
     config = trainer.config
     curves = run.curves(stage)
     try:
-        while trainer.step < config.steps:
-            scalars = trainer.train_step()
-            last = trainer.step == config.steps
-            if trainer.step % config.evaluate_every == 0 or last:
-                scalars |= trainer.evaluate()
-                curves.add(trainer.step, scalars)
-            if trainer.step % config.checkpoint_every == 0 or last:
-                run.save_checkpoint(stage, trainer.state())
-            progress(trainer.step, scalars)
-    except KeyboardInterrupt:
-        run.save_checkpoint(stage, trainer.state())
-        raise
+        with interrupt_between_steps() as interrupted:
+            while trainer.step < config.steps:
+                scalars = trainer.train_step()
+                last = trainer.step == config.steps
+                if trainer.step % config.evaluate_every == 0 or last:
+                    scalars |= trainer.evaluate()
+                    curves.add(trainer.step, scalars)
+                progress(trainer.step, scalars)
+                stop = interrupted()
+                if trainer.step % config.checkpoint_every == 0 or last or stop:
+                    run.save_checkpoint(stage, trainer.state())
+                if stop and not last:
+                    raise KeyboardInterrupt
     finally:
         curves.close()

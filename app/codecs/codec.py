@@ -14,6 +14,10 @@ from model.genes import Coverage
 from model.matrix import CellMatrix
 from model.normalize import InputReport
 
+# Cells of a file that are prepared at once, some 10 million values. The first ones decide what the values are (counts
+# or log), so whoever reads a file takes this many: service and command line must come to the same result.
+CHUNK_CELLS = 4096
+
 
 @dataclass(frozen=True)
 class DecodeOptions:

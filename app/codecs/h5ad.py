@@ -11,13 +11,11 @@ import h5py
 import numpy as np
 import orjson
 
-from app.codecs.codec import Answer, DecodeOptions
+from app.codecs.codec import CHUNK_CELLS, Answer, DecodeOptions
 from model.errors import InputError
 from model.h5ad import H5adFile
 from model.hdf5 import find, guarded, open_hdf5
 from model.matrix import CellMatrix
-
-CHUNK_CELLS = 4096  # some 10 million values: what is prepared at once
 
 
 class H5adCodec:

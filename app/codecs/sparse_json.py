@@ -168,4 +168,13 @@ def _names(members: dict[str, object], field: str) -> list[str]:
             mend=f"Keep names under {MAX_NAME} printable characters.",
             field=field,
         )
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "bad-name",
+            f"'{field}' has a name that is not Unicode text: half of a surrogate pair.",
+            mend="Write the names as UTF-8.",
+            field=field,
+        ) from error
     return names

@@ -29,6 +29,11 @@ class OnnxSession(BucketedSession):
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime raises its own kinds, without a common base
             raise BundleError(f"{path} does not load: {error}. Export the bundle again.") from error
+        if where != "cpu" and self._session.get_providers()[0] != "CUDAExecutionProvider":
+            # The GPU build falls back in silence where it finds no driver.
+            if device != "auto":
+                raise ValueError(f"Device '{device}': ONNX Runtime could not open it (no working NVIDIA driver?).")
+            where = "cpu"
         super().__init__(bundle, runtime="onnx", device=where, threads=threads)
 
     def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

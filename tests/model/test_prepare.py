@@ -182,12 +182,6 @@ class TestStreams:
         parts = [dense(preparer.prepare(matrix_of(table[i : i + 2], GENES))) for i in range(0, 9, 2)]
         np.testing.assert_array_equal(np.vstack(parts), whole)
 
-    def test_the_first_chunk_decides_the_scale(self) -> None:
-        log = np.log2(counts() / counts().sum(axis=1, keepdims=True) * 1e4 + 1)
-        preparer = self.preparer(log)
-        report = preparer.prepare(matrix_of(log[:1], GENES)).input
-        assert (report.base, report.rescale) == (2.0, True)
-
     def test_fractions_after_whole_numbers_are_refused(self) -> None:
         with pytest.raises(InputError) as caught:
             self.preparer(counts()).prepare(matrix_of(np.log1p(counts()), GENES))

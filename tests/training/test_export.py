@@ -95,6 +95,15 @@ def test_an_unfinished_run_is_refused(tiny_export: Exported, tmp_path: Path, sta
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_run_that_stopped_half_way_is_refused(tiny_export: Exported, tmp_path: Path, stage: str) -> None:
+    run = Run(Path(shutil.copytree(tiny_export.run, tmp_path / "run")))
+    run.save_checkpoint(stage, run.load_checkpoint(stage) | {"step": 5})
+    with pytest.raises(RunError, match=rf"{stage} stands at step 5 of \d+\. Finish it with --resume"):
+        export_run(run.path, tmp_path / "bundle", name="x", version="1")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_run_of_other_sizes_is_refused(tiny_export: Exported, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_export.run, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())

@@ -166,7 +166,7 @@ def test_only_matrices_of_linear_layers_decay() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_a_run_error(value: float) -> None:
-    with pytest.raises(RunError, match=r"not finite at step 7.*resume with a lower lr"):
+    with pytest.raises(RunError, match=r"not finite at step 7.*train anew with a lower lr"):
         check_finite(torch.tensor(value), 7)
     check_finite(torch.tensor(1.0), 7)
 

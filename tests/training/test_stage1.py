@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def test_an_interrupted_run_keeps_its_steps(corpus: Corpus, tmp_path: Path) -> N
 
     def stop(step: int, scalars: dict[str, float]) -> None:
         if step == 7:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train_pathways(trainer(corpus), run, stop)

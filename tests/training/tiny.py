@@ -95,6 +95,6 @@ def write_random_run(folder: Path, corpus: Path) -> Path:
             "stage2": as_dict(Stage2Config()),
         }
     )
-    run.save_checkpoint("stage1", {"model": stage1.state_dict()})
-    run.save_checkpoint("stage2", {"encoder": cells.state_dict()})
+    run.save_checkpoint("stage1", {"step": Stage1Config().steps, "model": stage1.state_dict()})
+    run.save_checkpoint("stage2", {"step": Stage2Config().steps, "encoder": cells.state_dict()})
     return folder
