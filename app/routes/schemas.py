@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import (
     BadRequestError,
+    BodyTimeoutError,
     InferenceError,
     InvalidParameterError,
     NotAcceptableError,
@@ -131,13 +132,14 @@ CELLS_BODY: dict[str, Any] = {
 
 _WHEN = {
     BadRequestError: "The bytes cannot be read: not HDF5, truncated, not JSON, a broken form.",
+    BodyTimeoutError: "The body stopped coming.",
     NotAcceptableError: "`Accept` names no format that the answer can have.",
     TooLargeError: "Over the limit on bytes (after decompression too) or on cells.",
     UnsupportedMediaTypeError: "A body of an unknown media type.",
     InvalidParameterError: "Readable and wrong: negative, NaN, empty cell, indices out of range, too few genes known.",
     QueueFullError: "Too many cells are waiting; `Retry-After` says for how long.",
     InferenceError: "The model failed on these cells.",
-    NotReadyError: "Starting or shutting down.",
+    NotReadyError: "Starting or shutting down, or no room left for uploads.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     error.status: {

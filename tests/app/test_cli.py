@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
@@ -21,6 +24,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
         sys.exit(0)
     code = caught.value.code
     return code if isinstance(code, int) else 0 if code is None else 1
+
+
+@contextmanager
+def kept_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -56,7 +67,6 @@ def test_embed_writes_the_file_and_shows_progress(
         (["embed", "CELLS", "-o", "out.h5ad", "--bundle", "BUNDLE", "--layer", "spliced"], "no layer 'spliced'"),
         (["embed", "GARBAGE", "-o", "out.h5ad", "--bundle", "BUNDLE"], "HDF5"),
         (["models", "--bundle", "no-bundle"], "manifest.json"),
-        (["serve", "--port", "99999"], "SCPALM_PORT"),
     ],
 )
 def test_a_users_error_is_one_line_and_status_1(
@@ -78,12 +88,44 @@ def test_a_users_error_is_one_line_and_status_1(
     assert not (tmp_path / "out.h5ad").exists()
 
 
-@pytest.mark.parametrize("arguments", [["embed", "x.h5ad"], ["fly"], ["embed", "x", "-o", "y", "--input", "tpm"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed", "x.h5ad"],
+        ["fly"],
+        ["embed", "x", "-o", "y", "--input", "tpm"],
+        ["serve", "--port", "99999"],
+        ["serve", "--port", "-1"],
+    ],
+)
 def test_wrong_use_is_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert run(monkeypatch, *arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["embed", "CELLS", "-o", "out.h5ad"], ["serve", "--port", "0"]])
+def test_without_a_runtime_the_error_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cells: Path,
+    bundle_dir: Path,
+    tmp_path: Path,
+    arguments: list[str],
+) -> None:
+    def absent(bundle: object, **options: object) -> None:
+        raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+
+    monkeypatch.setattr(model.sessions, "open_session", absent)
+    monkeypatch.chdir(tmp_path)
+    given = [cells if argument == "CELLS" else argument for argument in arguments]
+    with kept_signals():
+        assert run(monkeypatch, *given, "--bundle", bundle_dir) == 1
+    error = capsys.readouterr().err
+    assert "pip install 'scpalm[cpu]'" in error.strip().splitlines()[-1]
+    assert error.strip().splitlines()[-1].startswith("scpalm: ")
+    assert "Traceback" not in error
 
 
 def test_models_prints_the_card(

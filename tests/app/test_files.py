@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from app.files import CHUNK_CELLS, embed_file
+from app.codecs.codec import CHUNK_CELLS
+from app.files import embed_file
 from model.bundle import Bundle
-from model.errors import InputError
+from model.errors import InputError, UnreadableError
 from model.prepare import Preparer
 from tests.app.fakes import FakeSession, expected, make_vocabulary
 
@@ -112,3 +113,31 @@ def test_a_link_out_of_the_file_is_not_followed(tmp_path: Path, bundle: Bundle, 
     with h5py.File(tmp_path / "other.h5") as other:
         assert not list(other["obsm"])
     assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_a_neighbour_called_partial_is_left_alone(tmp_path: Path, bundle: Bundle, session: FakeSession) -> None:
+    source = tmp_path / "out.h5ad.partial"
+    make_cells(5).write_h5ad(source)
+    before = source.read_bytes()
+    embed_file(source, tmp_path / "out.h5ad", bundle, session)
+    assert source.read_bytes() == before
+    assert anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_scpalm"].shape == (5, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5ad", "out.h5ad.partial"]
+
+
+def test_the_file_gets_the_usual_permissions(tmp_path: Path, bundle: Bundle, session: FakeSession) -> None:
+    make_cells(5).write_h5ad(tmp_path / "in.h5ad")
+    embed_file(tmp_path / "in.h5ad", tmp_path / "out.h5ad", bundle, session)
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "out.h5ad").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["obsm", "uns"])
+def test_a_link_to_nowhere_is_the_files_fault(tmp_path: Path, bundle: Bundle, session: FakeSession, name: str) -> None:
+    make_cells(5).write_h5ad(tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+        del file[name]
+        file[name] = h5py.SoftLink("/nowhere")
+    with pytest.raises(UnreadableError, match="cannot be written"):
+        embed_file(tmp_path / "in.h5ad", tmp_path / "out.h5ad", bundle, session)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.h5ad"]

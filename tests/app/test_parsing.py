@@ -228,3 +228,27 @@ def test_the_parsers_import_no_model_and_no_server(genes: Path) -> None:
         sandbox.close()
     assert "h5py" in modules
     assert not modules & {"torch", "onnxruntime", "fastapi", "uvicorn"}
+
+
+def test_a_hang_up_after_the_call_leaves_the_process_to_the_next(genes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled: list[Sandbox] = []
+    monkeypatch.setattr(Sandbox, "cancel", cancelled.append)
+
+    async def use(pool: ParserPool) -> None:
+        loop = asyncio.get_running_loop()
+        for ended in (True, False):
+            call = loop.create_future()
+            with monkeypatch.context() as patch:
+                patch.setattr(loop, "run_in_executor", lambda *_, call=call: call)
+                parsing = asyncio.create_task(pool.parse(Upload(as_json(small_counts()), JSON)))
+                await asyncio.sleep(0)
+            if ended:
+                call.set_result(None)
+            parsing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await parsing
+            assert len(cancelled) == (0 if ended else 1)
+        call.set_result(None)
+        await asyncio.sleep(0)
+
+    with_pool(genes, use)

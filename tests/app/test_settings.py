@@ -11,6 +11,7 @@ from app.settings import Settings, SettingsError, load_settings, setting_lines
     ("variable", "value", "words"),
     [
         ("REDIS_URL", "redis://localhost", "leave it empty"),
+        ("API_KEYS_FILE", "/keys", "SCPALM_API_KEYS_FILE: API keys are not part"),
         ("PORT", "eighty", "SCPALM_PORT"),
         ("DEVICE", "tpu", "SCPALM_DEVICE"),
         ("MAX_CELLS", "0", "SCPALM_MAX_CELLS"),
@@ -43,3 +44,9 @@ def test_every_setting_says_what_and_why() -> None:
     assert len(lines) == len(Settings.model_fields)
     assert all(". Default: " in text or ": " in text for text in lines.values())
     assert all("Default" in text or "must be empty" in text.lower() for text in lines.values())
+
+
+@pytest.mark.parametrize("variable", [f"SCPALM_{name.upper()}" for name in Settings.model_fields])
+def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "")
+    assert load_settings() == Settings()

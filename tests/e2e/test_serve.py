@@ -176,3 +176,39 @@ def test_json_logs_are_json(start_server: StartServer) -> None:
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     (access,) = [line for line in lines if line["logger"] == "scpalm.access" and line["path"] == "/nowhere"]
     assert access["status"] == 404 and access["seconds"] >= 0
+
+
+def stall(server: Server) -> socket.socket:
+    """A client that announces more of a body than it sends."""
+    host, port = server.url.removeprefix("http://").split(":")
+    client = socket.create_connection((host, int(port)), timeout=60)
+    head = f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    client.sendall(head.encode() + b"{")
+    return client
+
+
+def has_upload(server: Server) -> bool:
+    """Whether an upload holds the only slot."""
+    return httpx.post(f"{server.url}/embed", json={}, timeout=60).status_code == 429
+
+
+@needs_bundle
+def test_a_client_that_stalls_is_answered_and_let_go(start_server: StartServer) -> None:
+    server = start_server(body_idle_seconds="0.5").wait_until_ready()
+    with stall(server) as client:
+        answer = b"".join(iter(lambda: client.recv(4096), b""))  # to the end: the connection is closed
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in answer and b"body-timeout" in answer
+    assert server.stop() == 0
+
+
+@needs_bundle
+def test_a_client_that_stalls_does_not_keep_the_service_from_stopping(start_server: StartServer) -> None:
+    server = start_server(max_uploads="1", stop_seconds="1", drain_seconds="0").wait_until_ready()
+    with stall(server):
+        ends = time.monotonic() + 20
+        while not has_upload(server):
+            assert time.monotonic() < ends
+        started = time.monotonic()
+        assert server.stop() == 0, server.log.read_text()
+        assert time.monotonic() - started < 20

@@ -107,3 +107,11 @@ def test_a_manifest_without_sizes_is_refused(copy: Path) -> None:
     edit(copy, lambda manifest: manifest.pop("network"))
     with pytest.raises(BundleError, match="network sizes"):
         network_config(Bundle.load(copy))
+
+
+@pytest.mark.parametrize("key", ["name", "version"])
+@pytest.mark.parametrize("value", [None, "", 3, ["mini"]])
+def test_a_manifest_without_name_or_version_is_refused(copy: Path, key: str, value: object) -> None:
+    edit(copy, lambda manifest: manifest.pop(key) if value is None else manifest.update({key: value}))
+    with pytest.raises(BundleError, match=f"'{key}'"):
+        Bundle.load(copy)

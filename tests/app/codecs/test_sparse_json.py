@@ -201,3 +201,14 @@ def test_the_answer_is_what_the_interface_says(tmp_path: Path) -> None:
     }
     assert body["input"] == {"detected": "counts", "why": "every value is a whole number"}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("field", ["genes", "obs_names"])
+def test_half_a_surrogate_pair_is_no_name(field: str) -> None:
+    names = [*GOOD[field][:-1], "\ud800"]  # type: ignore[index]
+    # Only with NaN somewhere: else the strict parser refuses it.
+    body = json.dumps({**GOOD, field: names, "more": float("nan")}).encode()
+    with pytest.raises(InputError) as caught:
+        decode(body)
+    assert (caught.value.code, caught.value.field) == ("bad-name", field)
+    assert not isinstance(caught.value, UnreadableError)

@@ -38,5 +38,5 @@ def test_the_documentation_has_stable_operations_schemas_and_examples(client: Cl
     content = embed["requestBody"]["content"]
     assert set(content) == {"application/json", "multipart/form-data", "application/x-hdf5"}
     assert content["application/json"]["schema"]["example"]["indptr"]
-    assert {"200", "400", "406", "413", "415", "422", "429", "500", "503"} <= set(embed["responses"])
+    assert {"200", "400", "406", "408", "413", "415", "422", "429", "500", "503"} <= set(embed["responses"])
     assert client.get("/docs").status_code == 200
