@@ -27,7 +27,7 @@ def request_of(chunks: Iterator[bytes], *, stalls: bool, content_type: str = "ap
         return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}
-    return Request(scope, receive)  # type: ignore[arg-type]
+    return Request(scope, receive)
 
 
 def read(request: Request, folder: Path, idle_seconds: float = 30.0) -> Body:

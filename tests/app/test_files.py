@@ -132,12 +132,17 @@ def test_the_file_gets_the_usual_permissions(tmp_path: Path, bundle: Bundle, ses
     assert (tmp_path / "out.h5ad").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-@pytest.mark.parametrize("name", ["obsm", "uns"])
-def test_a_link_to_nowhere_is_the_files_fault(tmp_path: Path, bundle: Bundle, session: FakeSession, name: str) -> None:
+@pytest.mark.parametrize(
+    "fault", [KeyError("no object"), RuntimeError("cannot read\nthe header"), ValueError("no name")]
+)
+def test_what_hdf5_raises_on_the_copy_is_one_error(
+    tmp_path: Path, bundle: Bundle, session: FakeSession, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise fault
+
     make_cells(5).write_h5ad(tmp_path / "in.h5ad")
-    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
-        del file[name]
-        file[name] = h5py.SoftLink("/nowhere")
+    monkeypatch.setattr(h5py.Group, "create_dataset", broken)
     with pytest.raises(UnreadableError, match="cannot be written"):
         embed_file(tmp_path / "in.h5ad", tmp_path / "out.h5ad", bundle, session)
     assert [path.name for path in tmp_path.iterdir()] == ["in.h5ad"]

@@ -232,7 +232,7 @@ def test_the_parsers_import_no_model_and_no_server(genes: Path) -> None:
 
 def test_a_hang_up_after_the_call_leaves_the_process_to_the_next(genes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[Sandbox] = []
-    monkeypatch.setattr(Sandbox, "cancel", cancelled.append)
+    monkeypatch.setattr(Sandbox, "cancel", lambda sandbox: cancelled.append(sandbox))
 
     async def use(pool: ParserPool) -> None:
         loop = asyncio.get_running_loop()
