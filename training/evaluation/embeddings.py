@@ -37,8 +37,9 @@ class BundleEmbeddings:
         self._last: tuple[CellMatrix, list[SparseCells]] | None = None
 
     def zero_shot(self, method: str, dataset: str) -> bool:
-        """True unless the manifest lists the data set among the training data."""
-        return dataset not in self._trained_on
+        """True unless the manifest lists the data set among the training data; the untrained network takes its
+        statistics and codes from the cells it is scored on."""
+        return method != "untrained" and dataset not in self._trained_on
 
     @torch.no_grad()
     def embed(self, method: str, matrix: CellMatrix) -> NDArray[np.float32]:
