@@ -11,7 +11,7 @@ from app.errors import InferenceError
 from app.telemetry.metrics import Metrics
 from app.transport import Outcome, Work
 from app.transport.memory import MemoryTransport
-from app.worker import Worker
+from app.worker import TICK_SECONDS, Worker
 from tests.app.fakes import FakeSession, expected, make_rows, make_work
 
 StartWorker = Callable[..., Worker]
@@ -228,11 +228,12 @@ def test_a_hung_device_stands_still(
         transport.submit(work := make_work(1))
         await until(session.running.is_set)
         started = time.monotonic()
-        await until(lambda: worker.stalled_seconds() > 0.2)
+        # Idle loops move once a tick, each in its own phase: a stall is what lasts longer than that.
+        await until(lambda: worker.stalled_seconds() > 3 * TICK_SECONDS)
         assert time.monotonic() - started < 10
         session.gate.set()
         await transport.reply(work.id)
-        await until(lambda: worker.stalled_seconds() < 0.2)
+        await until(lambda: worker.stalled_seconds() < 2 * TICK_SECONDS)
 
     run(scenario())
 
