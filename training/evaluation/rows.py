@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.bundle_files import write_json
+
 Row = dict[str, str | int | float | bool]
 
 
@@ -52,6 +54,4 @@ def record_rows(bundle: Path, rows: Sequence[Row]) -> None:
     fresh = summarise(rows)
     scored = {row["dataset"] for row in fresh}
     manifest["evaluation"] = [row for row in manifest.get("evaluation", []) if row["dataset"] not in scored] + fresh
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json(path, manifest)
