@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.config import Pooling
+
 
 class SparseCells:
     """A batch of cells on a device.
@@ -39,14 +41,15 @@ class SparseCells:
 
 
 class GeneEmbedding(nn.Module):
-    """``f [B, N]``: the mean over expressed genes, and one mean of the zeros, of what each gene says to N read-outs.
+    """``f [B, N]``: mean (or sum) of what the expressed genes, and once the mean zero, say to N read-outs.
 
     Since ``x >= 0`` and leaky_relu is positively homogeneous, gene g says ``x_g * A_g + C_g``; ``A, C [G, N]`` are
     computed once a step, so no ``[B, G, d1]`` tensor exists (paper Table 5: 43,678 MiB).
     """
 
-    def __init__(self, num_genes: int, num_tokens: int, gene_width: int) -> None:
+    def __init__(self, num_genes: int, num_tokens: int, gene_width: int, pooling: Pooling = "mean") -> None:
         super().__init__()
+        self.pooling = pooling
         self.scale = nn.Parameter(torch.randn(num_genes, gene_width))  # P
         self.gate = nn.Parameter(torch.ones(num_genes, gene_width))  # alpha
         self.identity = nn.Parameter(torch.randn(num_genes, gene_width) * 0.02)  # E_gene
@@ -73,7 +76,7 @@ class GeneEmbedding(nn.Module):
     def forward(self, cells: SparseCells) -> Tensor:
         with torch.autocast(cells.value.device.type, enabled=False):  # sums over thousands of genes want float32
             slope, offset = self._frozen or self.tables()
-            return pool(cells, slope, offset)
+            return pool(cells, slope, offset, self.pooling)
 
     @torch.no_grad()
     def spectral_start(self, components: Tensor) -> None:
@@ -92,12 +95,15 @@ class GeneEmbedding(nn.Module):
         eye = torch.eye(count)
         self.read_out.weight[:count, :width] = 0.0
         self.read_out.weight[:count, : 2 * count] = torch.cat([eye, -eye], dim=1)
-        self.read_out.weight[:count, width:] = 0.0  # C = 0: the read-out is X V / (n + 1)
+        self.read_out.weight[:count, width:] = 0.0  # C = 0: the read-out is X V, or X V / (n + 1)
         self.read_out.bias[:count] = 0.0
 
 
-def pool(cells: SparseCells, slope: Tensor, offset: Tensor) -> Tensor:
-    """``f [B, N]`` from the tables: ``(X A + M C + z0) / (n + 1)``, z0 the mean offset of the measured zeros."""
+def pool(cells: SparseCells, slope: Tensor, offset: Tensor, pooling: Pooling) -> Tensor:
+    """``f [B, N]`` from the tables, z0 the mean offset of the measured zeros.
+
+    ``mean``: ``(X A + M C + z0) / (n + 1)``. ``sum``: without the division.
+    """
     ones = torch.ones_like(cells.value)
     expressed = F.embedding_bag(cells.gene_index, slope, cells.offsets, mode="sum", per_sample_weights=cells.value) + (
         marks := F.embedding_bag(cells.gene_index, offset, cells.offsets, mode="sum", per_sample_weights=ones)
@@ -108,4 +114,5 @@ def pool(cells: SparseCells, slope: Tensor, offset: Tensor) -> Tensor:
     # Where every measured gene is expressed there is no z0 to average in.
     any_zero = (zeros > 0).to(slope.dtype)
     z0 = any_zero * (measured @ offset - marks) / zeros.clamp(min=1)
-    return (expressed + z0) / (n + any_zero)
+    total = expressed + z0
+    return total if pooling == "sum" else total / (n + any_zero)

@@ -35,6 +35,7 @@ class InferenceNetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         N, D, K = config.num_tokens, config.width, config.num_codes
+        self.pooling = config.pooling
         narrow = config.code_width or D
         self.register_buffer("slope", torch.zeros(config.num_genes, N))  # A
         self.register_buffer("offset", torch.zeros(config.num_genes, N))  # C
@@ -49,7 +50,7 @@ class InferenceNetwork(nn.Module):
         self.cell_encoder = CellEncoder(config)
 
     def read_out(self, gene_index: Tensor, value: Tensor, measured_offset: Tensor, num_measured: Tensor) -> Tensor:
-        """``f [B, N]``, standardised."""
+        """``f [B, N]``, standardised (with sum pooling but for a shift, which is part of the positions)."""
         expressed = (value > 0).to(value.dtype)
         n = expressed.sum(dim=1, keepdim=True)
         index = gene_index.to(torch.int64)
@@ -58,7 +59,7 @@ class InferenceNetwork(nn.Module):
         zeros = num_measured - n
         any_zero = (zeros > 0).to(value.dtype)
         z0 = any_zero * (measured_offset - marks) / zeros.clamp(min=1.0)
-        return (total + z0) / (n + any_zero)
+        return total + z0 if self.pooling == "sum" else (total + z0) / (n + any_zero)
 
     def nearest(self, f: Tensor) -> Tensor:
         """``[B, N]`` -> code indices ``[B, N]``."""
@@ -84,10 +85,14 @@ def fold(stage1: PathwayAutoencoder, cells: CellEncoder) -> InferenceNetwork:
     scale = (variance + stage1.standardise.eps).rsqrt()
     slope, offset = stage1.embedding.tables()
     network.slope.copy_(slope * scale)
-    # f is a mean over expressed genes and z0, so a shift of every gene's offset is a shift of f.
-    network.offset.copy_((offset - mean) * scale)
     network.token_scale.copy_(stage1.token_scale)
     network.encoder_position.copy_(stage1.encoder_position)
+    if config.pooling == "mean":
+        # f is a mean over expressed genes and z0, so a shift of every gene's offset is a shift of f.
+        network.offset.copy_((offset - mean) * scale)
+    else:
+        network.offset.copy_(offset * scale)
+        network.encoder_position.sub_((mean * scale)[:, None] * stage1.token_scale)
     network.encoder.load_state_dict(stage1.encoder.state_dict())
     quantizer = stage1.quantizer
     if isinstance(quantizer.down, nn.Linear):

@@ -54,7 +54,7 @@ class PathwayAutoencoder(nn.Module):
         super().__init__()
         N, D = config.num_tokens, config.width
         self.config = config
-        self.embedding = GeneEmbedding(config.num_genes, N, config.gene_width)
+        self.embedding = GeneEmbedding(config.num_genes, N, config.gene_width, config.pooling)
         self.standardise = nn.BatchNorm1d(N, affine=False, momentum=0.02)
         # P' starts nearly alike for all tokens: then the codes, which all tokens share, cut one line finely from the
         # first step on. Directions of their own would leave each token a handful of codes.

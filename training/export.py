@@ -94,7 +94,7 @@ def standardise_output(
     parts = []
     for start in range(0, cells, 256):
         batch = corpus.batch(rows[start : start + 256])
-        codes = network.nearest(pool(batch, network.slope, network.offset))
+        codes = network.nearest(pool(batch, network.slope, network.offset, network.pooling))
         parts.append(network.cell_encoder.embed(network.code_tokens[codes]))
     h = torch.cat(parts)
     norm = network.cell_encoder.transformer.norm

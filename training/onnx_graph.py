@@ -117,8 +117,8 @@ def _safetensors_layout(path: Path) -> tuple[dict[str, _Entry], int]:
 
 
 def half_precision(state: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
-    """Matrices as float16, everything else (norms, biases, codes: small and sensitive) as float32."""
-    keep = ("code_table", "point_scale", "point_shift")
+    """Matrices as float16, everything else (norms, biases, codes, positions: small and sensitive) as float32."""
+    keep = ("code_table", "point_scale", "point_shift", "encoder_position")
     return {
         name: tensor.numpy().astype(np.float16 if tensor.ndim >= 2 and name not in keep else np.float32)
         for name, tensor in ((n, t.detach().cpu().contiguous()) for n, t in state.items())

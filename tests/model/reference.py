@@ -17,9 +17,13 @@ def gene_says(embedding: GeneEmbedding, gene: int, x: Tensor) -> Tensor:
 
 
 def literal_read_out(embedding: GeneEmbedding, x: Tensor, measured: Tensor) -> Tensor:
-    """``f [N]`` of one cell: x ``[G]`` log1p CP10K, measured ``[G]`` bool. Genes that were not measured say nothing."""
+    """``f [N]`` of one cell, pooled as the embedding does: x ``[G]`` log1p CP10K, measured ``[G]`` bool.
+
+    Genes that were not measured say nothing.
+    """
     genes = torch.nonzero(measured)[:, 0].tolist()
     expressed = [gene_says(embedding, gene, x[gene]) for gene in genes if x[gene] > 0]
     zeros = [gene_says(embedding, gene, x[gene]) for gene in genes if x[gene] == 0]
     pooled = [torch.stack(zeros).mean(0)] if zeros else []
-    return torch.stack([*expressed, *pooled]).mean(0)
+    said = torch.stack([*expressed, *pooled])
+    return said.sum(0) if embedding.pooling == "sum" else said.mean(0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from model.config import Pooling
 from model.embedding import GeneEmbedding, SparseCells
 from tests.model.reference import literal_read_out
 from tests.model.small_network import GENES, random_cells, sparse_of
@@ -14,9 +15,11 @@ from tests.model.small_network import GENES, random_cells, sparse_of
 TOKENS, WIDTH = 7, 10
 
 
-def random_embedding(seed: int = 0, genes: int = GENES, tokens: int = TOKENS, width: int = WIDTH) -> GeneEmbedding:
+def random_embedding(
+    seed: int = 0, genes: int = GENES, tokens: int = TOKENS, width: int = WIDTH, pooling: Pooling = "mean"
+) -> GeneEmbedding:
     torch.manual_seed(seed)
-    embedding = GeneEmbedding(genes, tokens, width)
+    embedding = GeneEmbedding(genes, tokens, width, pooling)
     with torch.no_grad():  # gates and identities as training would leave them: away from their start
         embedding.gate.copy_(torch.randn_like(embedding.gate))
         embedding.identity.copy_(torch.randn_like(embedding.identity))
@@ -31,9 +34,10 @@ def largest_relative_difference(value: Tensor, reference: Tensor) -> float:
     return float((value - reference).abs().max() / reference.abs().max())
 
 
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
 @pytest.mark.parametrize("seed", range(3))
-def test_equals_the_literal_algorithm_in_values_and_gradients(seed: int) -> None:
-    embedding = random_embedding(seed)
+def test_equals_the_literal_algorithm_in_values_and_gradients(seed: int, pooling: Pooling) -> None:
+    embedding = random_embedding(seed, pooling=pooling)
     x, measured = random_cells(seed=seed)
     weight = torch.randn(len(x), TOKENS)
     gradients = []
@@ -49,8 +53,9 @@ def test_equals_the_literal_algorithm_in_values_and_gradients(seed: int) -> None
         assert largest_relative_difference(gradients[0][name], reference) < 1e-5, name
 
 
-def test_equals_the_literal_algorithm_where_all_measured_genes_are_expressed() -> None:
-    embedding = random_embedding()
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_equals_the_literal_algorithm_where_all_measured_genes_are_expressed(pooling: Pooling) -> None:
+    embedding = random_embedding(pooling=pooling)
     x, _ = random_cells()
     with torch.no_grad():
         assert largest_relative_difference(embedding(sparse_of(x, x > 0)), literal(embedding, x, x > 0)) < 1e-5

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.cells import CellEncoder
-from model.config import NetworkConfig
+from model.config import NetworkConfig, Pooling
 from model.embedding import SparseCells
 from model.inference import InferenceNetwork, fold
 from model.pathways import PathwayAutoencoder
@@ -43,10 +43,12 @@ def both(
     return network(*padded(x, measured, network)), (cells.embed(stage1.quantizer.from_indices(codes)), codes)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
 @pytest.mark.parametrize("code_width", [4, 0])
-def test_folded_is_what_was_trained(code_width: int) -> None:
+def test_folded_is_what_was_trained(code_width: int, pooling: Pooling) -> None:
     x, measured = random_cells(12)
-    (h, codes), (expected_h, expected_codes) = both(*trained(replace(CONFIG, code_width=code_width)), x, measured)
+    config = replace(CONFIG, code_width=code_width, pooling=pooling)
+    (h, codes), (expected_h, expected_codes) = both(*trained(config), x, measured)
     assert len(expected_codes.unique(dim=0)) > 1
     assert torch.equal(codes.long(), expected_codes)
     assert codes.dtype == torch.int32
@@ -60,6 +62,15 @@ def test_the_read_out_is_the_standardised_one() -> None:
     with torch.no_grad():
         f = network.read_out(*padded(x, measured, network))
         torch.testing.assert_close(f, stage1.read_out(sparse_of(x, measured)), rtol=1e-4, atol=1e-4)
+
+
+def test_the_read_out_of_a_sum_is_the_standardised_one_but_for_a_shift() -> None:
+    stage1, cells = trained(replace(CONFIG, pooling="sum"))
+    x, measured = random_cells(12)
+    network = fold(stage1, cells)
+    with torch.no_grad():
+        f = network.read_out(*padded(x, measured, network)) - stage1.read_out(sparse_of(x, measured))
+        torch.testing.assert_close(f, f[:1].expand_as(f), rtol=1e-4, atol=1e-4)
 
 
 def test_also_where_all_measured_genes_are_expressed() -> None:

@@ -86,7 +86,7 @@ class BundleEmbeddings:
 
 @torch.no_grad()
 def _read_out(network: InferenceNetwork, batch: SparseCells) -> Tensor:
-    return pool(batch, network.slope, network.offset)
+    return pool(batch, network.slope, network.offset, network.pooling)
 
 
 @torch.no_grad()
