@@ -29,7 +29,7 @@ class CellEncoder(nn.Module):
         self.register_buffer("token_mean", torch.zeros(N, narrow))
         self.read_in = nn.Parameter(torch.randn(N, narrow, D) / (N * narrow) ** 0.5)  # R
         self.position = nn.Parameter(torch.randn(N, D) * 0.5)
-        self.transformer = Transformer(D, config.num_layers, config.num_heads)
+        self.transformer = Transformer(D, config.num_layers, config.num_heads, config.norm)
         for layer in self.transformer.layers:
             for name in ("attention.out.weight", "feed_forward.2.weight"):
                 nn.init.zeros_(layer.get_parameter(name))
@@ -75,8 +75,8 @@ class CellDecoder(nn.Module):
         self.position = nn.Parameter(torch.randn(N, D) * 0.5)
         self.from_cell = nn.Linear(D, D)
         self.scores = nn.Linear(D, N)  # h_C -> the cell's spectral scores
-        self.transformer = Transformer(D, config.num_layers, config.num_heads)
-        self.head = GeneHead(config.num_genes, N, D)
+        self.transformer = Transformer(D, config.num_layers, config.num_heads, config.norm)
+        self.head = GeneHead(config.num_genes, N, D, shared=config.head == "shared")
 
     def forward(self, cell: Tensor, kept_tokens: Tensor, kept: Tensor) -> Tensor:
         """cell ``[B, D]``, kept_tokens ``[B, n, D]``, kept ``[B, n]`` -> ``[B, G]`` log1p CP10K."""

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Pooling = Literal["mean", "sum"]
+ValueMap = Literal["linear", "two_layer"]
+Affine = Literal["running", "learned", "none"]
+NormPlace = Literal["pre", "post"]
+HeadKind = Literal["token", "shared"]
+SeesCell = Literal["none", "add", "prepend"]
+
+
+_CHOICES = {
+    "pooling": Pooling,
+    "value_map": ValueMap,
+    "norm": NormPlace,
+    "head": HeadKind,
+    "affine": Affine,
+    "decoder_sees_cell": SeesCell,
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +34,11 @@ class NetworkConfig:
         code_width: width in which the nearest code is sought; 0 means D. Few dimensions keep all codes alive.
         pooling: of what the genes say to a read-out: the mean, as printed in the paper, or the sum. The mean divides by
             the number of expressed genes, which varies threefold between cells of one type and tells little of it.
+        value_map: what maps a gene's value: one linear layer, which lets every gene be an affine function of its value
+            (and the network be exported), or two with a leaky_relu between, which must be computed value by value.
+        norm: LayerNorm before each branch of a transformer layer, or after adding it.
+        head: every gene's read-out of its own token, or one read-out shared by all tokens (which collapses).
+        affine: the map of the codes, from running statistics, learned, or none.
         decoder_sees_cell: how stage 2's decoder gets h_C: not at all (as printed in the paper), added to every
             token, or prepended.
     """
@@ -32,7 +52,11 @@ class NetworkConfig:
     gene_width: int = 64
     code_width: int = 0
     pooling: Pooling = "mean"
-    decoder_sees_cell: Literal["none", "add", "prepend"] = "add"
+    value_map: ValueMap = "linear"
+    norm: NormPlace = "pre"
+    head: HeadKind = "token"
+    affine: Affine = "running"
+    decoder_sees_cell: SeesCell = "add"
 
     def __post_init__(self) -> None:
         for name in ("num_genes", "num_tokens", "width", "num_layers", "num_heads", "num_codes", "gene_width"):
@@ -42,10 +66,11 @@ class NetworkConfig:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.num_codes > 32767:
             raise ValueError(f"num_codes {self.num_codes} does not fit a 16-bit code index")
-        if self.pooling not in ("mean", "sum"):
-            raise ValueError(f"pooling must be mean or sum, is {self.pooling!r}")
-        if self.decoder_sees_cell not in ("none", "add", "prepend"):
-            raise ValueError(f"decoder_sees_cell must be none, add or prepend, is {self.decoder_sees_cell!r}")
+        if self.code_width < 0:
+            raise ValueError(f"code_width must be at least 0 (0: as wide as a token), is {self.code_width}")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, is {getattr(self, name)!r}")
 
     @property
     def genes_per_token(self) -> int:

@@ -41,7 +41,7 @@ class InferenceNetwork(nn.Module):
         self.register_buffer("offset", torch.zeros(config.num_genes, N))  # C
         self.token_scale = nn.Parameter(torch.zeros(N, D))
         self.encoder_position = nn.Parameter(torch.zeros(N, D))
-        self.encoder = Transformer(D, config.num_layers, config.num_heads)
+        self.encoder = Transformer(D, config.num_layers, config.num_heads, config.norm)
         self.down = nn.Linear(D, narrow)
         self.register_buffer("point_scale", torch.ones(N, narrow))
         self.register_buffer("point_shift", torch.zeros(N, narrow))
@@ -77,8 +77,16 @@ class InferenceNetwork(nn.Module):
 
 @torch.no_grad()
 def fold(stage1: PathwayAutoencoder, cells: CellEncoder) -> InferenceNetwork:
-    """Both trained stages as one inference network, equal to them in exact arithmetic."""
+    """Both trained stages as one inference network, equal to them in exact arithmetic.
+
+    Raises ValueError for a network that cannot be folded (a value map of two layers).
+    """
     config = stage1.config
+    if config.value_map != "linear":
+        raise ValueError(
+            f"value_map={config.value_map} cannot be exported: it has no tables A and C, which serving needs. "
+            "Train with value_map=linear."
+        )
     network = InferenceNetwork(config)
     mean, variance = stage1.standardise.running_mean, stage1.standardise.running_var
     assert mean is not None and variance is not None

@@ -16,19 +16,22 @@ from model.transformer import Transformer
 class GeneHead(nn.Module):
     """Every gene reads its own token: ``o_g = w_g . h_token(g) + b_g``; token i owns genes ``[S i, S (i + 1))``.
 
-    A head shared by all tokens confines the loadings of G genes to D directions and collapses to the gene means.
+    ``shared``: one ``Linear(D -> S)`` for all tokens. It confines the loadings of G genes to D directions and collapses
+    to the gene means.
     """
 
-    def __init__(self, num_genes: int, num_tokens: int, width: int) -> None:
+    def __init__(self, num_genes: int, num_tokens: int, width: int, *, shared: bool = False) -> None:
         super().__init__()
         self.num_genes = num_genes
         genes_per_token = -(-num_genes // num_tokens)
-        self.weight = nn.Parameter(torch.randn(num_tokens, width, genes_per_token) * 0.02 / width**0.5)
+        rows = 1 if shared else num_tokens
+        self.weight = nn.Parameter(torch.randn(rows, width, genes_per_token) * 0.02 / width**0.5)
         self.bias = nn.Parameter(torch.zeros(num_genes))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``[B, N, D] -> [B, G]`` log1p CP10K."""
-        out = torch.bmm(tokens.transpose(0, 1), self.weight)  # [N, B, S]
+        weight = self.weight.expand(tokens.shape[1], -1, -1)
+        out = torch.bmm(tokens.transpose(0, 1), weight)  # [N, B, S]
         return out.transpose(0, 1).reshape(len(tokens), -1)[:, : self.num_genes] + self.bias
 
 
@@ -54,18 +57,18 @@ class PathwayAutoencoder(nn.Module):
         super().__init__()
         N, D = config.num_tokens, config.width
         self.config = config
-        self.embedding = GeneEmbedding(config.num_genes, N, config.gene_width, config.pooling)
+        self.embedding = GeneEmbedding(config.num_genes, N, config.gene_width, config.pooling, config.value_map)
         self.standardise = nn.BatchNorm1d(N, affine=False, momentum=0.02)
         # P' starts nearly alike for all tokens: then the codes, which all tokens share, cut one line finely from the
         # first step on. Directions of their own would leave each token a handful of codes.
         self.token_scale = nn.Parameter(torch.randn(1, D) * 0.5 + torch.randn(N, D) * 0.05)
         # Without positions LN divides the only signal, the scalar f_j, out of the attention branch.
         self.encoder_position = nn.Parameter(torch.randn(N, D) * 0.5)
-        self.encoder = Transformer(D, config.num_layers, config.num_heads)
-        self.quantizer = Quantizer(N, D, config.num_codes, config.code_width)
+        self.encoder = Transformer(D, config.num_layers, config.num_heads, config.norm)
+        self.quantizer = Quantizer(N, D, config.num_codes, config.code_width, affine=config.affine)
         self.decoder_position = nn.Parameter(torch.randn(N, D) * 0.5)
-        self.decoder = Transformer(D, config.num_layers, config.num_heads)
-        self.head = GeneHead(config.num_genes, N, D)
+        self.decoder = Transformer(D, config.num_layers, config.num_heads, config.norm)
+        self.head = GeneHead(config.num_genes, N, D, shared=config.head == "shared")
         self.score_weight = nn.Parameter((torch.randn(1, D) + torch.randn(N, D) * 0.1) / D**0.5)
         self.score_bias = nn.Parameter(torch.zeros(N))
 

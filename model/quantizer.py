@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.config import Affine
+
 
 @dataclass
 class Quantized:
@@ -29,7 +31,14 @@ class Quantizer(nn.Module):
 
     The K codes are shared by all N positions. Encoder outputs are standardised per position first (running statistics,
     moved only in training): otherwise the position's own mean, which the decoder knows anyway, eats the codes up. The
-    same statistics of the codes make the affine map of Huh et al.: ``v = mean + std * c``.
+    same statistics of the codes make the affine map of Huh et al.: ``v = (c - mean) / std``.
+
+    Args:
+        affine: ``running`` takes the map from running statistics of the codes, ``learned`` trains it
+            (``v = shift + scale * c``), ``none`` uses the codes as they are.
+        beta: share of the codebook's loss beside the commitment's. patience: idle batches before a code is revived.
+        sync: share of the reconstruction's gradient that codes get too, beside the encoder (Huh et al.'s synchronised
+            update; 0 turns it off). Like ``beta`` and ``patience`` it is read at every step.
     """
 
     def __init__(
@@ -39,11 +48,15 @@ class Quantizer(nn.Module):
         num_codes: int,
         code_width: int = 0,
         *,
+        affine: Affine = "running",
         beta: float = 0.95,
         patience: int = 20,
+        sync: float = 0.0,
     ) -> None:
         super().__init__()
         code_width = code_width or width
+        self.affine = affine
+        self.sync = sync
         self.beta = beta
         self.patience = patience
         self.down = nn.Linear(width, code_width) if code_width != width else nn.Identity()
@@ -51,8 +64,12 @@ class Quantizer(nn.Module):
         self.codes = nn.Parameter(torch.randn(num_codes, code_width))
         self.register_buffer("input_mean", torch.zeros(num_tokens, code_width))
         self.register_buffer("input_std", torch.ones(num_tokens, code_width))
-        self.register_buffer("code_mean", torch.zeros(code_width))
-        self.register_buffer("code_std", torch.ones(code_width))
+        if affine == "running":
+            self.register_buffer("code_mean", torch.zeros(code_width))
+            self.register_buffer("code_std", torch.ones(code_width))
+        elif affine == "learned":
+            self.code_shift = nn.Parameter(torch.zeros(code_width))
+            self.code_scale = nn.Parameter(torch.ones(code_width))
         self.register_buffer("idle_batches", torch.zeros(num_codes, dtype=torch.int64))
         self.input_mean: Tensor
         self.input_std: Tensor
@@ -66,7 +83,11 @@ class Quantizer(nn.Module):
 
     def table(self) -> Tensor:
         """``[K, code_width]``: the codes after their affine map, in the standardised space."""
-        return (self.codes - self.code_mean) / self.code_std
+        if self.affine == "running":
+            return (self.codes - self.code_mean) / self.code_std
+        if self.affine == "learned":
+            return self.code_shift + self.code_scale * self.codes
+        return self.codes
 
     def nearest(self, point: Tensor) -> Tensor:
         """``[..., code_width] -> [...]`` int64, in float32; ties go to the lowest index."""
@@ -90,7 +111,10 @@ class Quantizer(nn.Module):
         if not self.training:
             return Quantized(self.up(code), indices, zero, distance)
         loss = (1 - self.beta) * F.mse_loss(point, code.detach()) + self.beta * F.mse_loss(code, point.detach())
-        tokens = self.up(point + (code - point).detach())
+        tokens = point + (code - point).detach()
+        if self.sync:
+            tokens = tokens + self.sync * (code - code.detach())
+        tokens = self.up(tokens)
         return Quantized(tokens, indices, loss, distance)
 
     @torch.no_grad()
@@ -98,8 +122,9 @@ class Quantizer(nn.Module):
         point = self.down(encoded).float()
         self.input_mean.lerp_(point.mean(0), momentum)
         self.input_std.lerp_(point.std(0).clamp(min=1e-4), momentum)
-        self.code_mean.lerp_(self.codes.mean(0), momentum)
-        self.code_std.lerp_(self.codes.std(0).clamp(min=1e-4), momentum)
+        if self.affine == "running":
+            self.code_mean.lerp_(self.codes.mean(0), momentum)
+            self.code_std.lerp_(self.codes.std(0).clamp(min=1e-4), momentum)
 
     @torch.no_grad()
     def start(self, encoded: Tensor, generator: torch.Generator, iterations: int = 20) -> None:
@@ -120,8 +145,12 @@ class Quantizer(nn.Module):
                 picks = torch.randint(len(points), (int(empty.sum()),), generator=generator)
                 centers[empty] = points[picks]
         self.codes.copy_(centers)
-        self.code_mean.zero_()
-        self.code_std.fill_(1.0)
+        if self.affine == "running":
+            self.code_mean.zero_()
+            self.code_std.fill_(1.0)
+        elif self.affine == "learned":
+            self.code_shift.zero_()
+            self.code_scale.fill_(1.0)
         self.idle_batches.zero_()
 
     @torch.no_grad()
@@ -137,6 +166,15 @@ class Quantizer(nn.Module):
             picks = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
             noise = torch.randn(picks.shape, generator=generator).to(points.device)
             # Written through the inverse of the affine map, so that it lands where it was picked.
-            self.codes[dead] = (picks + 0.01 * noise) * self.code_std + self.code_mean
+            self.codes[dead] = self._unmapped(picks + 0.01 * noise)
             self.idle_batches[dead] = 0
         return count
+
+    def _unmapped(self, point: Tensor) -> Tensor:
+        """``[..., code_width]``: the code whose affine map is ``point``."""
+        if self.affine == "running":
+            return point * self.code_std + self.code_mean
+        if self.affine == "learned":
+            small = self.code_scale.abs().clamp(min=1e-4) * torch.where(self.code_scale < 0, -1.0, 1.0)
+            return (point - self.code_shift) / small
+        return point

@@ -1,9 +1,11 @@
-"""A pre-LN transformer one can read top to bottom (paper 3.2)."""
+"""A transformer one can read top to bottom (paper 3.2)."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from model.config import NormPlace
 
 
 class Attention(nn.Module):
@@ -26,25 +28,34 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, width: int, num_heads: int) -> None:
+    """Attention and feed-forward, each added to its input; ``norm`` says on which side of the sum LN stands."""
+
+    def __init__(self, width: int, num_heads: int, norm: NormPlace = "pre") -> None:
         super().__init__()
+        self.pre = norm == "pre"
         self.norm1 = nn.LayerNorm(width)
         self.attention = Attention(width, num_heads)
         self.norm2 = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
-        mixed = self.attention(self.norm1(x), num_queries)
+        mixed = self.attention(self.norm1(x) if self.pre else x, num_queries)
         x = x[:, : mixed.shape[1]] + mixed
-        return x + self.feed_forward(self.norm2(x))
+        if self.pre:
+            return x + self.feed_forward(self.norm2(x))
+        x = self.norm1(x)
+        return self.norm2(x + self.feed_forward(x))
 
 
 class Transformer(nn.Module):
-    """``[B, T, D] -> [B, T, D]``: pre-LN layers, GELU, feed-forward 4 D, a final LN, no dropout."""
+    """``[B, T, D] -> [B, T, D]``: layers (GELU, feed-forward 4 D, no dropout) and a final LN.
 
-    def __init__(self, width: int, num_layers: int, num_heads: int) -> None:
+    Post-LN layers end in an LN of their own; the final one stays, so that both kinds have one place for a last scale.
+    """
+
+    def __init__(self, width: int, num_layers: int, num_heads: int, norm: NormPlace = "pre") -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(width, num_heads) for _ in range(num_layers))
+        self.layers = nn.ModuleList(Layer(width, num_heads, norm) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:

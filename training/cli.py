@@ -100,6 +100,7 @@ def pathways(
             raise RunError("--set cannot change a run that is resumed; start a new one.")
     for_network, for_training = split_settings(settings or [], network, config)
     network, config = override(network, for_network), override(config, for_training)
+    config.refuse_ineffective_sizes(for_network)
     if steps is not None:
         config = override(config, {"steps": str(steps)})
     record = {

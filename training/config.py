@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from model.config import NetworkConfig
 
@@ -19,23 +19,38 @@ class OptimizerConfig:
     """What both stages share.
 
     Attributes:
-        steps: batches. batch_size: cells a batch. lr: peak of the cosine schedule. warmup_steps: linear rise of lr.
-        weight_decay: of AdamW. clip: largest gradient norm.
+        steps: batches. batch_size: cells a batch, of all processes. accumulate: parts that a process's share of a batch
+            is computed in, one after the other, for less memory. lr: peak of the cosine schedule.
+        warmup_steps: linear rise of lr. weight_decay: of AdamW. clip: largest gradient norm.
+        ema: decay of a running average of the weights, which is then what is evaluated and exported; 0 is none.
+        early_stop: end after so many evaluations without a better held-out error, with the best weights; 0: never.
         tissue_power: a tissue of n cells is sampled with weight n ** power (1: cells evenly; 0: tissues evenly).
+        balance_by: the column of the corpus that tissue_power balances.
+        block: cells are drawn in runs of so many that lie side by side on disk, and shuffled; 1 draws cell by cell.
+        workers: processes that read batches ahead. They change nothing but the speed.
         thin_share: share of cells whose counts are thinned before they are embedded (the target stays whole).
         thin_low: smallest share of counts that thinning keeps.
         score_weight: weight of predicting the cell's standardised spectral scores beside the genes' values.
         seed: of everything random. checkpoint_every, evaluate_every: in steps.
-        bf16: autocast where the device is a GPU.
+        bf16: autocast where the device is a GPU. compile: torch.compile the network.
     """
+
+    # option -> the option without which it has no effect
+    needs: ClassVar[dict[str, str]] = {"thin_low": "thin_share"}
 
     steps: int = 1800
     batch_size: int = 128
+    accumulate: int = 1
     lr: float = 1.5e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
+    ema: float = 0.0
+    early_stop: int = 0
     tissue_power: float = 0.5
+    balance_by: Literal["tissue", "dataset"] = "tissue"
+    block: int = 1
+    workers: int = 0
     thin_share: float = 0.5
     thin_low: float = 0.3
     score_weight: float = 1.0
@@ -43,17 +58,39 @@ class OptimizerConfig:
     checkpoint_every: int = 200
     evaluate_every: int = 200
     bf16: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "evaluate_every"):
+        for name in ("steps", "batch_size", "accumulate", "block", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
+        for name in ("warmup_steps", "early_stop", "workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, is {getattr(self, name)}.")
+        for name in ("weight_decay", "score_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be at least 0, is {getattr(self, name)}.")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size}).")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must lie in [0, 1), is {self.ema}.")
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be above 0, is {getattr(self, name)}.")
         for name in ("thin_share", "thin_low", "tissue_power"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie between 0 and 1, is {getattr(self, name)}.")
+        self.refuse_ineffective(f.name for f in fields(self) if getattr(self, f.name) != f.default)
+
+    def refuse_ineffective(self, names: Iterable[str]) -> None:
+        """Raises ConfigError for the first of the options (those that were set) that another one makes void."""
+        for name in names:
+            switch = self.needs.get(name)
+            if switch is not None and not getattr(self, switch):
+                value = str(getattr(self, switch)).lower()
+                raise ConfigError(f"{name} has no effect when {switch} is {value}: leave it out, or turn {switch} on.")
+            if name == "balance_by" and self.tissue_power == 1:
+                raise ConfigError("balance_by has no effect when tissue_power is 1: leave it out, or lower that.")
 
 
 @dataclass(frozen=True)
@@ -67,14 +104,22 @@ class Stage1Config(OptimizerConfig):
         quantizer: off trains a plain autoencoder (Table 7's ablation).
         quantizer_start: share of the steps before the codes are started by k-means and used.
         commitment: weight of the quantizer's loss beside the reconstruction (as a share of the gene-mean error).
-        patience: batches after which an unused code is revived.
+        sync_update: share of the reconstruction's gradient that the codes get beside the encoder (0: none).
+        revive: move unused codes onto encoder outputs. patience: batches after which a code counts as unused.
     """
+
+    needs: ClassVar[dict[str, str]] = OptimizerConfig.needs | {
+        **dict.fromkeys(("quantizer_start", "commitment", "sync_update", "revive"), "quantizer"),
+        "patience": "revive",
+    }
 
     spectral_start: bool = True
     train_embedding: bool = False
     quantizer: bool = True
     quantizer_start: float = 0.25
     commitment: float = 1.0
+    sync_update: float = 0.0
+    revive: bool = True
     patience: int = 20
 
     def __post_init__(self) -> None:
@@ -83,6 +128,25 @@ class Stage1Config(OptimizerConfig):
             raise ConfigError("train_embedding=false needs spectral_start=true: a random embedding must be trained.")
         if not 0 <= self.quantizer_start < 1:
             raise ConfigError(f"quantizer_start must lie in [0, 1), is {self.quantizer_start}.")
+        if not 0 <= self.sync_update <= 1:
+            raise ConfigError(f"sync_update must lie between 0 and 1, is {self.sync_update}.")
+        if not 0 <= self.commitment < float("inf"):
+            raise ConfigError(f"commitment must be at least 0, is {self.commitment}.")
+        if self.patience < 1:
+            raise ConfigError(f"patience must be at least 1, is {self.patience}.")
+
+    def refuse_ineffective(self, names: Iterable[str]) -> None:
+        """As in ``OptimizerConfig``; without the quantizer nothing about reviving codes has an effect either."""
+        names = list(names)
+        super().refuse_ineffective(names)
+        if not self.quantizer and "patience" in names:
+            raise ConfigError("patience has no effect when quantizer is false: leave it out, or turn quantizer on.")
+
+    def refuse_ineffective_sizes(self, names: Iterable[str]) -> None:
+        """Raises ConfigError for a size of the network that was set and that this training makes void."""
+        void = {"num_codes", "affine"}.intersection(names)
+        if void and not self.quantizer:
+            raise ConfigError(f"{min(void)} has no effect when quantizer is false: leave it out.")
 
 
 @dataclass(frozen=True)
@@ -97,6 +161,10 @@ class Stage2Config(OptimizerConfig):
         standardise: at export, give each coordinate of h_C mean 0 and sd 1 over the corpus.
         replicas: differently thinned copies of each cell whose codes are cached; the first is the whole cell.
     """
+
+    needs: ClassVar[dict[str, str]] = OptimizerConfig.needs | dict.fromkeys(
+        ("temperature", "negatives", "clusters", "queue", "queue_start", "refit_every"), "contrastive"
+    )
 
     steps: int = 600
     lr: float = 3e-4
@@ -131,6 +199,13 @@ class Stage2Config(OptimizerConfig):
         if self.thin_share == 0 and self.replicas > 1:
             raise ConfigError("replicas has no effect when thin_share is 0: set replicas=1.")
 
+    def refuse_ineffective(self, names: Iterable[str]) -> None:
+        """As in ``OptimizerConfig``; the second view serves the contrastive term and the scores."""
+        names = list(names)
+        super().refuse_ineffective(names)
+        if "view_share" in names and not self.contrastive and not self.score_weight:
+            raise ConfigError("view_share has no effect when contrastive and score_weight are 0: leave it out.")
+
 
 Config = TypeVar("Config", OptimizerConfig, Stage1Config, Stage2Config, NetworkConfig)
 
@@ -140,11 +215,14 @@ def override(config: Config, settings: dict[str, str]) -> Config:
     hints = get_type_hints(type(config))
     changes: dict[str, Any] = {}
     for key, text in settings.items():
-        if key not in hints:
+        if key not in {f.name for f in fields(config)}:
             raise ConfigError(f"Unknown option '{key}'. Known: {', '.join(f.name for f in fields(config))}.")
         changes[key] = _parse(key, text, hints[key])
     try:
-        return replace(config, **changes)
+        changed = replace(config, **changes)
+        if isinstance(changed, OptimizerConfig):
+            changed.refuse_ineffective(settings)
+        return changed
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -46,6 +46,11 @@ def export_run(
     run = Run(run_dir)
     saved = run.config()
     config = run.section("network", NetworkConfig)
+    if config.value_map != "linear":
+        raise RunError(
+            f"{run_dir}: value_map={config.value_map} cannot be exported: what a gene says is not linear in its "
+            "value, so there are no tables A and C to serve from. Train with value_map=linear."
+        )
     for stage in ("stage1", "stage2"):
         run.finished(stage)
     stage1 = load_stage1(run, config)

@@ -42,6 +42,8 @@ class Stage1Trainer:
         self.corpus, self.config, self.device = corpus, config, device
         self.sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
         self.model = PathwayAutoencoder(network)
+        self.model.quantizer.sync = config.sync_update
+        self.model.quantizer.patience = config.patience
         means = gene_means(corpus, corpus.train_rows)
         vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
         self.yardsticks = Yardsticks(corpus, means, vectors)
@@ -117,7 +119,7 @@ class Stage1Trainer:
         check_finite(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip), self.step)
         scalars["lr"] = set_lr(self.optimizer, config, self.step)
         self.optimizer.step()
-        if out.quantized is not None:
+        if out.quantized is not None and config.revive:
             self._revive(out.encoded, out.quantized.indices)
         self.step += 1
         return scalars
@@ -132,7 +134,6 @@ class Stage1Trainer:
         self.model.train()
 
     def _revive(self, encoded: Tensor, indices: Tensor) -> None:
-        self.model.quantizer.patience = self.config.patience
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         self.revived += self.model.quantizer.revive(encoded.detach(), indices, generator)
 

@@ -20,10 +20,10 @@ from model.config import NetworkConfig
 from model.pathways import PathwayAutoencoder
 from training.baselines import SpectralScores, Yardsticks, gene_means, masked_error, singular_vectors
 from training.cached_cells import Cache, cache_cells, mark_of, read_cache, write_cache
-from training.config import Stage2Config
+from training.config import Stage1Config, Stage2Config
 from training.contrastive import ClusterQueue, info_nce, pick_negatives
 from training.corpus import Corpus, Sampler
-from training.run import Run, check_finite, make_optimizer, set_lr
+from training.run import Run, RunError, check_finite, make_optimizer, set_lr
 from training.stage1 import Progress, run_loop, to_device
 
 STAGE = "stage2"
@@ -258,7 +258,12 @@ def prepare_stage2(
 
 
 def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:
-    """The trained stage 1 of a run. Raises RunError when it is missing or damaged."""
+    """The trained stage 1 of a run. Raises RunError when it is missing, damaged or without codes."""
+    if not run.section("stage1", Stage1Config).quantizer:
+        raise RunError(
+            f"{run.path}: stage 1 was trained with quantizer=false, so its cells have no codes, which stage 2 and a "
+            "bundle are made of. Train it with quantizer=true."
+        )
     model = PathwayAutoencoder(network)
     run.fill(model, "stage1", "model")
     return model.eval()

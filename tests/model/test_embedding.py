@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config import Pooling
+from model.config import Pooling, ValueMap
 from model.embedding import GeneEmbedding, SparseCells
 from tests.model.reference import literal_read_out
 from tests.model.small_network import GENES, random_cells, sparse_of
@@ -16,10 +16,15 @@ TOKENS, WIDTH = 7, 10
 
 
 def random_embedding(
-    seed: int = 0, genes: int = GENES, tokens: int = TOKENS, width: int = WIDTH, pooling: Pooling = "mean"
+    seed: int = 0,
+    genes: int = GENES,
+    tokens: int = TOKENS,
+    width: int = WIDTH,
+    pooling: Pooling = "mean",
+    value_map: ValueMap = "linear",
 ) -> GeneEmbedding:
     torch.manual_seed(seed)
-    embedding = GeneEmbedding(genes, tokens, width, pooling)
+    embedding = GeneEmbedding(genes, tokens, width, pooling, value_map)
     with torch.no_grad():  # gates and identities as training would leave them: away from their start
         embedding.gate.copy_(torch.randn_like(embedding.gate))
         embedding.identity.copy_(torch.randn_like(embedding.identity))
@@ -34,10 +39,11 @@ def largest_relative_difference(value: Tensor, reference: Tensor) -> float:
     return float((value - reference).abs().max() / reference.abs().max())
 
 
+@pytest.mark.parametrize("value_map", ["linear", "two_layer"])
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
 @pytest.mark.parametrize("seed", range(3))
-def test_equals_the_literal_algorithm_in_values_and_gradients(seed: int, pooling: Pooling) -> None:
-    embedding = random_embedding(seed, pooling=pooling)
+def test_equals_the_literal_algorithm_in_values_and_gradients(seed: int, pooling: Pooling, value_map: ValueMap) -> None:
+    embedding = random_embedding(seed, pooling=pooling, value_map=value_map)
     x, measured = random_cells(seed=seed)
     weight = torch.randn(len(x), TOKENS)
     gradients = []
@@ -53,16 +59,33 @@ def test_equals_the_literal_algorithm_in_values_and_gradients(seed: int, pooling
         assert largest_relative_difference(gradients[0][name], reference) < 1e-5, name
 
 
+@pytest.mark.parametrize("value_map", ["linear", "two_layer"])
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
-def test_equals_the_literal_algorithm_where_all_measured_genes_are_expressed(pooling: Pooling) -> None:
-    embedding = random_embedding(pooling=pooling)
+def test_equals_the_literal_algorithm_where_all_measured_genes_are_expressed(
+    pooling: Pooling, value_map: ValueMap
+) -> None:
+    embedding = random_embedding(pooling=pooling, value_map=value_map)
     x, _ = random_cells()
     with torch.no_grad():
         assert largest_relative_difference(embedding(sparse_of(x, x > 0)), literal(embedding, x, x > 0)) < 1e-5
 
 
-def test_a_gene_set_shared_by_all_cells_needs_one_row() -> None:
-    embedding = random_embedding()
+def test_two_layers_are_not_linear_in_a_genes_value_and_have_no_tables() -> None:
+    embedding = random_embedding(value_map="two_layer")
+    x, measured = random_cells()
+    n = (x > 0).sum(1, keepdim=True)
+    with torch.no_grad():
+        f, once, twice = (embedding(sparse_of(x * factor, measured)) * (n + 1) for factor in (0.5, 1.0, 1.5))
+    assert ((twice - once) - (once - f)).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="no tables"):
+        embedding.tables()
+    embedding.freeze()
+    assert not embedding(sparse_of(x, measured)).requires_grad
+
+
+@pytest.mark.parametrize("value_map", ["linear", "two_layer"])
+def test_a_gene_set_shared_by_all_cells_needs_one_row(value_map: ValueMap) -> None:
+    embedding = random_embedding(value_map=value_map)
     x, measured = random_cells()
     x = x * measured[:1]
     one = embedding(sparse_of(x, measured[:1]))
@@ -109,6 +132,18 @@ def test_spectral_start_makes_the_slope_the_components_and_the_offset_nothing() 
     slope, offset = embedding.tables()
     torch.testing.assert_close(slope, components, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(offset, torch.zeros_like(offset), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_spectral_start_is_the_same_read_out_with_two_layers(pooling: Pooling) -> None:
+    components = torch.randn(GENES, 6)
+    cells = sparse_of(*random_cells())
+    read_outs = []
+    for value_map in ("linear", "two_layer"):
+        embedding = random_embedding(tokens=6, width=12, pooling=pooling, value_map=value_map)
+        embedding.spectral_start(components)
+        read_outs.append(embedding(cells))
+    torch.testing.assert_close(*read_outs, rtol=1e-5, atol=1e-5)
 
 
 def test_spectral_start_uses_as_many_components_as_fit() -> None:

@@ -55,6 +55,19 @@ def test_folded_is_what_was_trained(code_width: int, pooling: Pooling) -> None:
     torch.testing.assert_close(h, expected_h, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("change", [{"norm": "post"}, {"affine": "learned"}, {"affine": "none"}, {"head": "shared"}])
+def test_every_option_that_can_be_folded_is(change: dict[str, str]) -> None:
+    x, measured = random_cells(12)
+    (h, codes), (expected_h, expected_codes) = both(*trained(replace(CONFIG, **change)), x, measured)  # type: ignore[arg-type]
+    assert torch.equal(codes.long(), expected_codes)
+    torch.testing.assert_close(h, expected_h, rtol=1e-4, atol=1e-4)
+
+
+def test_a_value_map_of_two_layers_cannot_be_folded() -> None:
+    with pytest.raises(ValueError, match=r"value_map=two_layer cannot be exported.*Train with value_map=linear"):
+        fold(*trained(replace(CONFIG, value_map="two_layer")))
+
+
 def test_the_read_out_is_the_standardised_one() -> None:
     stage1, cells = trained()
     x, measured = random_cells(12)

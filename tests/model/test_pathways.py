@@ -27,6 +27,17 @@ def test_every_gene_reads_its_own_token() -> None:
         torch.testing.assert_close(values[:, gene], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_shared_head_reads_all_tokens_alike() -> None:
+    torch.manual_seed(0)
+    head = GeneHead(50, 8, 16, shared=True)
+    tokens = torch.randn(3, 1, 16).expand(-1, 8, -1)
+    values = head(tokens)
+    assert head.weight.shape == (1, 16, 7)
+    assert values.shape == (3, 50)
+    # Equal tokens give equal values at the same place of every region.
+    torch.testing.assert_close(values[:, :7], values[:, 7:14])
+
+
 def test_shapes_with_and_without_the_quantizer() -> None:
     model = network()
     with_codes, without = model(small_cells()), model(small_cells(), quantize=False)

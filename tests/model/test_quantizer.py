@@ -1,25 +1,31 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
+from model.config import Affine
 from model.quantizer import Quantizer
 
 TOKENS, WIDTH, CODES, NARROW = 5, 8, 12, 3
 
 
-def quantizer(code_width: int = NARROW, *, patience: int = 3) -> Quantizer:
+def quantizer(code_width: int = NARROW, *, patience: int = 3, affine: Affine = "running") -> Quantizer:
     torch.manual_seed(0)
-    return Quantizer(TOKENS, WIDTH, CODES, code_width, patience=patience)
+    return Quantizer(TOKENS, WIDTH, CODES, code_width, patience=patience, affine=affine)
 
 
 def encoded(cells: int = 20, seed: int = 0) -> Tensor:
     return torch.randn(cells, TOKENS, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-def trained(code_width: int = NARROW) -> Quantizer:
-    """With statistics that are not those of the start."""
-    module = quantizer(code_width)
+def trained(code_width: int = NARROW, *, affine: Affine = "running") -> Quantizer:
+    """With statistics and an affine map that are not those of the start."""
+    module = quantizer(code_width, affine=affine)
+    if affine == "learned":
+        with torch.no_grad():
+            module.code_shift.copy_(torch.tensor([0.5, -1.0, 0.1]))
+            module.code_scale.copy_(torch.tensor([2.0, -0.5, 1.5]))
     for seed in range(5):
         module(3.0 * encoded(seed=seed) + 1.0)
     return module
@@ -93,6 +99,30 @@ def test_codes_are_used_through_their_affine_map() -> None:
     torch.testing.assert_close(module.table(), (module.codes - 0.5) / 2.0)
 
 
+def test_a_learned_map_is_trained_and_no_map_is_none() -> None:
+    module = trained(affine="learned")
+    torch.testing.assert_close(module.table(), module.code_shift + module.code_scale * module.codes)
+    module(encoded()).loss.backward()
+    for parameter in (module.code_shift, module.code_scale, module.codes):
+        assert parameter.grad is not None and bool((parameter.grad != 0).any())
+    module = trained(affine="none")
+    assert torch.equal(module.table(), module.codes)
+    assert not {name for name in module.state_dict() if name.startswith("code_")}
+
+
+def test_with_a_synchronised_update_codes_get_the_gradient_of_what_is_made_of_them() -> None:
+    weight = torch.randn(20, TOKENS, NARROW)
+    for sync, share in ((0.0, 0.0), (0.3, 0.3)):
+        module = quantizer(affine="none").train()
+        module.sync = sync
+        module.up = torch.nn.Identity()
+        out = module(encoded())
+        (out.tokens * weight).sum().backward()
+        expected = torch.zeros(CODES, NARROW).index_add_(0, out.indices.reshape(-1), weight.reshape(-1, NARROW))
+        gradient = torch.zeros_like(expected) if module.codes.grad is None else module.codes.grad
+        torch.testing.assert_close(gradient, share * expected)
+
+
 def test_the_gradient_goes_straight_through() -> None:
     module = trained(0).train()
     x = encoded().requires_grad_()
@@ -141,8 +171,9 @@ def test_start_is_seeded() -> None:
     assert not torch.equal(tables[0], tables[2])
 
 
-def test_a_code_is_revived_after_its_patience_and_lands_on_an_encoder_output() -> None:
-    module = trained()
+@pytest.mark.parametrize("affine", ["running", "learned", "none"])
+def test_a_code_is_revived_after_its_patience_and_lands_on_an_encoder_output(affine: Affine) -> None:
+    module = trained(affine=affine)
     module.patience = 3
     module.idle_batches.zero_()
     with torch.no_grad():

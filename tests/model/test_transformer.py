@@ -4,18 +4,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.transformer import Attention, Transformer
+from model.config import NormPlace
+from model.transformer import Attention, Layer, Transformer
 
 
 def tokens(cells: int = 3, count: int = 6, width: int = 16) -> Tensor:
     return torch.randn(cells, count, width, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_the_first_token_alone_is_the_first_of_all(layers: int) -> None:
+def test_the_first_token_alone_is_the_first_of_all(layers: int, norm: NormPlace) -> None:
     torch.manual_seed(0)
-    network = Transformer(16, layers, 4)
+    network = Transformer(16, layers, 4, norm)
     torch.testing.assert_close(network.first_token(tokens()), network(tokens())[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_norm_stands_before_the_branch_or_after_the_sum() -> None:
+    for norm in ("pre", "post"):
+        torch.manual_seed(0)
+        layer = Layer(16, 4, norm)
+        x = tokens()
+        if norm == "pre":
+            half = x + layer.attention(layer.norm1(x))
+            expected = half + layer.feed_forward(layer.norm2(half))
+        else:
+            half = layer.norm1(x + layer.attention(x))
+            expected = layer.norm2(half + layer.feed_forward(half))
+        torch.testing.assert_close(layer(x), expected)
 
 
 def test_attention_is_softmax_over_all_tokens() -> None:

@@ -40,6 +40,18 @@ def test_settings_become_values_of_their_type() -> None:
         (Stage2Config(), "temperature", "0", "temperature must be above 0"),
         (Stage2Config(), "contrastive", "-1", "contrastive at least 0"),
         (Stage2Config(), "thin_share", "0", "set replicas=1"),
+        (Stage1Config(), "needs", "x", "Unknown option 'needs'"),
+        (Stage1Config(), "accumulate", "3", r"accumulate \(3\) must divide batch_size \(128\)"),
+        (Stage1Config(), "ema", "1", r"ema must lie in \[0, 1\)"),
+        (Stage1Config(), "early_stop", "-1", "early_stop must be at least 0"),
+        (Stage1Config(), "workers", "-1", "workers must be at least 0"),
+        (Stage1Config(), "balance_by", "donor", "balance_by must be one of tissue, dataset"),
+        (Stage1Config(), "sync_update", "2", "sync_update must lie between 0 and 1"),
+        (Stage1Config(), "commitment", "-1", "commitment must be at least 0"),
+        (Stage1Config(), "score_weight", "nan", "score_weight must be at least 0"),
+        (Stage1Config(), "patience", "0", "patience must be at least 1"),
+        (SIZES, "value_map", "three", "value_map must be one of linear, two_layer"),
+        (SIZES, "code_width", "-1", "code_width must be at least 0"),
         (SIZES, "decoder_sees_cell", "sometimes", "must be one of none, add, prepend, is 'sometimes'"),
         (SIZES, "width", "97", "not a multiple of num_heads"),
         (SIZES, "num_codes", "40000", "16-bit"),
@@ -49,6 +61,38 @@ def test_settings_become_values_of_their_type() -> None:
 def test_a_wrong_setting_is_named(config: OptimizerConfig | NetworkConfig, key: str, value: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         override(config, {key: value})  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(
+    "config, settings, message",
+    [
+        (Stage1Config(), {"quantizer": "false", "patience": "20"}, "patience has no effect when quantizer is false"),
+        (Stage1Config(), {"quantizer": "false", "commitment": "1"}, "commitment has no effect when quantizer is false"),
+        (Stage1Config(), {"quantizer": "false", "quantizer_start": "0.5"}, "quantizer_start has no effect"),
+        (Stage1Config(), {"quantizer": "false", "sync_update": "0.1"}, "sync_update has no effect"),
+        (Stage1Config(), {"quantizer": "false", "revive": "false"}, "revive has no effect"),
+        (Stage1Config(), {"revive": "false", "patience": "5"}, "patience has no effect when revive is false"),
+        (Stage1Config(), {"thin_share": "0", "thin_low": "0.3"}, "thin_low has no effect when thin_share is 0.0"),
+        (Stage1Config(), {"tissue_power": "1", "balance_by": "tissue"}, "balance_by has no effect"),
+        *(
+            (Stage2Config(), {"contrastive": "0", name: str(getattr(Stage2Config(), name))}, f"{name} has no effect")
+            for name in ("temperature", "negatives", "clusters", "queue", "queue_start", "refit_every")
+        ),
+        (Stage2Config(), {"contrastive": "0", "score_weight": "0", "view_share": "0.5"}, "view_share has no effect"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(config: OptimizerConfig, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(config, settings)
+    rest = {name: value for name, value in settings.items() if name not in message.split()[0]}
+    override(config, rest)
+
+
+def test_a_size_without_effect_is_refused() -> None:
+    with pytest.raises(ConfigError, match="affine has no effect when quantizer is false"):
+        Stage1Config(quantizer=False).refuse_ineffective_sizes(["width", "affine"])
+    Stage1Config(quantizer=False).refuse_ineffective_sizes(["width"])
+    Stage1Config().refuse_ineffective_sizes(["affine", "num_codes"])
 
 
 def test_settings_go_to_the_config_that_knows_them() -> None:

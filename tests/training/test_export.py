@@ -113,6 +113,16 @@ def test_a_run_of_other_sizes_is_refused(tiny_export: Exported, tmp_path: Path) 
         export_run(run, tmp_path / "bundle", name="x", version="1")
 
 
+def test_what_cannot_be_folded_is_refused_with_the_reason(tiny_export: Exported, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_export.run, tmp_path / "run"))
+    config = json.loads((run / "config.json").read_text())
+    config["network"]["value_map"] = "two_layer"
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"value_map=two_layer cannot be exported.*Train with value_map=linear"):
+        export_run(run, tmp_path / "bundle", name="x", version="1")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_without_parity_there_is_no_bundle(
     tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,8 @@ def test_the_embedding_is_frozen_unless_it_is_to_be_trained(corpus: Corpus) -> N
     "change",
     [
         {"quantizer": False},
+        {"revive": False},
+        {"sync_update": 0.2},
         {"spectral_start": False, "train_embedding": True},
         {"thin_share": 0.0},
         {"score_weight": 0.0},
@@ -107,6 +109,20 @@ def test_it_trains_with_parts_turned_off(corpus: Corpus, change: dict[str, objec
     assert ("commitment" in first) is (change.get("quantizer_start") == 0.0)
     assert ("score_mse" in scalars) is (change.get("score_weight") != 0.0)
     assert "held_out_mse" in model.evaluate()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"value_map": "two_layer"}, {"norm": "post"}, {"head": "shared"}, {"affine": "learned"}, {"affine": "none"}],
+)
+def test_it_trains_with_every_kind_of_network(corpus: Corpus, change: dict[str, str]) -> None:
+    config = replace(SHORT, train_embedding=True)
+    model = Stage1Trainer(corpus, replace(SIZES, **change), config, CPU)  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in model.model.named_parameters()}
+    scalars = steps(model, 19).train_step()
+    assert 0 < scalars["mse"] < 2 * model.yardsticks.gene_mean
+    still = {name for name, value in model.model.named_parameters() if torch.equal(value, before[name])}
+    assert not still
 
 
 def test_a_loss_that_is_no_number_stops_the_run(corpus: Corpus) -> None:

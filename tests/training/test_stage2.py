@@ -12,7 +12,7 @@ from torch import Tensor
 from model.pathways import PathwayAutoencoder
 from tests.training.same import assert_same_state
 from tests.training.tiny import CPU, SIZES
-from training.config import Stage1Config, Stage2Config
+from training.config import Stage1Config, Stage2Config, as_dict
 from training.corpus import Corpus
 from training.run import Run, RunError
 from training.stage1 import Stage1Trainer
@@ -32,6 +32,9 @@ SHORT = Stage2Config(
     refit_every=4,
     replicas=2,
 )
+
+
+PLAIN = ("steps", "batch_size", "warmup_steps", "lr", "checkpoint_every", "evaluate_every", "replicas")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +132,9 @@ def test_it_trains_whatever_the_decoder_sees(
     sees: Literal["none", "add", "prepend"],
     contrastive: float,
 ) -> None:
-    model = trainer(corpus, stage1_state, replace(SHORT, contrastive=contrastive), sees)
+    # Without the contrastive term what belongs to it stays at its default: anything else is refused.
+    config = SHORT if contrastive else Stage2Config(**{k: getattr(SHORT, k) for k in PLAIN}, contrastive=0.0)
+    model = trainer(corpus, stage1_state, config, sees)
     names: list[set[str]] = []
     run = Run(tmp_path)
     train_cells(model, run, lambda step, scalars: names.append(set(scalars)))
@@ -190,5 +195,14 @@ def test_one_replica_and_no_thinning(corpus: Corpus, stage1_state: dict[str, Ten
 
 
 def test_a_run_without_stage_1_says_so(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.create({"stage1": as_dict(Stage1Config())})
     with pytest.raises(RunError, match=r"stage1\.pt cannot be read.*Train the stage first"):
-        load_stage1(Run(tmp_path), SIZES)
+        load_stage1(run, SIZES)
+
+
+def test_a_stage_1_without_codes_is_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.create({"stage1": as_dict(Stage1Config(quantizer=False))})
+    with pytest.raises(RunError, match=r"quantizer=false, so its cells have no codes.*Train it with quantizer=true"):
+        load_stage1(run, SIZES)
