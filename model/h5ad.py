@@ -21,7 +21,7 @@ from model.stored_matrix import StoredMatrix
 
 SYMBOL_COLUMNS = ("symbol", "feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "hgnc_symbol")
 ENSEMBL_COLUMNS = ("ensembl_id", "ensembl_ids", "gene_ids", "gene_id", "feature_id", "ensembl", "ensembl_gene_id")
-_ENSEMBL_ID = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
+_ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{11}(?:\.\d+)?$", re.MULTILINE)
 _LARGEST_AXIS = np.iinfo(np.int32).max
 
 
@@ -261,5 +261,6 @@ class H5adFile:
 
 def _mostly_ensembl(names: list[str]) -> bool:
     """Whether more than half of the names that are there are Ensembl gene ids (of any species)."""
-    given = [name for name in names if name]
-    return 2 * sum(name.startswith("ENS") and _ENSEMBL_ID.fullmatch(name) is not None for name in given) > len(given)
+    given = len(names) - names.count("")
+    # One search through all names: a test of each would take longer than reading them.
+    return 2 * sum(1 for _ in _ENSEMBL_ID.finditer("\n".join(names))) > given

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from model.errors import InputError
 from model.matrix import CellMatrix
@@ -97,12 +98,8 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
     Returns ``[entries]`` linear values and ``[B]`` totals, so that log1p(1e4 * value / total) is the model's input.
     Raises InputError naming the cell when a cell has no counts at all.
     """
-    if report.detected == "counts":
-        linear, totals = matrix.data.astype(np.float64), matrix.row_totals()
-    else:
-        linear = np.expm1(matrix.data.astype(np.float64))
-        totals = row_sums(linear, matrix.indptr) if report.rescale else np.full(matrix.num_cells, SCALE)
-    empty = np.flatnonzero(row_sums(matrix.data, matrix.indptr) <= 0)
+    sums = row_sums(matrix.data, matrix.indices, matrix.indptr, matrix.num_genes)
+    empty = np.flatnonzero(sums <= 0)
     if len(empty):
         names = ", ".join(f"'{matrix.cells[i]}'" for i in empty[:5])
         raise InputError(
@@ -112,10 +109,20 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
             field="data",
             cell=str(matrix.cells[empty[0]]),
         )
-    return linear, totals
+    if report.detected == "counts":
+        return matrix.data.astype(np.float64), sums if matrix.totals is None else matrix.totals
+    linear = np.expm1(matrix.data.astype(np.float64))
+    if not report.rescale:
+        return linear, np.full(matrix.num_cells, SCALE)
+    return linear, row_sums(linear, matrix.indices, matrix.indptr, matrix.num_genes)
 
 
-def row_sums(values: NDArray[np.floating], indptr: NDArray[np.int64]) -> NDArray[np.float64]:
-    # bincount adds within a row in order: a cell's sum does not depend on its neighbours, as a running sum's would.
-    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    return np.bincount(rows, weights=values, minlength=len(indptr) - 1).astype(np.float64, copy=False)
+def row_sums(
+    values: NDArray[np.floating], indices: NDArray[np.int32], indptr: NDArray[np.int64], num_columns: int
+) -> NDArray[np.float64]:
+    """``[B]`` sums in float64. The entries of a row are added in their order, so its neighbours leave no trace."""
+    table = sparse.csr_matrix(
+        (values.astype(np.float64, copy=False), indices, indptr), shape=(len(indptr) - 1, num_columns)
+    )
+    sums: NDArray[np.float64] = table @ np.ones(num_columns)
+    return sums
