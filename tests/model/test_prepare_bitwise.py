@@ -64,7 +64,7 @@ def test_rows_are_those_of_the_definition_bit_for_bit(genes: list[str], kind: st
         data[::7] = 0.0
         matrix = replace(matrix, data=data)
     if variant == "totals":
-        matrix = replace(matrix, totals=1234.5 + np.arange(CELLS))
+        matrix = replace(matrix, totals=np.arange(1234.5, 1234.5 + CELLS))
     rows = Preparer(VOCABULARY, genes).prepare(matrix).rows
     expected = literally(matrix, "log" if kind == "log" else "counts", rescale=genes is COMPLETE)
     for cell, entries in enumerate(expected):
