@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from model.decoder import TokenDecoder
 from model.inference import INPUTS, OUTPUTS, InferenceNetwork
 from model.sessions.shapes import example
 
 OPSET = 20
+# Free axes of each input, by its name.
+_Shapes = dict[str, dict[int, torch.export.Dim]]
 _ELEMENT = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
 
 
@@ -52,23 +55,52 @@ class _WithWeights(nn.Module):
         return out
 
 
+class _DecoderWithWeights(nn.Module):
+    """The decoder as a function of its input and its weights."""
+
+    def __init__(self, decoder: TokenDecoder) -> None:
+        super().__init__()
+        self._decoder = (decoder,)
+
+    def forward(self, codes: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        out: Tensor = torch.func.functional_call(self._decoder[0], weights, (codes,))
+        return out
+
+
 def export_graph(network: InferenceNetwork, weights: Path, out: Path) -> None:
     """Write ``out`` beside ``weights`` (same folder), which holds every tensor of the network by its name."""
-    state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     batch = example(256, 2, network.slope.shape[1])
     inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
     B, L = torch.export.Dim("cells"), torch.export.Dim("length")
-    shapes = {
-        **dict(zip(INPUTS, ({0: B, 1: L}, {0: B, 1: L}, {0: B}, {0: B}), strict=True)),
-        "weights": dict.fromkeys(state),
-    }
+    shapes: _Shapes = dict(zip(INPUTS, ({0: B, 1: L}, {0: B, 1: L}, {0: B}, {0: B}), strict=True))
+    state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    _export(_WithWeights(network), state, inputs, shapes, list(OUTPUTS), weights, out)
+
+
+def export_decoder(decoder: TokenDecoder, weights: Path, out: Path) -> None:
+    """Write the graph of imputation, codes ``[cells, N]`` -> decoded tokens ``[cells, N, D]``; as `export_graph`."""
+    codes = torch.zeros((2, len(decoder.decoder_position)), dtype=torch.int32)
+    state = {name: tensor.detach() for name, tensor in decoder.state_dict().items()}
+    shapes: _Shapes = {"codes": {0: torch.export.Dim("cells")}}
+    _export(_DecoderWithWeights(decoder), state, (codes,), shapes, ["decoded"], weights, out)
+
+
+def _export(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    inputs: tuple[Tensor, ...],
+    shapes: _Shapes,
+    outputs: list[str],
+    weights: Path,
+    out: Path,
+) -> None:
     program = torch.onnx.export(
-        _WithWeights(network).eval(),
+        module.eval(),
         inputs,
         kwargs={"weights": state},
-        input_names=[*INPUTS, *state],
-        output_names=list(OUTPUTS),
-        dynamic_shapes=shapes,
+        input_names=[*shapes, *state],
+        output_names=outputs,
+        dynamic_shapes={**shapes, "weights": dict.fromkeys(state)},
         opset_version=OPSET,
         dynamo=True,
         external_data=False,

@@ -31,11 +31,41 @@ class SessionInfo:
     num_genes: int
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What one pass of the network knows of B cells; every task starts from it.
+
+    Attributes:
+        embedding: h_C ``[B, D]`` float32. codes: code index of each token ``[B, N]`` int32.
+    """
+
+    embedding: NDArray[np.float32]
+    codes: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def slice(self, start: int, stop: int) -> Encoded:
+        """Cells ``start`` to ``stop``, as views."""
+        return Encoded(self.embedding[start:stop], self.codes[start:stop])
+
+
 class Session(Protocol):
     """Rows in, one output row per cell back, in order. The same cell gives the same bits in any company."""
 
     @property
     def info(self) -> SessionInfo: ...
+
+    def encode(self, rows: Rows) -> Encoded:
+        """One pass of the network: embedding and codes of each cell."""
+        ...
+
+    def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Codes ``[B, N]`` -> log1p CP10K ``[B, len(genes)]`` of the vocabulary positions ``genes``.
+
+        Raises BundleError when the bundle holds no decoder.
+        """
+        ...
 
     def run(self, task: Task, rows: Rows) -> NDArray[np.float32] | NDArray[np.int32]:
         """``embed``: h_C ``[B, D]`` float32. ``pathways``: code index of each token ``[B, N]`` int32."""

@@ -14,10 +14,12 @@ from model.bundle import Bundle
 from model.config import NetworkConfig
 from model.errors import BundleError
 from model.rows import Rows
-from model.sessions import SessionInfo, Task
+from model.sessions import Encoded, SessionInfo, Task
+from model.sessions.gene_head import GeneReadOut
 from model.sessions.shapes import Padded, ZeroTable, split, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
+DECODED_CELLS = 16  # cells in one run of the decoder
 
 
 def available_cores() -> int:
@@ -62,6 +64,8 @@ class BucketedSession(ABC):
         self._zeros = ZeroTable(offset)
         self._pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="scpalm-session")
         config = self._config
+        self._bundle = bundle
+        self._gene_head: GeneReadOut | None = None
         self._info = SessionInfo(runtime, device, config.width, config.num_tokens, config.num_codes, config.num_genes)
 
     @property
@@ -82,6 +86,33 @@ class BucketedSession(ABC):
             embedding[batch.rows] = h[: len(batch.rows)]
             codes[batch.rows] = c[: len(batch.rows)]
         return embedding, codes
+
+    def encode(self, rows: Rows) -> Encoded:
+        """See ``model.sessions.Session``."""
+        return Encoded(*self.run_both(rows))
+
+    @abstractmethod
+    def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Codes ``[B, N]`` of one fixed B -> what the gene head reads, ``[B, N, D]``. Raises BundleError."""
+
+    def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See ``model.sessions.Session``."""
+        if self._gene_head is None:
+            self._gene_head = GeneReadOut.load(self._bundle, self._config)
+        columns = self._gene_head.columns(genes)
+        out = np.empty((len(codes), len(genes)), dtype=np.float32)
+
+        def run(start: int) -> None:
+            # One shape, filled up with zeros: what a cell gets does not depend on its company.
+            part = codes[start : start + DECODED_CELLS]
+            padded = np.zeros((DECODED_CELLS, codes.shape[1]), dtype=np.int32)
+            padded[: len(part)] = part
+            columns.read(self._decode_padded(padded), out[start : start + len(part)])
+
+        starts = range(0, len(codes), DECODED_CELLS)
+        for _ in map(run, starts) if len(starts) == 1 else self._pool.map(run, starts):
+            pass
+        return out
 
     def run(self, task: Task, rows: Rows) -> NDArray[np.float32] | NDArray[np.int32]:
         """See ``model.sessions.Session``. Raises ValueError for an unknown task."""

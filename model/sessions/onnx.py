@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -12,36 +15,51 @@ from model.sessions.base import BucketedSession
 from model.sessions.shapes import Padded
 
 MODEL_FILE = "embed.onnx"
+DECODER_FILE = "impute.onnx"
+_Providers = list[str | tuple[str, dict[str, int]]]
 
 
 class OnnxSession(BucketedSession):
     """See ``model.sessions.Session``. Raises BundleError when the graph is missing or does not load."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
-        path = bundle.file(MODEL_FILE)
-        providers, where = _providers(device)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # onnxruntime raises its own kinds, without a common base
-            raise BundleError(f"{path} does not load: {error}. Export the bundle again.") from error
+        self._providers, where = _providers(device)
+        self._session = _load(bundle.file(MODEL_FILE), self._providers)
         if where != "cpu" and self._session.get_providers()[0] != "CUDAExecutionProvider":
             # The GPU build falls back in silence where it finds no driver.
             if device != "auto":
                 raise ValueError(f"Device '{device}': ONNX Runtime could not open it (no working NVIDIA driver?).")
             where = "cpu"
         super().__init__(bundle, runtime="onnx", device=where, threads=threads)
+        # Many who serve never impute: the decoder is opened when it is first asked for.
+        self._decoder: ort.InferenceSession | None = None
+        self._opening = threading.Lock()
 
     def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         embedding, codes = self._session.run(["embedding", "codes"], batch.feed())
         return embedding, codes
 
+    def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        with self._opening:
+            if self._decoder is None:
+                self._decoder = _load(self._bundle.file(DECODER_FILE), self._providers)
+        decoded: NDArray[np.float32] = self._decoder.run(["decoded"], {"codes": codes})[0]
+        return decoded
 
-def _providers(device: str) -> tuple[list[str | tuple[str, dict[str, int]]], str]:
+
+def _load(path: Path, providers: _Providers) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime raises its own kinds, without a common base
+        raise BundleError(f"{path} does not load: {error}. Export the bundle again.") from error
+
+
+def _providers(device: str) -> tuple[_Providers, str]:
     """Execution providers for ``auto``, ``cpu``, ``cuda`` or ``cuda:n``. Raises ValueError when it is not to be had."""
     has_gpu = "CUDAExecutionProvider" in ort.get_available_providers()
     if device == "cpu" or (device == "auto" and not has_gpu):

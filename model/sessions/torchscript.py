@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,15 +11,26 @@ from safetensors.torch import load_file
 
 from model.bundle import Bundle
 from model.config import NetworkConfig
+from model.decoder import TokenDecoder
 from model.errors import BundleError
 from model.inference import InferenceNetwork
 from model.sessions.base import WEIGHTS_FILE, BucketedSession, network_config
 from model.sessions.shapes import Padded, example
 
+Network = TypeVar("Network", InferenceNetwork, TokenDecoder)
+
 
 def load_network(bundle: Bundle) -> InferenceNetwork:
     """The folded network in float32. Raises BundleError when a tensor is missing or has the wrong shape."""
-    network = InferenceNetwork(network_config(bundle))
+    return _filled(InferenceNetwork(network_config(bundle)), bundle)
+
+
+def load_decoder(bundle: Bundle) -> TokenDecoder:
+    """The decoder in float32. Raises BundleError when a tensor is missing or has the wrong shape."""
+    return _filled(TokenDecoder(network_config(bundle)), bundle)
+
+
+def _filled(network: Network, bundle: Bundle) -> Network:
     stored = load_file(bundle.file(WEIGHTS_FILE))
     wanted = {name: stored[name].float() for name in network.state_dict() if name in stored}
     try:
@@ -50,9 +63,16 @@ class TorchScriptSession(BucketedSession):
         self._device = torch.device(device)
         super().__init__(bundle, runtime="torchscript", device=str(self._device), threads=threads)
         self._module = trace(load_network(bundle), self._config).to(self._device)
+        self._decoder: TokenDecoder | None = None
 
     @torch.inference_mode()
     def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         inputs = [torch.from_numpy(array).to(self._device) for array in batch.feed().values()]
         embedding, codes = self._module(*inputs)
         return embedding.cpu().numpy(), codes.cpu().numpy()
+
+    @torch.inference_mode()
+    def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        if self._decoder is None:
+            self._decoder = load_decoder(self._bundle).to(self._device)
+        return self._decoder(torch.from_numpy(codes).to(self._device)).cpu().numpy()
