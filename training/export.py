@@ -17,14 +17,15 @@ from safetensors.numpy import save_file
 from model.bundle import FORMAT_VERSION, Bundle, sha256_of
 from model.cells import CellEncoder
 from model.config import NetworkConfig
+from model.decoder import TokenDecoder
 from model.embedding import pool
 from model.inference import InferenceNetwork, fold
 from model.rows import GeneSet, Rows
-from model.sessions.onnx import MODEL_FILE, OnnxSession
+from model.sessions.onnx import DECODER_FILE, MODEL_FILE, OnnxSession
 from model.sessions.torchscript import TorchScriptSession, load_network, trace
 from training.config import Stage2Config
 from training.corpus import Corpus, Sampler
-from training.onnx_graph import OPSET, export_graph, half_precision
+from training.onnx_graph import OPSET, export_decoder, export_graph, half_precision
 from training.run import Run, RunError
 from training.stage2 import load_stage1
 
@@ -71,6 +72,7 @@ def export_run(
     decoder["decoder_position"] = stage1.decoder_position
     save_file(tensors | half_precision(decoder), str(partial / "weights.safetensors"))
     export_graph(network, partial / "weights.safetensors", partial / MODEL_FILE)
+    export_decoder(TokenDecoder(config), partial / "weights.safetensors", partial / DECODER_FILE)
     corpus.vocabulary.save(partial / "genes.parquet")
     manifest = _manifest(name, version, saved, corpus, run, card)
     write_manifest(partial, manifest)
@@ -127,7 +129,7 @@ def _manifest(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "preset": saved["preset"],
         "network": saved["network"],
-        "tasks": ["embed", "pathways"],
+        "tasks": ["embed", "pathways", "impute"],
         "training": {key: saved[key] for key in ("stage1", "stage2")},
         "training_data": described.get("training_data", files),
         "notes": described.get("notes", ""),
