@@ -1,0 +1,122 @@
+"""The trained members of one setting as plain arrays: batch norm folded, M members side by side. NumPy alone.
+
+Only the ``product`` head has this form; its pairs are one matrix product, so that cells x drugs cost next to nothing
+beside the towers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.drug_response.config import DrugResponseConfig, pooling_share
+from model.molecules import NUM_FEATURES, MoleculeGraph, batch_graphs
+
+Floats = NDArray[np.float32]
+# Matrix products run in these fixed shapes, so that a pair's result does not depend on what else was asked for.
+CELL_BLOCK, DRUG_BLOCK = 64, 64
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedMembers:
+    """M members.
+
+    Attributes:
+        config: sizes.
+        tensors: ``graph.{i}.weight [M, in, out]``, ``.bias``, ``.scale``, ``.shift [M, out]`` (batch norm after the
+            ReLU); ``{branch}.first.weight``, ``.bias``, ``{branch}.last.weight``, ``.bias``; ``head.cell`` and
+            ``head.drug`` likewise, which give the units of ``left`` and ``right``.
+    """
+
+    config: DrugResponseConfig
+    tensors: Mapping[str, Floats]
+
+    @property
+    def num_members(self) -> int:
+        return len(self.tensors["head.cell.bias"])
+
+    def check(self) -> None:
+        """Raises ValueError naming the tensor that is missing, of the wrong shape or not finite."""
+        members = self.num_members if "head.cell.bias" in self.tensors else 1
+        for name, shape in shapes(self.config).items():
+            found = self.tensors.get(name)
+            if found is None:
+                raise ValueError(f"tensor '{name}' is missing")
+            if found.shape != (members, *shape):
+                raise ValueError(f"tensor '{name}' has shape {found.shape}, not {(members, *shape)}")
+            if not np.isfinite(found).all():
+                raise ValueError(f"tensor '{name}' has a value that is not finite")
+
+    def left(self, branches: Sequence[Floats]) -> Floats:
+        """Units of cells ``[M, C, units]`` from z-scores ``[C, width]``, one array a branch."""
+        cells = len(branches[0])
+        out = np.empty((self.num_members, cells, self.config.rank + 2), dtype=np.float32)
+        for start in range(0, cells, CELL_BLOCK):
+            block = [_padded(branch[start : start + CELL_BLOCK], CELL_BLOCK) for branch in branches]
+            out[:, start : start + CELL_BLOCK] = self._left_block(block)[:, : cells - start]
+        return out
+
+    def _left_block(self, branches: Sequence[Floats]) -> Floats:
+        encoded = []
+        for name, features in zip(self.config.branches, branches, strict=True):
+            hidden = np.tanh(self._dense(features, f"{name}.first"))
+            encoded.append(np.maximum(self._dense(hidden, f"{name}.last"), 0))
+        return self._dense(np.concatenate(encoded, axis=-1), "head.cell")
+
+    def right(self, graph: MoleculeGraph) -> Floats:
+        """Units of one drug ``[M, units]``."""
+        batch = batch_graphs([graph])
+        adjacency = np.zeros((graph.num_atoms, graph.num_atoms), dtype=np.float32)
+        adjacency[batch.row, batch.column] = batch.weight
+        x: Floats = batch.features
+        for layer in range(len(self.config.graph_widths)):
+            x = np.maximum(self._dense(np.matmul(adjacency, x), f"graph.{layer}"), 0)
+            x = x * self.tensors[f"graph.{layer}.scale"][:, None] + self.tensors[f"graph.{layer}.shift"][:, None]
+        pooled = np.matmul(pooling_share(batch, self.config.pooling)[None], x)
+        return self._dense(pooled, "head.drug")[:, 0]
+
+    def pairs(self, left: Floats, right: Floats) -> Floats:
+        """ln IC50 (uM) of each member ``[M, C, D]`` from ``left [M, C, units]`` and ``right [M, D, units]``."""
+        members, cells, units = left.shape
+        drugs = right.shape[1]
+        wide = np.zeros((members, -(-cells // CELL_BLOCK) * CELL_BLOCK, units), dtype=np.float32)
+        tall = np.zeros((members, -(-drugs // DRUG_BLOCK) * DRUG_BLOCK, units), dtype=np.float32)
+        wide[:, :cells], tall[:, :drugs] = left, right
+        out = np.empty((members, wide.shape[1], tall.shape[1]), dtype=np.float32)
+        for c in range(0, wide.shape[1], CELL_BLOCK):
+            for d in range(0, tall.shape[1], DRUG_BLOCK):
+                part = np.matmul(wide[:, c : c + CELL_BLOCK], tall[:, d : d + DRUG_BLOCK].transpose(0, 2, 1))
+                out[:, c : c + CELL_BLOCK, d : d + DRUG_BLOCK] = part
+        return out[:, :cells, :drugs]
+
+    def _dense(self, x: Floats, name: str) -> Floats:
+        return np.matmul(x, self.tensors[f"{name}.weight"]) + self.tensors[f"{name}.bias"][:, None]
+
+
+def shapes(config: DrugResponseConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor without the axis of members."""
+    out: dict[str, tuple[int, ...]] = {}
+
+    def dense(name: str, width_in: int, width_out: int) -> None:
+        out[f"{name}.weight"], out[f"{name}.bias"] = (width_in, width_out), (width_out,)
+
+    width = NUM_FEATURES
+    for layer, width_out in enumerate(config.graph_widths):
+        dense(f"graph.{layer}", width, width_out)
+        out[f"graph.{layer}.scale"] = out[f"graph.{layer}.shift"] = (width_out,)
+        width = width_out
+    for name in config.branches:
+        dense(f"{name}.first", getattr(config, f"{name}_width"), config.hidden)
+        dense(f"{name}.last", config.hidden, config.branch)
+    dense("head.cell", len(config.branches) * config.branch, config.rank + 2)
+    dense("head.drug", config.drug_width, config.rank + 2)
+    return out
+
+
+def _padded(x: Floats, rows: int) -> Floats:
+    out = np.zeros((rows, x.shape[1]), dtype=np.float32)
+    out[: len(x)] = x
+    return out

@@ -1,0 +1,206 @@
+"""A run: members of one split, by inputs, setting and seed; each is kept, so that a stopped run can go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from model.bundle import Bundle
+from model.drug_response.cell_inputs import Standard
+from model.drug_response.config import DrugResponseConfig
+from model.drug_response.network import DrugResponseNetwork, GraphTensors
+from model.molecules import batch_graphs
+from training.config import ConfigError
+from training.drug_response.config import DrugTrainingConfig, Inputs, Setting
+from training.drug_response.features import LineEmbeddings, LineFeatures, line_features
+from training.drug_response.member import Progress, train_member
+from training.drug_response.splits import make_split
+from training.drug_response.tables import Tables
+from training.run import RunError, write_atomically
+
+PARTS = ("validation", "calibration", "test")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is varied in one run: what stands for the cell, and which branches are beside it."""
+
+    inputs: Inputs
+    setting: Setting
+
+    @property
+    def name(self) -> str:
+        return self.inputs if self.setting == "expression" else f"{self.inputs} {SETTINGS[self.setting]}"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.inputs}-{self.setting}".replace("+", "_")
+
+
+SETTINGS = {"mutation": "+ mutation", "methylation": "+ mutation + methylation"}
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One member as it was kept: predictions (ln uM) of the rows of each part of its split, and its weights' file."""
+
+    variant: Variant
+    seed: int
+    predicted: dict[str, NDArray[np.float32]]
+    weights: Path
+    record: dict[str, Any]
+
+    def network(self) -> DrugResponseNetwork:
+        """In ``eval()``. Raises RunError when the file does not fit."""
+        try:
+            config = DrugResponseConfig.from_dict(self.record["network"])
+            network = DrugResponseNetwork(config)
+            stored = {
+                k: torch.from_numpy(v) for k, v in load_file(self.weights).items() if not k.startswith("standard")
+            }
+            network.load_state_dict(stored)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise RunError(f"{self.weights} does not load ({error}). Remove it and run again with --resume.") from error
+        return network.eval().requires_grad_(False)
+
+    def standards(self) -> dict[str, Standard]:
+        stored = load_file(self.weights)
+        names = [key.split(".")[1] for key in stored if key.startswith("standard.") and key.endswith(".mean")]
+        return {name: Standard(stored[f"standard.{name}.mean"], stored[f"standard.{name}.sd"]) for name in names}
+
+
+class DrugRun:
+    """``RUN/config.json`` and ``RUN/<inputs>-<setting>/seed-<k>/``: ``weights.safetensors``, ``predicted.npz``,
+    ``member.json`` (written last: without it a member does not count)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, record: dict[str, Any], *, resume: bool) -> None:
+        """Raises RunError when the folder holds a run already (without ``resume``), or one of other options (with)."""
+        file = self.path / "config.json"
+        if not file.exists():
+            if resume:
+                raise RunError(f"{self.path} holds no run to resume. Leave --resume out.")
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(record, indent=1).encode())
+            return
+        if not resume:
+            raise RunError(f"{self.path} holds a run already. Continue it with --resume, or choose another folder.")
+        kept = self.record()
+        for key, value in json.loads(json.dumps(record)).items():
+            if kept.get(key) != value:
+                raise RunError(
+                    f"{self.path} was made with {key}={kept.get(key)}, not {value}. Choose another folder, or the same "
+                    "options."
+                )
+
+    def record(self) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads((self.path / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path} is not a drug response run ({error}).") from error
+        if "split" not in record or "training" not in record:
+            raise RunError(f"{self.path} is not a drug response run: its config.json names no split.")
+        return record
+
+    def member(self, variant: Variant, seed: int) -> Outcome | None:
+        folder = self.path / variant.folder / f"seed-{seed}"
+        if not (folder / "member.json").exists():
+            return None
+        try:
+            record = json.loads((folder / "member.json").read_text())
+            with np.load(folder / "predicted.npz", allow_pickle=False) as stored:
+                predicted = {part: stored[part] for part in PARTS}
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"{folder} cannot be read ({error}). Remove it and run again with --resume.") from error
+        return Outcome(variant, seed, predicted, folder / "weights.safetensors", record)
+
+    def members(self, variant: Variant) -> list[Outcome]:
+        """All that are finished, by seed."""
+        folders = (self.path / variant.folder).glob("seed-*")
+        seeds = sorted(int(folder.name.removeprefix("seed-")) for folder in folders)
+        return [outcome for seed in seeds if (outcome := self.member(variant, seed)) is not None]
+
+    def save(
+        self, variant: Variant, seed: int, network: DrugResponseNetwork, features: LineFeatures, record: dict[str, Any],
+        predicted: dict[str, NDArray[np.float32]],
+    ) -> None:  # fmt: skip
+        folder = self.path / variant.folder / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: np.asarray(value.contiguous().numpy()) for name, value in network.state_dict().items()}
+        for name, standard in features.standards.items():
+            tensors |= {f"standard.{name}.mean": standard.mean, f"standard.{name}.sd": standard.sd}
+        save_file(tensors, str(folder / "weights.safetensors"))
+        np.savez(folder / "predicted.npz", allow_pickle=False, **predicted)
+        write_atomically(folder / "member.json", json.dumps(record, indent=1).encode())
+
+
+def variants_of(inputs: Sequence[str], settings: Sequence[str]) -> list[Variant]:
+    """Every combination. Raises ConfigError for an unknown name."""
+    for given, kind, option in ((inputs, Inputs, "--inputs"), (settings, Setting, "--settings")):
+        for name in given:
+            if name not in get_args(kind):
+                raise ConfigError(f"{option}: unknown '{name}': choose of {', '.join(get_args(kind))}.")
+    return [Variant(i, s) for i in inputs for s in settings]  # type: ignore[arg-type]
+
+
+def train_run(
+    run: DrugRun,
+    tables: Tables,
+    lines: LineEmbeddings,
+    split_name: str,
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    config: DrugTrainingConfig,
+    progress: Callable[[Variant, int], Progress],
+) -> Iterator[Outcome]:
+    """Train what is not there yet; yields every member, seed by seed."""
+    for seed in seeds:
+        split = make_split(tables, split_name, seed)
+        for variant in variants:
+            if (kept := run.member(variant, seed)) is not None:
+                yield kept
+                continue
+            own = replace(config, inputs=variant.inputs, setting=variant.setting)
+            features = line_features(
+                tables, lines, variant.inputs, variant.setting, np.unique(tables.line_of[split.train])
+            )
+            member = train_member(tables, features, split, own, seed, progress(variant, seed))
+            predicted = {part: predict(member.network, tables, features, getattr(split, part)) for part in PARTS}
+            record = {"network": member.network.config.as_dict(), "history": member.history}
+            run.save(variant, seed, member.network, features, record, predicted)
+            yield run.member(variant, seed)  # type: ignore[misc]
+
+
+def predict(
+    network: DrugResponseNetwork, tables: Tables, features: LineFeatures, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """ln IC50 (uM) of ``rows``."""
+    graphs = GraphTensors(batch_graphs(tables.graphs), network.config.pooling)
+    line_of, drug_of = torch.from_numpy(tables.line_of[rows]), torch.from_numpy(tables.drug_of[rows])
+    return network.predict(features.tensors, graphs, line_of, drug_of).numpy()
+
+
+def run_record(tables: Tables, bundle: Bundle, split: str, config: DrugTrainingConfig) -> dict[str, Any]:
+    """What must be the same when a run is resumed."""
+    return {
+        "split": split,
+        "bundle": {"name": bundle.name, "version": bundle.version, "files": _encoder_files(bundle)},
+        "rows": tables.num_rows,
+        "training": config.as_dict(),
+    }
+
+
+def _encoder_files(bundle: Bundle) -> dict[str, str]:
+    names = ("embed.onnx", "genes.parquet", "weights.safetensors")
+    return {name: bundle.manifest["files"][name]["sha256"] for name in names if name in bundle.manifest["files"]}

@@ -1,0 +1,99 @@
+"""What the branches read of each line: standardised with the lines of the training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.bundle import Bundle
+from model.drug_response.cell_inputs import (
+    CellInputs,
+    Panel,
+    Part,
+    Standard,
+    bulk_matrix,
+    mutation_features,
+)
+from model.drug_response.network import CellTensors
+from model.prepare import Preparer
+from model.sessions import open_session
+from training.drug_response.config import Inputs, Setting
+from training.drug_response.tables import Tables, TablesError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class LineEmbeddings:
+    """h_C of the lines of ``tables``, and the panel it was computed from.
+
+    Attributes:
+        panel: the genes of the tables in the bundle's vocabulary. h_c: ``[L, D]``. genes: ``[L, P]`` log1p CP10K.
+    """
+
+    panel: Panel
+    h_c: Floats
+    genes: Floats
+
+
+def embed_lines(tables: Tables, bundle: Bundle, *, threads: int | None = None) -> LineEmbeddings:
+    """Run the frozen encoder over the bulk profiles, by the service's own way in."""
+    preparer = Preparer(bundle.vocabulary, tables.genes, declared="log")
+    rows = preparer.prepare(bulk_matrix(tables.expression, tables.genes, tables.lines.tolist())).rows
+    panel = Panel(tables.genes, bundle.vocabulary)
+    rows = panel.only(rows)
+    h_c = open_session(bundle, device="cpu", threads=threads).run("embed", rows).astype(np.float32)
+    return LineEmbeddings(panel, h_c, panel.values(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class LineFeatures:
+    """Z-scores of all L lines for one set of training lines.
+
+    Attributes:
+        tensors: one ``[L, width]`` a branch. standards: of each branch, by name.
+        cell_inputs: how a user's cell becomes the same features; None for inputs that are not served.
+    """
+
+    tensors: CellTensors
+    standards: dict[str, Standard]
+    cell_inputs: CellInputs | None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(part.shape[1] for part in self.tensors.branches)
+
+
+PARTS: dict[Inputs, tuple[Part, ...]] = {"h_C": ("h_C",), "genes": ("genes",), "h_C+genes": ("h_C", "genes")}
+
+
+def line_features(
+    tables: Tables, lines: LineEmbeddings, inputs: Inputs, setting: Setting, train_lines: NDArray[np.int64]
+) -> LineFeatures:
+    """Features of every line. Raises TablesError when the inputs are not in the tables."""
+    raw: dict[str, Floats] = {"cell": _cell(tables, lines, inputs, train_lines)}
+    if setting in ("mutation", "methylation"):
+        raw["mutation"] = mutation_features(tables.mutation)
+    if setting == "methylation":
+        raw["methylation"] = tables.methylation
+    standards = {name: Standard.of(values[train_lines]) for name, values in raw.items()}
+    scores = tuple(torch.from_numpy(standards[name].apply(values)) for name, values in raw.items())
+    served = CellInputs(PARTS[inputs], lines.panel, standards["cell"]) if inputs in PARTS else None
+    return LineFeatures(CellTensors(scores), standards, served)
+
+
+def _cell(tables: Tables, lines: LineEmbeddings, inputs: Inputs, train_lines: NDArray[np.int64]) -> Floats:
+    if inputs == "scfoundation":
+        if tables.scfoundation is None:
+            raise TablesError("inputs=scfoundation needs scfoundation_embedding.parquet beside response.parquet.")
+        return tables.scfoundation
+    if inputs == "pca":
+        genes = Standard.of(lines.genes[train_lines]).apply(lines.genes)
+        rank = min(lines.h_c.shape[1], len(train_lines), genes.shape[1])
+        axes = np.linalg.svd(genes[train_lines], full_matrices=False)[2][:rank]
+        return (genes @ axes.T).astype(np.float32)
+    made: dict[Part, Floats] = {"h_C": lines.h_c, "genes": lines.genes}
+    return np.concatenate([made[part] for part in PARTS[inputs]], axis=1)

@@ -1,0 +1,1 @@
+"""Scores of drug response beside their references, and the figures."""

@@ -1,0 +1,88 @@
+"""Members and references of a run as rows: per seed, the ensemble of seeds, and who wins where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.drug_response.experiment import Outcome
+from training.drug_response.interval import Interval, calibrate
+from training.drug_response.splits import Split, make_split
+from training.drug_response.tables import Tables
+from training.evaluation.drug_response.metrics import coverage, pcc_by_group, scores, wins
+from training.evaluation.drug_response.references import drug_means, references
+from training.evaluation.rows import Row
+
+COLUMNS = ("pcc", "spearman", "rmse", "residual_pcc", "drug_pcc", "line_pcc", "type_pcc", "coverage")
+
+
+def score_rows(tables: Tables, split: Split, predicted: NDArray[np.floating], rows: NDArray[np.int64]) -> Row:
+    """Metrics of predictions for ``rows``; the drug means are those of the training rows."""
+    return scores(
+        predicted,
+        tables.ln_ic50[rows],
+        drug_means(tables, split.train)[tables.drug_of[rows]],
+        drug=tables.drug_of[rows],
+        line=tables.line_of[rows],
+        cancer_type=tables.types[tables.line_of[rows]],
+    )
+
+
+def member_rows(tables: Tables, split_name: str, outcomes: Sequence[Outcome], part: str) -> Iterator[Row]:
+    """One row a member, on the ``validation`` or ``test`` rows of its own split."""
+    for outcome in outcomes:
+        split = make_split(tables, split_name, outcome.seed)
+        row = score_rows(tables, split, outcome.predicted[part], getattr(split, part))
+        yield _named(split_name, outcome.variant.name, outcome.seed, part) | row
+
+
+def reference_rows(tables: Tables, split_name: str, seeds: Sequence[int]) -> Iterator[Row]:
+    """References on the test rows: once for fixed test rows, and for each seed where the seed draws them."""
+    fixed = split_name in ("published", "pair-dedup")
+    for seed in seeds[:1] if fixed else seeds:
+        split = make_split(tables, split_name, seed)
+        for name, predicted in references(tables, split):
+            yield _named(split_name, name, seed, "test") | score_rows(tables, split, predicted, split.test)
+
+
+def ensemble_row(tables: Tables, split_name: str, outcomes: Sequence[Outcome]) -> Row:
+    """Mean of the members of one variant on fixed test rows, with the coverage of the calibrated interval."""
+    split = make_split(tables, split_name, outcomes[0].seed)
+    mean, interval = ensemble(tables, split, outcomes)
+    lower, upper = interval.around(np.stack([outcome.predicted["test"] for outcome in outcomes]))
+    row = _named(split_name, f"{outcomes[0].variant.name}, {len(outcomes)} members", -1, "test")
+    measured = tables.ln_ic50[split.test]
+    return (
+        row
+        | score_rows(tables, split, mean, split.test)
+        | {"coverage": round(coverage(lower, upper, measured), 5), "level": interval.level}
+        | {"interval_width": round(float(np.mean(upper - lower)), 4)}
+    )
+
+
+def ensemble(tables: Tables, split: Split, outcomes: Sequence[Outcome]) -> tuple[NDArray[np.float32], Interval]:
+    """Mean on the test rows, and the interval from the calibration rows, which no member has seen."""
+    calibration = np.stack([outcome.predicted["calibration"] for outcome in outcomes])
+    interval = calibrate(calibration, tables.ln_ic50[split.calibration])
+    return np.mean([outcome.predicted["test"] for outcome in outcomes], axis=0), interval
+
+
+def comparison(tables: Tables, split: Split, predicted: NDArray[np.floating], theirs: NDArray[np.floating]) -> str:
+    """Groups in which our PCC is higher than that of the published predictions, in words."""
+    measured, said = tables.ln_ic50[split.test], []
+    for name, group in group_names(tables, split.test).items():
+        higher, compared = wins(pcc_by_group(predicted, measured, group), pcc_by_group(theirs, measured, group))
+        said.append(f"{higher} of {compared} {name}s")
+    return ", ".join(said)
+
+
+def group_names(tables: Tables, rows: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
+    """Cancer type, line and drug of each row."""
+    line = tables.line_of[rows]
+    return {"type": tables.types[line], "line": tables.lines[line], "drug": tables.drug_of[rows]}
+
+
+def _named(split: str, method: str, seed: int, part: str) -> Row:
+    return {"dataset": f"drug response, {split}, {part}", "method": method, "seed": seed}
