@@ -5,9 +5,10 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from model.config import NetworkConfig
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class ConfigError(ValueError):
@@ -207,7 +208,7 @@ class Stage2Config(OptimizerConfig):
             raise ConfigError("view_share has no effect when contrastive and score_weight are 0: leave it out.")
 
 
-Config = TypeVar("Config", OptimizerConfig, Stage1Config, Stage2Config, NetworkConfig)
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def override(config: Config, settings: dict[str, str]) -> Config:

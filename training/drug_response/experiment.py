@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +23,7 @@ from model.molecules import batch_graphs
 from training.config import ConfigError
 from training.drug_response.config import DrugTrainingConfig, Inputs, Setting
 from training.drug_response.features import LineEmbeddings, LineFeatures, line_features
-from training.drug_response.member import Progress, train_member
+from training.drug_response.member import train_member
 from training.drug_response.splits import make_split
 from training.drug_response.tables import Tables
 from training.run import RunError, write_atomically
@@ -162,7 +163,7 @@ def train_run(
     variants: Sequence[Variant],
     seeds: Sequence[int],
     config: DrugTrainingConfig,
-    progress: Callable[[Variant, int], Progress],
+    progress: Callable[[str, str, int, float], None] = lambda name, stage, epoch, rmse: None,
 ) -> Iterator[Outcome]:
     """Train what is not there yet; yields every member, seed by seed."""
     for seed in seeds:
@@ -175,7 +176,8 @@ def train_run(
             features = line_features(
                 tables, lines, variant.inputs, variant.setting, np.unique(tables.line_of[split.train])
             )
-            member = train_member(tables, features, split, own, seed, progress(variant, seed))
+            report = partial(progress, f"{variant.name}, seed {seed}")
+            member = train_member(tables, features, split, own, seed, report)
             predicted = {part: predict(member.network, tables, features, getattr(split, part)) for part in PARTS}
             record = {"network": member.network.config.as_dict(), "history": member.history}
             run.save(variant, seed, member.network, features, record, predicted)
@@ -195,12 +197,13 @@ def run_record(tables: Tables, bundle: Bundle, split: str, config: DrugTrainingC
     """What must be the same when a run is resumed."""
     return {
         "split": split,
-        "bundle": {"name": bundle.name, "version": bundle.version, "files": _encoder_files(bundle)},
+        "bundle": {"name": bundle.name, "version": bundle.version, "files": encoder_files(bundle)},
         "rows": tables.num_rows,
         "training": config.as_dict(),
     }
 
 
-def _encoder_files(bundle: Bundle) -> dict[str, str]:
+def encoder_files(bundle: Bundle) -> dict[str, str]:
+    """sha256 of the files that decide h_C."""
     names = ("embed.onnx", "genes.parquet", "weights.safetensors")
     return {name: bundle.manifest["files"][name]["sha256"] for name in names if name in bundle.manifest["files"]}

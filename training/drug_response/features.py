@@ -19,6 +19,7 @@ from model.drug_response.cell_inputs import (
 )
 from model.drug_response.network import CellTensors
 from model.prepare import Preparer
+from model.rows import Rows
 from model.sessions import open_session
 from training.drug_response.config import Inputs, Setting
 from training.drug_response.tables import Tables, TablesError
@@ -31,10 +32,12 @@ class LineEmbeddings:
     """h_C of the lines of ``tables``, and the panel it was computed from.
 
     Attributes:
-        panel: the genes of the tables in the bundle's vocabulary. h_c: ``[L, D]``. genes: ``[L, P]`` log1p CP10K.
+        panel: the genes of the tables in the bundle's vocabulary. rows: the lines, as a session reads them.
+        h_c: ``[L, D]``. genes: ``[L, P]`` log1p CP10K.
     """
 
     panel: Panel
+    rows: Rows
     h_c: Floats
     genes: Floats
 
@@ -46,7 +49,7 @@ def embed_lines(tables: Tables, bundle: Bundle, *, threads: int | None = None) -
     panel = Panel(tables.genes, bundle.vocabulary)
     rows = panel.only(rows)
     h_c = open_session(bundle, device="cpu", threads=threads).run("embed", rows).astype(np.float32)
-    return LineEmbeddings(panel, h_c, panel.values(rows))
+    return LineEmbeddings(panel, rows, h_c, panel.values(rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.drug_response.experiment import Outcome
+from training.drug_response.experiment import DrugRun, Outcome, Variant
 from training.drug_response.interval import Interval, calibrate
 from training.drug_response.splits import Split, make_split
 from training.drug_response.tables import Tables
@@ -86,3 +86,51 @@ def group_names(tables: Tables, rows: NDArray[np.int64]) -> dict[str, NDArray[np
 
 def _named(split: str, method: str, seed: int, part: str) -> Row:
     return {"dataset": f"drug response, {split}, {part}", "method": method, "seed": seed}
+
+
+def run_rows(
+    run: DrugRun, tables: Tables, split_name: str, variants: Sequence[Variant], seeds: Sequence[int], *, test: bool
+) -> list[Row]:
+    """Validation rows of every member; with ``test`` also its test rows, the references, and the ensembles where all
+    seeds share their test rows. A ``published`` run is scored on ``pair-dedup`` too, whose training rows are the same.
+    """
+    outcomes = {variant: [run.member(variant, seed) for seed in seeds] for variant in variants}
+    members = {variant: [one for one in several if one is not None] for variant, several in outcomes.items()}
+    rows = [row for several in members.values() for row in member_rows(tables, split_name, several, "validation")]
+    if not test:
+        return rows
+    rows += reference_rows(tables, split_name, list(seeds))
+    for several in members.values():
+        rows += member_rows(tables, split_name, several, "test")
+        if split_name in ("published", "pair-dedup") and several:
+            rows.append(ensemble_row(tables, split_name, several))
+    if split_name == "published":
+        rows += reference_rows(tables, "pair-dedup", list(seeds))
+        for several in members.values():
+            rows += [_without_repeats(tables, outcome) for outcome in several]
+    return rows
+
+
+def _without_repeats(tables: Tables, outcome: Outcome) -> Row:
+    split, fewer = (make_split(tables, name, outcome.seed) for name in ("published", "pair-dedup"))
+    predicted = outcome.predicted["test"][np.isin(split.test, fewer.test)]
+    return _named("pair-dedup", outcome.variant.name, outcome.seed, "test") | score_rows(
+        tables, fewer, predicted, fewer.test
+    )
+
+
+def win_lines(run: DrugRun, tables: Tables, variants: Sequence[Variant]) -> Iterator[str]:
+    """For each variant: in how many types, lines and drugs the first member, and the ensemble, beats the published
+    scFoundation vector by PCC."""
+    for variant in variants:
+        outcomes = run.members(variant)
+        if not outcomes:
+            continue
+        split = make_split(tables, "published", outcomes[0].seed)
+        theirs = tables.published_scfoundation[split.test]
+        if not np.isfinite(theirs).all():
+            return
+        one = comparison(tables, split, outcomes[0].predicted["test"], theirs)
+        mean = np.mean([outcome.predicted["test"] for outcome in outcomes], axis=0)
+        yield f"{variant.name} against published scFoundation: seed {outcomes[0].seed} higher in {one}"
+        yield f"{variant.name}, {len(outcomes)} members: higher in {comparison(tables, split, mean, theirs)}"

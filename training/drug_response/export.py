@@ -1,0 +1,218 @@
+"""Members of a finished run -> a bundle: ``drug_response.safetensors``, ``drug_response.json``, ``drugs.parquet``."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import nn
+
+from model.bundle import Bundle
+from model.drug_response.domain import Domain, nearest
+from model.drug_response.drug_table import Drug, DrugTable
+from model.drug_response.network import CellBranch, DrugResponseNetwork, ProductHead
+from model.sessions.drug_response import (
+    CARD_FILE,
+    CARD_VERSION,
+    TABLE_FILE,
+    UNITS,
+    WEIGHTS_FILE,
+    DrugResponseSession,
+)
+from training.bundle_files import add_files
+from training.drug_response.experiment import DrugRun, Outcome, Variant, encoder_files
+from training.drug_response.features import PARTS, LineEmbeddings, line_features
+from training.drug_response.interval import calibrate
+from training.drug_response.splits import Split, make_split
+from training.drug_response.synonyms import SYNONYMS
+from training.drug_response.tables import Tables
+from training.evaluation.rows import Row
+from training.run import RunError
+
+TERMS = (
+    "Trained on GDSC drug responses (Genomics of Drug Sensitivity in Cancer, Wellcome Sanger Institute and "
+    "Massachusetts General Hospital), which are for non-commercial research; predictions of this head are under the "
+    "same terms. Not for clinical use."
+)
+# A drug less like its nearest training drug than all but this share of the training drugs are counts as outside.
+DRUG_QUANTILE = 0.05
+MAX_DIFFERENCE = 2e-2  # ln uM, between the networks and the exported arrays, half precision included
+
+Floats = NDArray[np.float32]
+
+
+def export_head(
+    run: DrugRun,
+    tables: Tables,
+    lines: LineEmbeddings,
+    bundle: Bundle,
+    variants: Sequence[Variant],
+    metrics: Sequence[Row],
+) -> list[str]:
+    """Put the members of ``variants`` (one a setting, expression among them) into ``bundle``; returns a report.
+
+    ``metrics`` are rows for the bundle's card. Raises RunError when the run was made with another encoder, a variant
+    has no member or is not served, or the exported arrays disagree with the networks.
+    """
+    record = run.record()
+    if record["split"] != "published":
+        raise RunError(f"{run.path} has split '{record['split']}'; the head that ships is trained on 'published'.")
+    if record["bundle"]["files"] != encoder_files(bundle):
+        raise RunError(f"{run.path} was trained on the encoder of another bundle. Train it on {bundle.path} again.")
+    tensors: dict[str, NDArray[np.floating]] = {}
+    settings: dict[str, Any] = {}
+    distance = 0.0
+    split = make_split(tables, "published", 0)
+    for variant in variants:
+        outcomes = run.members(variant)
+        if not outcomes:
+            raise RunError(f"{run.path} has no finished member of '{variant.name}'.")
+        if variant.inputs not in PARTS or record["training"]["head"] != "product":
+            raise RunError(f"'{variant.name}' with head '{record['training']['head']}' is not served.")
+        own, entry = _setting(tables, outcomes)
+        tensors |= {f"{variant.setting}.{name}": value for name, value in own.items()}
+        settings[variant.setting] = entry
+        if variant.setting == "expression":
+            train_lines = np.unique(tables.line_of[split.train])
+            features = line_features(tables, lines, variant.inputs, "expression", train_lines).tensors.branches[0]
+            values = features[torch.from_numpy(train_lines)].numpy()
+            distance = float(Domain.cell_distances(values, np.full(len(values), values.shape[1])).max())
+    table = DrugTable(_drugs(tables, split))
+    card = {
+        "version": CARD_VERSION,
+        "units": UNITS,
+        "terms": TERMS,
+        "genes": tables.genes,
+        "mutation_names": tables.mutation_names,
+        "methylation_names": tables.methylation_names,
+        "tissues": sorted({str(name) for name in tables.types[np.unique(tables.line_of[split.train])]}),
+        "domain": {"cell_distance": distance, "drug_similarity": _least_similarity(table)},
+        "settings": settings,
+    }
+    entries = {"drug_response": {"terms": TERMS, "units": UNITS, "training": record, "evaluation": list(metrics)}}
+    with tempfile.TemporaryDirectory() as folder:
+        table.save(Path(folder) / TABLE_FILE)
+        files: dict[str, Path | bytes] = {
+            WEIGHTS_FILE: save({name: np.ascontiguousarray(value) for name, value in tensors.items()}),
+            CARD_FILE: json.dumps(card).encode(),
+            TABLE_FILE: Path(folder) / TABLE_FILE,
+        }
+        add_files(bundle.path, files, entries)
+    return _parity(run, tables, lines, Bundle.load(bundle.path), variants)
+
+
+def fold(network: DrugResponseNetwork) -> dict[str, Floats]:
+    """The arrays of one member (see ``FoldedMembers``), in ln uM. Raises RunError for a head that is not served."""
+    head = network.head
+    if not isinstance(head, ProductHead):
+        raise RunError(f"Head '{network.config.head}' is not served; train with head=product.")
+    out: dict[str, NDArray[np.float64]] = {}
+    encoder = network.drug_encoder
+    for number, (layer, norm) in enumerate(zip(encoder.layers, encoder.norms, strict=True)):
+        assert isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d)
+        out |= _dense(f"graph.{number}", _array(layer.weight).T, _array(layer.bias))
+        out[f"graph.{number}.scale"], out[f"graph.{number}.shift"] = _norm(norm)
+    for name, branch in zip(network.config.branches, network.cell_branches, strict=True):
+        assert isinstance(branch, CellBranch)
+        scale, shift = _norm(branch.norm)
+        last = _array(branch.last.weight).T
+        out |= _dense(f"{name}.first", _array(branch.first.weight).T, _array(branch.first.bias))
+        out |= _dense(f"{name}.last", scale[:, None] * last, shift @ last + _array(branch.last.bias))
+    # Units: rank of the product, then the cell's offset times 1, then 1 times the drug's offset. The sd of ln IC50 goes
+    # to the drug's side, its mean to the drug's offset.
+    sd, mean, rank = float(network.scale), float(network.mean), head.rank
+    cell, cell_bias = _array(head.cell.weight).T, _array(head.cell.bias)
+    drug, drug_bias = _array(head.drug.weight).T, _array(head.drug.bias)
+    zeros = np.zeros((len(cell), 1))
+    shrink = np.append(np.full(rank, 1 / math.sqrt(rank)), 1.0)
+    out |= _dense("head.cell", np.hstack([cell * shrink, zeros]), np.append(cell_bias * shrink, 1.0))
+    weight = np.hstack([drug[:, :-1], np.zeros((len(drug), 1)), drug[:, -1:]]) * sd
+    bias = np.concatenate([drug_bias[:-1] * sd, [sd], [drug_bias[-1] * sd + mean]])
+    out |= _dense("head.drug", weight, bias)
+    return {name: value.astype(np.float32) for name, value in out.items()}
+
+
+def _setting(tables: Tables, outcomes: Sequence[Outcome]) -> tuple[dict[str, NDArray[np.floating]], dict[str, Any]]:
+    standards = outcomes[0].standards()
+    for outcome in outcomes[1:]:
+        for name, standard in outcome.standards().items():
+            if not np.array_equal(standard.mean, standards[name].mean):
+                raise RunError("The members were not standardised alike (their training lines differ).")
+    folded = [fold(outcome.network()) for outcome in outcomes]
+    # Matrices in half precision, as in the bundle's other files; everything small as it is.
+    tensors: dict[str, NDArray[np.floating]] = {
+        name: stacked.astype(np.float16) if stacked.ndim == 3 else stacked
+        for name in folded[0]
+        if (stacked := np.stack([member[name] for member in folded])) is not None
+    }
+    for name, standard in standards.items():
+        tensors |= {f"standard.{name}.mean": standard.mean, f"standard.{name}.sd": standard.sd}
+    measured = tables.ln_ic50[make_split(tables, "published", outcomes[0].seed).calibration]
+    interval = calibrate(np.stack([outcome.predicted["calibration"] for outcome in outcomes]), measured)
+    entry = {
+        "config": outcomes[0].record["network"],
+        "inputs": list(PARTS[outcomes[0].variant.inputs]),
+        "interval": interval.as_dict(),
+        "seeds": [outcome.seed for outcome in outcomes],
+    }
+    return tensors, entry
+
+
+def _drugs(tables: Tables, split: Split) -> list[Drug]:
+    trained = set(tables.drug_of[split.train].tolist())
+    return [
+        replace(drug, in_training=number in trained, synonyms=SYNONYMS.get(drug.name, ()))
+        for number, drug in enumerate(tables.drugs)
+    ]
+
+
+def _least_similarity(table: DrugTable) -> float:
+    nearest_others = [nearest(drug, table, leave_out=drug) for drug in table.drugs if drug.in_training]
+    return float(np.quantile(nearest_others, DRUG_QUANTILE))
+
+
+def _parity(
+    run: DrugRun, tables: Tables, lines: LineEmbeddings, bundle: Bundle, variants: Sequence[Variant]
+) -> list[str]:
+    session = DrugResponseSession(bundle)
+    split = make_split(tables, "published", 0)
+    report = []
+    for variant in variants:
+        extra = {
+            "mutation": tables.mutation if variant.setting != "expression" else None,
+            "methylation": tables.methylation if variant.setting == "methylation" else None,
+        }
+        answer = session.predict(lines.h_c, lines.rows, session.drugs.drugs, **extra)  # type: ignore[arg-type]
+        wanted = np.mean([outcome.predicted["test"] for outcome in run.members(variant)], axis=0)
+        found = answer.ln_ic50[tables.line_of[split.test], tables.drug_of[split.test]]
+        difference = float(np.abs(found - wanted).max())
+        if not difference <= MAX_DIFFERENCE:
+            raise RunError(f"'{variant.name}': the exported head is off by {difference:.3g} ln uM.")
+        report.append(
+            f"{variant.name}: {len(run.members(variant))} members, largest difference to the networks "
+            f"{difference:.1e} ln uM on {len(wanted):,} test pairs"
+        )
+    return report
+
+
+def _dense(name: str, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    return {f"{name}.weight": weight, f"{name}.bias": bias}
+
+
+def _norm(norm: nn.BatchNorm1d) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
+    return scale, _array(norm.bias) - _array(norm.running_mean) * scale
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float64]:
+    return tensor.detach().numpy().astype(np.float64)

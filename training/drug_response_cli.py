@@ -1,0 +1,95 @@
+"""``scpalm-train drug-response`` and ``scpalm-train evaluate drug-response``: wiring only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.bundle import DEFAULT_BUNDLE
+from training.console import command
+
+DataDir = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="The folder that holds response.parquet.")]
+
+
+@command
+def drug_response(
+    data_dir: DataDir,
+    out: Annotated[Path, typer.Option("--out", help="The run's folder.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle whose encoder gives h_C.")] = DEFAULT_BUNDLE,
+    split: Annotated[str, typer.Option(help="published, pair-dedup, cell-line or drug.")] = "published",
+    inputs: Annotated[
+        str, typer.Option(help="Comma-separated: h_C, genes, h_C+genes, pca, scfoundation.")
+    ] = "h_C+genes",
+    settings: Annotated[str, typer.Option(help="Comma-separated: expression, mutation, methylation.")] = "expression",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 5,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; finished members are kept.")] = False,
+    test: Annotated[bool, typer.Option(help="Score the test rows, too; leave that to the end.")] = True,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Write Figures 4 and 5 into this folder.")] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Put the first of --inputs, in every setting, into the bundle.")
+    ] = False,
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+) -> None:
+    """Train DeepCDR heads on a bundle's h_C (or genes), beside their references; optionally export them."""
+    import torch
+
+    from model.bundle import Bundle
+    from training.config import override, split_settings
+    from training.drug_response.config import DrugTrainingConfig
+    from training.drug_response.experiment import DrugRun, run_record, train_run, variants_of
+    from training.drug_response.export import export_head
+    from training.drug_response.features import embed_lines
+    from training.drug_response.tables import load_tables
+    from training.evaluation.drug_response.figures import draw_figures
+    from training.evaluation.drug_response.report import COLUMNS, run_rows, win_lines
+    from training.evaluation.rows import write_rows
+    from training.evaluation.table import table
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    variants = variants_of(inputs.split(","), settings.split(","))
+    config = override(DrugTrainingConfig(), split_settings(set_ or [], DrugTrainingConfig())[0])
+    tables, encoder, run = load_tables(data_dir), Bundle.load(bundle), DrugRun(out)
+    run.start(run_record(tables, encoder, split, config), resume=resume)
+    lines = embed_lines(tables, encoder, threads=threads)
+
+    def show(name: str, stage: str, epoch: int, rmse: float) -> None:
+        typer.echo(f"  {name}: {stage} {epoch}, validation RMSE {rmse:.4f}", err=True)
+
+    for outcome in train_run(run, tables, lines, split, variants, range(seeds), config, show):
+        typer.echo(f"{outcome.variant.name}, seed {outcome.seed}: done", err=True)
+    rows = run_rows(run, tables, split, variants, range(seeds), test=test)
+    typer.echo(table(rows, COLUMNS))
+    if json_out is not None:
+        write_rows(json_out, rows)
+    if test and split == "published":
+        typer.echo("\n".join(win_lines(run, tables, variants)))
+    if figures is not None:
+        typer.echo(f"{', '.join(path.name for path in draw_figures(run, tables, variants[0], figures))} -> {figures}")
+    if export:
+        shipped = [variant for variant in variants if variant.inputs == variants[0].inputs]
+        typer.echo("\n".join(export_head(run, tables, lines, encoder, shipped, rows)))
+
+
+@command
+def evaluate_drug_response(
+    data_dir: DataDir,
+    bundle: Annotated[Path, typer.Option(help="The bundle whose head is scored.")] = DEFAULT_BUNDLE,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+) -> None:
+    """Score the drug response head of a bundle on the published test rows, beside its references."""
+    from model.bundle import Bundle
+    from training.drug_response.tables import load_tables
+    from training.evaluation.drug_response.report import COLUMNS
+    from training.evaluation.drug_response.shipped import shipped_rows
+    from training.evaluation.rows import write_rows
+    from training.evaluation.table import table
+
+    rows = shipped_rows(load_tables(data_dir), Bundle.load(bundle))
+    typer.echo(table(rows, COLUMNS))
+    if json_out is not None:
+        write_rows(json_out, rows)
