@@ -9,6 +9,7 @@ import typer
 
 from model.bundle import DEFAULT_BUNDLE
 from training.console import command, progress_bar
+from training.drug_response_cli import drug_response, evaluate_drug_response
 from training.evaluate_cli import app as evaluate_app
 
 app = typer.Typer(
@@ -17,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate_app, name="evaluate")
+app.command("drug-response")(drug_response)
+evaluate_app.command("drug-response")(evaluate_drug_response)
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated; see the option list.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 
