@@ -89,7 +89,6 @@ def fold(stage1: PathwayAutoencoder, cells: CellEncoder) -> InferenceNetwork:
         )
     network = InferenceNetwork(config)
     mean, variance = stage1.standardise.running_mean, stage1.standardise.running_var
-    assert mean is not None and variance is not None
     scale = (variance + stage1.standardise.eps).rsqrt()
     slope, offset = stage1.embedding.tables()
     network.slope.copy_(slope * scale)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.collective import total, world_size
 from model.config import NetworkConfig
 from model.embedding import GeneEmbedding, SparseCells
 from model.quantizer import Quantized, Quantizer
@@ -35,6 +36,30 @@ class GeneHead(nn.Module):
         return out.transpose(0, 1).reshape(len(tokens), -1)[:, : self.num_genes] + self.bias
 
 
+class Standardise(nn.BatchNorm1d):
+    """Batch norm of ``[B, N]`` without affine, over the cells of all processes (torch's own does so on GPUs only)."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_tokens: int, momentum: float = 0.02) -> None:
+        super().__init__(num_tokens, affine=False, momentum=momentum)
+        self.rate = momentum
+
+    def forward(self, f: Tensor) -> Tensor:
+        if world_size() == 1 or not self.training:
+            return super().forward(f)
+        count = world_size() * len(f)
+        mean = total(f.sum(0)) / count
+        variance = total((f - mean).square().sum(0)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.rate)
+            self.running_var.lerp_(variance * count / (count - 1), self.rate)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        return (f - mean) * (variance + self.eps).rsqrt()
+
+
 @dataclass
 class Reconstruction:
     """What stage 1 gives back.
@@ -58,7 +83,7 @@ class PathwayAutoencoder(nn.Module):
         N, D = config.num_tokens, config.width
         self.config = config
         self.embedding = GeneEmbedding(config.num_genes, N, config.gene_width, config.pooling, config.value_map)
-        self.standardise = nn.BatchNorm1d(N, affine=False, momentum=0.02)
+        self.standardise = Standardise(N)
         # P' starts nearly alike for all tokens: then the codes, which all tokens share, cut one line finely from the
         # first step on. Directions of their own would leave each token a handful of codes.
         self.token_scale = nn.Parameter(torch.randn(1, D) * 0.5 + torch.randn(N, D) * 0.05)

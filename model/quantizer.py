@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.collective import gathered, total, world_size
 from model.config import Affine
 
 
@@ -120,8 +121,9 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def _move_statistics(self, encoded: Tensor, momentum: float = 0.05) -> None:
         point = self.down(encoded).float()
-        self.input_mean.lerp_(point.mean(0), momentum)
-        self.input_std.lerp_(point.std(0).clamp(min=1e-4), momentum)
+        mean, std = (point.mean(0), point.std(0)) if world_size() == 1 else _mean_and_std(point)
+        self.input_mean.lerp_(mean, momentum)
+        self.input_std.lerp_(std.clamp(min=1e-4), momentum)
         if self.affine == "running":
             self.code_mean.lerp_(self.codes.mean(0), momentum)
             self.code_std.lerp_(self.codes.std(0).clamp(min=1e-4), momentum)
@@ -156,13 +158,14 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def revive(self, encoded: Tensor, indices: Tensor, generator: torch.Generator) -> int:
         """Count idle batches; move codes idle for ``patience`` of them onto random encoder outputs plus 1 % noise."""
-        used = torch.bincount(indices.reshape(-1), minlength=len(self.codes)) > 0
+        used = total(torch.bincount(indices.reshape(-1), minlength=len(self.codes))) > 0
         self.idle_batches.add_(1)
         self.idle_batches[used] = 0
         dead = self.idle_batches >= self.patience
         count = int(dead.sum())
         if count:
-            points = self.standardise(encoded).float().reshape(-1, self.codes.shape[1])
+            # Of all processes: each must move the same codes to the same places.
+            points = gathered(self.standardise(encoded).float()).reshape(-1, self.codes.shape[1])
             picks = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
             noise = torch.randn(picks.shape, generator=generator).to(points.device)
             # Written through the inverse of the affine map, so that it lands where it was picked.
@@ -178,3 +181,10 @@ class Quantizer(nn.Module):
             small = self.code_scale.abs().clamp(min=1e-4) * torch.where(self.code_scale < 0, -1.0, 1.0)
             return (point - self.code_shift) / small
         return point
+
+
+def _mean_and_std(point: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the cells of all processes, ``[B, ...] -> [...]``."""
+    count = world_size() * len(point)
+    mean = total(point.sum(0)) / count
+    return mean, (total((point - mean).square().sum(0)) / (count - 1)).sqrt()

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.embedding import SparseCells
-from training.corpus import Corpus, Sampler
+from training.corpus import Corpus
+from training.sampler import Sampler
 
 
 def corpus_matrix(corpus: Corpus, rows: NDArray[np.int64]) -> sparse.csr_matrix:
@@ -88,10 +89,9 @@ class Yardsticks:
         self.pca = float((left**2).sum() / measured.sum())
 
 
-def masked_error(values: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """``sum(m (o - x)^2) / sum(m)``; values, target ``[B, G]``, mask ``[B, G]`` bool."""
-    weight = mask.to(values.dtype)
-    return ((values - target).square() * weight).sum() / weight.sum().clamp(min=1)
+def masked_sum(values: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """``sum(m (o - x)^2)``; values, target ``[B, G]``, mask ``[B, G]`` bool."""
+    return ((values - target).square() * mask.to(values.dtype)).sum()
 
 
 def as_tensor(array: NDArray[np.float32]) -> Tensor:

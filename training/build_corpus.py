@@ -96,6 +96,7 @@ def build_corpus(
     forbidden = {print_ for path in never for print_ in file_fingerprints(path, vocabulary)}
     writer = _ShardWriter(partial, options.shard_cells)
     reports, measured, tables = [], [], []
+    order: list[bytes] = []
     for number, path in enumerate(files):
         source = _Source(path, vocabulary, options)
         report: dict[str, Any] = {"file": path.name, "cells": 0, "duplicates": 0, "filtered": 0, "evaluation_cells": 0}
@@ -108,6 +109,7 @@ def build_corpus(
                     report["evaluation_cells"] += print_ in forbidden
                     seen.add(print_)
                 picked = np.flatnonzero(fresh)
+                order += [prints[i] for i in picked]
                 writer.add(rows, picked)
                 held_out = [_held_out(prints[i], options) for i in picked]
                 tables.append(obs.iloc[picked].assign(file=number, held_out=held_out))
@@ -116,6 +118,8 @@ def build_corpus(
         reports.append(report | source.summary)
         measured.append(source.measured)
     writer.flush()
+    # Which cells, in which order.
+    content = hashlib.blake2b(b"".join(order), digest_size=16).hexdigest()
     if not tables or not sum(len(t) for t in tables):
         raise CorpusError("No cell is left: every cell was filtered or is a duplicate. Look at the per-file report.")
     pd.concat(tables, ignore_index=True).to_parquet(partial / "obs.parquet")
@@ -128,6 +132,7 @@ def build_corpus(
         "files": reports,
         "seed": options.seed,
         "held_out": options.held_out,
+        "content": content,
     }
     (partial / "corpus.json").write_text(json.dumps(meta, indent=1))
     partial.rename(out)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from model.pathways import PathwayAutoencoder
 from training.baselines import SpectralScores
+from training.batches import to_device
 from training.config import Stage2Config
 from training.corpus import Corpus
-from training.stage1 import to_device
 
 
 @dataclass(frozen=True)

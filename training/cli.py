@@ -88,16 +88,21 @@ def pathways(
     device: Device = "auto",
 ) -> None:
     """Stage 1: train the pathway autoencoder."""
-    from model.config import NetworkConfig
+    from model.config import PRESETS, NetworkConfig
     from model.config import preset as sizes_of
-    from training.config import Stage1Config, as_dict, override, split_settings
+    from training.config import ConfigError, Stage1Config, as_dict, override, split_settings
     from training.corpus import Corpus
+    from training.processes import is_first, local_device, together, wait_for_all
     from training.run import Run, RunError, pick_device
     from training.stage1 import STAGE, Stage1Trainer, train_pathways
 
+    if preset not in PRESETS:
+        raise ConfigError(f"Unknown preset '{preset}': choose {' or '.join(PRESETS)}.")
+    where = local_device(pick_device(device))
     cells, run = Corpus(corpus_dir), Run(out)
     network, config = sizes_of(preset, cells.num_genes), Stage1Config()
     if resume:
+        run.check_corpus(corpus_dir, cells.digest)
         network, config = run.section("network", NetworkConfig), run.section(STAGE, Stage1Config)
         if settings:
             raise RunError("--set cannot change a run that is resumed; start a new one.")
@@ -109,17 +114,20 @@ def pathways(
     record = {
         "preset": preset,
         "corpus": str(corpus_dir.resolve()),
+        "corpus_digest": cells.digest,
         "network": network.as_dict(),
         STAGE: as_dict(config),
     }
-    if resume:
-        run.save_config(run.config() | record | {"preset": run.config()["preset"]})
-    else:
-        run.create(record)
-    trainer = Stage1Trainer(cells, network, config, pick_device(device))
-    if resume and run.has_checkpoint(STAGE):
-        run.resume(trainer, STAGE)
-    _train(trainer, run, train_pathways, "pathways")
+    with together(where):
+        if is_first() and resume:
+            run.save_config(run.config() | record | {"preset": run.config()["preset"]})
+        elif is_first():
+            run.create(record)
+        wait_for_all()
+        trainer = Stage1Trainer(cells, network, config, where)
+        if resume and run.has_checkpoint(STAGE):
+            run.resume(trainer, STAGE)
+        _train(trainer, run, train_pathways, "pathways")
 
 
 @app.command()
@@ -135,10 +143,11 @@ def cells(
     from model.config import NetworkConfig
     from training.config import Stage2Config, as_dict, override
     from training.corpus import Corpus
+    from training.processes import is_first, local_device, together, wait_for_all
     from training.run import Run, RunError, pick_device
     from training.stage2 import STAGE, load_stage1, prepare_stage2, train_cells
 
-    run, where = Run(run_dir), pick_device(device)
+    run, where = Run(run_dir), local_device(pick_device(device))
     saved = run.config()
     if resume and settings:
         raise RunError("--set cannot change a run that is resumed; train stage 2 anew.")
@@ -151,17 +160,21 @@ def cells(
     config = override(config, pairs)
     if steps is not None:
         config = override(config, {"steps": str(steps)})
-    run.save_config(saved | {"network": network.as_dict(), STAGE: as_dict(config)})
     corpus_ = Corpus(saved["corpus"])
+    run.check_corpus(corpus_.path, corpus_.digest)
     run.finished("stage1")
     stage1 = load_stage1(run, network)
-    with progress_bar(config.replicas * len(corpus_), "codes", unit="cell") as bar:
-        trainer = prepare_stage2(
-            corpus_, stage1, config, where, lambda done, total: bar.move_to(done), kept=run.path / "codes.npz"
-        )
-    if resume and run.has_checkpoint(STAGE):
-        run.resume(trainer, STAGE)
-    _train(trainer, run, train_cells, "cells")
+    with together(where):
+        if is_first():
+            run.save_config(saved | {"network": network.as_dict(), STAGE: as_dict(config)})
+        wait_for_all()
+        with progress_bar(config.replicas * len(corpus_), "codes", unit="cell") as bar:
+            trainer = prepare_stage2(
+                corpus_, stage1, config, where, lambda done, total: bar.move_to(done), kept=run.path / "codes.npz"
+            )
+        if resume and run.has_checkpoint(STAGE):
+            run.resume(trainer, STAGE)
+        _train(trainer, run, train_cells, "cells")
 
 
 @app.command()
@@ -169,7 +182,7 @@ def cells(
 def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
     out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
-    name: Annotated[str, typer.Option(help="Name of the model.")] = "mini",
+    name: Annotated[str | None, typer.Option(help="Name of the model; default: the preset's.")] = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
     card: Annotated[Path | None, typer.Option(help="JSON with 'training_data' and 'notes' for the manifest.")] = None,
     torchscript: Annotated[Path | None, typer.Option(help="Also write a TorchScript archive here.")] = None,

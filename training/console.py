@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -56,5 +57,9 @@ class Bar:
 
 @contextmanager
 def progress_bar(total: int | None, title: str, *, unit: str, start: int = 0) -> Iterator[Bar]:
-    with tqdm(total=total, desc=title, unit=unit, initial=start, file=sys.stderr, dynamic_ncols=True) as bar:
+    # Of several processes that train together only the first shows a bar.
+    silent = os.environ.get("RANK", "0") != "0"
+    with tqdm(
+        total=total, desc=title, unit=unit, initial=start, file=sys.stderr, dynamic_ncols=True, disable=silent
+    ) as bar:
         yield Bar(bar)

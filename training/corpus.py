@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,8 @@ FORMAT_VERSION = 1
 SHARD_ARRAYS: dict[str, type[np.generic]] = {"indptr": np.int64, "gene_index": np.int32, "value": np.float32}
 
 
+# One generator for a batch, or one a cell, so that a cell's counts do not depend on the cells before it.
+Random = np.random.Generator | Sequence[np.random.Generator]
 # Gene indices and values of one cell.
 Cell = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -108,6 +112,11 @@ class Corpus:
     def num_genes(self) -> int:
         return len(self.vocabulary)
 
+    @property
+    def digest(self) -> str:
+        """Tells this corpus from every other: a hash of its description, which has one of its cells."""
+        return hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode()).hexdigest()
+
     @cached_property
     def train_rows(self) -> NDArray[np.int64]:
         return np.flatnonzero(~self.obs["held_out"].to_numpy(bool))
@@ -129,28 +138,37 @@ class Corpus:
         rows: NDArray[np.int64],
         *,
         keep: NDArray[np.float64] | None = None,
-        rng: np.random.Generator | None = None,
+        rng: Random | None = None,
     ) -> SparseCells:
         """Cells as tensors.
 
-        With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng``) and normalised
-        again, as if the cell had been sequenced less deeply; cells that came without counts stay whole.
+        With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng`` or by each cell's
+        own of a list) and normalised again, as if the cell had been sequenced less deeply; cells that came without
+        counts stay whole. Raises CorpusError naming the shard whose content cannot be.
         """
         if keep is None:
             return self._tensors(rows, [self.cell(int(row)) for row in rows])
         assert rng is not None, "thinning needs a seeded generator"
-        return self._tensors(rows, [self._split(int(row), keep[i], rng)[0] for i, row in enumerate(rows)])
+        each = _of_each(rng, len(rows))
+        return self._tensors(rows, [self._thin(int(row), keep[i], each[i]) for i, row in enumerate(rows)])
 
     def split_batch(
-        self, rows: NDArray[np.int64], keep: NDArray[np.float64], rng: np.random.Generator
+        self, rows: NDArray[np.int64], keep: NDArray[np.float64], rng: Random
     ) -> tuple[SparseCells, SparseCells]:
         """Each cell's counts, shared out at random between two cells.
 
         ``keep [B]`` of them go to the first, the rest to the second. Given the cell's expression, the noise of the two
         is independent.
         """
-        pairs = [self._split(int(row), keep[i], rng) for i, row in enumerate(rows)]
+        each = _of_each(rng, len(rows))
+        pairs = [self._split(int(row), keep[i], each[i]) for i, row in enumerate(rows)]
         return self._tensors(rows, [first for first, _ in pairs]), self._tensors(rows, [second for _, second in pairs])
+
+    def _thin(self, row: int, share: float, rng: np.random.Generator) -> Cell:
+        whole = self.cell(row)
+        if share >= 1 or not self._is_counts[self._file[row]]:
+            return whole
+        return thin_counts(*whole, self._total[row], share, rng)
 
     def _split(self, row: int, share: float, rng: np.random.Generator) -> tuple[Cell, Cell]:
         whole = self.cell(row)
@@ -160,12 +178,35 @@ class Corpus:
 
     def _tensors(self, rows: NDArray[np.int64], cells: list[Cell]) -> SparseCells:
         offsets = np.concatenate([[0], np.cumsum([len(values) for _, values in cells])[:-1]])
+        index = np.concatenate([genes for genes, _ in cells])
+        value = np.concatenate([values for _, values in cells])
+        # As unsigned numbers negative indices are large; NaN fails every comparison.
+        known = not len(index) or index.view(np.uint32).max() < self.num_genes
+        if not known or (len(value) and not 0 < value.min() <= value.max() < np.inf):
+            self._name_the_corrupt(rows)
         return SparseCells(
-            torch.from_numpy(np.concatenate([genes for genes, _ in cells]).astype(np.int64)),
-            torch.from_numpy(np.concatenate([values for _, values in cells])),
+            torch.from_numpy(index.astype(np.int64)),
+            torch.from_numpy(value),
             torch.from_numpy(offsets.astype(np.int64)),
             torch.from_numpy(self.measured[self._file[rows]]),
         )
+
+    def _name_the_corrupt(self, rows: NDArray[np.int64]) -> None:
+        for row in rows:
+            genes, values = self.cell(int(row))
+            shard = self.path / f"shard-{int(np.searchsorted(self._first, row, side='right')) - 1:05d}"
+            for name, fine in (
+                ("gene_index", ((genes >= 0) & (genes < self.num_genes)).all()),
+                ("value", (np.isfinite(values) & (values > 0)).all()),
+            ):
+                if not fine:
+                    raise CorpusError(
+                        f"{shard}/{name}.npy is corrupt: cell {row} holds what cannot be. Build the corpus again."
+                    )
+
+
+def _of_each(rng: Random, cells: int) -> Sequence[np.random.Generator]:
+    return [rng] * cells if isinstance(rng, np.random.Generator) else rng
 
 
 def split_counts(
@@ -175,10 +216,7 @@ def split_counts(
 
     A cell whose counts would all go one way stays whole, on both sides.
     """
-    counts = np.rint(np.expm1(values.astype(np.float64)) * total / SCALE).astype(np.int64)
-    first = rng.binomial(counts, share)
-    unknown = max(round(total) - int(counts.sum()), 0)  # counts of genes outside the vocabulary
-    first_unknown = int(rng.binomial(unknown, share))
+    counts, first, (unknown, first_unknown) = _share_out(values, total, share, rng)
     second = counts - first
     if not first.any() or not second.any():
         return (genes, values), (genes, values)
@@ -188,34 +226,37 @@ def split_counts(
     )
 
 
+def thin_counts(
+    genes: NDArray[np.int32], values: NDArray[np.float32], total: float, share: float, rng: np.random.Generator
+) -> Cell:
+    """The first of the two cells of ``split_counts``."""
+    counts, first, (_, first_unknown) = _share_out(values, total, share, rng)
+    kept = int(first.sum())
+    if kept in (0, int(counts.sum())):
+        return genes, values
+    return _normalised(genes, first, kept + first_unknown)
+
+
+def _share_out(
+    values: NDArray[np.float32], total: float, share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
+    """Counts, the first cell's of them, and (all, the first's) of the counts of genes outside the vocabulary."""
+    counts = np.rint(np.expm1(values.astype(np.float64)) * total / SCALE).astype(np.int64)
+    first = _thinned(counts, share, rng)
+    unknown = max(round(total) - int(counts.sum()), 0)
+    return counts, first, (unknown, int(rng.binomial(unknown, share)))
+
+
+def _thinned(counts: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Binomial draws: each of the counts is kept with probability ``share``."""
+    total = int(counts.sum())
+    if total > 12 * len(counts):
+        return rng.binomial(counts, share)
+    # Where counts are small, one coin a molecule is several times faster than a binomial draw a gene.
+    kept = np.concatenate([[0], np.cumsum(rng.random(total, dtype=np.float32) < share)])
+    return np.diff(kept[np.concatenate([[0], np.cumsum(counts)])])
+
+
 def _normalised(genes: NDArray[np.int32], counts: NDArray[np.int64], total: int) -> Cell:
     kept = counts > 0
     return genes[kept], np.log1p(counts[kept] * (SCALE / total)).astype(np.float32)
-
-
-class Sampler:
-    """Draws the rows of step t from (seed, t) alone, so that a resumed run sees the same batches.
-
-    A tissue with n cells is drawn with weight ``n ** power``: 1 draws cells evenly, 0 draws tissues evenly.
-    """
-
-    def __init__(self, corpus: Corpus, *, power: float, seed: int) -> None:
-        self.rows = corpus.train_rows
-        if not len(self.rows):
-            raise CorpusError(
-                f"{corpus.path} has no cell to train on: all are held out. Build it with a lower held_out."
-            )
-        tissue = pd.Categorical(corpus.obs["tissue"].to_numpy()[self.rows])
-        count = np.bincount(tissue.codes, minlength=len(tissue.categories)).astype(np.float64)
-        weight = (count**power / count)[tissue.codes]
-        self._cumulative = np.cumsum(weight / weight.sum())
-        self.seed = seed
-
-    def generator(self, step: int, purpose: int = 0) -> np.random.Generator:
-        return np.random.default_rng([self.seed, step, purpose])
-
-    def draw(self, step: int, size: int) -> NDArray[np.int64]:
-        """``[size]`` rows, with replacement."""
-        points = self.generator(step).random(size)
-        positions = np.minimum(np.searchsorted(self._cumulative, points, side="right"), len(self.rows) - 1)
-        return self.rows[positions]

@@ -24,9 +24,10 @@ from model.rows import GeneSet, Rows
 from model.sessions.onnx import DECODER_FILE, MODEL_FILE, OnnxSession
 from model.sessions.torchscript import TorchScriptSession, load_network, trace
 from training.config import Stage2Config
-from training.corpus import Corpus, Sampler
+from training.corpus import Corpus
 from training.onnx_graph import OPSET, export_decoder, export_graph, half_precision
 from training.run import Run, RunError
+from training.sampler import Sampler
 from training.stage2 import load_stage1
 
 MAX_DIFFERENCE = 1e-4
@@ -35,12 +36,19 @@ PARITY_CELLS = 1024
 
 
 def export_run(
-    run_dir: Path, out: Path, *, name: str, version: str, card: Path | None = None, torchscript: Path | None = None
+    run_dir: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    version: str,
+    card: Path | None = None,
+    torchscript: Path | None = None,
 ) -> list[str]:
     """Write a bundle (whole or not at all) and return the lines of its report.
 
-    ``card`` is JSON whose ``training_data`` and ``notes`` go into the manifest. Raises RunError when the run is not
-    finished, ``out`` exists, or ONNX Runtime and PyTorch differ by more than the limits.
+    ``name`` is the preset's unless given. ``card`` is JSON whose ``training_data`` and ``notes`` go into the manifest.
+    Raises RunError when the run is not finished, cannot be folded, ``out`` exists, or ONNX Runtime and PyTorch differ
+    by more than the limits.
     """
     if out.exists():
         raise RunError(f"{out} exists already. Choose another folder or remove it.")
@@ -74,7 +82,7 @@ def export_run(
     export_graph(network, partial / "weights.safetensors", partial / MODEL_FILE)
     export_decoder(TokenDecoder(config), partial / "weights.safetensors", partial / DECODER_FILE)
     corpus.vocabulary.save(partial / "genes.parquet")
-    manifest = _manifest(name, version, saved, corpus, run, card)
+    manifest = _manifest(name or str(saved["preset"]), version, saved, corpus, card)
     write_manifest(partial, manifest)
     rows = _parity_rows(corpus)
     report, values = parity(Bundle.load(partial), rows)
@@ -117,9 +125,7 @@ def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"files": files}, indent=1) + "\n")
 
 
-def _manifest(
-    name: str, version: str, saved: dict[str, Any], corpus: Corpus, run: Run, card: Path | None
-) -> dict[str, Any]:
+def _manifest(name: str, version: str, saved: dict[str, Any], corpus: Corpus, card: Path | None) -> dict[str, Any]:
     described = json.loads(card.read_text()) if card is not None else {}
     files = [{"file": f["file"], "cells": f["cells"]} for f in corpus.meta["files"]]
     return {

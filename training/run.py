@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from model.config import NetworkConfig
-from training.config import OptimizerConfig
+from training.config import ConfigError, OptimizerConfig
 
 Section = TypeVar("Section", bound=NetworkConfig | OptimizerConfig)
 
@@ -112,9 +112,18 @@ class Run:
     def finished(self, stage: str) -> dict[str, Any]:
         """The checkpoint of a stage that was trained to its end. Raises RunError when it was not."""
         state, steps = self.load_checkpoint(stage), self.config()[stage]["steps"]
-        if (step := state.get("step", 0)) < steps:
+        if (step := state.get("step", 0)) < steps and not state.get("ended"):
             raise RunError(f"{self.path}: {stage} stands at step {step} of {steps}. Finish it with --resume.")
         return state
+
+    def check_corpus(self, path: Path, digest: str) -> None:
+        """Raises RunError when this is not the corpus that the run was started on."""
+        saved = self.config()
+        if saved.get("corpus_digest", digest) != digest:
+            raise RunError(
+                f"{path} is not the corpus that {self.path} was trained on ({saved.get('corpus')}), or was built anew "
+                "since. Name that corpus, or start a new run."
+            )
 
     def curves(self, stage: str) -> Curves:
         return Curves(self.path, stage)
@@ -197,14 +206,14 @@ def check_finite(loss: torch.Tensor, step: int) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one. Raises RunError for a name that is none, or a GPU that is not there."""
+    """``auto`` is the GPU where there is one. Raises ConfigError for an unknown name, or a GPU that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, colon, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (colon and not number.isdigit()):
-        raise RunError(f"Unknown device '{name}'. Use --device auto, cpu, cuda or cuda:n.")
+        raise ConfigError(f"Unknown device '{name}'. Use --device auto, cpu, cuda or cuda:n.")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise RunError(
+        raise ConfigError(
             f"--device {name} was asked for, and PyTorch sees {torch.cuda.device_count()} GPUs. "
             "Use --device cpu or auto."
         )

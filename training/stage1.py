@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.collective import from_first, rank, total, world_size
 from model.config import NetworkConfig
 from model.embedding import SparseCells
-from model.pathways import PathwayAutoencoder
-from training.baselines import SpectralScores, Yardsticks, as_tensor, gene_means, masked_error, singular_vectors
-from training.config import OptimizerConfig, Stage1Config
-from training.corpus import Corpus, Sampler
-from training.run import Run, RunError, check_finite, interrupt_between_steps, make_optimizer, set_lr
+from model.pathways import PathwayAutoencoder, Reconstruction
+from training.baselines import SpectralScores, Yardsticks, as_tensor, gene_means, masked_sum, singular_vectors
+from training.batches import Feed, ThinnedCells, to_device
+from training.config import Stage1Config
+from training.corpus import Corpus
+from training.processes import share_of
+from training.run import Run, RunError
+from training.sampler import Sampler
+from training.trainer import Progress, StageTrainer, run_loop
 
 STAGE = "stage1"
-Progress = Callable[[int, dict[str, float]], None]
 
 
-def to_device(cells: SparseCells, device: torch.device) -> SparseCells:
-    return SparseCells(*(t.to(device) for t in (cells.gene_index, cells.value, cells.offsets, cells.measured)))
+@dataclass
+class Part:
+    """Some cells of a batch. cells: partly thinned, to embed. whole: to reconstruct. weight: measured values of the
+    whole batch, by which the part's sum of errors is divided."""
+
+    cells: SparseCells
+    whole: SparseCells
+    weight: Tensor
 
 
-def thinned_shares(config: Stage1Config, size: int, rng: np.random.Generator) -> np.ndarray:
-    """``[size]`` share of counts to keep: 1 for the cells left whole."""
-    share = rng.uniform(config.thin_low, 1.0, size)
-    return np.where(rng.random(size) < config.thin_share, share, 1.0)
+class Stage1Trainer(StageTrainer[Part]):
+    """Stage 1 on a corpus, from its spectral start."""
 
-
-class Stage1Trainer:
-    """Trains step by step; ``state`` and ``restore`` make a resumed run the same run, bit for bit."""
+    stage = STAGE
 
     def __init__(self, corpus: Corpus, network: NetworkConfig, config: Stage1Config, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.corpus, self.config, self.device = corpus, config, device
-        self.sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
+        self.corpus, self.config = corpus, config
+        self.sampler = Sampler(
+            corpus, power=config.tissue_power, seed=config.seed, block=config.block, balance_by=config.balance_by
+        )
         self.model = PathwayAutoencoder(network)
         self.model.quantizer.sync = config.sync_update
         self.model.quantizer.patience = config.patience
@@ -56,29 +64,30 @@ class Stage1Trainer:
         self.model.to(device)
         if not config.train_embedding:
             self.model.embedding.freeze()
-        self.optimizer = make_optimizer([self.model], config)
-        self.step = 0
+        if config.score_weight == 0:
+            self.model.score_weight.requires_grad_(False)
+            self.model.score_bias.requires_grad_(False)
+        mine = share_of(config.batch_size, config.accumulate)
+        self._feed = Feed(ThinnedCells(corpus, self.sampler, config, mine), config.steps, config.workers)
+        # Statistics and codes start from whole batches, which every process makes for itself.
+        self._everything = ThinnedCells(corpus, self.sampler, config, [slice(0, config.batch_size)])
         self.revived = 0
         self.codes_started = False
+        self._seen: list[tuple[Tensor, Tensor]] = []
         if config.spectral_start:
-            self._start_statistics()
+            self._start_statistics(device)
+        compiled = (self.model.encoder, self.model.decoder)
+        super().__init__(config, device, self.model, {"model": self.model}, compiled, len(corpus.held_out_rows))
+
+    def _start_cells(self, number: int, device: torch.device) -> SparseCells:
+        """The cells of a batch that no step draws."""
+        return to_device(self._everything((-1 - number) % 2**31)[0][0], device)
 
     @torch.no_grad()
-    def _start_statistics(self, batches: int = 32) -> None:
-        f = torch.cat([self.model.embedding(self._batch(-1 - i)[0]) for i in range(batches)])
-        self.model.standardise.running_mean.copy_(f.mean(0))  # type: ignore[union-attr]
-        self.model.standardise.running_var.copy_(f.var(0))  # type: ignore[union-attr]
-
-    def _batch(self, step: int) -> tuple[SparseCells, SparseCells]:
-        """The (partly thinned) cells to embed, and the whole cells to reconstruct."""
-        key = step % 2**31
-        rows = self.sampler.draw(key, self.config.batch_size)
-        rng = self.sampler.generator(key, purpose=1)
-        keep = thinned_shares(self.config, len(rows), rng)
-        whole = to_device(self.corpus.batch(rows), self.device)
-        if not (keep < 1).any():
-            return whole, whole
-        return to_device(self.corpus.batch(rows, keep=keep, rng=rng), self.device), whole
+    def _start_statistics(self, device: torch.device, batches: int = 32) -> None:
+        f = torch.cat([self.model.embedding(self._start_cells(i, device)) for i in range(batches)])
+        self.model.standardise.running_mean.copy_(f.mean(0))
+        self.model.standardise.running_var.copy_(f.var(0))
 
     @property
     def quantizing(self) -> bool:
@@ -88,148 +97,124 @@ class Stage1Trainer:
     def quantizer_step(self) -> int:
         return int(self.config.quantizer_start * self.config.steps)
 
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
-        return (
-            torch.autocast("cuda", torch.bfloat16) if self.config.bf16 and self.device.type == "cuda" else nullcontext()
-        )
-
-    def train_step(self) -> dict[str, float]:
-        """One batch; the scalars of the step."""
-        config = self.config
-        self.model.train()
-        cells, whole = self._batch(self.step)
+    def parts(self, step: int) -> list[Part]:
+        """See ``StageTrainer``."""
         if self.quantizing and not self.codes_started:
             self._start_codes()
-        target = whole.dense(self.corpus.num_genes)
-        with self._autocast():
-            out = self.model(cells, quantize=self.quantizing)
-            error = masked_error(out.values.float(), target, whole.measured)
+        pairs = [(to_device(cells, self.device), to_device(whole, self.device)) for cells, whole in self._feed.at(step)]
+        weight = total(torch.stack([whole.measured.sum() for _, whole in pairs]).sum().float())
+        return [Part(cells, whole, weight) for cells, whole in pairs]
+
+    def loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+        """See ``StageTrainer``."""
+        config = self.config
+        target = part.whole.dense(self.corpus.num_genes)
+        with self.autocast():
+            out: Reconstruction = self.network(part.cells, quantize=self.quantizing)
+            squares = masked_sum(out.values.float(), target, part.whole.measured)
+        error = squares / part.weight * world_size()
         loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
-        scalars = {"mse": float(error.detach())}
+        scalars = {"mse": error}
         if config.score_weight > 0:
-            score_error = F.mse_loss(out.scores.float()[:, : self.scores.vectors.shape[1]], self.scores.of(whole))
+            predicted = out.scores.float()[:, : self.scores.vectors.shape[1]]
+            score_error = F.mse_loss(predicted, self.scores.of(part.whole)) / config.accumulate
             loss = loss + config.score_weight * score_error
-            scalars["score_mse"] = float(score_error.detach())
+            scalars["score_mse"] = score_error
         if out.quantized is not None:
-            loss = loss + config.commitment * out.quantized.loss
-            scalars |= {"commitment": float(out.quantized.loss.detach()), "distance": float(out.quantized.distance)}
-        check_finite(loss, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        check_finite(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip), self.step)
-        scalars["lr"] = set_lr(self.optimizer, config, self.step)
-        self.optimizer.step()
-        if out.quantized is not None and config.revive:
-            self._revive(out.encoded, out.quantized.indices)
-        self.step += 1
-        return scalars
+            quantized = out.quantized
+            loss = loss + config.commitment * quantized.loss / config.accumulate
+            scalars |= {
+                "commitment": quantized.loss / config.accumulate,
+                "distance": quantized.distance / config.accumulate,
+            }
+            self._seen.append((out.encoded.detach(), quantized.indices))
+        return loss, scalars
+
+    def after_step(self) -> dict[str, float]:
+        """Revive codes that nothing has chosen for a while."""
+        seen, self._seen = self._seen, []
+        if seen and self.config.revive:
+            encoded, indices = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
+            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+            revived = self.model.quantizer.revive(encoded, indices, generator)
+            self.revived += revived
+            if revived and self.average is not None:
+                self.average.jump([self.model.quantizer.codes])
+        return {}
 
     @torch.no_grad()
     def _start_codes(self, batches: int = 8) -> None:
         self.model.eval()
-        encoded = [self.model.encode_read_out(self.model.read_out(self._batch(-1001 - i)[0])) for i in range(batches)]
-        generator = torch.Generator().manual_seed(self.config.seed)
+        cells = [self._start_cells(1000 + i, self.device) for i in range(batches)]
+        encoded = torch.cat([self.model.encode_read_out(self.model.read_out(part)) for part in cells])
         self.codes_started = True
-        self.model.quantizer.start(torch.cat(encoded).cpu().to(self.model.quantizer.codes.device), generator)
+        started = copy.deepcopy(self.model.quantizer).cpu()  # k-means is the same for every device that way
+        started.start(encoded.cpu(), torch.Generator().manual_seed(self.config.seed))
+        self.model.quantizer.load_state_dict(started.state_dict())
+        for tensor in (*self.model.quantizer.parameters(), *self.model.quantizer.buffers()):
+            from_first(tensor)
+        if self.average is not None:
+            self.average.jump(self.model.quantizer.parameters())
         self.model.train()
 
-    def _revive(self, encoded: Tensor, indices: Tensor) -> None:
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        self.revived += self.model.quantizer.revive(encoded.detach(), indices, generator)
-
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Held-out error beside its yardsticks; used codes and perplexity. Raises RunError when the codes collapsed."""
         rows = self.corpus.held_out_rows
         if not len(rows):
             return {}
-        self.model.eval()
-        error = score_error = cells = 0.0
-        usage = torch.zeros(len(self.model.quantizer.codes))
-        for start in range(0, len(rows), self.config.batch_size):
-            batch = to_device(self.corpus.batch(rows[start : start + self.config.batch_size]), self.device)
+        mine = rows[rank() :: world_size()]
+        sums = torch.zeros(3, dtype=torch.float64)  # of the squared errors, of the scores', of the measured values
+        usage = torch.zeros(len(self.model.quantizer.codes), dtype=torch.float64)
+        for start in range(0, len(mine), self.config.batch_size):
+            batch = to_device(self.corpus.batch(mine[start : start + self.config.batch_size]), self.device)
             out = self.model(batch, quantize=self.quantizing)
             weight = float(batch.measured.sum())
-            error += float(masked_error(out.values, batch.dense(self.corpus.num_genes), batch.measured)) * weight
-            score_error += (
-                float(F.mse_loss(out.scores[:, : self.scores.vectors.shape[1]], self.scores.of(batch))) * weight
-            )
-            cells += weight
+            score_error = F.mse_loss(out.scores[:, : self.scores.vectors.shape[1]], self.scores.of(batch))
+            squares = masked_sum(out.values, batch.dense(self.corpus.num_genes), batch.measured)
+            sums += torch.tensor([float(squares), float(score_error) * weight, weight], dtype=torch.float64)
             if out.quantized is not None:
                 usage += torch.bincount(out.quantized.indices.reshape(-1).cpu(), minlength=len(usage))
+        error, score_error, weight = total(sums).tolist()
         scalars = {
-            "held_out_mse": error / cells,
-            "held_out_score_mse": score_error / cells,
+            "held_out_mse": error / weight,
+            "held_out_score_mse": score_error / weight,
             "gene_mean_mse": self.yardsticks.gene_mean,
             "pca_mse": self.yardsticks.pca,
         }
-        if self.quantizing:
-            share = usage / usage.sum()
-            used = int((usage > 0).sum())
-            perplexity = float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
-            scalars |= {"used_codes": used, "perplexity": perplexity, "revived": self.revived}
-            if used < 2 and self.step > self.quantizer_step + 10 * self.config.patience:
-                raise RunError(
-                    f"The codes collapsed: {used} in use at step {self.step}. Try a longer quantizer_start, "
-                    "a smaller code_width (4-16) or a lower lr."
-                )
-        return scalars
+        return scalars | (self._code_usage(total(usage)) if self.quantizing else {})
+
+    def _code_usage(self, usage: Tensor) -> dict[str, float]:
+        share = usage / usage.sum()
+        used = int((usage > 0).sum())
+        if used < 2 and self.step > self.quantizer_step + 10 * self.config.patience:
+            raise RunError(
+                f"The codes collapsed: {used} in use at step {self.step}. Try a longer quantizer_start, "
+                "a smaller code_width (4-16) or a lower lr."
+            )
+        perplexity = float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
+        return {"used_codes": used, "perplexity": perplexity, "revived": self.revived}
 
     def state(self) -> dict[str, object]:
-        return {
-            "step": self.step,
-            "revived": self.revived,
-            "codes_started": self.codes_started,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+        """See ``StageTrainer``."""
+        return super().state() | {"revived": self.revived, "codes_started": self.codes_started}
 
-    def restore(self, state: dict[str, object]) -> None:
-        self.step, self.revived = int(state["step"]), int(state["revived"])  # type: ignore[call-overload]
-        self.codes_started = bool(state["codes_started"])
-        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``StageTrainer``."""
+        super().restore(state)
+        self.revived, self.codes_started = int(state["revived"]), bool(state["codes_started"])
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """See ``StageTrainer``."""
+        super().take(state)
         if not self.config.train_embedding:
             self.model.embedding.freeze()
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """See ``StageTrainer``."""
+        self._feed.close()
 
 
 def train_pathways(trainer: Stage1Trainer, run: Run, progress: Progress = lambda step, scalars: None) -> None:
     """Train to the end, with a checkpoint every ``checkpoint_every`` steps (a Ctrl-C writes one more)."""
-    run_loop(trainer, run, STAGE, progress)
-
-
-class Trainer(Protocol):
-    """What the loop needs of a stage."""
-
-    step: int
-
-    @property
-    def config(self) -> OptimizerConfig: ...
-
-    def train_step(self) -> dict[str, float]: ...
-
-    def evaluate(self) -> dict[str, float]: ...
-
-    def state(self) -> dict[str, object]: ...
-
-
-def run_loop(trainer: Trainer, run: Run, stage: str, progress: Progress) -> None:
-    """Shared by both stages: step, evaluate, checkpoint."""
-    config = trainer.config
-    curves = run.curves(stage)
-    try:
-        with interrupt_between_steps() as interrupted:
-            while trainer.step < config.steps:
-                scalars = trainer.train_step()
-                last = trainer.step == config.steps
-                if trainer.step % config.evaluate_every == 0 or last:
-                    scalars |= trainer.evaluate()
-                    curves.add(trainer.step, scalars)
-                progress(trainer.step, scalars)
-                stop = interrupted()
-                if trainer.step % config.checkpoint_every == 0 or last or stop:
-                    run.save_checkpoint(stage, trainer.state())
-                if stop and not last:
-                    raise KeyboardInterrupt
-    finally:
-        curves.close()
+    run_loop(trainer, run, trainer.config, progress)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,54 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.cells import CellDecoder, CellEncoder
+from model.collective import gathered, rank, total, world_size
 from model.config import NetworkConfig
+from model.embedding import SparseCells
 from model.pathways import PathwayAutoencoder
-from training.baselines import SpectralScores, Yardsticks, gene_means, masked_error, singular_vectors
+from training.baselines import SpectralScores, Yardsticks, gene_means, masked_sum, singular_vectors
+from training.batches import Feed, WholeCells, to_device
 from training.cached_cells import Cache, cache_cells, mark_of, read_cache, write_cache
 from training.config import Stage1Config, Stage2Config
 from training.contrastive import ClusterQueue, info_nce, pick_negatives
-from training.corpus import Corpus, Sampler
-from training.run import Run, RunError, check_finite, make_optimizer, set_lr
-from training.stage1 import Progress, run_loop, to_device
+from training.corpus import Corpus
+from training.linear_start import start_linear
+from training.processes import is_first, share_of, wait_for_all
+from training.run import Run, RunError
+from training.sampler import Sampler
+from training.trainer import Progress, StageTrainer, run_loop
 
 STAGE = "stage2"
-
-
-@torch.no_grad()
-def start_linear(
-    encoder: CellEncoder, decoder: CellDecoder, stage1: PathwayAutoencoder, cache: Cache, sampler: Sampler
-) -> None:
-    """Start h_C as the best linear prediction of the scores of unseen counts from the codes (ridge, closed form)."""
-    quantizer, width = copy.deepcopy(stage1.quantizer).cpu(), stage1.config.width
-    if isinstance(quantizer.up, nn.Linear):  # back from tokens to code space
-        inverse = torch.linalg.pinv(quantizer.up.weight)
-        encoder.narrow.weight.copy_(inverse)
-        encoder.narrow.bias.copy_(-inverse @ quantizer.up.bias)
-    else:
-        encoder.narrow.weight.copy_(torch.eye(width))
-        encoder.narrow.bias.zero_()
-    rows = sampler.draw(2**31 + 2, min(12288, 4 * len(sampler.rows)))
-    tokens = [quantizer.from_indices(torch.from_numpy(codes[rows].astype(np.int64))) for codes in cache.codes]
-    encoder.token_mean.copy_(encoder.narrow(tokens[0]).mean(0))
-    features = torch.cat([encoder.features(part).flatten(1) for part in tokens])
-    scores = torch.cat([torch.from_numpy(part[rows]) for part in cache.scores])
-    count = min(width, scores.shape[1])
-    read_in = _ridge(features, scores[:, :count])
-    encoder.read_in.zero_()
-    encoder.read_in[:, :, :count] = read_in.reshape(*encoder.read_in.shape[:2], count)
-    encoder.cell_token[:count] = scores[:, :count].mean(0) - features.mean(0) @ read_in
-    h = encoder.transformer.norm(encoder.cell_token + features @ encoder.read_in.flatten(0, 1))
-    centred = h - h.mean(0)
-    weight = _ridge(centred, scores)
-    decoder.scores.weight[: scores.shape[1]] = weight.T
-    decoder.scores.bias[: scores.shape[1]] = scores.mean(0) - h.mean(0) @ weight
-
-
-def _ridge(x: Tensor, y: Tensor, strength: float = 30.0) -> Tensor:
-    """``[features, targets]`` weights of y on x, in double precision; means are left to the caller."""
-    x, y = x.double() - x.double().mean(0), y.double() - y.double().mean(0)
-    gram = x.T @ x + strength * torch.eye(x.shape[1], dtype=torch.float64)
-    return torch.linalg.solve(gram, x.T @ y).float()
 
 
 @dataclass
@@ -78,9 +46,45 @@ class View:
     kept: Tensor
     scores: Tensor
 
+    def of(self, cells: slice) -> View:
+        """The view of some of the cells."""
+        return View(self.tokens[cells], self.kept[cells], self.scores[cells])
 
-class Stage2Trainer:
+
+class Stage2Network(nn.Module):
+    """Encoder and decoder in one forward pass: all that a step differentiates."""
+
+    def __init__(self, encoder: CellEncoder, decoder: CellDecoder) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, view: View, other: View | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """``h_C [B, D]`` and values ``[B, G]`` of the first view; ``h_C`` and scores ``[B, N]`` of the second."""
+        cell, tokens = self.encoder(view.tokens, view.kept)
+        values = self.decoder(cell, tokens, view.kept)
+        if other is None:
+            return cell, values, None, None
+        again, _ = self.encoder(other.tokens, other.kept)
+        return cell, values, again, self.decoder.scores(again)
+
+
+@dataclass
+class Part:
+    """Some cells of a batch. whole: to reconstruct. mask: ``[B, G]`` bool, genes left out. weight: how many that are in
+    the whole batch. first: whether this is the first part of the step."""
+
+    whole: SparseCells
+    view: View
+    other: View
+    mask: Tensor
+    weight: Tensor
+    first: bool
+
+
+class Stage2Trainer(StageTrainer[Part]):
     """Trains the cell encoder and its decoder; stage 1 is frozen."""
+
+    stage = STAGE
 
     def __init__(
         self,
@@ -93,11 +97,13 @@ class Stage2Trainer:
     ) -> None:
         torch.manual_seed(config.seed + 1)
         network = stage1.config
-        self.corpus, self.config, self.device = corpus, config, device
+        self.corpus, self.config = corpus, config
         self.stage1 = stage1.to(device).eval().requires_grad_(False)
         self.cache = cache
         self.yardsticks = yardsticks
-        self.sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
+        self.sampler = Sampler(
+            corpus, power=config.tissue_power, seed=config.seed, block=config.block, balance_by=config.balance_by
+        )
         self.encoder = CellEncoder(network)
         self.decoder = CellDecoder(network)
         # The decoder starts where stage 1's ended: it solves nearly the same task.
@@ -109,10 +115,20 @@ class Stage2Trainer:
             start_linear(self.encoder, self.decoder, self.stage1, cache, self.sampler)
         self.encoder.to(device)
         self.decoder.to(device)
+        if config.score_weight == 0:
+            self.decoder.scores.requires_grad_(False)
         self.table = self.stage1.quantizer.up(self.stage1.quantizer.table()).detach()  # [K, D]
         self.queue = ClusterQueue(config.queue, network.width, config.clusters)
-        self.optimizer = make_optimizer([self.encoder, self.decoder], config)
-        self.step = 0
+        self._shares = share_of(config.batch_size, config.accumulate)
+        self._feed = Feed(WholeCells(corpus, self.sampler, config, self._shares), config.steps, config.workers)
+        super().__init__(
+            config,
+            device,
+            Stage2Network(self.encoder, self.decoder),
+            {"encoder": self.encoder, "decoder": self.decoder},
+            (self.encoder.transformer, self.decoder.transformer),
+            len(corpus.held_out_rows),
+        )
 
     @property
     def model(self) -> CellEncoder:
@@ -134,80 +150,80 @@ class Stage2Trainer:
         token = torch.ones(len(kept), config.num_tokens, dtype=torch.bool, device=kept.device).scatter_(1, kept, False)
         return token.repeat_interleave(config.genes_per_token, dim=1)[:, : config.num_genes]
 
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
-        return (
-            torch.autocast("cuda", torch.bfloat16) if self.config.bf16 and self.device.type == "cuda" else nullcontext()
-        )
-
-    def train_step(self) -> dict[str, float]:
-        """One batch; the scalars of the step."""
+    def parts(self, step: int) -> list[Part]:
+        """See ``StageTrainer``."""
         config = self.config
-        self.encoder.train()
-        self.decoder.train()
-        rows = self.sampler.draw(self.step, config.batch_size)
-        rng = self.sampler.generator(self.step, purpose=2)
-        whole = to_device(self.corpus.batch(rows), self.device)
+        rows = self.sampler.batch(step, config.batch_size)
+        rng = self.sampler.generator(step, purpose=2)
+        # Views are drawn for the whole batch: a cell's view does not depend on who computes it.
         view, other = self._view(rows, config.token_share, rng), self._view(rows, config.view_share, rng)
-        mask = self._left_out(view.kept) & whole.measured
-        with self._autocast():
-            cell, tokens = self.encoder(view.tokens, view.kept)
-            values = self.decoder(cell, tokens, view.kept)
-            error = masked_error(values.float(), whole.dense(self.corpus.num_genes), mask)
-            loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
-            scalars = {"mse": float(error.detach())}
-            again, _ = self.encoder(other.tokens, other.kept)
-            if config.score_weight > 0:
-                # On the second view: with all tokens (view_share 1), as in inference.
-                predicted = self.decoder.scores(again).float()[:, : other.scores.shape[1]]
-                score_error = F.mse_loss(predicted, other.scores)
-                loss = loss + config.score_weight * score_error
-                scalars["score_mse"] = float(score_error.detach())
-            if config.contrastive > 0:
-                loss, scalars = self._contrast(loss, scalars, cell, again)
-        check_finite(loss, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        check_finite(torch.nn.utils.clip_grad_norm_(parameters, config.clip), self.step)
-        scalars["lr"] = set_lr(self.optimizer, config, self.step)
-        self.optimizer.step()
-        self.step += 1
-        return scalars
+        parts: list[Part] = []
+        for share, cells in zip(self._shares, self._feed.at(step), strict=True):
+            whole = to_device(cells, self.device)
+            mask = self._left_out(view.kept[share]) & whole.measured
+            parts.append(Part(whole, view.of(share), other.of(share), mask, mask.new_zeros(()), not parts))
+        weight = total(torch.stack([part.mask.sum() for part in parts]).sum().float())
+        for part in parts:
+            part.weight = weight.clamp(min=1)
+        return parts
 
-    def _contrast(
-        self, loss: Tensor, scalars: dict[str, float], cell: Tensor, again: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+        """See ``StageTrainer``."""
+        config = self.config
+        other = part.other if config.score_weight > 0 or config.contrastive > 0 else None
+        with self.autocast():
+            cell, values, again, predicted = self.network(part.view, other)
+            squares = masked_sum(values.float(), part.whole.dense(self.corpus.num_genes), part.mask)
+        error = squares / part.weight * world_size()
+        loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
+        scalars = {"mse": error}
+        if config.score_weight > 0 and predicted is not None:
+            # On the second view: with all tokens (view_share 1), as in inference.
+            scores = part.other.scores
+            score_error = F.mse_loss(predicted.float()[:, : scores.shape[1]], scores) / config.accumulate
+            loss = loss + config.score_weight * score_error
+            scalars["score_mse"] = score_error
+        if config.contrastive > 0 and again is not None:
+            contrast = self._contrast(cell.float(), again.float(), part.first)
+            if contrast is not None:
+                scalars["contrastive"] = contrast / config.accumulate
+                loss = loss + config.contrastive * scalars["contrastive"]
+        return loss, scalars
+
+    def _contrast(self, cell: Tensor, again: Tensor, first: bool) -> Tensor | None:
+        """The InfoNCE term among the cells of a part in all processes, once enough cells are queued."""
         config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        self.queue.add(cell)
+        everybody = gathered(cell)
+        self.queue.add(everybody)
         if self.queue.filled < config.queue_start:
-            return loss, scalars
-        if not self.queue.ready or self.step % config.refit_every == 0:
+            return None
+        if not self.queue.ready or (first and self.step % config.refit_every == 0):
             self.queue.refit(generator)
-        negative = pick_negatives(self.queue.assign(cell), config.negatives, generator)
-        contrast = info_nce(cell.float(), again.float(), negative, config.temperature)
-        return loss + config.contrastive * contrast, scalars | {"contrastive": float(contrast.detach())}
+        negative = pick_negatives(self.queue.assign(everybody), config.negatives, generator)
+        # Every process computes the term of all cells: its mean over them is the term of the whole batch.
+        return info_nce(everybody, gathered(again), negative, config.temperature)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Held-out error of left-out regions, beside its yardsticks on all regions."""
         rows = self.corpus.held_out_rows
         if not len(rows):
             return {}
-        self.encoder.eval()
-        self.decoder.eval()
         rng = np.random.default_rng([self.config.seed, 99])
-        error = weight = 0.0
-        for start in range(0, len(rows), self.config.batch_size):
+        sums = torch.zeros(2, dtype=torch.float64)
+        for number, start in enumerate(range(0, len(rows), self.config.batch_size)):
             part = rows[start : start + self.config.batch_size]
-            whole = to_device(self.corpus.batch(part), self.device)
             view = self._view(part, self.config.token_share, rng)
+            if number % world_size() != rank():
+                continue
+            whole = to_device(self.corpus.batch(part), self.device)
             cell, tokens = self.encoder(view.tokens, view.kept)
             values = self.decoder(cell, tokens, view.kept)
             mask = self._left_out(view.kept) & whole.measured
-            count = float(mask.sum())
-            error += float(masked_error(values, whole.dense(self.corpus.num_genes), mask)) * count
-            weight += count
+            squares = masked_sum(values, whole.dense(self.corpus.num_genes), mask)
+            sums += torch.tensor([float(squares), float(mask.sum())], dtype=torch.float64)
+        error, weight = total(sums).tolist()
         return {
             "held_out_mse": error / weight,
             "gene_mean_mse": self.yardsticks.gene_mean,
@@ -215,20 +231,17 @@ class Stage2Trainer:
         }
 
     def state(self) -> dict[str, object]:
-        return {
-            "step": self.step,
-            "encoder": self.encoder.state_dict(),
-            "decoder": self.decoder.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "queue": self.queue.state(),
-        }
+        """See ``StageTrainer``."""
+        return super().state() | {"queue": self.queue.state()}
 
-    def restore(self, state: dict[str, object]) -> None:
-        self.step = int(state["step"])  # type: ignore[call-overload]
-        self.encoder.load_state_dict(state["encoder"])  # type: ignore[arg-type]
-        self.decoder.load_state_dict(state["decoder"])  # type: ignore[arg-type]
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        self.queue.restore(state["queue"])  # type: ignore[arg-type]
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``StageTrainer``."""
+        super().restore(state)
+        self.queue.restore(state["queue"])
+
+    def close(self) -> None:
+        """See ``StageTrainer``."""
+        self._feed.close()
 
 
 def prepare_stage2(
@@ -249,11 +262,15 @@ def prepare_stage2(
     scores = SpectralScores(corpus, sampler, vectors)
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
     mark = mark_of(corpus, stage1, config)
+    if not is_first():
+        wait_for_all()
     cache = read_cache(kept, mark)
     if cache is None:
         cache = cache_cells(corpus, stage1, scores, config, device, progress)
         if kept is not None:
             write_cache(kept, mark, cache)
+    if is_first():
+        wait_for_all()  # with others beside it, the first process encodes and they read its file
     return Stage2Trainer(corpus, stage1, config, device, cache, yardsticks)
 
 
@@ -271,4 +288,4 @@ def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:
 
 def train_cells(trainer: Stage2Trainer, run: Run, progress: Progress = lambda step, scalars: None) -> None:
     """Train to the end, with a checkpoint every ``checkpoint_every`` steps."""
-    run_loop(trainer, run, STAGE, progress)
+    run_loop(trainer, run, trainer.config, progress)

@@ -177,8 +177,8 @@ class TestErrors:
     def test_of_the_stages(self, corpus_dir: Path, run_dir: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
         assert "is not a corpus" in one_line(run("pathways", tmp_path, "--out", out))
-        assert "Unknown preset 'huge'" in one_line(run("pathways", corpus_dir, "--out", out, "--preset", "huge"))
-        assert "--device" in one_line(run("pathways", corpus_dir, "--out", tmp_path / "b", "--device", "tpu"))
+        assert "Unknown preset 'huge'" in one_line(run("pathways", corpus_dir, "--out", out, "--preset", "huge"), 2)
+        assert "--device" in one_line(run("pathways", corpus_dir, "--out", tmp_path / "b", "--device", "tpu"), 2)
         assert "holds a run already" in one_line(run("pathways", corpus_dir, "--out", run_dir))
         assert "is not a run" in one_line(run("pathways", corpus_dir, "--out", out, "--resume"))
         line = one_line(run("pathways", corpus_dir, "--out", run_dir, "--resume", "--set", "lr=0.1"))

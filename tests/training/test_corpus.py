@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.embedding import SparseCells
 from model.errors import BundleError
 from tests.training.tiny import NUM_GENES
-from training.corpus import Corpus, CorpusError, Sampler, split_counts
+from training.corpus import Corpus, CorpusError, _thinned, split_counts, thin_counts
 
 
 def test_a_batch_holds_the_cells_in_order(corpus: Corpus) -> None:
@@ -58,6 +58,16 @@ def test_thinned_cells_are_parts_of_all_their_counts_also_of_unknown_genes() -> 
             assert np.expm1(part.astype(np.float64)).sum() == pytest.approx(5000, rel=0.12)
 
 
+def test_thinning_alone_is_the_first_of_the_two_parts() -> None:
+    genes = np.arange(40, dtype=np.int32)
+    values = np.log1p(np.arange(1.0, 41.0) * 1e4 / 900).astype(np.float32)
+    for share in (0.0, 0.01, 0.4, 1.0):
+        alone = thin_counts(genes, values, 900.0, share, np.random.default_rng(2))
+        first, _ = split_counts(genes, values, 900.0, share, np.random.default_rng(2))
+        np.testing.assert_array_equal(alone[0], first[0])
+        np.testing.assert_array_equal(alone[1], first[1])
+
+
 def test_the_two_parts_of_a_cell_add_up_to_it() -> None:
     genes = np.arange(30, dtype=np.int32)
     counts = np.random.default_rng(0).poisson(20, 30).astype(np.float64) + 1
@@ -90,45 +100,21 @@ def test_thinning_keeps_the_expected_share_of_each_gene() -> None:
     np.testing.assert_allclose(kept / 400, counts / total, rtol=0.12)
 
 
+@pytest.mark.parametrize("size", [2, 40])
+def test_both_ways_of_thinning_are_binomial(size: int) -> None:
+    counts = np.full(20_000, size)
+    kept = _thinned(counts, 0.3, np.random.default_rng(0))
+    assert kept.min() >= 0 and kept.max() <= size
+    assert kept.mean() == pytest.approx(0.3 * size, rel=0.02)
+    assert kept.var() == pytest.approx(0.3 * 0.7 * size, rel=0.05)
+    assert abs(np.corrcoef(kept[:-1], kept[1:])[0, 1]) < 0.03
+
+
 def test_a_cell_that_would_be_left_without_counts_stays_whole() -> None:
     genes, values = np.array([3], np.int32), np.array([np.log1p(1e4)], np.float32)
     for part in split_counts(genes, values, 1.0, 0.5, np.random.default_rng(0)):
         np.testing.assert_array_equal(part[0], genes)
         np.testing.assert_array_equal(part[1], values)
-
-
-class TestSampler:
-    def test_depends_on_seed_and_step_alone(self, corpus: Corpus) -> None:
-        sampler = Sampler(corpus, power=0.5, seed=3)
-        sampler.draw(0, 50)
-        again = Sampler(corpus, power=0.5, seed=3)
-        np.testing.assert_array_equal(sampler.draw(7, 50), again.draw(7, 50))
-        assert not np.array_equal(sampler.draw(7, 50), sampler.draw(8, 50))
-        assert not np.array_equal(sampler.draw(7, 50), Sampler(corpus, power=0.5, seed=4).draw(7, 50))
-
-    def test_its_generators_differ_by_purpose(self, corpus: Corpus) -> None:
-        sampler = Sampler(corpus, power=0.5, seed=3)
-        draws = {sampler.generator(step, purpose).random() for step in (1, 2) for purpose in (0, 1, 2)}
-        assert len(draws) == 6
-
-    def test_draws_training_cells_only(self, corpus: Corpus) -> None:
-        drawn = Sampler(corpus, power=1.0, seed=0).draw(0, 20_000)
-        assert set(drawn) == set(corpus.train_rows)
-
-    @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-    def test_a_tissue_is_drawn_by_the_power_of_its_size(self, corpus: Corpus, power: float) -> None:
-        blood = int((corpus.train_rows < 200).sum())
-        skin = len(corpus.train_rows) - blood
-        drawn = Sampler(corpus, power=power, seed=0).draw(0, 40_000)
-        expected = blood**power / (blood**power + skin**power)
-        assert (drawn < 200).mean() == pytest.approx(expected, abs=0.01)
-
-    def test_a_corpus_that_is_all_held_out_is_refused(self, corpus: Corpus, tmp_path: Path) -> None:
-        path = Path(shutil.copytree(corpus.path, tmp_path / "corpus"))
-        table = corpus.obs.assign(held_out=True)
-        table.to_parquet(path / "obs.parquet")
-        with pytest.raises(CorpusError, match="no cell to train on"):
-            Sampler(Corpus(path), power=0.5, seed=0)
 
 
 def truncate(path: Path) -> None:
@@ -174,6 +160,23 @@ def test_row_boundaries_that_fall_are_named(corpus: Corpus, tmp_path: Path) -> N
     np.save(path / "shard-00002" / "indptr.npy", boundaries)
     with pytest.raises(CorpusError, match=r"shard-00002/indptr\.npy is corrupt"):
         Corpus(path)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("gene_index", NUM_GENES), ("gene_index", -1), ("value", np.nan), ("value", -1.0), ("value", np.inf)],
+)
+def test_a_shard_with_content_that_cannot_be_is_named_when_it_is_read(
+    corpus: Corpus, tmp_path: Path, name: str, value: float
+) -> None:
+    path = Path(shutil.copytree(corpus.path, tmp_path / "corpus"))
+    array = np.load(path / "shard-00001" / f"{name}.npy")
+    array[3] = value
+    np.save(path / "shard-00001" / f"{name}.npy", array)
+    damaged = Corpus(path)
+    damaged.batch(np.arange(100))
+    with pytest.raises(CorpusError, match=rf"shard-00001/{name}\.npy is corrupt: cell 128 .*Build the corpus again"):
+        damaged.batch(np.arange(100, 140))
 
 
 @pytest.mark.parametrize("damage", [truncate, remove, garble, empty])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from model.config import NetworkConfig
-from training.config import OptimizerConfig, Stage1Config
+from training.config import ConfigError, OptimizerConfig, Stage1Config
 from training.run import Run, RunError, check_finite, make_optimizer, pick_device, set_lr
 
 
@@ -178,5 +178,5 @@ def test_devices() -> None:
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:x", "cuda:4096", "meta"])
 def test_a_device_that_is_not_there(name: str) -> None:
-    with pytest.raises(RunError, match="--device"):
+    with pytest.raises(ConfigError, match="--device"):
         pick_device(name)

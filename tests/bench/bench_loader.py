@@ -1,0 +1,115 @@
+"""How fast a corpus feeds training: batches of 128 cells with 2,000 expressed genes each, from disk, on one core.
+
+Makes a corpus of random cells (0.5 GB by default) in a temporary folder. "cold": the file's pages were dropped from the
+system's cache before. Run it alone:
+
+    PYTHONPATH=. python tests/bench/bench_loader.py [--cells 32768 --expressed 2000 --genes 28373]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from model.genes import Vocabulary
+from training.batches import Feed, ThinnedCells, WholeCells
+from training.config import Stage1Config
+from training.corpus import FORMAT_VERSION, Corpus
+from training.sampler import Sampler
+
+BATCH = 128
+SHARD = 8192
+
+
+def write_corpus(path: Path, cells: int, expressed: int, genes: int) -> None:
+    """Random cells: sorted gene indices, counts of 1 to 8 of a total of 6,000."""
+    random = np.random.default_rng(0)
+    sizes = [min(SHARD, cells - start) for start in range(0, cells, SHARD)]
+    for number, size in enumerate(sizes):
+        shard = path / f"shard-{number:05d}"
+        shard.mkdir(parents=True)
+        # Steps of random length through the genes: sorted without sorting.
+        steps = random.integers(1, 2 * genes // expressed, (size, expressed), dtype=np.int32)
+        index = np.minimum(np.cumsum(steps, axis=1), genes - 1)
+        counts = random.integers(1, 9, (size, expressed))
+        np.save(shard / "indptr.npy", np.arange(size + 1, dtype=np.int64) * expressed)
+        np.save(shard / "gene_index.npy", index.astype(np.int32).ravel())
+        np.save(shard / "value.npy", np.log1p(counts * (1e4 / 6000)).astype(np.float32).ravel())
+    columns = {"dataset": "made up", "tissue": "none", "cell_type": "", "cell": "c", "total": 6000.0, "file": 0}
+    pd.DataFrame({**columns, "held_out": np.arange(cells) < 8}).to_parquet(path / "obs.parquet")
+    np.save(path / "measured.npy", np.ones((1, genes), dtype=bool))
+    numbers = range(genes)
+    names = [f"GENE{i}" for i in numbers]
+    Vocabulary([f"ENSG{i:011d}" for i in numbers], names, [[] for _ in numbers]).save(path / "genes.parquet")
+    meta = {"format_version": FORMAT_VERSION, "shard_cells": sizes, "files": [{"input": "counts"}]}
+    (path / "corpus.json").write_text(json.dumps(meta))
+
+
+def drop_from_cache(path: Path) -> None:
+    """Ask the system to forget the shards' pages."""
+    for file in path.glob("shard-*/*.npy"):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def cells_per_second(batch: Callable[[int], object], steps: int) -> tuple[float, float]:
+    """By the clock, and by the time that this process kept a core busy."""
+    for step in range(8):
+        batch(step)
+    start, busy = time.perf_counter(), time.process_time()
+    for step in range(8, 8 + steps):
+        batch(step)
+    done = steps * BATCH
+    return done / (time.perf_counter() - start), done / (time.process_time() - busy)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=32768)
+    parser.add_argument("--expressed", type=int, default=2000)
+    parser.add_argument("--genes", type=int, default=28373)
+    parser.add_argument("--steps", type=int, default=200)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "corpus"
+        write_corpus(path, args.cells, args.expressed, args.genes)
+        for file in path.glob("shard-*/*.npy"):
+            file.read_bytes()  # into the system's cache
+        size = sum(file.stat().st_size for file in path.rglob("*.npy")) / 1e9
+        print(f"{args.cells:,} cells of {args.expressed:,} genes, {size:.2f} GB, batches of {BATCH}")
+        print(f"{'':44} {'cells/s':>9} {'cells/s of a busy core':>24}")
+        for name, block, thinned, cold, workers in (
+            ("cell by cell, cached", 1, False, False, 0),
+            ("cell by cell, cold", 1, False, True, 0),
+            ("blocks of 64, cached", 64, False, False, 0),
+            ("blocks of 64, cold", 64, False, True, 0),
+            ("half of the cells thinned, cached", 64, True, False, 0),
+            ("half of the cells thinned, 2 workers", 64, True, False, 2),
+        ):
+            if cold:
+                drop_from_cache(path)
+            corpus = Corpus(path)
+            config = Stage1Config(batch_size=BATCH, block=block, workers=workers, steps=args.steps + 8)
+            sampler = Sampler(corpus, power=1.0, seed=0, block=block)
+            kind = ThinnedCells if thinned else WholeCells
+            feed: Feed[object] = Feed(kind(corpus, sampler, config, [slice(0, BATCH)]), config.steps, workers)
+            clock, busy = cells_per_second(feed.at, args.steps)
+            feed.close()
+            of_a_core = f"{busy:24,.0f}" if not workers else f"{'-':>24}"
+            print(f"{name:44} {clock:9,.0f} {of_a_core}")
+
+
+if __name__ == "__main__":
+    main()
