@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from model.bundle import DEFAULT_BUNDLE
 from training.console import command
 
+if TYPE_CHECKING:
+    from training.evaluation.dataset import Dataset
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the rows here.")]
+Label = Annotated[str, typer.Option(help="Column of obs with the labels.")]
+BundleOption = Annotated[Path, typer.Option("--bundle", help="The bundle to score.")]
+Methods = Annotated[str | None, typer.Option(help="Comma-separated; default: all.")]
+Keep = Annotated[list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")]
+Record = Annotated[bool, typer.Option("--record", help="Write means and sds into the bundle's card.")]
+
 app = typer.Typer(help="Score a bundle beside its baselines.", no_args_is_help=True)
+
+
+def _datasets(files: list[Path], label: str, keep: list[str] | None) -> list[Dataset]:
+    import anndata
+
+    from training.evaluation.dataset import load_dataset
+
+    pairs = dict(pair.partition("=")[::2] for pair in keep or [])
+    out = []
+    for path in files:
+        columns = anndata.read_h5ad(path, backed="r").obs.columns if pairs and path.is_file() else ()
+        out.append(load_dataset(path, label, keep={name: value for name, value in pairs.items() if name in columns}))
+    return out
+
+
+def _tell(text: str) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"  {text}", err=True)
 
 
 @app.callback()
@@ -23,34 +51,24 @@ def evaluate() -> None:
 @command
 def clustering(
     files: list[Path],
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
-    label: Annotated[str, typer.Option(help="Column of obs with the labels.")] = "cell_type",
-    bundle: Annotated[Path, typer.Option(help="The bundle to score.")] = DEFAULT_BUNDLE,
+    json_out: Json = None,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
     seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 10,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated; default: all.")] = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")
-    ] = None,
-    record: Annotated[bool, typer.Option("--record", help="Write means and sds into the bundle's card.")] = False,
+    methods: Methods = None,
+    keep: Keep = None,
+    record: Record = False,
 ) -> None:
     """Leiden clusters and kNN votes against labels, for the model and its baselines; prints a table."""
-    import anndata
-
     from model.bundle import Bundle
     from training.evaluation.baselines import Baselines
     from training.evaluation.compare import compare_clustering
-    from training.evaluation.dataset import load_dataset
     from training.evaluation.embeddings import BundleEmbeddings
     from training.evaluation.rows import record_rows, write_rows
     from training.evaluation.source import EmbeddingSource
     from training.evaluation.table import table
 
-    pairs = dict(pair.partition("=")[::2] for pair in keep or [])
-    datasets = []
-    for path in files:
-        columns = anndata.read_h5ad(path, backed="r").obs.columns if pairs and path.is_file() else ()
-        kept = {name: value for name, value in pairs.items() if name in columns}
-        datasets.append(load_dataset(path, label, keep=kept))
+    datasets = _datasets(files, label, keep)
     sources: list[EmbeddingSource] = [BundleEmbeddings(Bundle.load(bundle)), Baselines()]
     chosen = methods.split(",") if methods else None
     rows = compare_clustering(
@@ -58,9 +76,56 @@ def clustering(
         sources,
         methods=chosen,
         seeds=range(seeds),
-        progress=lambda text: typer.echo(f"  {text}", err=True) if sys.stderr.isatty() else None,
+        progress=_tell,
     )
     typer.echo(table(rows))
+    if json_out is not None:
+        write_rows(json_out, rows)
+    if record:
+        record_rows(bundle, rows)
+
+
+@app.command()
+@command
+def imputation(
+    files: list[Path],
+    json_out: Json = None,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    seeds: Annotated[int, typer.Option(help="Number of seeds: of masks and of methods.", min=1)] = 3,
+    methods: Methods = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Training corpus, for its gene means as one more zero-shot baseline.")
+    ] = None,
+    keep: Keep = None,
+    clusters: Annotated[bool, typer.Option(help="Cluster the imputed cells as well.")] = True,
+    record: Record = False,
+) -> None:
+    """Hidden counts against what each method says of them, and what imputing does to clusters; prints a table."""
+    from model.bundle import Bundle
+    from training.baselines import gene_means
+    from training.corpus import Corpus
+    from training.evaluation.imputation import compare_imputation
+    from training.evaluation.rows import record_rows, write_rows
+    from training.evaluation.table import IMPUTATION_COLUMNS, table
+
+    loaded = Bundle.load(bundle)
+    means = None
+    if corpus is not None:
+        opened = Corpus(corpus)
+        if opened.vocabulary.ensembl_ids != loaded.vocabulary.ensembl_ids:
+            raise ValueError(f"{corpus} and {bundle} have different genes. Name the corpus the bundle was trained on.")
+        means = gene_means(opened, opened.train_rows)
+    rows = compare_imputation(
+        _datasets(files, label, keep),
+        loaded,
+        corpus_means=means,
+        methods=methods.split(",") if methods else None,
+        seeds=range(seeds),
+        clusters=clusters,
+        progress=_tell,
+    )
+    typer.echo(table(rows, IMPUTATION_COLUMNS))
     if json_out is not None:
         write_rows(json_out, rows)
     if record:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.bundle_files import write_json
@@ -24,18 +24,23 @@ def write_rows(path: Path | str, rows: Sequence[Row]) -> None:
     os.replace(partial, path)
 
 
-METRICS = ("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1")
+METRICS = (
+    *("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "macro_f1", "probe_accuracy", "probe_macro_f1"),
+    *("best_ari", "best_nmi", "best_resolution", "ilisi", "clisi", "graph_connectivity"),
+    *("rmse", "mae", "gene_pearson", "cell_pearson", "poisson_deviance"),
+    *("hits", "null_hits_mean", "null_hits_sd", "accuracy", "unknown_share"),
+)
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
     """One row a data set and method: ``<metric>`` the mean over seeds, ``<metric>_sd`` the sample sd, ``seeds``."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((str(row["dataset"]), str(row["method"])), []).append(row)
+        groups.setdefault((str(row.get("task", "")), str(row["dataset"]), str(row["method"])), []).append(row)
     out: list[Row] = []
-    for (dataset, method), group in groups.items():
+    for (_, dataset, method), group in groups.items():
         summary: Row = {"dataset": dataset, "method": method, "seeds": len(group)}
-        for key in ("zero_shot", "width", "cells"):
+        for key in ("task", "zero_shot", "width", "cells", "genes", "reference"):
             if key in group[0]:
                 summary[key] = group[0][key]
         for metric in METRICS:
@@ -48,10 +53,17 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 
 def record_rows(bundle: Path, rows: Sequence[Row]) -> None:
-    """Put the summary of ``rows`` into the manifest of a bundle, in place of earlier rows of the same data sets."""
+    """Put the summary of ``rows`` into the manifest of a bundle, in place of earlier ones of the same task and data.
+
+    ``task`` is a row's ``task``; rows without one are of the clustering.
+    """
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     fresh = summarise(rows)
-    scored = {row["dataset"] for row in fresh}
-    manifest["evaluation"] = [row for row in manifest.get("evaluation", []) if row["dataset"] not in scored] + fresh
+    scored = {_what(row) for row in fresh}
+    manifest["evaluation"] = [row for row in manifest.get("evaluation", []) if _what(row) not in scored] + fresh
     write_json(path, manifest)
+
+
+def _what(row: Mapping[str, object]) -> tuple[object, object]:
+    return row.get("task", "clustering"), row["dataset"]

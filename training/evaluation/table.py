@@ -9,6 +9,10 @@ import numpy as np
 from training.evaluation.rows import Row
 
 CLUSTERING_COLUMNS = ("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "num_clusters")
+IMPUTATION_COLUMNS = (
+    *("rmse", "mae", "gene_pearson", "cell_pearson", "poisson_deviance"),
+    *("ari", "nmi", "knn_accuracy"),
+)
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] = CLUSTERING_COLUMNS) -> str:
