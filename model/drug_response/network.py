@@ -40,7 +40,11 @@ def _sparse(places: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 class DrugEncoder(nn.Module):
-    """Graph convolutions ``ReLU(A X W + b)``, each with batch norm over atoms and dropout; pooled over atoms."""
+    """Graph convolutions ``ReLU(A X W + b)``, each with batch norm over atoms and dropout; pooled over atoms.
+
+    A batch norm over drugs follows the pool: the mean over thirty atoms differs little between drugs beside what they
+    have in common, and without it the drugs are told apart several times more slowly (DeepCDR has none there).
+    """
 
     def __init__(self, config: DrugResponseConfig) -> None:
         super().__init__()
@@ -48,13 +52,14 @@ class DrugEncoder(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.graph_widths)
         self.dropout = nn.Dropout(config.dropout)
+        self.pooled_norm = nn.BatchNorm1d(config.drug_width)
 
     def forward(self, graphs: GraphTensors) -> Tensor:
         """``[D, graph_widths[-1]]``."""
         x = graphs.features
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = self.dropout(norm(torch.relu(layer(torch.sparse.mm(graphs.adjacency, x)))))
-        return torch.sparse.mm(graphs.pool, x)
+        return self.pooled_norm(torch.sparse.mm(graphs.pool, x))
 
 
 class CellBranch(nn.Module):

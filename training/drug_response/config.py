@@ -20,7 +20,8 @@ class DrugTrainingConfig:
         inputs: what stands for the cell: ``h_C``, the panel's ``genes``, both, as many principal components of the
             genes as h_C is wide (``pca``), or scFoundation's published embedding.
         setting: ``expression`` alone, with ``mutation``, or with mutation and ``methylation``.
-        head, pooling, rank, hidden, dropout: of the network, see ``DrugResponseConfig``.
+        head, pooling, rank, hidden, dropout: of the network, see ``DrugResponseConfig``. graph_width: of all graph
+            convolutions but the last, which is 100 wide.
         free_epochs: passes with a free vector for each drug in place of the drug encoder.
         encoder_epochs: passes of the drug encoder over the drugs, towards those vectors.
         joint_epochs: passes of the whole network, end to end.
@@ -35,6 +36,7 @@ class DrugTrainingConfig:
     pooling: AtomPooling = "mean"
     rank: int = 64
     hidden: int = 256
+    graph_width: int = 256
     dropout: float = 0.1
     free_epochs: int = 40
     encoder_epochs: int = 40
@@ -47,7 +49,7 @@ class DrugTrainingConfig:
     drug_groups: int = 14
 
     def __post_init__(self) -> None:
-        for name in ("rank", "hidden", "line_groups", "drug_groups", "free_epochs", "encoder_epochs"):
+        for name in ("rank", "hidden", "graph_width", "line_groups", "drug_groups", "free_epochs", "encoder_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
         if self.joint_epochs < 0:

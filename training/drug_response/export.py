@@ -131,7 +131,9 @@ def fold(network: DrugResponseNetwork) -> dict[str, Floats]:
     # to the drug's side, its mean to the drug's offset.
     sd, mean, rank = float(network.scale), float(network.mean), head.rank
     cell, cell_bias = _array(head.cell.weight).T, _array(head.cell.bias)
-    drug, drug_bias = _array(head.drug.weight).T, _array(head.drug.bias)
+    pooled_scale, pooled_shift = _norm(encoder.pooled_norm)
+    drug = _array(head.drug.weight).T
+    drug, drug_bias = pooled_scale[:, None] * drug, pooled_shift @ drug + _array(head.drug.bias)
     zeros = np.zeros((len(cell), 1))
     shrink = np.append(np.full(rank, 1 / math.sqrt(rank)), 1.0)
     out |= _dense("head.cell", np.hstack([cell * shrink, zeros]), np.append(cell_bias * shrink, 1.0))

@@ -55,6 +55,7 @@ def network_config(config: DrugTrainingConfig, features: LineFeatures) -> DrugRe
         rank=config.rank,
         dropout=config.dropout,
         hidden=config.hidden,
+        graph_widths=(*[config.graph_width] * 3, 100),
     )
 
 
@@ -132,8 +133,9 @@ class _Trainer:
         for epoch in range(config.encoder_epochs):
             network.train()
             random = np.random.default_rng([self.seed, _ENCODER, epoch])
+            # Batch norm has no statistics of a single drug: such a group is left out.
             for drugs in np.array_split(random.permutation(self.train_drugs), config.drug_groups):
-                if not len(drugs):
+                if len(drugs) < 2:
                     continue
                 some = random.permutation(lines)[: max(1, len(lines) // config.line_groups)]
                 line_of = torch.from_numpy(np.tile(some, len(drugs)))
@@ -169,8 +171,8 @@ class _Trainer:
         block = drug_group[self.tables.drug_of[rows]] * groups + line_group[self.tables.line_of[rows]]
         for number in random.permutation(groups * drug_groups):
             chosen = rows[block == number]
-            # Batch norm has no statistics of a single line.
-            if len(np.unique(self.tables.line_of[chosen])) > 1:
+            # Batch norm has no statistics of a single line or drug.
+            if min(len(np.unique(of[chosen])) for of in (self.tables.line_of, self.tables.drug_of)) > 1:
                 yield chosen
 
     def _graphs(self, drugs: Numbers) -> GraphTensors:

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from model.bundle import Bundle
+from tests.training.bundles import exported
+from tests.training.drug_response.small_tables import write_tables
+from training.drug_response.features import LineEmbeddings, embed_lines
+from training.drug_response.tables import Tables, load_tables
+
+
+@dataclass(frozen=True)
+class Small:
+    """20 drugs, 40 lines, 60 genes of the tiny bundle's vocabulary."""
+
+    folder: Path
+    bundle: Bundle
+    tables: Tables
+    lines: LineEmbeddings
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    bundle = Bundle.load(exported(tmp_path_factory).bundle)
+    folder = write_tables(tmp_path_factory.mktemp("drug_response"), bundle.vocabulary.symbols[:60])
+    tables = load_tables(folder)
+    return Small(folder, bundle, tables, embed_lines(tables, bundle, threads=1))
