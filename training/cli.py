@@ -50,18 +50,22 @@ def corpus(
         list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")
     ] = None,
     totals_column: Annotated[str, typer.Option(help="obs column with counts over all genes.")] = "total_UMIs",
+    layer: Annotated[
+        str, typer.Option(help="X, raw or a layer; auto: whichever of X, the layer counts and raw.X holds counts.")
+    ] = "auto",
     held_out: Annotated[float, typer.Option(help="Share of cells kept for the held-out loss.", min=0, max=0.9)] = 0.02,
     seed: Annotated[int, typer.Option(help="Of the held-out choice.")] = 0,
 ) -> None:
-    """Turn h5ad files, each with its own genes, into one sharded sparse corpus; print a report a file."""
+    """Turn h5ad files and zarr stores, each with its own genes, into one sharded sparse corpus; print a report a file."""
     from model.genes import Vocabulary
-    from training.build_corpus import CorpusOptions, build_corpus
+    from training.build_corpus import build_corpus
     from training.config import ConfigError
+    from training.source import CorpusOptions
 
     pairs = dict(pair.partition("=")[::2] for pair in keep or [])
     if not all(pairs) or not all(pairs.values()):
         raise ConfigError("--keep takes column=value.")
-    options = CorpusOptions(totals_column=totals_column, keep=pairs, held_out=held_out, seed=seed)
+    options = CorpusOptions(totals_column=totals_column, keep=pairs, layer=layer, held_out=held_out, seed=seed)
     known = Vocabulary.load(genes or DEFAULT_BUNDLE / "genes.parquet")
     with progress_bar(None, "corpus", unit="cell") as bar:
         meta = build_corpus(

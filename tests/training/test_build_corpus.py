@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from anndata import AnnData
+from scipy import sparse
 
 from model.h5ad import H5adFile
 from model.prepare import prepare
+from tests.training.full_disk import files_of_at_most
 from tests.training.tiny import NUM_GENES, tiny_counts, tiny_vocabulary, write_h5ad, write_two_files
-from training.build_corpus import CorpusOptions, build_corpus, file_fingerprints
+from training.build_corpus import build_corpus
 from training.corpus import Corpus, CorpusError
+from training.source import CorpusOptions
 
 VOCABULARY = tiny_vocabulary()
 PLAIN = CorpusOptions(held_out=0.0)
@@ -86,8 +90,109 @@ def test_cells_of_evaluation_files_are_kept_out(tmp_path: Path) -> None:
         tmp_path / "corpus", [write_h5ad(tmp_path / "train.h5ad", counts)], VOCABULARY, PLAIN, never=[evaluation]
     )
     assert (meta["files"][0]["cells"], meta["files"][0]["evaluation_cells"]) == (18, 12)
-    kept = file_fingerprints(tmp_path / "train.h5ad", VOCABULARY) - file_fingerprints(evaluation, VOCABULARY)
-    assert len(kept) == 18
+
+
+@pytest.mark.parametrize("genes_of", ["training", "evaluation"])
+def test_cells_of_evaluation_files_are_kept_out_whatever_genes_a_file_lists(tmp_path: Path, genes_of: str) -> None:
+    counts = tiny_counts(30, seed=3)
+    some = np.random.default_rng(1).permutation(NUM_GENES)[:70]
+    names = [f"GENE{i}" for i in some]
+    train = write_h5ad(tmp_path / "train.h5ad", counts)
+    evaluation = write_h5ad(tmp_path / "evaluation.h5ad", counts[:12])
+    if genes_of == "training":
+        train = write_h5ad(tmp_path / "train.h5ad", counts[:, some], names)
+    else:
+        evaluation = write_h5ad(tmp_path / "evaluation.h5ad", counts[:12][:, some], names)
+    meta = build_corpus(tmp_path / "corpus", [train], VOCABULARY, PLAIN, never=[evaluation])
+    assert (meta["files"][0]["cells"], meta["files"][0]["evaluation_cells"]) == (18, 12)
+
+
+def test_cells_that_share_too_few_genes_are_not_compared(tmp_path: Path) -> None:
+    counts = tiny_counts(30, seed=3)
+    evaluation = write_h5ad(tmp_path / "evaluation.h5ad", counts[:12, :15])
+    meta = build_corpus(
+        tmp_path / "corpus", [write_h5ad(tmp_path / "train.h5ad", counts)], VOCABULARY, PLAIN, never=[evaluation]
+    )
+    assert meta["files"][0]["evaluation_cells"] == 0
+
+
+class TestLayouts:
+    """Where public files keep their counts and names."""
+
+    def cells(self, counts: np.ndarray) -> AnnData:
+        cells = AnnData(sparse.csr_matrix(counts))
+        cells.obs_names = [f"c{i}" for i in range(len(counts))]
+        cells.var_names = [f"ENSG{i:011d}" for i in range(NUM_GENES)]
+        cells.var["feature_name"] = [f"GENE{i}" for i in range(NUM_GENES)]
+        cells.obs["donor_id"] = [f"D{i % 2}" for i in range(len(counts))]
+        cells.obs["tissue"] = "lung"
+        cells.obs["cell_type"] = ["T cell"] * len(counts)
+        return cells
+
+    @pytest.mark.parametrize("where", ["raw", "counts"])
+    @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+    def test_counts_are_found_beside_normalised_values(self, tmp_path: Path, where: str, kind: str) -> None:
+        counts = tiny_counts(30, seed=3)
+        cells = self.cells(counts)
+        if where == "raw":
+            cells.raw = cells.copy()
+        else:
+            cells.layers["counts"] = cells.X.copy()
+        cells.X = sparse.csr_matrix(np.log1p(1e4 * counts / counts.sum(1, keepdims=True)).astype(np.float32))
+        path = tmp_path / f"public.{kind}"
+        cells.write_h5ad(path) if kind == "h5ad" else cells.write_zarr(path)
+        meta = build_corpus(tmp_path / "corpus", [path], VOCABULARY, PLAIN)
+        report = meta["files"][0]
+        assert (report["cells"], report["matrix"], report["input"], report["genes_matched"]) == (
+            30,
+            where,
+            "counts",
+            120,
+        )
+        corpus = Corpus(tmp_path / "corpus")
+        np.testing.assert_array_equal(corpus.obs["total"], counts.sum(1))
+        assert corpus.obs.loc[1, ["tissue", "cell_type", "donor", "dataset"]].tolist() == [
+            "lung",
+            "T cell",
+            "D1",
+            "public",
+        ]
+
+    @pytest.mark.parametrize("dense", [False, True])
+    def test_a_zarr_store_gives_the_corpus_of_the_h5ad_file(self, tmp_path: Path, dense: bool) -> None:
+        cells = self.cells(tiny_counts(30, seed=3))
+        cells.write_h5ad(tmp_path / "cells.h5ad")
+        if dense:
+            cells.X = cells.X.toarray()
+        cells.write_zarr(tmp_path / "cells.zarr")
+        corpora = []
+        for kind in ("h5ad", "zarr"):
+            build_corpus(tmp_path / kind, [tmp_path / f"cells.{kind}"], VOCABULARY, PLAIN)
+            corpora.append(Corpus(tmp_path / kind))
+        assert corpora[0].obs.equals(corpora[1].obs)
+        assert corpora[0].meta["content"] == corpora[1].meta["content"]
+
+    def test_a_named_layer_is_taken_or_missed(self, tmp_path: Path) -> None:
+        cells = self.cells(tiny_counts(30, seed=3))
+        cells.layers["spliced"] = cells.X * 2
+        cells.write_h5ad(tmp_path / "cells.h5ad")
+        cells.write_zarr(tmp_path / "cells.zarr")
+        for kind in ("h5ad", "zarr"):
+            path = tmp_path / f"cells.{kind}"
+            meta = build_corpus(tmp_path / kind, [path], VOCABULARY, CorpusOptions(held_out=0.0, layer="spliced"))
+            assert meta["files"][0]["matrix"] == "spliced"
+            assert Corpus(tmp_path / kind).obs["total"].sum() == 2 * cells.X.sum()
+            with pytest.raises(CorpusError, match=rf"cells\.{kind}: .*no .*absent"):
+                build_corpus(tmp_path / "none", [path], VOCABULARY, CorpusOptions(layer="absent"))
+
+    def test_a_store_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.zarr").mkdir()
+        with pytest.raises(CorpusError, match=r"empty\.zarr: The store cannot be read"):
+            build_corpus(tmp_path / "corpus", [tmp_path / "empty.zarr"], VOCABULARY, PLAIN)
+        self.cells(tiny_counts(30, seed=3)).write_zarr(tmp_path / "old.zarr")
+        (tmp_path / "old.zarr" / "X" / ".zarray").write_text('{"filters": [{"id": "pickle"}]}')
+        with pytest.raises(CorpusError, match=r"old\.zarr: .*stored as pickled objects"):
+            build_corpus(tmp_path / "corpus", [tmp_path / "old.zarr"], VOCABULARY, PLAIN)
 
 
 def test_filters_and_their_count(tmp_path: Path) -> None:
@@ -169,6 +274,14 @@ def test_an_error_in_a_file_names_file_cell_and_gene(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"bad\.h5ad: .*'GENE9' in cell 'bad-6' is negative"):
         build_corpus(tmp_path / "corpus", files, VOCABULARY, PLAIN)
     assert not (tmp_path / "corpus").exists()
+    assert not (tmp_path / "corpus.partial").exists()
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    files = write_two_files(tmp_path)
+    with files_of_at_most(20_000), pytest.raises(CorpusError, match=r"gene_index\.npy could not be written.*disk full"):
+        build_corpus(tmp_path / "corpus", files, VOCABULARY, PLAIN)
+    assert not list(tmp_path.glob("corpus*"))
 
 
 @pytest.mark.parametrize("never", [False, True])

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ import torch
 from torch import nn
 
 from model.config import NetworkConfig
+from tests.training.full_disk import files_of_at_most
 from training.config import ConfigError, OptimizerConfig, Stage1Config
 from training.run import Run, RunError, check_finite, make_optimizer, pick_device, set_lr
 
@@ -20,17 +18,6 @@ def run(tmp_path: Path) -> Run:
     run = Run(tmp_path / "run")
     run.create({"network": {"num_genes": 7}, "stage1": {"steps": 3}})
     return run
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The disk is full after ``size`` bytes of a file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(run: Run) -> None:

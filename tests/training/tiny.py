@@ -15,10 +15,11 @@ from model.cells import CellEncoder
 from model.config import NetworkConfig
 from model.genes import Vocabulary
 from model.pathways import PathwayAutoencoder
-from training.build_corpus import CorpusOptions, build_corpus
+from training.build_corpus import build_corpus
 from training.config import Stage1Config, Stage2Config, as_dict
 from training.corpus import Corpus
 from training.run import Run
+from training.source import CorpusOptions
 
 NUM_GENES = 120
 SIZES = NetworkConfig(
