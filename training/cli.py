@@ -56,7 +56,7 @@ def corpus(
     held_out: Annotated[float, typer.Option(help="Share of cells kept for the held-out loss.", min=0, max=0.9)] = 0.02,
     seed: Annotated[int, typer.Option(help="Of the held-out choice.")] = 0,
 ) -> None:
-    """Turn h5ad files and zarr stores, each with its own genes, into one sharded sparse corpus; print a report a file."""
+    """Turn h5ad files and zarr stores, each with genes of its own, into one sharded sparse corpus; report each file."""
     from model.genes import Vocabulary
     from training.build_corpus import build_corpus
     from training.config import ConfigError
@@ -196,6 +196,19 @@ def export(
 
     report = export_run(run_dir, out, name=name, version=version, card=card, torchscript=torchscript)
     typer.echo("\n".join(report))
+
+
+@app.command()
+@command
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML to write; default: RUN/report.html.")] = None,
+) -> None:
+    """Curves, code usage and UMAPs of a run, finished or not, as one HTML file with its pictures inside."""
+    from training.run import Run
+    from training.run_report import write_report
+
+    typer.echo(f"-> {write_report(Run(run_dir), out or run_dir / 'report.html')}")
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ def open_cells(path: Path, *, layer: str | None = None, totals_column: str | Non
 
 
 def choose_layer(path: Path, wanted: str) -> str:
-    """The matrix that is read, by the rule of ``CorpusOptions.layer``. Raises InputError when a named one is missing."""
+    """The matrix that is read, by the rule of ``CorpusOptions.layer``. Raises InputError for a file without matrix."""
     if wanted != "auto":
         return wanted
     for layer in ("X", "counts", "raw"):

@@ -39,8 +39,8 @@ class CorpusOptions:
     Attributes:
         totals_column: obs column with each cell's counts over all genes, for files that keep only some genes.
         keep: obs column -> value; where a file has the column, other cells are dropped (e.g. doublets).
-        layer: ``X``, ``raw`` (raw.X) or a layer's name; ``auto``: X where it holds counts, else the layer ``counts``, else
-            raw.X, else X.
+        layer: ``X``, ``raw`` (raw.X) or a layer's name; ``auto``: X where it holds counts, else the layer ``counts``,
+            else raw.X, else X.
         min_genes: cells with fewer expressed known genes are dropped.
         held_out: share of cells kept for the held-out loss, chosen by a hash of the cell's content.
         shard_cells: cells a shard. seed: of the held-out choice.
