@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.errors import ServiceError
-from app.transport import LANES, Lane, Lease, Outcome, Values
+from app.tasks import Values
+from app.transport import LANES, Lane, Lease, Outcome
 from model.rows import Rows
-from model.sessions import Task
 
 # A batch with work of both lanes gives bulk at least one row in four, so that files move on under any online load.
 BULK_SHARE = 0.25
@@ -25,7 +25,7 @@ class Pending:
     lease: Lease
     next_row: int = 0
     rows_done: int = 0
-    values: Values | None = None
+    values: dict[str, Values] = field(default_factory=dict)
     started_at: float | None = None
     settled: bool = False
 
@@ -53,12 +53,16 @@ class Pending:
         self.started_at = now
         return True
 
-    def fill(self, start: int, values: Values) -> None:
+    def fill(self, start: int, num_rows: int, values: dict[str, Values]) -> None:
         """Put the results of rows ``start ...`` in their place."""
-        if self.values is None:
-            self.values = np.empty((self.num_rows, *values.shape[1:]), dtype=values.dtype)
-        self.values[start : start + len(values)] = values
-        self.rows_done += len(values)
+        for name, part in values.items():
+            if len(part) == self.num_rows:
+                self.values[name] = part
+                continue
+            if name not in self.values:
+                self.values[name] = np.empty((self.num_rows, *part.shape[1:]), dtype=part.dtype)
+            self.values[name][start : start + num_rows] = part
+        self.rows_done += num_rows
 
     def outcome(self, error: ServiceError | None = None) -> Outcome:
         """The result, or the error, with its times."""
@@ -85,13 +89,12 @@ class Segment:
 
 @dataclass(eq=False)
 class Batch:
-    """What one run of the session gets: segments of requests with one task, in order.
+    """What one run of the session gets: segments of requests, in order. All tasks start from the same run.
 
     Attributes:
         rows: the segments' rows, put together by ``assemble`` while the device is busy with another batch.
     """
 
-    task: Task
     segments: list[Segment] = field(default_factory=list)
     rows: Rows | None = None
 
@@ -121,7 +124,6 @@ class Batcher:
     def __init__(self, batch_rows: int) -> None:
         self._batch_rows = batch_rows
         self._lanes: dict[Lane, deque[Pending]] = {lane: deque() for lane in LANES}
-        self._last_task: Task | None = None
 
     def add(self, lease: Lease) -> Pending:
         pending = Pending(lease)
@@ -146,43 +148,35 @@ class Batcher:
 
     def form(self, batch: Batch | None = None) -> Batch | None:
         """The next batch, or ``batch`` with more rows in it; None when no rows wait. Not yet assembled."""
-        batch = batch or self._empty_batch()
-        if batch is None:
-            return None
+        batch = batch or Batch()
         room = self._batch_rows - batch.num_rows
-        online, bulk = (self._demand(lane, batch.task) for lane in LANES)
+        online, bulk = (self._demand(lane) for lane in LANES)
         guaranteed = min(bulk, int(np.ceil(room * BULK_SHARE)))
         for_online = min(online, room - guaranteed)
         self._take("online", batch, for_online)
         self._take("bulk", batch, room - for_online)
         return batch if batch.segments else None
 
-    def _empty_batch(self) -> Batch | None:
-        # A batch has one task: of the request that has waited longest, but tasks take turns.
-        leases = [pending.lease for pending in self.waiting()]
-        if not leases:
-            return None
-        oldest = min(leases, key=lambda lease: (lease.work.task == self._last_task, lease.submitted_at))
-        self._last_task = oldest.work.task
-        return Batch(oldest.work.task)
-
-    def _demand(self, lane: Lane, task: Task) -> int:
-        return sum(p.rows_left for p in self._lanes[lane] if p.lease.work.task == task)
+    def _demand(self, lane: Lane) -> int:
+        return sum(pending.rows_left for pending in self._lanes[lane])
 
     def _take(self, lane: Lane, batch: Batch, room: int) -> None:
-        queue = self._lanes[lane]
-        candidates = [p for p in queue if p.lease.work.task == batch.task]
-        shares = fair_shares([p.rows_left for p in candidates], room)
+        # By request, not by work: a file that comes in many parts has one turn.
+        requests: dict[str, list[Pending]] = {}
+        for pending in self._lanes[lane]:
+            requests.setdefault(pending.lease.work.request, []).append(pending)
+        shares = fair_shares([sum(p.rows_left for p in works) for works in requests.values()], room)
+        waiting: list[Pending] = []
         served: list[Pending] = []
-        for pending, share in zip(candidates, shares, strict=True):
-            if share:
-                batch.segments.append(Segment(pending, pending.next_row, pending.next_row + share))
-                pending.next_row += share
-                served.append(pending)
-        if served:
-            taken = set(map(id, served))
-            rest = [p for p in queue if id(p) not in taken]
-            self._lanes[lane] = deque(rest + [p for p in served if p.rows_left])
+        for works, share in zip(requests.values(), shares, strict=True):
+            (served if share else waiting).extend(works)
+            for pending in works:
+                count = min(share, pending.rows_left)
+                if count:
+                    batch.segments.append(Segment(pending, pending.next_row, pending.next_row + count))
+                    pending.next_row += count
+                    share -= count
+        self._lanes[lane] = deque(p for p in waiting + served if p.rows_left)
 
 
 def fair_shares(demands: Sequence[int], room: int) -> list[int]:

@@ -81,35 +81,92 @@ def serve(
     run_server(settings)
 
 
+InArgument = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="The cells.")]
+OutOption = Annotated[
+    Path, typer.Option("-o", "--out", metavar="OUT.h5ad", help="The same file with the results added.")
+]
+LayerOption = Annotated[str | None, typer.Option(help="Which matrix: raw for raw.X, or a layer. Default: X.")]
+KindOption = Annotated[
+    Literal["auto", "counts", "log"], typer.Option("--input", help="What the values are; auto finds out.")
+]
+
+
 @cli.command()
 def embed(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="The cells.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="OUT.h5ad", help="The same file with obsm['X_scpalm'] added.")
-    ],
+    source: InArgument,
+    out: OutOption,
     bundle: BundleOption = None,
-    layer: Annotated[str | None, typer.Option(help="Which matrix: raw for raw.X, or a layer. Default: X.")] = None,
-    kind: Annotated[
-        Literal["auto", "counts", "log"], typer.Option("--input", help="What the values are; auto finds out.")
-    ] = "auto",
+    layer: LayerOption = None,
+    kind: KindOption = "auto",
 ) -> None:
-    """Embed every cell of a file. Streamed: memory does not grow with the number of cells."""
-    from app.files import embed_file
+    """Embed every cell of a file: obsm['X_scpalm']. Streamed: memory does not grow with the number of cells."""
+    _process(source, out, bundle, layer, kind, "embed")
+
+
+@cli.command()
+def impute(
+    source: InArgument,
+    out: OutOption,
+    bundle: BundleOption = None,
+    layer: LayerOption = None,
+    kind: KindOption = "auto",
+    genes: Annotated[
+        str, typer.Option(help="Genes, comma-separated: obsm['X_scpalm_imputed']. Default: all columns of the file.")
+    ] = "",
+    scale: Annotated[
+        Literal["log", "counts"], typer.Option(help="log: log1p CP10K. counts: at the cell's own depth.")
+    ] = "log",
+) -> None:
+    """Impute expression from each cell's pathway codes: layers['scpalm_imputed'], NaN for genes the model lacks."""
+    _process(source, out, bundle, layer, kind, "impute", genes=genes, scale=scale)
+
+
+@cli.command()
+def pathways(
+    source: InArgument,
+    out: OutOption,
+    bundle: BundleOption = None,
+    layer: LayerOption = None,
+    kind: KindOption = "auto",
+    summary: Annotated[
+        bool, typer.Option(help="Share of tokens of each code instead: obsm['X_scpalm_pathway_shares'].")
+    ] = False,
+) -> None:
+    """Write the pathway code of each token of each cell: obsm['X_scpalm_pathways']."""
+    _process(source, out, bundle, layer, kind, "pathways", summary=summary)
+
+
+def _process(
+    source: Path,
+    out: Path,
+    bundle: Path | None,
+    layer: str | None,
+    kind: Literal["auto", "counts", "log"],
+    task: str,
+    *,
+    genes: str = "",
+    scale: Literal["log", "counts"] = "log",
+    summary: bool = False,
+) -> None:
+    from app.files import process_file
+    from app.plans import Asked, names_in
     from app.runtime import open_runtime
     from model.bundle import DEFAULT_BUNDLE, Bundle
 
     if not source.is_file():
         raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
     loaded = Bundle.load(bundle or DEFAULT_BUNDLE)
+    asked = Asked((task,), names_in(genes), scale, summary)
     session = open_runtime(loaded)
     from app.progress import CellProgress
 
     with CellProgress() as progress:
-        embed_file(
+        process_file(
             source,
             out,
             loaded,
             session,
+            lambda target: asked.tasks(loaded, session.info, target),
             layer=layer,
             declared=kind,
             on_start=progress.start,
@@ -140,7 +197,7 @@ def main() -> None:
     """Entry point: a user's error is one line on stderr, never a traceback."""
     try:
         cli()
-    except (InputError, BundleError, ValueError, RuntimeError, OSError, MemoryError) as error:
+    except Exception as error:
         if not _is_expected(error):
             raise
         print(f"scpalm: {_one_line(error)}", file=sys.stderr)
@@ -151,7 +208,14 @@ def _is_expected(error: Exception) -> bool:
     if isinstance(error, (InputError, BundleError, OSError, MemoryError)):
         return True
     # Named, not imported: their modules load what most commands do not need.
-    return type(error).__name__ in ("SettingsError", "ServeError", "DeviceError", "MissingRuntimeError")
+    return type(error).__name__ in (
+        "SettingsError",
+        "ServeError",
+        "DeviceError",
+        "MissingRuntimeError",
+        "InvalidParameterError",
+        "UnsupportedTaskError",
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -52,6 +52,12 @@ class UnknownModelError(ServiceError):
     status, code, title = 404, "unknown-model", "There is no such model"
 
 
+class UnsupportedTaskError(ServiceError):
+    """A task for which the served model lacks a part."""
+
+    status, code, title = 404, "unsupported-task", "The model cannot do this"
+
+
 class MethodNotAllowedError(ServiceError):
     """A path asked with a method it does not have."""
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from app.codecs import Answer, Codec, DecodeOptions, codec_for
+import numpy as np
+from numpy.typing import NDArray
+
+from app.codecs import CHUNK_CELLS, Answer, Codec, DecodeOptions, codec_for
 from app.codecs.compression import decompress
 from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.upload import Upload
 from model.errors import OverLimitError
-from model.genes import Alignment, Vocabulary
+from model.genes import Alignment, Coverage, Vocabulary
 from model.prepare import Prepared, Preparer
-from model.rows import Rows
 
 _REMEMBERED = 8  # gene lists; a lab sends the same one with every request, and matching it costs more than the rest
 _REMEMBERED_GENES = 100_000  # longer lists are matched each time, so that what is remembered stays small
@@ -47,28 +50,37 @@ def load_vocabulary(genes: Path) -> None:
     _vocabulary = _RememberingVocabulary.load(genes)
 
 
-def parse(scratch: Path, upload: Upload) -> Prepared:
-    """Rows of an upload; ``scratch`` may be made and used for files. Raises InputError or ServiceError."""
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What is known of an upload before its cells are read.
+
+    Attributes:
+        num_cells: of all. coverage: genes known. target: ``[genes_in]`` vocabulary position of each column, or -1.
+    """
+
+    num_cells: int
+    coverage: Coverage
+    target: NDArray[np.int32]
+
+
+def parse(scratch: Path, upload: Upload) -> Iterator[Opened | Prepared]:
+    """First what is known of the upload, then its cells as rows, CHUNK_CELLS at a time, each part when it is ready.
+
+    ``scratch`` may be made and used for files. Raises InputError or ServiceError, also between parts.
+    """
     assert _vocabulary is not None, "load_vocabulary comes first"
     codec = _codec(upload.media_type)
     options = DecodeOptions(upload.layer, upload.max_cells, upload.max_bytes)
     preparer: Preparer | None = None
-    parts: list[Prepared] = []
     try:
         for matrix in codec.decode(_body(upload, scratch, as_file=codec.reads_files), options):
             if preparer is None:
                 preparer = Preparer(_vocabulary, matrix.genes, matrix.ensembl_ids, upload.declared)
-            parts.append(preparer.prepare(matrix))
+                yield Opened(matrix.cells_in_all or matrix.num_cells, preparer.coverage, preparer.target)
+            for part in matrix.parts(CHUNK_CELLS):
+                yield preparer.prepare(part)
     except OverLimitError as error:
         raise TooLargeError(str(error), field=error.field) from error
-    if len(parts) == 1:
-        return parts[0]
-    return Prepared(
-        Rows.concat([part.rows for part in parts]),
-        [cell for part in parts for cell in part.cells],
-        parts[0].coverage,
-        parts[0].input,
-    )
 
 
 def encode(scratch: Path, answer: Answer, media_type: str, upload: Upload | None, target: Path) -> bytes | None:

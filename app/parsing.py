@@ -8,9 +8,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -19,12 +18,13 @@ from app import parser_process
 from app.codecs import CODECS, Answer, codec_for
 from app.codecs.compression import check_encoding
 from app.errors import TooLargeError, UnsupportedMediaTypeError
+from app.parser_process import Opened
 from app.sandbox import Limits, Sandbox, SandboxError
 from app.upload import Upload
 from model.errors import InputError, UnreadableError
 from model.prepare import Prepared
 
-__all__ = ["ParserPool", "Upload"]
+__all__ = ["Opened", "ParserPool", "Upload"]
 
 log = logging.getLogger("scpalm.parsing")
 
@@ -88,14 +88,29 @@ class ParserPool:
     ) -> None:
         await asyncio.to_thread(self.close)
 
-    async def parse(self, upload: Upload) -> Prepared:
-        """Rows of an upload.
+    async def parse(self, upload: Upload) -> AsyncGenerator[Opened | Prepared]:
+        """What is known of an upload, then its rows, part by part; closing the generator ends the parser.
 
         Raises InputError (the cells are wrong), UnreadableError (so are the bytes, or reading them crashed or took too
-        long), TooLargeError, UnsupportedMediaTypeError.
+        long), TooLargeError, UnsupportedMediaTypeError, also between parts.
         """
         self._refuse_unknown(upload)
-        return await self._run(upload.size, parser_process.parse, upload)
+        loop = asyncio.get_running_loop()
+        parts: asyncio.Queue[Opened | Prepared | None] = asyncio.Queue()
+
+        def pump(sandbox: Sandbox, scratch: Path) -> None:
+            for part in sandbox.stream(parser_process.parse, scratch, upload):
+                loop.call_soon_threadsafe(parts.put_nowait, part)
+
+        reading = asyncio.create_task(self._run(upload.size, pump))
+        reading.add_done_callback(lambda _: parts.put_nowait(None))
+        try:
+            while (part := await parts.get()) is not None:
+                yield part
+            await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def encode(self, answer: Answer, media_type: str, upload: Upload | None = None) -> bytes | Path:
         """The answer in a format; where the request was a file of that format, built upon it.
@@ -107,9 +122,14 @@ class ParserPool:
         if codec is None:
             raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not a format of answers that can be written.")
         target = self._new_path(codec.suffix)
-        size = answer.values.nbytes + (upload.size if upload is not None else 0)
+        size = sum(part.nbytes for part in answer.parts) + (upload.size if upload is not None else 0)
         try:
-            content = await self._run(size, parser_process.encode, answer, codec.media_type, upload, target)
+            content = await self._run(
+                size,
+                lambda sandbox, scratch: sandbox.call(
+                    parser_process.encode, scratch, answer, codec.media_type, upload, target
+                ),
+            )
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -127,18 +147,16 @@ class ParserPool:
     def _new_path(self, suffix: str = "") -> Path:
         return self._directory / f"{uuid.uuid4().hex}{suffix}"
 
-    async def _run(self, size: int, function: Callable[..., T], *arguments: object) -> T:
+    async def _run(self, size: int, job: Callable[[Sandbox, Path], T]) -> T:
         if size <= LARGE_BYTES:
-            return await self._run_now(function, *arguments)
+            return await self._run_now(job)
         async with self._large:
-            return await self._run_now(function, *arguments)
+            return await self._run_now(job)
 
-    async def _run_now(self, function: Callable[..., T], *arguments: object) -> T:
+    async def _run_now(self, job: Callable[[Sandbox, Path], T]) -> T:
         sandbox = await self._free.get()
         scratch = self._new_path()
-        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(
-            self._threads, partial(sandbox.call, function, scratch, *arguments)
-        )
+        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._threads, job, sandbox, scratch)
 
         def give_back(done: asyncio.Future[T]) -> None:
             if not done.cancelled():

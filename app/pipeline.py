@@ -1,4 +1,4 @@
-"""A request's way, in one direction: body -> parser -> transport -> device -> encoder -> answer."""
+"""A request's way, in one direction: body -> parser -> transport -> device -> encoder -> answer, part by part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +16,16 @@ from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from app.body import FORM, Body, content_encoding_of, discard_body, media_type_of, read_body
-from app.codecs import CODECS, Answer, Codec, codec_for
+from app.codecs import CODECS, Answer, Codec, Part, codec_for
 from app.codecs.compression import check_encoding
+from app.computation import Computation, TaskPlan
 from app.disconnect import unless_disconnected
-from app.errors import InferenceError, ServiceError, UnsupportedMediaTypeError
+from app.errors import ServiceError, UnsupportedMediaTypeError
 from app.negotiation import choose_media_type
+from app.parsing import Opened
 from app.service import Service
-from app.transport import Outcome, Work
 from app.upload import Upload
 from model.normalize import Declared
-from model.prepare import Prepared
-from model.sessions import Task
 
 # What a form's file is, whatever type its part claims: browsers and curl know no type for .h5ad.
 FORM_CODEC_TYPE = "application/x-hdf5"
@@ -39,21 +38,20 @@ class Options:
     """What a request asks for beside its cells.
 
     Attributes:
-        task: what to compute. layer, declared: see `Upload`. key: where an h5ad answer keeps the values, in ``obsm``.
+        plan: what to compute, once the upload's genes are known. layer, declared: see `Upload`.
     """
 
-    task: Task
+    plan: TaskPlan
     layer: str | None
     declared: Declared
-    key: str
 
 
 async def answer_cells(request: Request, service: Service, options: Options) -> Response:
-    """Compute ``options.task`` for the cells in the body. Raises ServiceError and InputError."""
+    """Compute what ``options.plan`` says for the cells in the body. Raises ServiceError and InputError."""
     settings = service.settings
     try:
         service.check_ready()
-        codec, media_type = _negotiate(request)
+        codec, media_type = negotiate(request)
     except ServiceError:
         await discard_body(request, idle_seconds=settings.body_idle_seconds)
         raise
@@ -62,22 +60,27 @@ async def answer_cells(request: Request, service: Service, options: Options) -> 
         tempfile.TemporaryDirectory(prefix="scpalm-", dir=settings.spool_dir, ignore_cleanup_errors=True) as folder,
     ):
         until_parsed.enter_context(service.upload_slot())
-        body = await read_body(
-            request,
-            Path(folder),
-            max_bytes=settings.max_body_bytes,
-            idle_seconds=settings.body_idle_seconds,
-            form_type=FORM_CODEC_TYPE,
-        )
+        body = await receive(request, service, Path(folder))
         return await unless_disconnected(
             request, _answer(service, options, body, codec, media_type, until_parsed.close)
         )
 
 
-async def _answer(
-    service: Service, options: Options, body: Body, codec: Codec, media_type: str, on_parsed: Callable[[], None]
-) -> Response:
-    upload = Upload(
+async def receive(request: Request, service: Service, folder: Path) -> Body:
+    """The body, within the service's limits; large ones as a file in ``folder``."""
+    settings = service.settings
+    return await read_body(
+        request,
+        folder,
+        max_bytes=settings.max_body_bytes,
+        idle_seconds=settings.body_idle_seconds,
+        form_type=FORM_CODEC_TYPE,
+    )
+
+
+def upload_of(service: Service, options: Options, body: Body, codec: Codec) -> Upload:
+    """The body on its way to a parser, with what the request and the settings say about it."""
+    return Upload(
         body.path if body.path is not None else (body.data or b""),
         codec.media_type,
         body.content_encoding,
@@ -86,51 +89,56 @@ async def _answer(
         service.settings.max_cells,
         service.settings.max_body_bytes,
     )
-    started = time.monotonic()
-    prepared = await service.parsers.parse(upload)
-    parsed = time.monotonic()
-    on_parsed()
-    service.metrics.parse_duration.labels(codec.name).observe(parsed - started)
-    service.metrics.genes_matched_ratio.observe(prepared.coverage.genes_matched / max(1, prepared.coverage.genes_in))
 
-    outcome = await _infer(service, options.task, prepared)
-    encoding = time.monotonic()
-    content = await _encode(service, options, prepared, outcome, upload, media_type)
+
+async def _answer(
+    service: Service, options: Options, body: Body, codec: Codec, media_type: str, on_parsed: Callable[[], None]
+) -> Response:
+    upload = upload_of(service, options, body, codec)
+    started = time.monotonic()
+    async with aclosing(service.parsers.parse(upload)) as parts:
+        opened = await anext(parts)
+        assert isinstance(opened, Opened)
+        ratio = opened.coverage.genes_matched / max(1, opened.coverage.genes_in)
+        service.metrics.genes_matched_ratio.observe(ratio)
+        tasks = options.plan(service, opened, media_type)
+        with tempfile.TemporaryDirectory(prefix="scpalm-", dir=service.settings.spool_dir) as folder:
+            computation = Computation(service, tasks, opened.num_cells, Path(folder))
+            async with computation:
+                async for part in parts:
+                    assert not isinstance(part, Opened)
+                    await computation.add(part)
+                parsed = time.monotonic()
+                on_parsed()
+                service.metrics.parse_duration.labels(codec.name).observe(parsed - started)
+                results = await computation.results()
+            encoding = time.monotonic()
+            answer = Answer(
+                service.bundle.name,
+                service.bundle.version,
+                results.cells,
+                [
+                    Part(task.name, task.key, results.values[task.name], task.columns, task.place, task.var_columns)
+                    for task in tasks
+                ],
+                opened.coverage,
+                results.input,
+            )
+            content = await encode(service, answer, media_type, upload)
     timings = {
         "parse": parsed - started,
-        "queue": outcome.queue_seconds,
-        "inference": outcome.inference_seconds,
+        "queue": results.queue_seconds,
+        "inference": results.inference_seconds,
         "encode": time.monotonic() - encoding,
     }
-    return _respond(content, media_type, timings, options.key)
+    return respond(content, media_type, timings, answer.parts[0].key)
 
 
-async def _infer(service: Service, task: Task, prepared: Prepared) -> Outcome:
-    lane = service.lane_of(len(prepared.rows))
-    work = Work(task, prepared.rows, lane)
-    service.transport.submit(work)
-    outcome = await service.transport.reply(work.id)
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome
-
-
-async def _encode(
-    service: Service, options: Options, prepared: Prepared, outcome: Outcome, upload: Upload, media_type: str
-) -> bytes | Path:
-    if outcome.values is None:
-        raise InferenceError("The model gave neither values nor an error.")
-    answer = Answer(
-        service.bundle.name,
-        service.bundle.version,
-        prepared.cells,
-        outcome.values,
-        prepared.coverage,
-        prepared.input,
-        options.key,
-    )
+async def encode(service: Service, answer: Answer, media_type: str, upload: Upload | None) -> bytes | Path:
+    """The answer as bytes or as a file that `respond` removes; small ones here, others by a parser's process."""
     codec = codec_for(media_type)
-    if codec is not None and not codec.reads_files and answer.values.nbytes <= SMALL_ANSWER_BYTES:
+    size = sum(part.nbytes for part in answer.parts)
+    if codec is not None and not codec.reads_files and size <= SMALL_ANSWER_BYTES:
         content = codec.encode(answer, Path(os.devnull))
         if content is not None:
             return content
@@ -147,15 +155,16 @@ class _SpooledResponse(FileResponse):
             await asyncio.to_thread(Path(self.path).unlink, missing_ok=True)
 
 
-def _respond(content: bytes | Path, media_type: str, timings: dict[str, float], key: str) -> Response:
+def respond(content: bytes | Path, media_type: str, timings: dict[str, float], key: str) -> Response:
+    """The answer, with its ``Server-Timing``."""
     headers = {"Server-Timing": ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in timings.items())}
     if isinstance(content, Path):
         return _SpooledResponse(content, headers=headers, media_type=media_type, filename=f"{key}{content.suffix}")
     return Response(content, headers=headers, media_type=media_type)
 
 
-def _negotiate(request: Request) -> tuple[Codec, str]:
-    """The codec of the body, and the media type of the answer."""
+def negotiate(request: Request) -> tuple[Codec, str]:
+    """The codec of the body, and the media type of the answer. Raises ServiceError (406, 415)."""
     codec = _codec_of(request)
     check_encoding(content_encoding_of(request))
     offers = [codec.media_type, *(other.media_type for other in CODECS if other is not codec)]

@@ -21,7 +21,7 @@ class CellProgress:
     def start(self, num_cells: int, coverage: Coverage) -> None:
         """Open the bar."""
         self._summary = f"{coverage.genes_matched} of {coverage.genes_in} genes are known to the model"
-        self._bar = tqdm(total=num_cells, desc="embedding", unit=" cells", file=sys.stderr, dynamic_ncols=True)
+        self._bar = tqdm(total=num_cells, desc="cells", unit=" cells", file=sys.stderr, dynamic_ncols=True)
 
     def advance(self, num_cells: int) -> None:
         if self._bar is not None:

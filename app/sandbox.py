@@ -14,8 +14,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TypeVar, cast
@@ -89,6 +91,33 @@ class Sandbox:
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
         """``function(*arguments)`` in the child. Raises what it raised, or SandboxError when it died."""
+        with self._at_work():
+            _send(self._connection, (function, arguments))
+            return cast(T, self._receive(self._limits.seconds)[1])
+
+    def stream(self, function: Callable[..., Iterator[T]], *arguments: object) -> Iterator[T]:
+        """What the generator ``function(*arguments)`` yields in the child, each when it is there; raises as `call`."""
+        with self._at_work():
+            _send(self._connection, (function, arguments))
+            ends = time.monotonic() + self._limits.seconds
+            finished = False
+            try:
+                while True:
+                    kind, value = self._receive(max(0.0, ends - time.monotonic()))
+                    if kind == "returned":
+                        finished = True
+                        return
+                    yield cast(T, value)
+            except Exception:
+                finished = True
+                raise
+            finally:
+                if not finished:  # nobody wants the rest
+                    self._process.kill()
+                    self._process.wait()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
         with self._lock:
             if self._closed:
                 raise SandboxError("killed", "the service is shutting down")
@@ -97,8 +126,7 @@ class Sandbox:
             if self._process.poll() is not None:
                 self._replace()
             self.set_up()
-            _send(self._connection, (function, arguments))
-            return cast(T, self._receive(self._limits.seconds))
+            yield
         except OSError as error:
             raise self._dead() from error
         finally:
@@ -127,7 +155,7 @@ class Sandbox:
         self._connection.close()
         self._launch()
 
-    def _receive(self, seconds: float) -> object:
+    def _receive(self, seconds: float) -> tuple[str, object]:
         try:
             if not self._connection.poll(seconds):
                 self._process.kill()
@@ -138,9 +166,9 @@ class Sandbox:
             raise self._dead() from error
         if kind == "raised":
             raise cast(BaseException, value)
-        if kind != "returned":
+        if kind not in ("returned", "item"):
             raise SandboxError(str(kind), str(value))
-        return value
+        return str(kind), value
 
     def _dead(self) -> SandboxError:
         self._process.kill()
@@ -177,7 +205,12 @@ def _answer(connection: Connection, function: Callable[..., object], arguments: 
     from model.errors import BundleError, InputError
 
     try:
-        message: tuple[str, object] = ("returned", function(*arguments))
+        result = function(*arguments)
+        if isinstance(result, Generator):
+            for item in result:
+                _send(connection, ("item", item))
+            result = None
+        message: tuple[str, object] = ("returned", result)
     except (InputError, ServiceError, BundleError) as error:
         message = ("raised", error)
     except MemoryError:

@@ -11,9 +11,10 @@ import numpy as np
 
 from app.batching import Batch, Batcher, Pending, Segment
 from app.errors import ClientGoneError, InferenceError, ServiceError
+from app.tasks import Values
 from app.telemetry.metrics import Metrics
-from app.transport import Transport, Values
-from model.sessions import Session, Task
+from app.transport import Transport
+from model.sessions import Encoded, Session
 
 log = logging.getLogger("scpalm.worker")
 
@@ -175,7 +176,7 @@ class Worker:
         if not batch.segments:
             return
         try:
-            values = self._timed_run(batch)
+            encoded = self._timed_run(batch)
         except Exception as error:
             requests = {id(segment.pending): segment.pending for segment in batch.segments}
             if len(requests) == 1:
@@ -188,44 +189,67 @@ class Worker:
             log.warning("a batch of %d requests failed (%s): bisecting", len(requests), error)
             middle = len(batch.segments) // 2
             for half in (batch.segments[:middle], batch.segments[middle:]):
-                part = Batch(batch.task, list(half))
+                part = Batch(list(half))
                 part.assemble()
                 self._bisect(part)
             return
-        self._hand_back(batch.task, batch.segments, values)
+        self._hand_back(batch.segments, encoded)
 
-    def _timed_run(self, batch: Batch) -> Values:
+    def _timed_run(self, batch: Batch) -> Encoded:
         assert batch.rows is not None
         started = time.monotonic()
         try:
-            values = self._session.run(batch.task, batch.rows)
+            encoded = self._session.encode(batch.rows)
         finally:
-            seconds = time.monotonic() - started
-            self._moved["running"] = time.monotonic()
-            self._metrics.device_busy.inc(seconds)
-            self._metrics.inference_duration.labels(batch.task, self._device).observe(seconds)
-        if len(values) != len(batch.rows):
-            raise ValueError(f"the session gave {len(values)} rows for {len(batch.rows)}")
-        return values
+            self._note_time("embed", started)
+        if len(encoded) != len(batch.rows):
+            raise ValueError(f"the session gave {len(encoded)} rows for {len(batch.rows)}")
+        return encoded
 
-    def _hand_back(self, task: Task, segments: Sequence[Segment], values: Values) -> None:
+    def _note_time(self, task: str, started: float) -> None:
+        now = self._moved["running"] = time.monotonic()
+        self._metrics.device_busy.inc(now - started)
+        self._metrics.inference_duration.labels(task, self._device).observe(now - started)
+
+    def _hand_back(self, segments: Sequence[Segment], encoded: Encoded) -> None:
         offset = 0
         for segment in segments:
-            part = values[offset : offset + len(segment)]
+            part = encoded.slice(offset, offset + len(segment))
             offset += len(segment)
             pending = segment.pending
             if pending.settled:
                 continue
-            if not np.isfinite(part).all():
-                cell = segment.start + int(np.flatnonzero(~np.isfinite(part).all(axis=-1))[0])
-                self._settle(pending, InferenceError(f"The model gave no finite value for the cell at row {cell}."))
+            try:
+                values = self._run_tasks(segment, part)
+            except InferenceError as error:
+                self._settle(pending, error)
                 continue
-            pending.fill(segment.start, part)
-            self._metrics.rows.labels(pending.lane, task).inc(len(segment))
+            pending.fill(segment.start, len(segment), values)
+            for task in pending.lease.work.tasks:
+                self._metrics.rows.labels(pending.lane, task.name).inc(len(segment))
             if pending.finished:
                 self._settle(pending)
             else:
                 self._transport.extend(pending.lease, pending.rows_done)
+
+    def _run_tasks(self, segment: Segment, encoded: Encoded) -> dict[str, Values]:
+        """Every task of one request on its part of a batch. Raises InferenceError."""
+        work = segment.pending.lease.work
+        results: dict[str, Values] = {}
+        for task in work.tasks:
+            started = time.monotonic()
+            try:
+                values = results[task.name] = task.run(self._session, encoded, work.first + segment.start)
+            except Exception as error:  # of one request: the others of the batch must not suffer
+                log.exception("task %s failed on request %s", task.name, work.request)
+                raise InferenceError(f"'{task.name}' failed with {type(error).__name__}. Send fewer cells.") from error
+            if task.name != "embed":
+                self._note_time(task.name, started)
+            if not np.isfinite(values).all():
+                bad = int(np.flatnonzero(~np.isfinite(values).all(axis=-1))[0])
+                cell = work.first + segment.start + bad
+                raise InferenceError(f"The model gave no finite value for the cell at row {cell}.")
+        return results
 
     def _settle(self, pending: Pending, error: ServiceError | None = None) -> None:
         pending.settled = True

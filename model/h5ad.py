@@ -141,6 +141,7 @@ class H5adFile:
                 cells=self.cells[rows],
                 ensembl_ids=source.ensembl_ids,
                 totals=None if totals is None else totals[rows],
+                cells_in_all=self.num_cells,
             )
 
     def _source(self, layer: str) -> _Source:

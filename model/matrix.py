@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ class CellMatrix:
         cells: names of the rows.
         ensembl_ids: a second name of each column where the file has one ("" where unknown).
         totals: ``[B]`` counts of each cell over all genes, where the columns are only a selection of them.
+        cells_in_all: of the file that these cells are a part of; None: these are all.
     """
 
     indptr: NDArray[np.int64]
@@ -32,6 +33,7 @@ class CellMatrix:
     cells: Sequence[str]
     ensembl_ids: Sequence[str] | None = None
     totals: NDArray[np.float64] | None = field(default=None)
+    cells_in_all: int | None = None
 
     @property
     def num_cells(self) -> int:
@@ -40,6 +42,24 @@ class CellMatrix:
     @property
     def num_genes(self) -> int:
         return len(self.genes)
+
+    def parts(self, size: int) -> Iterator[CellMatrix]:
+        """The cells in order, ``size`` at a time, as views. The matrix must be valid."""
+        if self.num_cells <= size:
+            yield self
+            return
+        for start in range(0, self.num_cells, size):
+            stop = min(start + size, self.num_cells)
+            entries = slice(int(self.indptr[start]), int(self.indptr[stop]))
+            yield replace(
+                self,
+                indptr=self.indptr[start : stop + 1] - self.indptr[start],
+                indices=self.indices[entries],
+                data=self.data[entries],
+                cells=self.cells[start:stop],
+                totals=None if self.totals is None else self.totals[start:stop],
+                cells_in_all=self.cells_in_all or self.num_cells,
+            )
 
     def validate(self) -> None:
         """Check structure and values; the first fault is an InputError that names field, cell and gene."""

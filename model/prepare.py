@@ -22,12 +22,19 @@ class Prepared:
 
     Attributes:
         rows: B cells. cells: their names. coverage: genes known. input: counts or log, and why.
+        totals: ``[B]`` counts of each cell over all its genes; 10,000 where the values were logs.
     """
 
     rows: Rows
     cells: list[str]
     coverage: Coverage
     input: InputReport
+    totals: NDArray[np.float64]
+
+    def slice(self, start: int, stop: int) -> Prepared:
+        """Cells ``start`` to ``stop``, as views."""
+        rows, totals = self.rows.slice(start, stop), self.totals[start:stop]
+        return Prepared(rows, self.cells[start:stop], self.coverage, self.input, totals)
 
 
 class Preparer:
@@ -55,6 +62,11 @@ class Preparer:
     def coverage(self) -> Coverage:
         return self._alignment.coverage
 
+    @property
+    def target(self) -> NDArray[np.int32]:
+        """``[genes_in]`` vocabulary position of each column, -1 where unknown."""
+        return self._alignment.target
+
     def prepare(self, matrix: CellMatrix) -> Prepared:
         """Normalise a chunk of the file whose genes were given to the constructor."""
         matrix.validate()
@@ -67,7 +79,9 @@ class Preparer:
         linear, totals = to_linear(matrix, self._report)
         # Counts are linear as they came, in half the bytes.
         rows = self._to_rows(matrix, matrix.data if self._report.detected == "counts" else linear, totals)
-        return Prepared(rows, [str(cell) for cell in matrix.cells], self.coverage, self._report)
+        if self._report.detected == "log":
+            totals = np.full(matrix.num_cells, SCALE)
+        return Prepared(rows, [str(cell) for cell in matrix.cells], self.coverage, self._report, totals)
 
     def _refuse_change_of_kind(self, matrix: CellMatrix, report: InputReport) -> None:
         if report.expected:

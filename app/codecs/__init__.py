@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from app.codecs.codec import Answer, Codec, DecodeOptions
+from app.codecs.codec import CHUNK_CELLS, Answer, Codec, DecodeOptions, Part
 from app.codecs.h5ad import H5adCodec
 from app.codecs.sparse_json import SparseJsonCodec
 
-__all__ = ["CODECS", "Answer", "Codec", "DecodeOptions", "H5adCodec", "SparseJsonCodec", "codec_for"]
+__all__ = [
+    "CHUNK_CELLS",
+    "CODECS",
+    "Answer",
+    "Codec",
+    "DecodeOptions",
+    "H5adCodec",
+    "Part",
+    "SparseJsonCodec",
+    "codec_for",
+]
 
 # The first is the default. A new format is one class more here.
 CODECS: tuple[Codec, ...] = (SparseJsonCodec(), H5adCodec())

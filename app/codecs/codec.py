@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,13 +10,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.tasks import Place, Values
+from app.values import StoredValues
 from model.genes import Coverage
 from model.matrix import CellMatrix
 from model.normalize import InputReport
 
-# Cells of a file that are prepared at once, some 10 million values. The first ones decide what the values are (counts
-# or log), so whoever reads a file takes this many: service and command line must come to the same result.
-CHUNK_CELLS = 4096
+# Cells of a file that are prepared at once, so that the first reach the device while others are still read; half a
+# million values, which the processor's cache holds. The first ones decide what the values are (counts or log), so
+# whoever reads a file takes this many: service and command line must come to the same result.
+CHUNK_CELLS = 512
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,55 @@ class DecodeOptions:
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """The result of one task for B cells.
+
+    Attributes:
+        name: of the task. key: where an h5ad answer keeps the values. values: ``[B, width]`` float32 or int32.
+        columns: what the columns stand for, where that has a name.
+        place, var_columns: ``layers`` when columns belong to columns of the user's matrix; see `app.tasks.Task`.
+    """
+
+    name: str
+    key: str
+    values: Values | StoredValues
+    columns: Sequence[str] | None = None
+    place: Place = "obsm"
+    var_columns: NDArray[np.int64] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.shape[0] * self.values.shape[1] * self.values.dtype.itemsize
+
+    @property
+    def whole(self) -> Values:
+        """The values in memory."""
+        return self.values.read(0, self.values.shape[0]) if isinstance(self.values, StoredValues) else self.values
+
+
+@dataclass(frozen=True, eq=False)
 class Answer:
     """Results for B cells, with what the user should know about them.
 
     Attributes:
-        model_name, model_version: of the bundle. obs_names: the cells. values: ``[B, width]`` float32 or int32.
-        coverage: genes known. input: counts or log, and why. key: where an h5ad answer keeps the values, in ``obsm``.
+        model_name, model_version: of the bundle. obs_names: the cells. parts: one a task, the route's own first.
+        coverage: genes known. input: counts or log, and why.
     """
 
     model_name: str
     model_version: str
     obs_names: list[str]
-    values: NDArray[np.float32] | NDArray[np.int32]
+    parts: list[Part]
     coverage: Coverage
     input: InputReport
-    key: str = "X_scpalm"
+
+    def note(self) -> dict[str, object]:
+        """What is told beside the values."""
+        return {
+            "model": {"name": self.model_name, "version": self.model_version},
+            "coverage": self.coverage.as_dict(),
+            "input": self.input.as_dict(),
+        }
 
 
 class Codec(Protocol):

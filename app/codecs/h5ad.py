@@ -7,19 +7,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
-import numpy as np
-import orjson
-
 from app.codecs.codec import CHUNK_CELLS, Answer, DecodeOptions
-from model.errors import InputError
+from app.h5ad_writer import H5adWriter, described
+from app.values import row_blocks
 from model.h5ad import H5adFile
-from model.hdf5 import find, guarded, open_hdf5
 from model.matrix import CellMatrix
 
 
 class H5adCodec:
-    """Reads through `model.h5ad`; bodies are files. Writes ``obsm[key]`` and ``uns["scpalm"]``."""
+    """Reads through `model.h5ad`; bodies are files. Writes ``obsm[key]`` (or ``layers``) and ``uns["scpalm"]``."""
 
     name = "h5ad"
     media_type = "application/x-hdf5"
@@ -34,56 +30,38 @@ class H5adCodec:
             yield from file.chunks(CHUNK_CELLS)
 
     def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
-        # anndata warns of repeated names and the like; the file is the user's, and the warning would reach nobody.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if original is None:
+        if original is None:
+            # anndata warns of repeated names and the like; the warning would reach nobody.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 self._write_new(answer, target)
-            else:
-                shutil.copyfile(original, target)
-                self._write_into(answer, target)
+        else:
+            shutil.copyfile(original, target)
+            self._write_into(answer, target)
         return None
 
     def _write_new(self, answer: Answer, target: Path) -> None:
-        # anndata is slow to import, and only answers in h5ad need it.
+        # anndata is slow to import, and only answers in h5ad to other formats need it.
         import anndata
         import pandas as pd
 
-        adata = anndata.AnnData(obs=pd.DataFrame(index=pd.Index(answer.obs_names, dtype=object)))
-        adata.obsm[answer.key] = answer.values
-        adata.uns["scpalm"] = _describe(answer)
-        adata.write_h5ad(target)
+        anndata.AnnData(obs=pd.DataFrame(index=pd.Index(answer.obs_names, dtype=object))).write_h5ad(target)
+        self._write_into(answer, target)
 
     def _write_into(self, answer: Answer, target: Path) -> None:
-        from anndata.io import write_elem
-
-        with open_hdf5(target, "r+") as file, guarded("The file"):
-            for name in ("obsm", "uns"):
-                if find(file, name) is None:
-                    write_elem(file, name, {})
-            # Through `find`: a link in the user's file must not make us write elsewhere.
-            write_elem(_group(file, "obsm"), answer.key, np.ascontiguousarray(answer.values))
-            write_elem(_group(file, "uns"), "scpalm", _describe(answer))
-
-
-def _group(file: h5py.File, name: str) -> h5py.Group:
-    node = find(file, name)
-    if not isinstance(node, h5py.Group):
-        raise InputError(
-            "legacy-h5ad",
-            f"'{name}' is stored as one table, the way anndata wrote it before version 0.7.",
-            mend="Open the file with anndata.read_h5ad and write it again, or ask for JSON.",
-            field=name,
-        )
-    return node
-
-
-def _describe(answer: Answer) -> str:
-    return orjson.dumps(
-        {
-            "model": {"name": answer.model_name, "version": answer.model_version},
-            "key": answer.key,
-            "coverage": answer.coverage.as_dict(),
-            "input": answer.input.as_dict(),
-        }
-    ).decode()
+        with H5adWriter(target) as file:
+            for part in answer.parts:
+                num_cells, width = part.values.shape[0], part.values.shape[1]
+                column = file.column(
+                    part.key,
+                    num_cells,
+                    width,
+                    part.values.dtype.type,
+                    place=part.place,
+                    var_columns=part.var_columns,
+                )
+                start = 0
+                for block in row_blocks(part.values):
+                    column.put(start, block)
+                    start += len(block)
+            file.note(described(answer.note(), [(part.name, part.key, part.columns) for part in answer.parts]))

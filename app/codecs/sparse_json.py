@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +12,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from app.codecs.codec import Answer, DecodeOptions
+from app.codecs.codec import Answer, DecodeOptions, Part
+from app.values import IN_MEMORY_BYTES, row_blocks
 from model.errors import InputError, OverLimitError, UnreadableError
 from model.matrix import CellMatrix
 
@@ -58,17 +60,35 @@ class SparseJsonCodec:
         yield matrix
 
     def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
-        return orjson.dumps(
-            {
-                "model": {"name": answer.model_name, "version": answer.model_version},
-                "obs_names": answer.obs_names,
-                "shape": list(answer.values.shape),
-                "values": np.ascontiguousarray(answer.values),
-                "coverage": answer.coverage.as_dict(),
-                "input": answer.input.as_dict(),
-            },
-            option=orjson.OPT_SERIALIZE_NUMPY,
-        )
+        main, *others = answer.parts
+        head = _dumps({"model": answer.note()["model"], "obs_names": answer.obs_names, **_columns(main)})
+        tail = _dumps({"coverage": answer.coverage.as_dict(), "input": answer.input.as_dict()})
+        pieces = chain((head[:-1], b","), _values(main))
+        for part in others:
+            opening = b"," + _dumps(part.name) + b":" + (_dumps(_columns(part))[:-1] + b"," if part.columns else b"{")
+            pieces = chain(pieces, (opening,), _values(part), (b"}",))
+        pieces = chain(pieces, (b"," + tail[1:],))
+        if sum(part.nbytes for part in answer.parts) <= IN_MEMORY_BYTES:
+            return b"".join(pieces)
+        with target.open("wb") as file:
+            file.writelines(pieces)
+        return None
+
+
+def _dumps(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _columns(part: Part) -> dict[str, object]:
+    return {} if part.columns is None else {"columns": list(part.columns)}
+
+
+def _values(part: Part) -> Iterator[bytes]:
+    """The members ``shape`` and ``values``; rows block by block."""
+    yield b'"shape":' + _dumps(list(part.values.shape)) + b',"values":['
+    for number, block in enumerate(row_blocks(part.values)):
+        yield (b"," if number else b"") + _dumps(np.ascontiguousarray(block))[1:-1]
+    yield b"]"
 
 
 def _parse(body: bytes) -> dict[str, object]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.errors import UnknownModelError
+from app.errors import UnknownModelError, UnsupportedTaskError
 from app.problems import Problem
 from app.routes import ServiceDep
+from app.service import Service
+from model.bundle import Bundle
 
 router = APIRouter(tags=["models"])
+
+PATHWAYS_FILE = "pathways.json"
+_NO_MODEL: dict[str, Any] = {"model": Problem, "description": "No such model."}
 
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "The model is being loaded."}}
 
@@ -67,13 +73,56 @@ async def list_models(service: ServiceDep) -> ModelList:
     operation_id="get_model",
     responses={
         200: {"model": ModelCard},
-        404: {"model": Problem, "description": "No such model."},
+        404: _NO_MODEL,
         **_NOT_READY,
     },
 )
 async def get_model(name: str, service: ServiceDep) -> Response:
     """A model's card: training data, evaluation, sizes, and the checksum of every file."""
+    return Response(orjson.dumps(_bundle(name, service).manifest), media_type="application/json")
+
+
+class GeneList(BaseModel):
+    """The genes that a model knows, in its own order."""
+
+    ensembl_ids: list[str]
+    symbols: list[str]
+
+
+@router.get(
+    "/models/{name}/genes",
+    operation_id="get_model_genes",
+    responses={200: {"model": GeneList}, 404: _NO_MODEL, **_NOT_READY},
+)
+async def get_genes(name: str, service: ServiceDep) -> Response:
+    """The vocabulary. Aliases and previous symbols are recognised too, and not listed."""
+    vocabulary = _bundle(name, service).vocabulary
+    body = {"ensembl_ids": vocabulary.ensembl_ids, "symbols": vocabulary.symbols}
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+@router.get(
+    "/models/{name}/pathways",
+    operation_id="get_model_pathways",
+    responses={
+        200: {"description": "Genes and terms of each code.", "content": {"application/json": {"schema": {}}}},
+        404: {"model": Problem, "description": "No such model, or one whose codes have not been named."},
+        **_NOT_READY,
+    },
+)
+async def get_pathways(name: str, service: ServiceDep) -> Response:
+    """What the pathway codes stand for: genes that they move, and Reactome terms among these."""
+    bundle = _bundle(name, service)
+    if PATHWAYS_FILE not in bundle.manifest["files"]:
+        raise UnsupportedTaskError(
+            f"The codes of {bundle.name} {bundle.version} have not been named: the bundle has no {PATHWAYS_FILE}."
+        )
+    content = await asyncio.to_thread(bundle.file(PATHWAYS_FILE).read_bytes)
+    return Response(content, media_type="application/json")
+
+
+def _bundle(name: str, service: Service) -> Bundle:
     bundle = service.bundle
     if name != bundle.name:
         raise UnknownModelError(f"There is no model '{name[:100]}'. Served here: {bundle.name}.", field="name")
-    return Response(orjson.dumps(bundle.manifest), media_type="application/json")
+    return bundle

@@ -87,15 +87,23 @@ class InputKind(BaseModel):
     why: str
 
 
-class EmbeddingAnswer(BaseModel):
-    """One embedding a cell."""
+class TaskValues(BaseModel):
+    """Further results, asked for by `also`."""
+
+    columns: list[str] | None = Field(None, description="What the columns stand for, where that has a name.")
+    shape: list[int]
+    values: list[list[float]]
+
+
+class CellsAnswer(BaseModel):
+    """One row a cell."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
                 "model": {"name": "mini", "version": "1.0.0"},
                 "obs_names": ["T cell", "monocyte"],
-                "shape": [2, 128],
+                "shape": [2, 2],
                 "values": [[0.12, -0.53], [0.98, 0.07]],
                 "coverage": {
                     "genes_in": 12,
@@ -113,8 +121,12 @@ class EmbeddingAnswer(BaseModel):
 
     model: ModelName
     obs_names: list[str]
-    shape: list[int] = Field(description="[cells, D].")
+    columns: list[str] | None = Field(None, description="What the columns stand for: genes, codes.")
+    shape: list[int] = Field(description="[cells, width].")
     values: list[list[float]] = Field(description="One row a cell.")
+    embed: TaskValues | None = None
+    pathways: TaskValues | None = None
+    impute: TaskValues | None = None
     coverage: CoverageReport
     input: InputKind
 

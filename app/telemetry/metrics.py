@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.tasks import TASK_NAMES
 from app.transport import LANES, Depth
-from model.sessions import SessionInfo, Task
+from model.sessions import SessionInfo
 
 # Every counter's birth time would double the lines of a scrape.
 disable_created_metrics()
@@ -27,8 +28,6 @@ REJECTIONS: dict[int, Rejection] = {
     429: "queue_full",
     503: "not_ready",
 }
-# The tasks that have a route.
-TASKS: tuple[Task, ...] = ("embed",)
 STATUSES = ("200", "400", "404", "405", "406", "413", "415", "422", "429", "499", "500", "503")
 # Geometric, 0.1 ms to 12.8 s in 30 steps of one half more, so that quantiles are equally good everywhere.
 DURATION_BUCKETS = tuple(100e-6 * 1.5**step for step in range(30))
@@ -110,7 +109,7 @@ class Metrics:
             self.parse_duration.labels(format_name)
         for lane in LANES:
             self.queue_duration.labels(lane)
-            for task in TASKS:
+            for task in TASK_NAMES:
                 self.rows.labels(lane, task)
         for reason in get_args(Rejection):
             self.rejected.labels(reason)
@@ -123,7 +122,7 @@ class Metrics:
 
     def model_loaded(self, name: str, version: str, info: SessionInfo) -> None:
         self.model_info.labels(name, version, info.runtime, info.device).set(1)
-        for task in TASKS:
+        for task in TASK_NAMES:
             self.inference_duration.labels(task, info.device)
 
     def observe_request(self, endpoint: str, status: int, seconds: float) -> None:

@@ -7,16 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.errors import ServiceError
+from app.tasks import Task, Values
 from model.rows import Rows
-from model.sessions import Task
 
 Lane = Literal["online", "bulk"]
 LANES: tuple[Lane, ...] = ("online", "bulk")
-Values = NDArray[np.float32] | NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +20,15 @@ class Work:
     """Cells that somebody waits for.
 
     Attributes:
-        task: what to compute. rows: B cells, in order. lane: who waits, a person or a file.
+        tasks: what to compute, of different names. rows: B cells, in order. lane: who waits, a person or a file.
+        first: which cell of the request the first row is. request: works of one request share one turn.
     """
 
-    task: Task
+    tasks: tuple[Task, ...]
     rows: Rows
     lane: Lane = "online"
+    first: int = 0
+    request: str = field(default_factory=lambda: uuid4().hex)
     id: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -38,12 +37,12 @@ class Outcome:
     """What became of a Work.
 
     Attributes:
-        values: ``[B, ...]`` in the order of the rows, or None when ``error`` says why there are none.
+        values: of each task by its name ``[B, ...]``, in the order of the rows; None when ``error`` says why not.
         queue_seconds: from submission until the first row reached the device.
         inference_seconds: from then until the last row was done.
     """
 
-    values: Values | None
+    values: dict[str, Values] | None
     error: ServiceError | None = None
     queue_seconds: float = 0.0
     inference_seconds: float = 0.0
@@ -83,10 +82,21 @@ class Depth:
 
 
 class Transport(Protocol):
-    """Five verbs: `submit` and `reply` for the service, on its event loop; the rest for the worker, on threads."""
+    """`admit`, `submit`, `reply`, `dismiss`: for the service, on its event loop; the rest: for a worker's threads."""
+
+    def admit(self, request: str, num_rows: int, lane: Lane) -> None:
+        """Keep room for works of a request that are still to come; `dismiss` must follow.
+
+        Raises QueueFullError (with ``retry_after``) or DrainingError.
+        """
+        ...
+
+    def dismiss(self, request: str) -> None:
+        """End an admission: room that is left is given back, and works that are not settled yet are abandoned."""
+        ...
 
     def submit(self, work: Work) -> None:
-        """Queue work, once. Raises QueueFullError (with ``retry_after``) or DrainingError."""
+        """Queue work, once. Raises QueueFullError or DrainingError, unless its request was admitted."""
         ...
 
     async def reply(self, work_id: str) -> Outcome:

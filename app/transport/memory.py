@@ -81,22 +81,52 @@ class MemoryTransport:
         self._unanswered: dict[str, _Entry] = {}  # submitted, `reply` not called yet; perhaps settled already
         self._rows: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self._bytes = 0
+        self._kept: dict[str, tuple[Lane, int]] = {}  # room of admitted requests for rows still to come
         self._closed = False
         self._throughput = Throughput()
         self._measured_until = 0.0
 
     # --- the service's side
 
+    def admit(self, request: str, num_rows: int, lane: Lane) -> None:
+        with self._changed:
+            self._check_room(num_rows, 0)
+            self._kept[request] = (lane, num_rows)
+            self._rows[lane] += num_rows
+
+    def dismiss(self, request: str) -> None:
+        with self._changed:
+            lane, left = self._kept.pop(request, ("online", 0))
+            self._rows[lane] -= left
+            gone = [entry for entry in self._entries.values() if entry.work.request == request]
+        for entry in gone:
+            # Also those whose reply nobody has come to wait for.
+            entry.future.cancel()
+            self._unanswered.pop(entry.work.id, None)
+            self._abandon(entry)
+
+    def _take_kept(self, work: Work) -> bool:
+        lane, left = self._kept.get(work.request, (work.lane, 0))
+        if left < len(work.rows):
+            return False
+        self._kept[work.request] = (lane, left - len(work.rows))
+        self._rows[lane] -= len(work.rows)
+        return True
+
+    def _check_room(self, num_rows: int, num_bytes: int) -> None:
+        if self._closed:
+            raise DrainingError("The service takes no new work. Send the request to another replica.")
+        queued = sum(self._rows.values())
+        if queued and (queued + num_rows > self._max_rows or self._bytes + num_bytes > self._max_bytes):
+            raise self._queue_full(queued)
+
     def submit(self, work: Work) -> None:
         """Queue work; needs a running event loop. A single work over the limits is taken when nothing else waits."""
         loop = asyncio.get_running_loop()
         num_bytes = work.rows.num_bytes
         with self._changed:
-            if self._closed:
-                raise DrainingError("The service takes no new work. Send the request to another replica.")
-            queued = sum(self._rows.values())
-            if queued and (queued + len(work.rows) > self._max_rows or self._bytes + num_bytes > self._max_bytes):
-                raise self._queue_full(queued)
+            if not self._take_kept(work):
+                self._check_room(len(work.rows), num_bytes)
             now = time.monotonic()
             if not self._entries:
                 self._measured_until = now
@@ -216,7 +246,7 @@ class MemoryTransport:
     @property
     def idle(self) -> bool:
         with self._changed:
-            return not self._entries
+            return not self._entries and not self._kept
 
 
 def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -14,14 +14,16 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from app.service import Service
+from app.tasks import Embed
 from app.transport import Lane, Work
 from model.genes import Vocabulary
 from model.rows import GeneSet, Rows
-from model.sessions import SessionInfo, Task
+from model.sessions import Encoded, SessionInfo
 
 T = TypeVar("T")
 
 NUM_GENES = 300
+INFO = SessionInfo("fake", "cpu", embedding_width=3, num_tokens=1, num_codes=2, num_genes=NUM_GENES)
 
 
 class FakeSession:
@@ -41,12 +43,12 @@ class FakeSession:
 
     @property
     def info(self) -> SessionInfo:
-        return SessionInfo("fake", "cpu", 3, 1, 1, NUM_GENES)
+        return INFO
 
     def warm_up(self) -> None:
         pass
 
-    def run(self, task: Task, rows: Rows) -> NDArray[np.float32]:
+    def encode(self, rows: Rows) -> Encoded:
         self.calls.append(rows)
         self.running.set()
         assert self.gate.wait(20), "a test left the gate shut"
@@ -55,7 +57,13 @@ class FakeSession:
             raise SystemExit("the thread is gone")
         if self.poison in rows.gene_index:
             raise RuntimeError("poisoned")
-        return expected(rows, self.not_finite)
+        return Encoded(expected(rows, self.not_finite), (rows.lengths()[:, None] % 2).astype(np.int32))
+
+    def run(self, task: str, rows: Rows) -> NDArray[np.float32]:
+        return self.encode(rows).embedding
+
+    def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        return (genes[None] + 1000.0 * codes).astype(np.float32)
 
 
 def expected(rows: Rows, not_finite: int = -1) -> NDArray[np.float32]:
@@ -87,7 +95,7 @@ def make_rows(num_rows: int, *, seed: int = 0, gene: int | None = None) -> Rows:
 
 
 def make_work(num_rows: int, lane: Lane = "online", *, seed: int = 0, gene: int | None = None) -> Work:
-    return Work("embed", make_rows(num_rows, seed=seed, gene=gene), lane)
+    return Work((Embed(INFO),), make_rows(num_rows, seed=seed, gene=gene), lane)
 
 
 def make_vocabulary() -> Vocabulary:

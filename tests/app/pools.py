@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,9 +11,13 @@ import numpy as np
 import orjson
 from anndata import AnnData
 
+from app import parser_process
+from app.parser_process import Opened
 from app.parsing import ParserPool
+from app.upload import Upload
 from model.genes import Vocabulary
 from model.prepare import Prepared
+from model.rows import Rows
 from tests.model.small_cells import NUM_GENES, small_counts
 
 H5AD, JSON = "application/x-hdf5", "application/json"
@@ -44,6 +48,31 @@ def with_pool(genes: Path, use: Callable[[ParserPool], Awaitable[None]], seconds
             await use(pool)
 
     asyncio.run(go())
+
+
+def joined(parts: Iterable[Opened | Prepared]) -> Prepared:
+    """All parts of an upload as one, checked against what was said when it was opened."""
+    opened, *rest = parts
+    assert isinstance(opened, Opened)
+    prepared = [part for part in rest if isinstance(part, Prepared)]
+    whole = Prepared(
+        Rows.concat([part.rows for part in prepared]),
+        [cell for part in prepared for cell in part.cells],
+        prepared[0].coverage,
+        prepared[0].input,
+        np.concatenate([part.totals for part in prepared]),
+    )
+    assert (opened.num_cells, opened.coverage) == (len(whole.rows), whole.coverage)
+    return whole
+
+
+async def parse_all(pool: ParserPool, upload: Upload) -> Prepared:
+    return joined([part async for part in pool.parse(upload)])
+
+
+def parsed(scratch: Path, upload: Upload) -> Prepared:
+    """Parsed in this process."""
+    return joined(parser_process.parse(scratch, upload))
 
 
 def assert_same(one: Prepared, other: Prepared) -> None:

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+from uuid import uuid4
+
 import numpy as np
 import pytest
 
 from app.batching import Batcher, fair_shares
 from app.transport import Lane, Lease, Work
 from model.rows import GeneSet, Rows
-from model.sessions import Task
 
 
-def lease(num_rows: int, lane: Lane = "online", *, task: Task = "embed", at: float = 0.0) -> Lease:
+def lease(num_rows: int, lane: Lane = "online", *, request: str | None = None) -> Lease:
     empty = Rows(
         np.zeros(num_rows + 1, np.int64),
         np.zeros(0, np.int32),
@@ -17,7 +18,7 @@ def lease(num_rows: int, lane: Lane = "online", *, task: Task = "embed", at: flo
         (GeneSet(np.ones(3, bool)),),
         np.zeros(num_rows, np.int32),
     )
-    return Lease(Work(task, empty, lane), "worker", 1, at)
+    return Lease(Work((), empty, lane, request=request or uuid4().hex), "worker", 1, 0.0)
 
 
 def drain(batcher: Batcher) -> list[list[tuple[str, int, int]]]:
@@ -113,16 +114,18 @@ def test_a_thin_batch_is_topped_up() -> None:
     assert batch.rows is not None and len(batch.rows) == 8
 
 
-def test_a_batch_has_one_task_and_tasks_take_turns() -> None:
-    batcher = Batcher(4)
-    batcher.add(lease(100, task="embed", at=1.0))
-    batcher.add(lease(100, task="pathways", at=2.0))
-    tasks = []
-    for _ in range(4):
-        batch = batcher.form()
-        assert batch is not None
-        tasks.append({segment.pending.lease.work.task for segment in batch.segments})
-    assert tasks == [{"embed"}, {"pathways"}, {"embed"}, {"pathways"}]
+def test_a_request_in_many_parts_has_one_turn() -> None:
+    batcher = Batcher(8)
+    for _ in range(5):
+        batcher.add(lease(10, request="file"))
+    batcher.add(lease(100, request="other"))
+    batch = batcher.form()
+    assert batch is not None
+    rows = {"file": 0, "other": 0}
+    for segment in batch.segments:
+        rows[segment.pending.lease.work.request] += len(segment)
+    assert rows == {"file": 4, "other": 4}
+    assert sum(len(batch) for batch in drain(batcher)) > 0 and not batcher.has_rows
 
 
 def test_abandoned_requests_leave_the_queue() -> None:

@@ -10,14 +10,19 @@ import pytest
 from scipy import sparse
 
 from app.codecs.codec import CHUNK_CELLS
-from app.files import embed_file
+from app.files import process_file
+from app.tasks import Embed
 from model.bundle import Bundle
 from model.errors import InputError, UnreadableError
 from model.prepare import Preparer
-from tests.app.fakes import FakeSession, expected, make_vocabulary
+from tests.app.fakes import INFO, FakeSession, expected, make_vocabulary
 
 GENES = [f"GENE{n}" for n in range(40)]
 NUM_CELLS = 2 * CHUNK_CELLS + 3
+
+
+def embed_file(source: Path, target: Path, bundle: Bundle, session: FakeSession, **more: object) -> None:
+    process_file(source, target, bundle, session, lambda _: (Embed(INFO),), **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture

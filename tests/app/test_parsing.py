@@ -14,14 +14,25 @@ import zstandard
 from anndata import AnnData
 
 from app import parser_process
-from app.codecs import Answer, DecodeOptions, SparseJsonCodec
+from app.codecs import Answer, DecodeOptions, Part, SparseJsonCodec
 from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.parsing import ParserPool, Upload
 from app.sandbox import Limits, Sandbox
 from model.errors import BundleError, InputError, UnreadableError
 from model.genes import Vocabulary
 from model.prepare import Prepared, prepare
-from tests.app.pools import H5AD, JSON, as_json, assert_same, vocabulary_of, with_pool, write_genes, write_h5ad
+from tests.app.pools import (
+    H5AD,
+    JSON,
+    as_json,
+    assert_same,
+    parse_all,
+    parsed,
+    vocabulary_of,
+    with_pool,
+    write_genes,
+    write_h5ad,
+)
 from tests.model.small_cells import NUM_CELLS, NUM_GENES, small_counts
 
 
@@ -54,7 +65,7 @@ def test_every_way_in_gives_the_same_rows(genes: Path, h5ad: Path) -> None:
         expected = prepare(matrix, Vocabulary.load(genes))
         assert len(expected.rows) == NUM_CELLS
         for upload in uploads:
-            assert_same(await pool.parse(upload), expected)
+            assert_same(await parse_all(pool, upload), expected)
 
     with_pool(genes, use)
 
@@ -64,8 +75,8 @@ def test_real_cells(tmp_path: Path, real_cells: AnnData) -> None:
     real_cells.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
 
     async def use(pool: ParserPool) -> None:
-        from_file = await pool.parse(Upload(tmp_path / "cells.h5ad", H5AD))
-        assert_same(from_file, await pool.parse(Upload(as_json(real_cells), JSON)))
+        from_file = await parse_all(pool, Upload(tmp_path / "cells.h5ad", H5AD))
+        assert_same(from_file, await parse_all(pool, Upload(as_json(real_cells), JSON)))
         assert from_file.input.detected == "counts"
         assert from_file.coverage.genes_matched == real_cells.n_vars
         counts = real_cells.X[7].toarray()[0]
@@ -78,9 +89,9 @@ def test_real_cells(tmp_path: Path, real_cells: AnnData) -> None:
 
 def test_a_file_of_many_cells_is_prepared_in_parts(genes: Path, h5ad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parser_process.load_vocabulary(genes)
-    whole = parser_process.parse(genes, Upload(h5ad, H5AD))
+    whole = parsed(genes, Upload(h5ad, H5AD))
     monkeypatch.setattr("app.codecs.h5ad.CHUNK_CELLS", 4)
-    parts = parser_process.parse(genes, Upload(h5ad, H5AD))
+    parts = parsed(genes, Upload(h5ad, H5AD))
     assert_same(parts, whole)
     assert len(parts.rows.gene_sets) == 1
 
@@ -88,7 +99,7 @@ def test_a_file_of_many_cells_is_prepared_in_parts(genes: Path, h5ad: Path, monk
 def test_gene_lists_are_remembered_but_not_mixed_up(genes: Path) -> None:
     parser_process.load_vocabulary(genes)
     for count in [40, 20, 30, 40, *range(12, 32), 20]:
-        prepared = parser_process.parse(genes, Upload(as_json(small_counts()[:1, :count].copy()), JSON))
+        prepared = parsed(genes, Upload(as_json(small_counts()[:1, :count].copy()), JSON))
         assert prepared.coverage.genes_in == count
         assert prepared.rows.gene_sets[0].measured.sum() == count
 
@@ -117,12 +128,12 @@ def test_errors_about_cells_come_through(genes: Path, h5ad: Path) -> None:
     async def use(pool: ParserPool) -> None:
         for upload, kind, code in cases:
             try:
-                await pool.parse(upload)
+                await parse_all(pool, upload)
             except (InputError, TooLargeError, UnsupportedMediaTypeError) as error:
                 assert (type(error), error.code) == (kind, code)
             else:
                 raise AssertionError(f"{code} was not raised")
-        assert len((await pool.parse(Upload(h5ad, H5AD))).rows) == NUM_CELLS
+        assert len((await parse_all(pool, Upload(h5ad, H5AD))).rows) == NUM_CELLS
 
     with_pool(genes, use)
 
@@ -132,9 +143,9 @@ def test_what_values_are_declared_as_is_handed_on(genes: Path) -> None:
     cells.X = cells.X * 0.5
 
     async def use(pool: ParserPool) -> None:
-        assert (await pool.parse(Upload(as_json(cells), JSON, declared="log"))).input.detected == "log"
+        assert (await parse_all(pool, Upload(as_json(cells), JSON, declared="log"))).input.detected == "log"
         with pytest.raises(InputError) as caught:
-            await pool.parse(Upload(as_json(cells), JSON, declared="counts"))
+            await parse_all(pool, Upload(as_json(cells), JSON, declared="counts"))
         assert caught.value.code == "not-counts"
 
     with_pool(genes, use)
@@ -142,22 +153,22 @@ def test_what_values_are_declared_as_is_handed_on(genes: Path) -> None:
 
 def answer_of(prepared: Prepared) -> Answer:
     values = np.arange(len(prepared.cells) * 4, dtype=np.float32).reshape(-1, 4)
-    return Answer("mini", "1", prepared.cells, values, prepared.coverage, prepared.input)
+    return Answer("mini", "1", prepared.cells, [Part("embed", "X_scpalm", values)], prepared.coverage, prepared.input)
 
 
 def test_answers(genes: Path, h5ad: Path) -> None:
     async def use(pool: ParserPool) -> None:
         upload = Upload(zstandard.compress(h5ad.read_bytes()), H5AD, "zstd")
-        answer = answer_of(await pool.parse(upload))
+        answer = answer_of(await parse_all(pool, upload))
 
         content = await pool.encode(answer, JSON, upload)
         assert isinstance(content, bytes)
-        assert json.loads(content)["values"] == answer.values.tolist()
+        assert json.loads(content)["values"] == answer.parts[0].whole.tolist()
 
         path = await pool.encode(answer, H5AD, upload)
         assert isinstance(path, Path)
         cells = anndata.read_h5ad(path)
-        np.testing.assert_array_equal(cells.obsm["X_scpalm"], answer.values)
+        np.testing.assert_array_equal(cells.obsm["X_scpalm"], answer.parts[0].values)
         assert cells.shape == (NUM_CELLS, NUM_GENES)
         path.unlink()
 
@@ -176,7 +187,7 @@ def test_answers(genes: Path, h5ad: Path) -> None:
 
 def test_a_failed_answer_leaves_no_file(genes: Path, h5ad: Path) -> None:
     async def use(pool: ParserPool) -> None:
-        answer = answer_of(await pool.parse(Upload(h5ad, H5AD)))
+        answer = answer_of(await parse_all(pool, Upload(h5ad, H5AD)))
         with h5py.File(h5ad, "r+") as file:
             del file["uns"]
             file["uns"] = [1, 2]
@@ -200,7 +211,7 @@ def test_a_large_upload_leaves_a_process_for_small_ones(
         async with ParserPool(genes, processes=2, memory_bytes=1 << 30) as pool:
 
             async def parse(name: str, upload: Upload) -> None:
-                await pool.parse(upload)
+                await parse_all(pool, upload)
                 finished.append(name)
 
             large = [asyncio.create_task(parse("large", Upload(h5ad, H5AD))) for _ in range(6)]
@@ -240,8 +251,8 @@ def test_a_hang_up_after_the_call_leaves_the_process_to_the_next(genes: Path, mo
             call = loop.create_future()
             with monkeypatch.context() as patch:
                 patch.setattr(loop, "run_in_executor", lambda *_, call=call: call)
-                parsing = asyncio.create_task(pool.parse(Upload(as_json(small_counts()), JSON)))
-                await asyncio.sleep(0)
+                parsing = asyncio.create_task(parse_all(pool, Upload(as_json(small_counts()), JSON)))
+                await asyncio.sleep(0.05)
             if ended:
                 call.set_result(None)
             parsing.cancel()

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from app.errors import InferenceError
+from app.tasks import Embed
 from app.telemetry.metrics import Metrics
 from app.transport import Outcome, Work
 from app.transport.memory import MemoryTransport
 from app.worker import TICK_SECONDS, Worker
-from tests.app.fakes import FakeSession, expected, make_rows, make_work
+from tests.app.fakes import INFO, FakeSession, expected, make_rows, make_work
 
 StartWorker = Callable[..., Worker]
 POISON = 250
@@ -39,7 +40,7 @@ def submit_all(transport: MemoryTransport, works: list[Work]) -> Awaitable[list[
 
 def values_of(outcome: Outcome) -> np.ndarray:
     assert outcome.values is not None
-    return outcome.values
+    return outcome.values["embed"]
 
 
 def test_each_request_gets_its_own_rows_back_in_order(
@@ -129,7 +130,7 @@ def test_a_failed_request_takes_its_later_rows_with_it(
 
     async def scenario() -> None:
         rows = make_rows(5, gene=POISON)
-        guilty = Work("embed", rows.concat([rows, make_rows(200, seed=1)]), "bulk")
+        guilty = Work((Embed(INFO),), rows.concat([rows, make_rows(200, seed=1)]), "bulk")
         innocent = make_work(30, seed=2)
         waiting = submit_all(transport, [guilty, innocent])
         start_worker()

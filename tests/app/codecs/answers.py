@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.codecs import Answer
+from app.codecs import Answer, Part
 from model.genes import Coverage
 from model.normalize import InputReport
 
@@ -12,4 +12,5 @@ from model.normalize import InputReport
 def answer_for(names: list[str], width: int = 4) -> Answer:
     values = np.random.default_rng(0).normal(size=(len(names), width)).astype(np.float32)
     coverage = Coverage(40, 38, 37, 30, 6, 2, ("NOT1", "NOT2"))
-    return Answer("mini", "1.0", names, values, coverage, InputReport("counts", "every value is a whole number"))
+    report = InputReport("counts", "every value is a whole number")
+    return Answer("mini", "1.0", names, [Part("embed", "X_scpalm", values)], coverage, report)

@@ -56,7 +56,7 @@ def test_the_answer_is_the_users_file_with_one_key_added(path: Path, tmp_path: P
     assert H5adCodec().encode(answer, tmp_path / "out.h5ad", path) is None
     assert path.read_bytes() == before
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
-    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.values)
+    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.parts[0].values)
     assert out.obsm["X_scpalm"].dtype == np.float32
     assert set(out.obsm) == {"X_pca", "X_scpalm"}
     assert out.uns["note"] == "mine"
@@ -74,7 +74,7 @@ def test_an_older_answer_is_replaced(path: Path, tmp_path: Path) -> None:
     answer = answer_for(names, 5)
     H5adCodec().encode(answer, tmp_path / "second.h5ad", tmp_path / "first.h5ad")
     out = anndata.read_h5ad(tmp_path / "second.h5ad")
-    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.values)
+    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.parts[0].values)
 
 
 def test_a_file_without_obsm_and_uns(path: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_real_cells(real_cells: AnnData, tmp_path: Path) -> None:
     answer = answer_for(list(real_cells.obs_names), 128)
     H5adCodec().encode(answer, tmp_path / "out.h5ad", tmp_path / "in.h5ad")
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
-    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.values)
+    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.parts[0].values)
     np.testing.assert_array_equal(out.X.toarray(), real_cells.X.toarray())
     assert list(out.obs_names) == list(real_cells.obs_names)
 
@@ -103,7 +103,7 @@ def test_without_a_file_a_new_one_is_written(tmp_path: Path) -> None:
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
     assert list(out.obs_names) == ["a", "b", "b"]
     assert out.shape == (3, 0)
-    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.values)
+    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.parts[0].values)
     assert json.loads(out.uns["scpalm"])["key"] == "X_scpalm"
 
 

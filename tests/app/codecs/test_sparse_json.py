@@ -189,7 +189,7 @@ def test_the_answer_is_what_the_interface_says(tmp_path: Path) -> None:
     assert body["model"] == {"name": "mini", "version": "1.0"}
     assert body["obs_names"] == ["a", "b"]
     assert body["shape"] == [2, 4]
-    np.testing.assert_array_equal(np.array(body["values"], dtype=np.float32), answer.values)
+    np.testing.assert_array_equal(np.array(body["values"], dtype=np.float32), answer.parts[0].values)
     assert body["coverage"] == {
         "genes_in": 40,
         "genes_matched": 38,

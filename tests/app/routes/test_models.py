@@ -28,8 +28,12 @@ def test_the_documentation_has_stable_operations_schemas_and_examples(client: Cl
     }
     assert operations == {
         "post /embed": "embed",
+        "post /impute": "impute",
+        "post /pathways": "pathways",
         "get /models": "list_models",
         "get /models/{name}": "get_model",
+        "get /models/{name}/genes": "get_model_genes",
+        "get /models/{name}/pathways": "get_model_pathways",
         "get /health/live": "health_live",
         "get /health/ready": "health_ready",
         "get /metrics": "metrics",
@@ -40,3 +44,12 @@ def test_the_documentation_has_stable_operations_schemas_and_examples(client: Cl
     assert content["application/json"]["schema"]["example"]["indptr"]
     assert {"200", "400", "406", "408", "413", "415", "422", "429", "500", "503"} <= set(embed["responses"])
     assert client.get("/docs").status_code == 200
+
+
+def test_the_vocabulary_and_what_is_known_of_its_codes(client: Client) -> None:
+    genes = client.get("/models/fake/genes").json()
+    assert genes["symbols"][:2] == ["GENE0", "GENE1"] and len(genes["ensembl_ids"]) == 300
+    unnamed = client.get("/models/fake/pathways")
+    assert unnamed.status_code == 404 and "pathways.json" in unnamed.json()["detail"]
+    for path in ("genes", "pathways"):
+        assert client.get(f"/models/other/{path}").json()["type"].endswith("unknown-model")

@@ -20,7 +20,7 @@ def work(num_rows: int) -> Work:
         (GeneSet(np.ones(3, bool)),),
         np.zeros(num_rows, np.int32),
     )
-    return Work("embed", rows)
+    return Work((), rows)
 
 
 def make(**limits: float) -> MemoryTransport:
@@ -28,7 +28,7 @@ def make(**limits: float) -> MemoryTransport:
 
 
 def outcome(num_rows: int) -> Outcome:
-    return Outcome(np.zeros((num_rows, 2), np.float32))
+    return Outcome({"embed": np.zeros((num_rows, 2), np.float32)})
 
 
 def run(scenario: Callable[[], object]) -> object:

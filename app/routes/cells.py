@@ -1,0 +1,161 @@
+"""POST /embed, /impute, /pathways: cells in, one row a cell out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.errors import InvalidParameterError
+from app.parsing import Opened
+from app.pipeline import Options, answer_cells
+from app.plans import Asked, names_in
+from app.routes import ServiceDep
+from app.routes.schemas import CELLS_BODY, PROBLEMS, CellsAnswer
+from app.service import Service
+from app.tasks import Task
+from model.normalize import Declared
+
+router = APIRouter(tags=["cells"])
+
+_H5AD = "application/x-hdf5"
+
+Layer = Annotated[
+    str | None,
+    Query(
+        description="Which matrix of an h5ad file: `raw` for raw.X, or the name of a layer. Default: X.", max_length=200
+    ),
+]
+Input = Annotated[
+    Declared,
+    Query(alias="input", description="What the values are: raw counts, log1p-normalised, or found out (auto)."),
+]
+Also = Annotated[
+    str,
+    Query(
+        description="More results of the same pass of the network: `embed`, `pathways`, `impute`, comma-separated.",
+        max_length=100,
+        examples=["pathways,impute"],
+    ),
+]
+Genes = Annotated[
+    str,
+    Query(
+        description="Genes to impute, comma-separated: symbols, aliases or Ensembl ids. Default: all that the model "
+        "knows; of those an h5ad answer gets the file's own columns, as `layers['scpalm_imputed']`.",
+        max_length=200_000,
+        examples=["CD3D,NKG7,LYZ"],
+    ),
+]
+ScaleQuery = Annotated[
+    Literal["log", "counts"],
+    Query(alias="scale", description="log: log1p CP10K. counts: at the cell's own depth."),
+]
+Summary = Annotated[
+    bool, Query(description="Share of the cell's tokens that have each code, instead of the code of each token.")
+]
+
+
+def _responses(values: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {
+            "model": CellsAnswer,
+            "description": f"{values} By `Accept`: JSON, h5ad, Arrow or npy. Default: as the body.",
+            "content": {
+                media_type: {"schema": {"type": "string", "format": "binary"}}
+                for media_type in (_H5AD, "application/vnd.apache.arrow.stream", "application/x-npy")
+            },
+            "headers": {
+                "Server-Timing": {
+                    "description": "Milliseconds of parse, queue, inference and encode; parse and inference overlap.",
+                    "schema": {"type": "string"},
+                }
+            },
+        },
+        **PROBLEMS,
+    }
+
+
+def options_of(asked: Asked, layer: str | None, declared: Declared) -> Options:
+    """Options of a request that asks for these tasks."""
+
+    def plan(service: Service, opened: Opened, media_type: str) -> tuple[Task, ...]:
+        target = opened.target if media_type == _H5AD else None
+        return asked.tasks(service.bundle, service.session.info, target)
+
+    return Options(plan, layer, declared)
+
+
+async def _answer(
+    request: Request, service: Service, asked: Asked, also: str, layer: str | None, declared: Declared
+) -> Response:
+    asked = Asked((*asked.names, *names_in(also)), asked.genes, asked.scale, asked.summary)
+    if any("\0" in gene for gene in asked.genes) or (layer is not None and "\0" in layer):
+        raise InvalidParameterError("A name holds a NUL character. Remove it.", field="genes")
+    return await answer_cells(request, service, options_of(asked, layer, declared))
+
+
+@router.post(
+    "/embed",
+    operation_id="embed",
+    response_class=Response,
+    openapi_extra={"requestBody": CELLS_BODY},
+    responses=_responses("One vector a cell, in h5ad `obsm['X_scpalm']`."),
+)
+async def embed(
+    request: Request,
+    service: ServiceDep,
+    layer: Layer = None,
+    declared: Input = "auto",
+    also: Also = "",
+    genes: Genes = "",
+    scale: ScaleQuery = "log",
+    summary: Summary = False,
+) -> Response:
+    """One vector `h_C` a cell, in the order of the cells. The same cell gives the same vector in any company."""
+    asked = Asked(("embed",), names_in(genes), scale, summary)
+    return await _answer(request, service, asked, also, layer, declared)
+
+
+@router.post(
+    "/impute",
+    operation_id="impute",
+    response_class=Response,
+    openapi_extra={"requestBody": CELLS_BODY},
+    responses=_responses("One value a cell and gene; `columns` names the genes."),
+)
+async def impute(
+    request: Request,
+    service: ServiceDep,
+    layer: Layer = None,
+    declared: Input = "auto",
+    also: Also = "",
+    genes: Genes = "",
+    scale: ScaleQuery = "log",
+    summary: Summary = False,
+) -> Response:
+    """Expression as the model's decoder sees it in the pathway codes of each cell; never below 0."""
+    asked = Asked(("impute",), names_in(genes), scale, summary)
+    return await _answer(request, service, asked, also, layer, declared)
+
+
+@router.post(
+    "/pathways",
+    operation_id="pathways",
+    response_class=Response,
+    openapi_extra={"requestBody": CELLS_BODY},
+    responses=_responses("One code index a cell and token, in h5ad `obsm['X_scpalm_pathways']`; or shares of codes."),
+)
+async def pathways(
+    request: Request,
+    service: ServiceDep,
+    layer: Layer = None,
+    declared: Input = "auto",
+    also: Also = "",
+    genes: Genes = "",
+    scale: ScaleQuery = "log",
+    summary: Summary = False,
+) -> Response:
+    """Which pathway code each token of a cell has; with `summary`, the share of its tokens that have each code."""
+    asked = Asked(("pathways",), names_in(genes), scale, summary)
+    return await _answer(request, service, asked, also, layer, declared)
