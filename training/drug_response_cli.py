@@ -57,8 +57,8 @@ def drug_response(
     run.start(run_record(tables, encoder, split, config), resume=resume)
     lines = embed_lines(tables, encoder, threads=threads)
 
-    def show(name: str, stage: str, epoch: int, rmse: float) -> None:
-        typer.echo(f"  {name}: {stage} {epoch}, validation RMSE {rmse:.4f}", err=True)
+    def show(name: str, stage: str, step: float, rmse: float) -> None:
+        typer.echo(f"  {name}: {stage} {step:g}, validation RMSE {rmse:.4f}", err=True)
 
     for outcome in train_run(run, tables, lines, split, variants, range(seeds), config, show):
         typer.echo(f"{outcome.variant.name}, seed {outcome.seed}: done", err=True)

@@ -9,10 +9,11 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from model.molecules import GraphBatch
+from model.molecules import NUM_FEATURES, GraphBatch
 
 Head = Literal["published", "mlp", "product"]
 AtomPooling = Literal["mean", "padded"]
+Readout = Literal["last", "all"]
 PADDED_ATOMS = 100  # DeepCDR pads every drug to 100 atoms and takes the mean over all of them
 
 
@@ -27,7 +28,9 @@ class DrugResponseConfig:
             drug add to; ``product``: inner product of what cell and drug say, plus an offset of each.
         pooling: of atoms into a drug: mean over its atoms, or their sum / 100, as with DeepCDR's padding.
         rank: of ``product``. dropout: everywhere.
-        graph_widths: of the graph convolutions; the last is the width of a drug.
+        graph_widths: of the graph convolutions.
+        readout: what is pooled into a drug: the ``last`` convolution, as in DeepCDR, or atom features and ``all``
+            convolutions side by side (jumping knowledge, Xu et al. 2018).
         hidden, branch: widths of a cell branch.
     """
 
@@ -36,6 +39,7 @@ class DrugResponseConfig:
     methylation_width: int = 0
     head: Head = "product"
     pooling: AtomPooling = "mean"
+    readout: Readout = "all"
     rank: int = 64
     dropout: float = 0.1
     graph_widths: tuple[int, ...] = (256, 256, 256, 100)
@@ -53,13 +57,14 @@ class DrugResponseConfig:
             raise ValueError(f"dropout must lie in [0, 1), is {self.dropout}")
         if not self.graph_widths or min(self.graph_widths) < 1:
             raise ValueError("graph_widths must name at least one width above 0")
-        for name, kind in {"head": Head, "pooling": AtomPooling}.items():
+        for name, kind in {"head": Head, "pooling": AtomPooling, "readout": Readout}.items():
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, is {getattr(self, name)!r}")
 
     @property
     def drug_width(self) -> int:
-        return self.graph_widths[-1]
+        """Width of what the drug encoder says."""
+        return self.graph_widths[-1] if self.readout == "last" else NUM_FEATURES + sum(self.graph_widths)
 
     @property
     def branches(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The trained members of one setting as plain arrays: batch norm folded, M members side by side. NumPy alone.
 
-Only the ``product`` head has this form; its pairs are one matrix product, so that cells x drugs cost next to nothing
+Only the ``product`` head has this form; its pairs are one product of small matrices, so that cells x drugs cost little
 beside the towers.
 """
 
@@ -16,8 +16,8 @@ from model.drug_response.config import DrugResponseConfig, pooling_share
 from model.molecules import NUM_FEATURES, MoleculeGraph, batch_graphs
 
 Floats = NDArray[np.float32]
-# Matrix products run in these fixed shapes, so that a pair's result does not depend on what else was asked for.
-CELL_BLOCK, DRUG_BLOCK = 64, 64
+# Cells run in blocks of a fixed size, so that a cell's result does not depend on how many were asked for.
+CELL_BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,37 +60,36 @@ class FoldedMembers:
         return out
 
     def _left_block(self, branches: Sequence[Floats]) -> Floats:
+        # Cells are the columns of the products: as rows, BLAS would round each by its place among them.
         encoded = []
         for name, features in zip(self.config.branches, branches, strict=True):
-            hidden = np.tanh(self._dense(features, f"{name}.first"))
-            encoded.append(np.maximum(self._dense(hidden, f"{name}.last"), 0))
-        return self._dense(np.concatenate(encoded, axis=-1), "head.cell")
+            hidden = np.tanh(self._columns(features.T, f"{name}.first"))
+            encoded.append(np.maximum(self._columns(hidden, f"{name}.last"), 0))
+        return self._columns(np.concatenate(encoded, axis=-2), "head.cell").transpose(0, 2, 1)
+
+    def _columns(self, x: Floats, name: str) -> Floats:
+        weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
+        return np.matmul(weight.transpose(0, 2, 1), x) + bias[:, :, None]
 
     def right(self, graph: MoleculeGraph) -> Floats:
         """Units of one drug ``[M, units]``."""
         batch = batch_graphs([graph])
         adjacency = np.zeros((graph.num_atoms, graph.num_atoms), dtype=np.float32)
         adjacency[batch.row, batch.column] = batch.weight
-        x: Floats = batch.features
+        share = pooling_share(batch, self.config.pooling)[None]
+        x: Floats = np.broadcast_to(batch.features, (self.num_members, *batch.features.shape))
+        pooled = [np.matmul(share, x)]
         for layer in range(len(self.config.graph_widths)):
             x = np.maximum(self._dense(np.matmul(adjacency, x), f"graph.{layer}"), 0)
             x = x * self.tensors[f"graph.{layer}.scale"][:, None] + self.tensors[f"graph.{layer}.shift"][:, None]
-        pooled = np.matmul(pooling_share(batch, self.config.pooling)[None], x)
-        return self._dense(pooled, "head.drug")[:, 0]
+            pooled.append(np.matmul(share, x))
+        read = pooled if self.config.readout == "all" else pooled[-1:]
+        return self._dense(np.concatenate(read, axis=-1), "head.drug")[:, 0]
 
     def pairs(self, left: Floats, right: Floats) -> Floats:
         """ln IC50 (uM) of each member ``[M, C, D]`` from ``left [M, C, units]`` and ``right [M, D, units]``."""
-        members, cells, units = left.shape
-        drugs = right.shape[1]
-        wide = np.zeros((members, -(-cells // CELL_BLOCK) * CELL_BLOCK, units), dtype=np.float32)
-        tall = np.zeros((members, -(-drugs // DRUG_BLOCK) * DRUG_BLOCK, units), dtype=np.float32)
-        wide[:, :cells], tall[:, :drugs] = left, right
-        out = np.empty((members, wide.shape[1], tall.shape[1]), dtype=np.float32)
-        for c in range(0, wide.shape[1], CELL_BLOCK):
-            for d in range(0, tall.shape[1], DRUG_BLOCK):
-                part = np.matmul(wide[:, c : c + CELL_BLOCK], tall[:, d : d + DRUG_BLOCK].transpose(0, 2, 1))
-                out[:, c : c + CELL_BLOCK, d : d + DRUG_BLOCK] = part
-        return out[:, :cells, :drugs]
+        # Without BLAS: each pair is summed in one order, whatever stands beside it.
+        return np.einsum("mcu,mdu->mcd", np.ascontiguousarray(left), np.ascontiguousarray(right), optimize=False)
 
     def _dense(self, x: Floats, name: str) -> Floats:
         return np.matmul(x, self.tensors[f"{name}.weight"]) + self.tensors[f"{name}.bias"][:, None]

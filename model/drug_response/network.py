@@ -53,13 +53,16 @@ class DrugEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.graph_widths)
         self.dropout = nn.Dropout(config.dropout)
         self.pooled_norm = nn.BatchNorm1d(config.drug_width)
+        self.readout = config.readout
 
     def forward(self, graphs: GraphTensors) -> Tensor:
-        """``[D, graph_widths[-1]]``."""
+        """``[D, drug_width]``."""
         x = graphs.features
+        pooled = [torch.sparse.mm(graphs.pool, x)]
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = self.dropout(norm(torch.relu(layer(torch.sparse.mm(graphs.adjacency, x)))))
-        return self.pooled_norm(torch.sparse.mm(graphs.pool, x))
+            pooled.append(torch.sparse.mm(graphs.pool, x))
+        return self.pooled_norm(torch.cat(pooled if self.readout == "all" else pooled[-1:], dim=1))
 
 
 class CellBranch(nn.Module):
@@ -95,8 +98,9 @@ class PublishedHead(nn.Module):
     def left(self, cells: Tensor) -> Tensor:
         return self.cell(cells)
 
-    def right(self, drugs: Tensor) -> Tensor:
-        return self.drug(drugs)
+    def units(self, said: Tensor) -> Tensor:
+        """What pairs are made of, from what ``drug`` says."""
+        return said
 
     def pairs(self, cells: Tensor, drugs: Tensor) -> Tensor:
         x = self.dropout(torch.tanh(cells + drugs))[:, None]
@@ -116,8 +120,9 @@ class MlpHead(nn.Module):
     def left(self, cells: Tensor) -> Tensor:
         return self.cell(cells)
 
-    def right(self, drugs: Tensor) -> Tensor:
-        return self.drug(drugs)
+    def units(self, said: Tensor) -> Tensor:
+        """What pairs are made of, from what ``drug`` says."""
+        return said
 
     def pairs(self, cells: Tensor, drugs: Tensor) -> Tensor:
         return self.rest(cells + drugs)[:, 0]
@@ -135,9 +140,9 @@ class ProductHead(nn.Module):
         u = self.cell(cells)
         return torch.cat([u[:, :-1] / math.sqrt(self.rank), u[:, -1:], torch.ones_like(u[:, :1])], dim=1)
 
-    def right(self, drugs: Tensor) -> Tensor:
-        v = self.drug(drugs)
-        return torch.cat([v[:, :-1], torch.ones_like(v[:, :1]), v[:, -1:]], dim=1)
+    def units(self, said: Tensor) -> Tensor:
+        """What pairs are made of, from what ``drug`` says."""
+        return torch.cat([said[:, :-1], torch.ones_like(said[:, :1]), said[:, -1:]], dim=1)
 
     def pairs(self, cells: Tensor, drugs: Tensor) -> Tensor:
         return (cells * drugs).sum(1)
@@ -183,7 +188,7 @@ class DrugResponseNetwork(nn.Module):
 
     def right(self, graphs: GraphTensors) -> Tensor:
         """``[D, units]``: what the pairs of each drug are made of."""
-        return self.head.right(self.drug_encoder(graphs))
+        return self.head.units(self.head.drug(self.drug_encoder(graphs)))
 
     def forward(self, cells: CellTensors, graphs: GraphTensors, cell_of: Tensor, drug_of: Tensor) -> Tensor:
         """Standardised ln IC50 ``[pairs]`` of the pairs (``cell_of``, ``drug_of``)."""

@@ -163,7 +163,7 @@ def train_run(
     variants: Sequence[Variant],
     seeds: Sequence[int],
     config: DrugTrainingConfig,
-    progress: Callable[[str, str, int, float], None] = lambda name, stage, epoch, rmse: None,
+    progress: Callable[[str, str, float, float], None] = lambda name, stage, step, rmse: None,
 ) -> Iterator[Outcome]:
     """Train what is not there yet; yields every member, seed by seed."""
     for seed in seeds:

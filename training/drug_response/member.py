@@ -1,13 +1,13 @@
-"""Training one network: free drug vectors first, then the drug encoder towards them, then the whole, end to end.
+"""Training one network: free drug vectors first, then the drug encoder towards them, its last layer solved exactly.
 
-The drug encoder is nine tenths of the arithmetic of a step, and most of what the cell side has to learn does not need
-it. So the cell side learns beside one free vector a drug; the encoder then learns to say of a molecule what its vector
-says; at last both are trained together. A step is a group of lines with a group of drugs, each encoded once.
+The drug encoder is nine tenths of the arithmetic of a step, and what the cell side has to learn does not need it. So
+the cell side and the head learn beside one free vector a drug. The encoder then learns to say of a molecule what its
+vector says, and at last the linear layer behind it is solved by ridge regression, its strength chosen on the
+validation rows.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -25,9 +25,10 @@ from training.drug_response.splits import Split
 from training.drug_response.tables import Tables
 
 Numbers = NDArray[np.int64]
-Progress = Callable[[str, int, float], None]
-_FREE, _ENCODER, _JOINT = 0, 1, 2  # stages, as part of each random draw
-CHECK_EVERY = 5  # epochs of the encoder between looks at the validation rows
+Progress = Callable[[str, float, float], None]
+_FREE, _ENCODER = 0, 1  # stages, as part of each random draw
+FREE_WIDTH = 100  # of a free drug vector: that of DeepCDR's drug branch
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # beside a mean diagonal of 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,8 @@ class Member:
     """A trained network in ``eval()``, and how it came about.
 
     Attributes:
-        network: with the weights of the epoch whose validation RMSE was best. history: one entry a look at the
-            validation rows: stage, epoch, RMSE (ln uM).
+        network: the last layer of its drug side is the one whose validation RMSE was best. history: one entry a look at
+            the validation rows: stage, epoch or ridge, RMSE (ln uM).
     """
 
     network: DrugResponseNetwork
@@ -55,6 +56,7 @@ def network_config(config: DrugTrainingConfig, features: LineFeatures) -> DrugRe
         rank=config.rank,
         dropout=config.dropout,
         hidden=config.hidden,
+        readout=config.readout,
         graph_widths=(*[config.graph_width] * 3, 100),
     )
 
@@ -91,106 +93,115 @@ class _Trainer:
         self.answer = (torch.from_numpy(tables.ln_ic50) - network.mean) / network.scale
         self.train_drugs = np.unique(tables.drug_of[split.train])
         self.history: list[dict[str, str | int | float]] = []
-        self.best = float("inf")
-        self.best_state: dict[str, Tensor] = {}
+        network.drug_encoder.dropout.p = config.graph_dropout
 
     def run(self) -> Member:
-        vectors = self._free_stage()
-        self._encoder_stage(vectors)
-        self._joint_stage()
-        self.network.load_state_dict(self.best_state)
+        units = self._free_stage()
+        self._encoder_stage(units)
+        self._solve(units)
         return Member(self.network.eval().requires_grad_(False), self.history)
 
     def _free_stage(self) -> Tensor:
-        """Cell branches and head beside one free vector a drug. Returns the vectors ``[D, drug_width]``."""
-        network, config = self.network, self.config
-        vectors = nn.Parameter(torch.randn(len(self.tables.drugs), network.config.drug_width))
-        weights = [*network.cell_branches.parameters(), *network.head.parameters(), vectors]
+        """Cell branches and head beside free vectors. Returns what the head's drug layer should say ``[D, out]``."""
+        network, config, drug_layer = self.network, self.config, self.network.head.drug
+        vectors = nn.Parameter(torch.randn(len(self.tables.drugs), FREE_WIDTH))
+        layer = nn.Linear(FREE_WIDTH, drug_layer.out_features, bias=drug_layer.bias is not None)
+        own = {id(weight) for weight in drug_layer.parameters()}
+        weights = [w for w in (*network.cell_branches.parameters(), *network.head.parameters()) if id(w) not in own]
+        weights += [*layer.parameters(), vectors]
         optimizer, schedule = self._optimizer(weights, config.lr, config.free_epochs * config.line_groups)
         for epoch in range(config.free_epochs):
             network.train()
-            for rows in self._epoch(_FREE, epoch, 1):
+            for rows in self._epoch(epoch):
                 line, line_of = np.unique(self.tables.line_of[rows], return_inverse=True)
                 left = network.left(self.cells.of(torch.from_numpy(line)))
-                right = network.head.right(vectors)
+                right = network.head.units(layer(vectors))
                 drug_of = torch.from_numpy(self.tables.drug_of[rows])
                 guess = network.head.pairs(left[torch.from_numpy(line_of)], right[drug_of])
                 _step(optimizer, schedule, (guess - self.answer[rows]).square().mean())
         network.eval()
-        with torch.no_grad():
-            self._look("free vectors", config.free_epochs, network.head.right(vectors), keep=False)
-        return vectors.detach()
+        units = layer(vectors).detach()
+        self._look("free vectors", config.free_epochs, units)
+        return units
 
-    def _encoder_stage(self, vectors: Tensor) -> None:
+    def _encoder_stage(self, units: Tensor) -> None:
         """The encoder learns to give the answers that the vectors give, for the training drugs and lines."""
         network, config = self.network, self.config
         with torch.no_grad():
-            right = network.head.right(vectors)
-            left = network.left(self.cells)
+            left, right = network.left(self.cells), network.head.units(units)
         lines = np.unique(self.tables.line_of[self.split.train])
-        steps = config.encoder_epochs * config.drug_groups
-        optimizer, schedule = self._optimizer(network.drug_encoder.parameters(), config.encoder_lr, steps)
+        weights = [*network.drug_encoder.parameters(), *network.head.drug.parameters()]
+        optimizer, schedule = self._optimizer(weights, config.encoder_lr, config.encoder_epochs * config.drug_groups)
         for epoch in range(config.encoder_epochs):
-            network.train()
+            network.drug_encoder.train()
             random = np.random.default_rng([self.seed, _ENCODER, epoch])
-            # Batch norm has no statistics of a single drug: such a group is left out.
             for drugs in np.array_split(random.permutation(self.train_drugs), config.drug_groups):
-                if len(drugs) < 2:
+                if len(drugs) < 2:  # batch norm has no statistics of a single drug
                     continue
                 some = random.permutation(lines)[: max(1, len(lines) // config.line_groups)]
                 line_of = torch.from_numpy(np.tile(some, len(drugs)))
                 drug_of = torch.from_numpy(np.repeat(np.arange(len(drugs)), len(some)))
-                wanted = network.head.pairs(left[line_of], right[torch.from_numpy(drugs)][drug_of]).detach()
+                wanted = network.head.pairs(left[line_of], right[torch.from_numpy(drugs)][drug_of])
                 guess = network.head.pairs(left[line_of], network.right(self._graphs(drugs))[drug_of])
                 _step(optimizer, schedule, (guess - wanted).square().mean())
-            if (epoch + 1) % CHECK_EVERY == 0 or epoch + 1 == config.encoder_epochs:
-                self._look("encoder", epoch + 1)
+        network.eval()
+        with torch.no_grad():
+            said = network.head.drug(network.drug_encoder(self.all_graphs))
+        self._look("encoder", config.encoder_epochs, said)
 
-    def _joint_stage(self) -> None:
-        network, config = self.network, self.config
-        steps = config.joint_epochs * config.line_groups * config.drug_groups
-        if not steps:
-            return
-        optimizer, schedule = self._optimizer(network.parameters(), config.joint_lr, steps)
-        for epoch in range(config.joint_epochs):
-            network.train()
-            for rows in self._epoch(_JOINT, epoch, config.drug_groups):
-                line, line_of = np.unique(self.tables.line_of[rows], return_inverse=True)
-                drug, drug_of = np.unique(self.tables.drug_of[rows], return_inverse=True)
-                cells, graphs = self.cells.of(torch.from_numpy(line)), self._graphs(drug)
-                guess = network(cells, graphs, torch.from_numpy(line_of), torch.from_numpy(drug_of))
-                _step(optimizer, schedule, (guess - self.answer[rows]).square().mean())
-            self._look("joint", epoch + 1)
+    @torch.no_grad()
+    def _solve(self, units: Tensor) -> None:
+        """Ridge regression of the units on what the encoder says of the training drugs, without a penalty on the mean.
 
-    def _epoch(self, stage: int, epoch: int, drug_groups: int) -> Iterator[Numbers]:
-        """Every training row once, in blocks of a group of lines with a group of drugs."""
-        random = np.random.default_rng([self.seed, stage, epoch])
-        rows, groups = self.split.train, self.config.line_groups
-        line_group = random.permutation(len(self.tables.lines)) % groups
-        drug_group = random.permutation(len(self.tables.drugs)) % drug_groups
-        block = drug_group[self.tables.drug_of[rows]] * groups + line_group[self.tables.line_of[rows]]
-        for number in random.permutation(groups * drug_groups):
-            chosen = rows[block == number]
-            # Batch norm has no statistics of a single line or drug.
-            if min(len(np.unique(of[chosen])) for of in (self.tables.line_of, self.tables.drug_of)) > 1:
+        ``W = X^T (X X^T / p + ridge)^-1 (units - mean) / p`` with standardised features X ``[drugs, p]``.
+        """
+        network = self.network.eval()
+        said = network.drug_encoder(self.all_graphs).double()
+        seen = torch.from_numpy(self.train_drugs)
+        mean, sd = said[seen].mean(0), said[seen].std(0) + 1e-6
+        x, goal = (said[seen] - mean) / sd, units[seen].double()
+        centre = goal.mean(0)
+        gram = x @ x.T / x.shape[1]
+        tried: list[tuple[float, Tensor, Tensor]] = []
+        for ridge in RIDGES:
+            dual = torch.linalg.solve(gram + ridge * torch.eye(len(x), dtype=gram.dtype), goal - centre)
+            weight = (x.T @ dual / x.shape[1]) / sd[:, None]
+            bias = centre - mean @ weight
+            tried.append((self._look("ridge", ridge, (said @ weight + bias).float()), weight, bias))
+        _, weight, bias = min(tried, key=lambda one: one[0])
+        layer = network.head.drug
+        layer.weight.copy_(weight.T)
+        if layer.bias is not None:
+            layer.bias.copy_(bias)
+        else:  # the cell's layer has the bias of both
+            network.head.cell.bias.add_(bias)
+
+    def _epoch(self, epoch: int) -> Iterator[Numbers]:
+        """Every training row once, a group of lines at a time."""
+        random = np.random.default_rng([self.seed, _FREE, epoch])
+        group = random.permutation(len(self.tables.lines)) % self.config.line_groups
+        of_row = group[self.tables.line_of[self.split.train]]
+        for number in range(self.config.line_groups):
+            chosen = self.split.train[of_row == number]
+            # Batch norm has no statistics of a single line.
+            if len(np.unique(self.tables.line_of[chosen])) > 1:
                 yield chosen
 
     def _graphs(self, drugs: Numbers) -> GraphTensors:
         return GraphTensors(batch_graphs([self.tables.graphs[drug] for drug in drugs]), self.config.pooling)
 
-    def _look(self, stage: str, epoch: int, right: Tensor | None = None, *, keep: bool = True) -> None:
-        """RMSE on the validation rows; keeps the weights when it is the best so far."""
-        network, rows = self.network.eval(), self.split.validation
+    def _look(self, stage: str, step: float, said: Tensor) -> float:
+        """RMSE on the validation rows, ln uM, when the head's drug layer says ``said [D, out]``."""
+        network, rows = self.network, self.split.validation
         line_of, drug_of = torch.from_numpy(self.tables.line_of[rows]), torch.from_numpy(self.tables.drug_of[rows])
         with torch.no_grad():
-            left, right = network.left(self.cells), network.right(self.all_graphs) if right is None else right
+            left, right = network.left(self.cells), network.head.units(said)
             pairs = zip(line_of.split(8192), drug_of.split(8192), strict=True)
             guess = torch.cat([network.head.pairs(left[line], right[drug]) for line, drug in pairs])
         rmse = float((guess - self.answer[rows]).square().mean().sqrt() * network.scale)
-        self.history.append({"stage": stage, "epoch": epoch, "validation_rmse": round(rmse, 5)})
-        self.progress(stage, epoch, rmse)
-        if keep and rmse < self.best:
-            self.best, self.best_state = rmse, copy.deepcopy(network.state_dict())
+        self.history.append({"stage": stage, "step": step, "validation_rmse": round(rmse, 5)})
+        self.progress(stage, step, rmse)
+        return rmse
 
     def _optimizer(
         self, weights: Iterable[nn.Parameter], lr: float, steps: int

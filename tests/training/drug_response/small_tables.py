@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 SMILES = {
-    "ethanol": "CCO", "aspirin": "CC(=O)Oc1ccccc1C(=O)O", "caffeine": "Cn1cnc2c1c(=O)n(C)c(=O)n2C", "benzene": "c1ccccc1",
+    "ethanol": "CCO", "aspirin": "CC(=O)Oc1ccccc1C(=O)O", "caffeine": "Cn1cnc2c1c(=O)n(C)c(=O)n2C",
+    "benzene": "c1ccccc1",
     "glycine": "NCC(=O)O", "chloroform": "ClC(Cl)Cl", "pyridine": "c1ccncc1", "urea": "NC(N)=O", "toluene": "Cc1ccccc1",
     "cisplatin": "N.N.[Cl-].[Cl-].[Pt+2]", "acetone": "CC(C)=O", "phenol": "Oc1ccccc1", "indole": "c1ccc2[nH]ccc2c1",
     "DMSO": "CS(C)=O", "anisole": "COc1ccccc1", "morpholine": "C1COCCN1", "thiophene": "c1ccsc1", "furan": "c1ccoc1",

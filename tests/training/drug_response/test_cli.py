@@ -13,7 +13,7 @@ from model.sessions.drug_response import DrugResponseSession
 from tests.training.drug_response.conftest import Small
 from training.cli import app
 
-QUICK = ("free_epochs=6", "encoder_epochs=6", "joint_epochs=1", "line_groups=3", "drug_groups=3", "graph_width=16")
+QUICK = ("free_epochs=6", "encoder_epochs=6", "line_groups=3", "drug_groups=3", "graph_width=16")
 
 
 def run(*words: object) -> Result:

@@ -1,0 +1,147 @@
+"""The runtime of drug response: what the networks say, the same in any company; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.bundle import Bundle
+from model.drug_response.cell_inputs import Standard, mutation_features
+from model.drug_response.network import CellTensors, GraphTensors
+from model.errors import BundleError, InputError
+from model.molecules import batch_graphs
+from model.rows import Rows
+from model.sessions.drug_response import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession, Predictions
+from tests.training.drug_response.small_heads import GENES, Head, write_head
+
+
+@pytest.fixture(scope="module")
+def head(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Head:
+    return write_head(shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("head") / "bundle"))
+
+
+def ask(head: Head, cells: slice | list[int] = slice(None), drugs: list[int] | None = None) -> Predictions:
+    """Cells and known drugs by number."""
+    order = np.arange(len(head.rows))[cells]
+    rows = Rows.concat([head.rows.slice(i, i + 1) for i in order])
+    chosen = [head.session.drugs.drugs[i] for i in (drugs or range(len(head.session.drugs)))]
+    return head.session.predict(head.embedding[order], rows, chosen)
+
+
+def test_the_arrays_say_what_the_networks_say(head: Head) -> None:
+    """Literal: each member's torch network on features made by hand."""
+    panel = np.where(np.isnan(values := head.session.panel.values(head.rows)), head.standards["cell"].mean[16:], values)
+    features = np.concatenate([head.embedding, panel], axis=1)
+    cells = (features - head.standards["cell"].mean) / head.standards["cell"].sd
+    drugs = head.session.drugs.drugs
+    graphs = GraphTensors(batch_graphs([drug.graph for drug in drugs]), "mean")
+    cell_of, drug_of = (torch.from_numpy(grid.ravel()) for grid in np.indices((len(cells), len(drugs))))
+    inputs = CellTensors((torch.from_numpy(cells.astype(np.float32)),))
+    wanted = np.stack([network.predict(inputs, graphs, cell_of, drug_of).numpy() for network in head.networks])
+    wanted = wanted.reshape(len(wanted), len(cells), len(drugs))
+    answer = ask(head)
+    np.testing.assert_allclose(answer.ln_ic50, wanted.mean(0), rtol=1e-4, atol=1e-4)
+    width = 2.0 * np.sqrt(wanted.var(0) + 0.5**2)
+    np.testing.assert_allclose(answer.upper - answer.ln_ic50, width, rtol=1e-3)
+    np.testing.assert_allclose(answer.ln_ic50 - answer.lower, width, rtol=1e-3)
+
+
+def test_a_pair_has_the_same_bits_in_any_company(head: Head) -> None:
+    whole = ask(head)
+    assert len(whole.ln_ic50) > 64, "more than one block of cells"
+    order = list(np.random.default_rng(1).permutation(len(head.rows)))
+    drugs = [3, 0, 5, 5, 1]
+    mixed = ask(head, order, drugs)
+    for name in ("ln_ic50", "lower", "upper"):
+        np.testing.assert_array_equal(getattr(mixed, name), getattr(whole, name)[np.ix_(order, drugs)])
+    for cell in (0, 63, 64, len(head.rows) - 1):
+        one = ask(head, [cell], [2])
+        assert one.ln_ic50[0, 0] == whole.ln_ic50[cell, 2]
+        assert one.cell_distance[0] == whole.cell_distance[cell]
+
+
+def test_a_new_drug_is_answered_and_its_likeness_told(head: Head) -> None:
+    drugs = [head.session.drugs.find(text) for text in ("aspirin", "COC(=O)c1ccccc1OC(C)=O", "FC(F)(F)C(F)(F)F")]
+    answer = head.session.predict(head.embedding, head.rows, drugs)
+    assert answer.drug_similarity[0] == 1.0 and answer.drug_similarity[0] > answer.drug_similarity[1] > 0.4
+    assert answer.drug_outside.tolist() == [False, False, True]
+    assert np.isfinite(answer.ln_ic50).all()
+
+
+def test_far_cells_are_told(head: Head) -> None:
+    far = head.embedding.copy()
+    far[1] += 1000
+    answer = head.session.predict(far, head.rows, head.session.drugs.drugs[:1])
+    assert answer.cell_outside.tolist() == [False, True] + [False] * (len(far) - 2)
+
+
+def test_mutation_and_methylation_are_read_or_refused(head: Head) -> None:
+    drugs, cells = head.session.drugs.drugs[:2], len(head.rows)
+    calls = np.zeros((cells, 3), dtype=np.int8)
+    base = head.session.predict(head.embedding, head.rows, drugs, mutation=calls)
+    assert base.setting == "mutation"
+    for value in (1, -1):
+        changed = calls.copy()
+        changed[0, 1] = value
+        other = head.session.predict(head.embedding, head.rows, drugs, mutation=changed)
+        assert (other.ln_ic50[0] != base.ln_ic50[0]).all()
+        np.testing.assert_array_equal(other.ln_ic50[1:], base.ln_ic50[1:])
+    for bad, code in ((calls[:, :2], "bad-shape"), (calls + 2, "bad-value"), (calls + 0.5, "bad-value")):
+        with pytest.raises(InputError) as caught:
+            head.session.predict(head.embedding, head.rows, drugs, mutation=bad)
+        assert caught.value.code == code and caught.value.field == "mutation"
+    methylation = np.full((cells, 2), 0.5, dtype=np.float32)
+    with pytest.raises(InputError, match="without mutation"):
+        head.session.predict(head.embedding, head.rows, drugs, methylation=methylation)
+    with pytest.raises(InputError, match="no drug response head that reads methylation"):
+        head.session.predict(head.embedding, head.rows, drugs, mutation=calls, methylation=methylation)
+
+
+def test_mutation_features_reach_the_network_as_in_training(head: Head) -> None:
+    calls = np.array([[0, 1, -1]], dtype=np.int8)
+    scored = Standard.of(mutation_features(np.array([[0, 1, -1], [1, 1, 0]]))).apply(mutation_features(calls))
+    assert np.isfinite(scored).all() and scored[0, 2] == 0
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, CARD_FILE, TABLE_FILE])
+def test_a_bundle_without_one_of_the_files_is_refused(head: Head, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(head.bundle.path, tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"][name]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=name):
+        DrugResponseSession(Bundle.load(folder))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("version",), 99, "version 99"),
+        (("settings", "expression", "config", "rank"), 5, "head.cell.weight"),
+        (("settings", "expression", "config", "speed"), 5, "speed"),
+        (("settings", "expression", "inputs"), ["tokens"], "parts"),
+        (("settings", "expression", "interval"), {}, "spread"),
+        (("settings",), {}, "no head for expression"),
+        (("genes",), GENES[:5], "standard"),
+        (("domain",), None, "do not fit"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(
+    head: Head, tmp_path: Path, path: tuple[str, ...], value: object, said: str
+) -> None:
+    from training.bundle_files import add_files
+
+    folder = shutil.copytree(head.bundle.path, tmp_path / "bundle")
+    card = json.loads((folder / CARD_FILE).read_text())
+    at = card
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    add_files(folder, {CARD_FILE: json.dumps(card).encode()}, {})
+    with pytest.raises(BundleError, match=said):
+        DrugResponseSession(Bundle.load(folder))
