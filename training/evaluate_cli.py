@@ -29,12 +29,16 @@ def _datasets(files: list[Path], label: str, keep: list[str] | None) -> list[Dat
 
     from training.evaluation.dataset import load_dataset
 
-    pairs = dict(pair.partition("=")[::2] for pair in keep or [])
+    pairs = _pairs(keep)
     out = []
     for path in files:
         columns = anndata.read_h5ad(path, backed="r").obs.columns if pairs and path.is_file() else ()
         out.append(load_dataset(path, label, keep={name: value for name, value in pairs.items() if name in columns}))
     return out
+
+
+def _pairs(pairs: list[str] | None) -> dict[str, str]:
+    return dict(pair.partition("=")[::2] for pair in pairs or [])
 
 
 def _tell(text: str) -> None:
@@ -126,6 +130,93 @@ def imputation(
         progress=_tell,
     )
     typer.echo(table(rows, IMPUTATION_COLUMNS))
+    if json_out is not None:
+        write_rows(json_out, rows)
+    if record:
+        record_rows(bundle, rows)
+
+
+@app.command()
+@command
+def pathways(
+    sources: Annotated[list[Path], typer.Argument(metavar="FILE.h5ad|CORPUS ...", help="Cells, best of the training.")],
+    gene_sets: Annotated[list[Path], typer.Option("--gene-sets", help="GMT files of symbols, e.g. Reactome.")],
+    json_out: Json = None,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    permutations: Annotated[int, typer.Option(help="Of the codes, for the null.", min=0)] = 20,
+    seeds: Annotated[int, typer.Option(help="Seeds of the permutations.", min=1)] = 1,
+    codes_out: Annotated[Path | None, typer.Option("--codes", help="Write pathways.json here.")] = None,
+    heatmap: Annotated[Path | None, typer.Option(help="Write a PNG of codes by cell type here.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Put rows and pathways.json into the bundle.")] = False,
+) -> None:
+    """Genes and terms of each code, beside codes permuted over cells; prints a table."""
+    import orjson
+
+    from model.bundle import Bundle
+    from training.bundle_files import add_files
+    from training.evaluation.gene_sets import read_gmt
+    from training.evaluation.pathway_cells import draw_heatmap, label_shares, read_pathway_cells
+    from training.evaluation.pathways import code_pathways, pathway_rows, pathways_document
+    from training.evaluation.rows import record_rows, write_rows
+    from training.evaluation.table import table
+
+    loaded = Bundle.load(bundle)
+    sets = {name: genes for path in gene_sets for name, genes in read_gmt(path).items()}
+    cells = read_pathway_cells(loaded, sources, label)
+    num_codes = int(loaded.manifest["network"]["num_codes"])
+    name = sources[0].stem if len(sources) == 1 else f"{len(sources)} files"
+    rows = []
+    document: dict[str, object] = {}
+    for seed in range(seeds):
+        found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=_tell)
+        rows += pathway_rows(name, len(cells), found, seed)
+        document = document or pathways_document(found, cells.symbols, rows, [path.stem for path in gene_sets])
+    typer.echo(table(rows, ("hits", "null_hits_mean", "null_hits_sd", "codes_with_hits")))
+    content = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    if codes_out is not None:
+        codes_out.write_bytes(content)
+    if heatmap is not None:
+        names, shares = label_shares(cells.codes, cells.labels, num_codes)
+        if not names:
+            raise ValueError(f"No label in '{label}' has 20 cells: there is no heatmap to draw. Name another --label.")
+        draw_heatmap(names, shares, heatmap)
+    if json_out is not None:
+        write_rows(json_out, rows)
+    if record:
+        add_files(bundle, {"pathways.json": content}, {})
+        record_rows(bundle, rows)
+
+
+@app.command()
+@command
+def annotation(
+    queries: Annotated[list[Path], typer.Argument(metavar="QUERY.h5ad ...", help="Labelled cells to annotate.")],
+    reference: Annotated[Path, typer.Option("--reference", help="Labelled cells to annotate from.")],
+    json_out: Json = None,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    label_map: Annotated[list[str] | None, typer.Option("--map", help="query=reference: one type, two names.")] = None,
+    methods: Methods = None,
+    keep: Keep = None,
+    record: Record = False,
+) -> None:
+    """Labels carried from one file to others, beside principal components of both; prints a table."""
+    from model.bundle import Bundle
+    from training.evaluation.annotation import METHODS, compare_annotation
+    from training.evaluation.embeddings import BundleEmbeddings
+    from training.evaluation.rows import record_rows, write_rows
+    from training.evaluation.table import ANNOTATION_COLUMNS, table
+
+    rows = compare_annotation(
+        _datasets([reference], label, keep)[0],
+        _datasets(queries, label, keep),
+        BundleEmbeddings(Bundle.load(bundle)),
+        label_map=_pairs(label_map),
+        methods=methods.split(",") if methods else METHODS,
+        progress=_tell,
+    )
+    typer.echo(table(rows, ANNOTATION_COLUMNS))
     if json_out is not None:
         write_rows(json_out, rows)
     if record:

@@ -105,7 +105,7 @@ def average(weights: sparse.csr_matrix, values: sparse.csr_matrix | Values) -> V
 
 
 def _dense(values: sparse.csr_matrix | NDArray[np.floating]) -> NDArray[np.floating]:
-    return np.asarray(values.todense() if sparse.issparse(values) else values)
+    return values if isinstance(values, np.ndarray) else np.asarray(values.todense())
 
 
 def components(values: sparse.csr_matrix | Values, num: int, seed: int = 0) -> NDArray[np.float64]:

@@ -9,6 +9,10 @@ import numpy as np
 from training.evaluation.rows import Row
 
 CLUSTERING_COLUMNS = ("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "num_clusters")
+ANNOTATION_COLUMNS = (
+    *("accuracy", "macro_f1", "nearest_accuracy", "nearest_macro_f1"),
+    *("unknown_share", "unknown_share_elsewhere"),
+)
 IMPUTATION_COLUMNS = (
     *("rmse", "mae", "gene_pearson", "cell_pearson", "poisson_deviance"),
     *("ari", "nmi", "knn_accuracy"),
