@@ -89,6 +89,7 @@ class DrugResponseSession:
             self.methylation_names = tuple(str(name) for name in card["methylation_names"])
             self.terms, self.tissues = str(card["terms"]), tuple(str(name) for name in card["tissues"])
             self._domain = Domain(float(card["domain"]["cell_distance"]), float(card["domain"]["drug_similarity"]))
+            self._embedding_width = int(bundle.manifest["network"]["width"])
             self._heads = {name: self._head(name, entry, tensors) for name, entry in card["settings"].items()}
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{card_file} and {WEIGHTS_FILE} do not fit ({error}). Export the head again.") from error
@@ -187,6 +188,14 @@ class DrugResponseSession:
             branch: Standard(own[f"standard.{branch}.mean"], own[f"standard.{branch}.sd"]) for branch in config.branches
         }
         inputs = CellInputs(tuple(entry["inputs"]), self.panel, standards["cell"])  # type: ignore[arg-type]
+        widths = {
+            "cell": sum(len(self.panel) if part == "genes" else self._embedding_width for part in inputs.parts),
+            "mutation": 2 * len(self.mutation_names),
+            "methylation": len(self.methylation_names),
+        }
+        for branch in config.branches:
+            if not len(standards[branch].mean) == len(standards[branch].sd) == widths[branch]:
+                raise ValueError(f"'{branch}' of {name} reads {len(standards[branch].mean)}, not {widths[branch]}")
         interval: dict[str, float] = entry["interval"]  # type: ignore[assignment]
         spread, quantile = float(interval["spread"]), float(interval["quantile"])
         return _Head(members, standards, inputs, spread, quantile, float(interval["level"]))

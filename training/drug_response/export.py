@@ -140,7 +140,7 @@ def fold(network: DrugResponseNetwork) -> dict[str, Floats]:
     weight = np.hstack([drug[:, :-1], np.zeros((len(drug), 1)), drug[:, -1:]]) * sd
     bias = np.concatenate([drug_bias[:-1] * sd, [sd], [drug_bias[-1] * sd + mean]])
     out |= _dense("head.drug", weight, bias)
-    return {name: value.astype(np.float32) for name, value in out.items()}
+    return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
 
 
 def _setting(tables: Tables, outcomes: Sequence[Outcome]) -> tuple[dict[str, NDArray[np.floating]], dict[str, Any]]:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from model.drug_response.config import DrugResponseConfig, pooling_share
-from model.drug_response.network import CellTensors, DrugResponseNetwork, GraphTensors
+from model.drug_response.network import CellTensors, DrugResponseNetwork, GraphTensors, PublishedHead
 from model.molecules import batch_graphs, parse_smiles
+from tests.training.drug_response.small_heads import random_network
 
 SMILES = ("CC(=O)Oc1ccccc1C(=O)O", "CCO", "Cn1cnc2c1c(=O)n(C)c(=O)n2C")
 GRAPHS = [parse_smiles(smiles) for smiles in SMILES]
@@ -15,13 +16,7 @@ CELLS = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
 
 
 def network(**options: object) -> DrugResponseNetwork:
-    torch.manual_seed(0)
-    made = DrugResponseNetwork(DrugResponseConfig(7, **options), 2.0, 3.0)  # type: ignore[arg-type]
-    for module in made.modules():  # statistics that are not those of the start
-        if isinstance(module, torch.nn.BatchNorm1d):
-            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return made.eval()
+    return random_network(DrugResponseConfig(7, **options), 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("head", ["published", "mlp", "product"])
@@ -81,7 +76,9 @@ def test_every_setting_reads_its_branch() -> None:
 
 
 def test_published_head_costs_what_the_paper_s_does() -> None:
-    sizes = {name: weight.shape for name, weight in network(head="published").head.convolutions.named_parameters()}
+    head = network(head="published").head
+    assert isinstance(head, PublishedHead)
+    sizes = {name: weight.shape for name, weight in head.convolutions.named_parameters()}
     assert [tuple(sizes[f"{i}.weight"]) for i in (0, 3, 6)] == [(30, 1, 150), (10, 30, 5), (5, 10, 5)]
 
 

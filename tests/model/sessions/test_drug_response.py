@@ -93,7 +93,7 @@ def test_mutation_and_methylation_are_read_or_refused(head: Head) -> None:
         np.testing.assert_array_equal(other.ln_ic50[1:], base.ln_ic50[1:])
     for bad, code in ((calls[:, :2], "bad-shape"), (calls + 2, "bad-value"), (calls + 0.5, "bad-value")):
         with pytest.raises(InputError) as caught:
-            head.session.predict(head.embedding, head.rows, drugs, mutation=bad)
+            head.session.predict(head.embedding, head.rows, drugs, mutation=bad)  # type: ignore[arg-type]
         assert caught.value.code == code and caught.value.field == "mutation"
     methylation = np.full((cells, 2), 0.5, dtype=np.float32)
     with pytest.raises(InputError, match="without mutation"):
@@ -127,7 +127,7 @@ def test_a_bundle_without_one_of_the_files_is_refused(head: Head, tmp_path: Path
         (("settings", "expression", "inputs"), ["tokens"], "parts"),
         (("settings", "expression", "interval"), {}, "spread"),
         (("settings",), {}, "no head for expression"),
-        (("genes",), GENES[:5], "standard"),
+        (("genes",), GENES[:5], "reads 46, not 21"),
         (("domain",), None, "do not fit"),
     ],
 )
