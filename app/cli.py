@@ -136,6 +136,30 @@ def pathways(
     _process(source, out, bundle, layer, kind, "pathways", summary=summary)
 
 
+@cli.command()
+def annotate(
+    source: InArgument,
+    reference: Annotated[Path, typer.Option("--reference", metavar="REF.h5ad", help="Labelled cells.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="OUT.h5ad|OUT.csv", help="A copy with obs columns, or a table.")
+    ],
+    label: Annotated[str, typer.Option(help="Column of the reference's obs with the labels.")] = "cell_type",
+    bundle: BundleOption = None,
+    layer: LayerOption = None,
+    kind: KindOption = "auto",
+) -> None:
+    """Label cells by the nearest labelled ones in the embedding; 'unknown' where none is near enough."""
+    from app.annotate import annotate_file
+    from app.runtime import open_runtime
+    from model.bundle import DEFAULT_BUNDLE, Bundle
+
+    loaded = Bundle.load(bundle or DEFAULT_BUNDLE)
+    session = open_runtime(loaded)
+    found = annotate_file(source, reference, label, out, loaded, session, layer=layer, declared=kind)
+    unknown = int((found.label == "unknown").sum())
+    typer.echo(f"{out}: {len(found.label):,} cells, {unknown:,} unknown", err=True)
+
+
 def _process(
     source: Path,
     out: Path,

@@ -13,7 +13,7 @@ from app.errors import InferenceError
 from app.parsing import Opened
 from app.service import Service
 from app.tasks import Task, Values
-from app.transport import Outcome, Work
+from app.transport import Lane, Outcome, Work
 from app.values import StoredValues, Table
 from model.normalize import InputReport
 from model.prepare import Prepared
@@ -48,10 +48,12 @@ class Computation:
         num_cells: of all parts. directory: where large results are kept.
     """
 
-    def __init__(self, service: Service, tasks: tuple[Task, ...], num_cells: int, directory: Path) -> None:
+    def __init__(
+        self, service: Service, tasks: tuple[Task, ...], num_cells: int, directory: Path, *, lane: Lane | None = None
+    ) -> None:
         self._transport = service.transport
         self._tasks = tasks
-        self._lane = service.lane_of(num_cells)
+        self._lane = lane or service.lane_of(num_cells)
         self._num_cells = num_cells
         self._request = uuid4().hex
         self._tables = {task.name: Table((num_cells, task.width), task.dtype, directory) for task in tasks}

@@ -124,6 +124,30 @@ class StorageFullError(ServiceError):
     status, code, title = 503, "storage-full", "The service has no room for this body"
 
 
+class UnknownJobError(ServiceError):
+    """A job that does not exist, has expired, or belongs to another key."""
+
+    status, code, title = 404, "unknown-job", "There is no such job"
+
+
+class JobNotFinishedError(ServiceError):
+    """The result of a job that is not done, failed, or was cancelled."""
+
+    status, code, title = 409, "job-not-finished", "The job has no result"
+
+
+class IdempotencyError(ServiceError):
+    """An ``Idempotency-Key`` used again for another request."""
+
+    status, code, title = 409, "idempotency-key-reused", "This key belongs to another request"
+
+
+class JobStorageError(ServiceError):
+    """The folder of jobs cannot be used."""
+
+    status, code, title = 500, "job-storage", "The job cannot be kept"
+
+
 class DrainingError(ServiceError):
     """The service is shutting down and takes no new work."""
 

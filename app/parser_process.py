@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.codecs import CHUNK_CELLS, Answer, Codec, DecodeOptions, codec_for
+from app.codecs import CHUNK_CELLS, Answer, Codec, DecodeOptions, codec_for, writer_for
 from app.codecs.compression import decompress
 from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.upload import Upload
@@ -85,7 +85,8 @@ def parse(scratch: Path, upload: Upload) -> Iterator[Opened | Prepared]:
 
 def encode(scratch: Path, answer: Answer, media_type: str, upload: Upload | None, target: Path) -> bytes | None:
     """The answer as bytes, or None when it was written to ``target``. Raises InputError or ServiceError."""
-    codec = _codec(media_type)
+    codec = writer_for(media_type)
+    assert codec is not None, "the pool checks it"
     original: Path | None = None
     if upload is not None and codec.reads_files and _codec(upload.media_type) is codec:
         body = _body(upload, scratch, as_file=True)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from app import parser_process
-from app.codecs import CODECS, Answer, codec_for
+from app.codecs import READABLE, Answer, codec_for, writer_for
 from app.codecs.compression import check_encoding
 from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.parser_process import Opened
@@ -118,7 +118,7 @@ class ParserPool:
         Returns the bytes, or a file that the caller deletes when it has been sent.
         Raises UnsupportedMediaTypeError, and what `parse` raises.
         """
-        codec = codec_for(media_type)
+        codec = writer_for(media_type)
         if codec is None:
             raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not a format of answers that can be written.")
         target = self._new_path(codec.suffix)
@@ -137,7 +137,7 @@ class ParserPool:
 
     def _refuse_unknown(self, upload: Upload) -> None:
         if codec_for(upload.media_type) is None:
-            known = ", ".join(codec.media_type for codec in CODECS)
+            known = ", ".join(READABLE)
             raise UnsupportedMediaTypeError(
                 f"'{upload.media_type[:100]}' is no format of cells that is read here. Use one of: {known}.",
                 field="Content-Type",

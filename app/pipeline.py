@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from app.body import FORM, Body, content_encoding_of, discard_body, media_type_of, read_body
-from app.codecs import CODECS, Answer, Codec, Part, codec_for
+from app.codecs import CODECS, READABLE, Answer, Codec, Part, codec_for, writer_for
 from app.codecs.compression import check_encoding
 from app.computation import Computation, TaskPlan
 from app.disconnect import unless_disconnected
@@ -136,7 +136,7 @@ async def _answer(
 
 async def encode(service: Service, answer: Answer, media_type: str, upload: Upload | None) -> bytes | Path:
     """The answer as bytes or as a file that `respond` removes; small ones here, others by a parser's process."""
-    codec = codec_for(media_type)
+    codec = writer_for(media_type)
     size = sum(part.nbytes for part in answer.parts)
     if codec is not None and not codec.reads_files and size <= SMALL_ANSWER_BYTES:
         content = codec.encode(answer, Path(os.devnull))
@@ -183,4 +183,4 @@ def _codec_of(request: Request) -> Codec:
 
 
 def _readable_types() -> Sequence[str]:
-    return [*(codec.media_type for codec in CODECS), FORM]
+    return [*READABLE, FORM]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from app.errors import DrainingError, NotReadyError, QueueFullError
+from app.errors import DrainingError, JobStorageError, NotReadyError, QueueFullError
 from app.parsing import ParserPool
 from app.runtime import open_runtime
 from app.settings import Settings
@@ -21,6 +24,9 @@ from app.transport.memory import MemoryTransport
 from app.worker import Worker
 from model.bundle import Bundle
 from model.sessions import Session
+
+if TYPE_CHECKING:
+    from app.jobs.runner import JobRunner
 
 log = logging.getLogger("scpalm.service")
 
@@ -40,6 +46,7 @@ class _Loaded:
     session: Session
     parsers: ParserPool
     supervisor: Supervisor
+    jobs: JobRunner
 
 
 OpenSession = Callable[[Bundle, Settings], Session]
@@ -79,6 +86,10 @@ class Service:
     @property
     def session(self) -> Session:
         return self._need().session
+
+    @property
+    def jobs(self) -> JobRunner:
+        return self._need().jobs
 
     @property
     def parsers(self) -> ParserPool:
@@ -165,7 +176,25 @@ class Service:
             lambda: Worker(session, self.transport, self.metrics, batch_rows=self.settings.batch_cells)
         )
         supervisor.start()
-        return _Loaded(bundle, session, parsers, supervisor)
+        jobs = self._open_jobs()
+        return _Loaded(bundle, session, parsers, supervisor, jobs)
+
+    def _open_jobs(self) -> JobRunner:
+        from app.jobs.runner import JobRunner
+
+        keep_seconds = self.settings.job_hours * 3600
+        try:
+            directory = self.settings.results_dir or self.settings.spool_dir / "scpalm-jobs"
+            jobs = JobRunner(self, directory, keep_seconds=keep_seconds)
+        except JobStorageError:
+            if self.settings.results_dir is not None:
+                raise
+            # Another service uses the default folder: ours will not survive a restart, which nobody asked for.
+            directory = Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=self.settings.spool_dir))
+            jobs = JobRunner(self, directory, keep_seconds=keep_seconds)
+        self.metrics.watch_jobs(jobs.ledger.counts)
+        jobs.start()
+        return jobs
 
     def _open_model(self) -> tuple[Bundle, Session]:
         bundle = Bundle.load(self.settings.bundle)
@@ -184,6 +213,8 @@ class Service:
         self.drain()
         if self._loading is not None:
             await self._loading
+        if self._loaded is not None:
+            await self._loaded.jobs.close()
         self.transport.close()
         if self._loaded is None:
             return

@@ -104,6 +104,14 @@ class Settings(BaseSettings):
         Path(tempfile.gettempdir()),
         description="Where uploads and h5ad answers are kept meanwhile. Default: the system's folder.",
     )
+    results_dir: Path | None = Field(
+        None,
+        description="Where jobs and their results are kept. Default: empty, a folder in SPOOL_DIR; name a disk that "
+        "survives a restart where jobs must.",
+    )
+    job_hours: float = Field(
+        24.0, gt=0, description="How long the result of a job is kept. Default: a day, to fetch what ran overnight."
+    )
     stall_seconds: float = Field(
         60.0,
         gt=0,

@@ -66,10 +66,15 @@ class Table:
         return StoredValues(self._path, (values.shape[0], values.shape[1]), np.dtype(values.dtype.type), values.offset)
 
 
-def row_blocks(values: Values | StoredValues, block_bytes: int = BLOCK_BYTES) -> Iterator[Values]:
-    """The rows in order, some megabytes at a time."""
-    num_rows, width = values.shape[0], values.shape[1]
-    step = max(1, block_bytes // max(1, width * values.dtype.itemsize))
+def rows_a_block(values: Values | StoredValues, block_bytes: int = BLOCK_BYTES) -> int:
+    """How many rows are some megabytes, at least 1."""
+    return max(1, block_bytes // max(1, values.shape[1] * values.dtype.itemsize))
+
+
+def row_blocks(values: Values | StoredValues, step: int | None = None) -> Iterator[Values]:
+    """The rows in order, ``step`` at a time; default: some megabytes."""
+    num_rows = values.shape[0]
+    step = step or rows_a_block(values)
     for start in range(0, num_rows, step):
         stop = min(start + step, num_rows)
         yield values.read(start, stop) if isinstance(values, StoredValues) else values[start:stop]

@@ -91,7 +91,7 @@ class Codec(Protocol):
     """One format.
 
     Attributes:
-        name: short, for metrics. media_type: what it writes. media_types: what it reads, ``media_type`` first.
+        name: short, for metrics. media_type: what it writes. media_types: what it reads; none where it only writes.
         suffix: of a file in this format. reads_files: whether its bodies must be files.
     """
 

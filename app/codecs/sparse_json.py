@@ -45,8 +45,8 @@ class SparseJsonCodec:
                 mend="Send it in parts.",
                 field="indptr",
             )
-        genes = _names(members, "genes")
-        cells = _names(members, "obs_names") if members.get("obs_names") is not None else None
+        genes = names_of(members, "genes")
+        cells = names_of(members, "obs_names") if members.get("obs_names") is not None else None
         indices, data = _integers(members, "indices"), _numbers(members, "data")
         matrix = CellMatrix(
             indptr=indptr,
@@ -176,7 +176,8 @@ def _numbers(members: dict[str, object], field: str) -> NDArray[np.float32]:
         ) from error
 
 
-def _names(members: dict[str, object], field: str) -> list[str]:
+def names_of(members: dict[str, object], field: str) -> list[str]:
+    """A list of names, checked one by one. Raises InputError."""
     values = _list(members, field)
     _refuse_types(values, field, {str}, "strings")
     names = cast("list[str]", values)

@@ -15,3 +15,12 @@ def get_service(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
+
+
+def get_owner(request: Request) -> str:
+    """Whose jobs these are: the name of the API key, or "" where there are none."""
+    owner: str = getattr(request.state, "owner", "")
+    return owner
+
+
+OwnerDep = Annotated[str, Depends(get_owner)]

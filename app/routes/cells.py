@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from app.errors import InvalidParameterError
+from app.jobs.requests import accept_job, wants_async
 from app.parsing import Opened
 from app.pipeline import Options, answer_cells
 from app.plans import Asked, names_in
-from app.routes import ServiceDep
+from app.routes import OwnerDep, ServiceDep
 from app.routes.schemas import CELLS_BODY, PROBLEMS, CellsAnswer
 from app.service import Service
 from app.tasks import Task
@@ -72,6 +73,10 @@ def _responses(values: str) -> dict[int | str, dict[str, Any]]:
                 }
             },
         },
+        202: {
+            "description": "With `Prefer: respond-async`: a job was accepted, see `Location`.",
+            "headers": {"Location": {"description": "`/jobs/{id}`.", "schema": {"type": "string"}}},
+        },
         **PROBLEMS,
     }
 
@@ -87,11 +92,19 @@ def options_of(asked: Asked, layer: str | None, declared: Declared) -> Options:
 
 
 async def _answer(
-    request: Request, service: Service, asked: Asked, also: str, layer: str | None, declared: Declared
+    request: Request,
+    service: Service,
+    owner: str,
+    asked: Asked,
+    also: str,
+    layer: str | None,
+    declared: Declared,
 ) -> Response:
     asked = Asked((*asked.names, *names_in(also)), asked.genes, asked.scale, asked.summary)
     if any("\0" in gene for gene in asked.genes) or (layer is not None and "\0" in layer):
         raise InvalidParameterError("A name holds a NUL character. Remove it.", field="genes")
+    if wants_async(request.headers.get("prefer", "")):
+        return await accept_job(request, service, owner, asked, layer, declared)
     return await answer_cells(request, service, options_of(asked, layer, declared))
 
 
@@ -105,6 +118,7 @@ async def _answer(
 async def embed(
     request: Request,
     service: ServiceDep,
+    owner: OwnerDep,
     layer: Layer = None,
     declared: Input = "auto",
     also: Also = "",
@@ -114,7 +128,7 @@ async def embed(
 ) -> Response:
     """One vector `h_C` a cell, in the order of the cells. The same cell gives the same vector in any company."""
     asked = Asked(("embed",), names_in(genes), scale, summary)
-    return await _answer(request, service, asked, also, layer, declared)
+    return await _answer(request, service, owner, asked, also, layer, declared)
 
 
 @router.post(
@@ -127,6 +141,7 @@ async def embed(
 async def impute(
     request: Request,
     service: ServiceDep,
+    owner: OwnerDep,
     layer: Layer = None,
     declared: Input = "auto",
     also: Also = "",
@@ -136,7 +151,7 @@ async def impute(
 ) -> Response:
     """Expression as the model's decoder sees it in the pathway codes of each cell; never below 0."""
     asked = Asked(("impute",), names_in(genes), scale, summary)
-    return await _answer(request, service, asked, also, layer, declared)
+    return await _answer(request, service, owner, asked, also, layer, declared)
 
 
 @router.post(
@@ -149,6 +164,7 @@ async def impute(
 async def pathways(
     request: Request,
     service: ServiceDep,
+    owner: OwnerDep,
     layer: Layer = None,
     declared: Input = "auto",
     also: Also = "",
@@ -158,4 +174,4 @@ async def pathways(
 ) -> Response:
     """Which pathway code each token of a cell has; with `summary`, the share of its tokens that have each code."""
     asked = Asked(("pathways",), names_in(genes), scale, summary)
-    return await _answer(request, service, asked, also, layer, declared)
+    return await _answer(request, service, owner, asked, also, layer, declared)

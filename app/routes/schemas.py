@@ -134,11 +134,13 @@ class CellsAnswer(BaseModel):
 # Any: FastAPI's own type for pieces of OpenAPI.
 CELLS_BODY: dict[str, Any] = {
     "required": True,
-    "description": "Cells, as sparse JSON or as an h5ad file. `Content-Encoding: gzip` or `zstd` is undone.",
+    "description": "Cells, as sparse JSON, as an h5ad file or as an Arrow IPC stream (columns `indices`, `data`, "
+    "`obs_names`; `genes` as JSON in the schema's metadata). `Content-Encoding: gzip` or `zstd` is undone.",
     "content": {
         "application/json": {"schema": SparseCells.model_json_schema()},
         "multipart/form-data": {"schema": UploadForm.model_json_schema()},
         "application/x-hdf5": {"schema": {"type": "string", "format": "binary"}},
+        "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }
 

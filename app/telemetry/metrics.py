@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.jobs.ledger import State
 from app.tasks import TASK_NAMES
 from app.transport import LANES, Depth
 from model.sessions import SessionInfo
@@ -49,6 +50,20 @@ class _QueueCollector(Collector):
             rows.add_metric([lane], depth.rows[lane])
             oldest.add_metric([lane], depth.oldest_seconds[lane])
         yield from (rows, oldest)
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+class _JobsCollector(Collector):
+    def __init__(self, read: Callable[[], Mapping[State, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        jobs = GaugeMetricFamily("scpalm_jobs", "Jobs in each state.", labels=["state"])
+        for state, count in self._read().items():
+            jobs.add_metric([state], count)
+        yield jobs
 
     def describe(self) -> Iterable[Metric]:
         return []
@@ -119,6 +134,10 @@ class Metrics:
     def watch_queue(self, read: Callable[[], Depth]) -> None:
         """Report the queue as it is at each scrape."""
         self.registry.register(_QueueCollector(read))
+
+    def watch_jobs(self, read: Callable[[], Mapping[State, int]]) -> None:
+        """Report the jobs in each state as they are at each scrape."""
+        self.registry.register(_JobsCollector(read))
 
     def model_loaded(self, name: str, version: str, info: SessionInfo) -> None:
         self.model_info.labels(name, version, info.runtime, info.device).set(1)

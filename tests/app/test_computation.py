@@ -52,7 +52,7 @@ def compute(
             await asyncio.sleep(0.05)
             assert transport.idle, "what was kept for the request is given back"
         values = {
-            name: np.concatenate(list(row_blocks(value, 64))) if isinstance(value, StoredValues) else value
+            name: np.concatenate(list(row_blocks(value, 5))) if isinstance(value, StoredValues) else value
             for name, value in results.values.items()
         }
         return values, results.cells

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import re
 import statistics
@@ -24,6 +23,7 @@ import orjson
 from scipy import sparse
 
 from app.sample import write_sample
+from app.settings import Settings
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.errors import InputError
 from model.matrix import CellMatrix
@@ -31,7 +31,8 @@ from model.prepare import prepare
 from model.rows import Rows
 from model.sessions import open_session
 
-BATCH_CELLS = 64
+BATCH_CELLS = Settings.model_fields["batch_cells"].default
+SMALL_CELLS = 64
 LARGE_CELLS = 2_700
 ROOT = Path(__file__).parents[2]
 
@@ -96,14 +97,14 @@ def as_rows(cells: anndata.AnnData, bundle: Bundle) -> Rows:
 
 
 def bare(bundle: Bundle, rows: Rows) -> Callable[[], float]:
-    """Cells a second of the session alone, in the service's batches."""
+    """Cells a second of the session alone, in the service's batches, on as many threads as the service has."""
     session = open_session(bundle)
     session.warm_up()
 
     def measure() -> float:
         started = time.perf_counter()
         for start in range(0, len(rows), BATCH_CELLS):
-            session.run("embed", rows.slice(start, min(start + BATCH_CELLS, len(rows))))
+            session.encode(rows.slice(start, min(start + BATCH_CELLS, len(rows))))
         return len(rows) / (time.perf_counter() - started)
 
     return measure
@@ -163,34 +164,39 @@ def one_by_one(url: str, body: bytes) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
+    parser.add_argument("--file", type=Path, help="an h5ad file to send instead of the sample's cells")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are shown")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)
-    cells, what = real_cells(bundle)
-    small = [take(cells, start, BATCH_CELLS) for start in range(0, 512, BATCH_CELLS)]
+    cells, what = real_cells(bundle) if arguments.file is None else (anndata.read_h5ad(arguments.file), "a file")
+    small = [take(cells, start, SMALL_CELLS) for start in range(0, 512, SMALL_CELLS)]
     large = take(cells, 0, LARGE_CELLS)
     h5ad = {"content-type": "application/x-hdf5"}
     h5ad_to_json = {**h5ad, "accept": "application/json"}
+    large_body = as_h5ad(large)
     loads = [
-        Load("64 cells, JSON -> JSON", list(map(as_json, small)), 64, {"content-type": "application/json"}, 32, 8),
-        Load("64 cells, h5ad -> JSON", list(map(as_h5ad, small)), 64, h5ad_to_json, 32, 8),
-        Load(f"{LARGE_CELLS} cells, h5ad -> h5ad, 1 client", [as_h5ad(large)], LARGE_CELLS, h5ad, 1, 1),
-        Load(f"{LARGE_CELLS} cells, h5ad -> h5ad, 3 clients", [as_h5ad(large)], LARGE_CELLS, h5ad, 3, 3),
+        Load(f"{LARGE_CELLS} cells, h5ad -> h5ad, 1 client", [large_body], LARGE_CELLS, h5ad, 1, 1),
+        Load(f"{LARGE_CELLS} cells, h5ad -> h5ad, 3 clients", [large_body], LARGE_CELLS, h5ad, 3, 3),
+        Load("64 cells, h5ad -> JSON, 8 clients", list(map(as_h5ad, small)), 64, h5ad_to_json, 32, 8),
+        Load("64 cells, JSON, 8 clients", list(map(as_json, small)), 64, {"content-type": "application/json"}, 32, 8),
     ]
-    base = statistics.median(bare(bundle, as_rows(large, bundle))() for _ in range(arguments.repeats))
-    out = io.StringIO()
-    print(f"{bundle.name} {bundle.version}, {os.cpu_count()} cores; {what}", file=out)
-    print(f"{'':48s} {'cells/s':>9s} {'of bare':>8s}", file=out)
-    print(f"{'bare session, batches of 64':48s} {base:9.0f} {1:8.0%}", file=out)
+    measure_bare = bare(bundle, as_rows(large, bundle))
+    measure_bare()
+    print(f"{bundle.name} {bundle.version}, {os.cpu_count()} cores, batches of {BATCH_CELLS} cells")
+    print(f"{large.n_vars} genes, {what}")
+    print(f"medians of {arguments.repeats} rounds; each round of the service is followed by one of the bare session")
+    print(f"{'POST /embed':48s} {'cells/s':>8s} {'bare':>8s} {'ratio':>7s} {'least':>7s} {'most':>7s}", flush=True)
     with served(arguments.bundle) as url:
         for load in loads:
             measure = through_http(url, load)
             measure()
-            speed = statistics.median(measure() for _ in range(arguments.repeats))
-            print(f"{'POST /embed, ' + load.name:48s} {speed:9.0f} {speed / base:8.0%}", file=out)
+            pairs = [(measure(), measure_bare()) for _ in range(arguments.repeats)]
+            ratios = [service / base for service, base in pairs]
+            speed, base = (statistics.median(column) for column in zip(*pairs, strict=True))
+            row = f"{load.name:48s} {speed:8.0f} {base:8.0f} {statistics.median(ratios):7.0%}"
+            print(f"{row} {min(ratios):7.0%} {max(ratios):7.0%}", flush=True)
         middle, tail = one_by_one(url, as_json(take(cells, 0, 1)[:, :2000].copy()))
-    print(f"one cell of 2,000 genes alone, beside inference: {middle:.1f} ms median, {tail:.1f} ms p99", file=out)
-    print(out.getvalue(), end="")
+    print(f"one cell of 2,000 genes alone, beside inference: {middle:.1f} ms median, {tail:.1f} ms p99")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,188 @@
+"""Cells as an Arrow IPC stream: one row a cell, sparse, gene names in the schema's metadata."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from app.codecs.codec import Answer, DecodeOptions, Part
+from app.codecs.sparse_json import names_of
+from app.values import IN_MEMORY_BYTES, row_blocks, rows_a_block
+from model.errors import InputError, OverLimitError, UnreadableError
+from model.matrix import CellMatrix
+
+_MEND = (
+    "Send an Arrow IPC stream with the columns 'indices' (list of integers) and 'data' (list of numbers), optionally "
+    "'obs_names' (strings), and a JSON list of the gene names as 'genes' in the schema's metadata."
+)
+_READ_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError)
+
+
+class ArrowCodec:
+    """Reads cells (``indices``, ``data``, ``obs_names``), writes ``obs_names`` and one fixed-size list a task.
+
+    The answer's schema has what else is to be told as JSON in its metadata under ``scpalm``.
+    """
+
+    name = "arrow"
+    media_type = "application/vnd.apache.arrow.stream"
+    media_types: tuple[str, ...] = ("application/vnd.apache.arrow.stream",)
+    suffix = ".arrows"
+    reads_files = False
+
+    def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
+        if options.layer is not None:
+            raise InputError("no-such-layer", "Arrow has no layers.", mend="Leave layer out.", field="layer")
+        yield _matrix(body.read_bytes() if isinstance(body, Path) else body, options)
+
+    def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
+        names = pa.array(answer.obs_names, pa.string())
+        fields = [pa.field("obs_names", pa.string()), *(_field(part) for part in answer.parts)]
+        columns = {part.name: list(part.columns) for part in answer.parts if part.columns is not None}
+        note = orjson.dumps({**answer.note(), "columns": columns})
+        schema = pa.schema(fields, metadata={"scpalm": note})
+        if sum(part.nbytes for part in answer.parts) <= IN_MEMORY_BYTES:
+            buffer = io.BytesIO()
+            self._write(buffer, schema, names, answer.parts)
+            return buffer.getvalue()
+        with target.open("wb") as file:
+            self._write(file, schema, names, answer.parts)
+        return None
+
+    def _write(self, sink: IO[bytes], schema: pa.Schema, names: pa.Array, parts: list[Part]) -> None:
+        step = min(rows_a_block(part.values) for part in parts)
+        with pa.ipc.new_stream(sink, schema) as writer:
+            start = 0
+            for blocks in zip(*(row_blocks(part.values, step) for part in parts), strict=True):
+                lists = [pa.FixedSizeListArray.from_arrays(pa.array(b.reshape(-1)), b.shape[1]) for b in blocks]
+                writer.write_batch(pa.record_batch([names.slice(start, len(blocks[0])), *lists], schema=schema))
+                start += len(blocks[0])
+
+
+def _field(part: Part) -> pa.Field:
+    kind = pa.float32() if part.values.dtype == np.float32 else pa.int32()
+    return pa.field(part.name, pa.list_(kind, part.values.shape[1]))
+
+
+def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
+    try:
+        with pa.ipc.open_stream(body) as reader:
+            schema = reader.schema
+            batches = list(_batches(reader, options))
+    except InputError:
+        raise
+    except _READ_ERRORS as error:
+        raise UnreadableError(
+            "not-arrow",
+            f"The body is no Arrow IPC stream that can be read ({' '.join(str(error).split())[:200]}).",
+            mend=_MEND,
+            field="body",
+        ) from error
+    table = pa.Table.from_batches(batches, schema)
+    genes = _genes(schema)
+    indptr, indices = _lists(table, "indices", pa.types.is_integer)
+    other, data = _lists(table, "data", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    if not np.array_equal(indptr, other):
+        row = int(np.flatnonzero(indptr != other)[0]) - 1
+        raise InputError(
+            "length-mismatch", f"'indices' and 'data' differ in length in row {row}.", mend=_MEND, field="data"
+        )
+    cells = _cells(table)
+    matrix = CellMatrix(
+        indptr=indptr,
+        # Held at the ends of int32, not wrapped around: an index that is too large must not come to look valid.
+        indices=np.clip(indices, -1, np.iinfo(np.int32).max).astype(np.int32, copy=False),
+        data=_as_float32(data),
+        genes=genes,
+        cells=cells,
+    )
+    matrix.validate()
+    return matrix
+
+
+def _as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
+
+
+def _batches(reader: pa.RecordBatchStreamReader, options: DecodeOptions) -> Iterator[pa.RecordBatch]:
+    num_cells = num_bytes = 0
+    for batch in reader:
+        batch.validate(full=True)
+        num_cells += batch.num_rows
+        num_bytes += batch.nbytes
+        if options.max_cells is not None and num_cells > options.max_cells:
+            raise OverLimitError(
+                "too-many-cells",
+                f"The body has more than {options.max_cells} cells, the limit.",
+                mend="Send it in parts.",
+                field="indices",
+            )
+        if options.max_bytes is not None and num_bytes > options.max_bytes:
+            raise OverLimitError(
+                "declared-size",
+                f"The body is over {options.max_bytes} bytes when read, the limit.",
+                mend="Send fewer cells at a time.",
+                field="body",
+            )
+        yield batch
+
+
+def _genes(schema: pa.Schema) -> list[str]:
+    text = (schema.metadata or {}).get(b"genes")
+    if text is None:
+        raise InputError("missing-field", "The schema's metadata has no 'genes'.", mend=_MEND, field="genes")
+    return _names_in(text)
+
+
+# A lab sends the same list with every request, and checking thousands of names costs more than a few cells do.
+@lru_cache(maxsize=4)
+def _names_in(text: bytes) -> list[str]:
+    try:
+        genes = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InputError("wrong-type", "'genes' in the metadata is not JSON.", mend=_MEND, field="genes") from error
+    return names_of({"genes": genes}, "genes")
+
+
+def _lists(
+    table: pa.Table, name: str, allowed: Callable[[pa.DataType], bool]
+) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
+    """A list column as row boundaries and values."""
+    column = _column(table, name)
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not allowed(kind.value_type):
+        raise InputError("wrong-type", f"'{name}' has the type {str(kind)[:100]}.", mend=_MEND, field=name)
+    indptr, values = [np.zeros(1, np.int64)], []
+    for chunk in column.chunks:
+        inner = chunk.flatten()
+        if chunk.null_count or inner.null_count:
+            raise InputError("not-finite", f"'{name}' has missing values.", mend=_MEND, field=name)
+        offsets = chunk.offsets.to_numpy().astype(np.int64)
+        indptr.append(offsets[1:] - offsets[0] + indptr[-1][-1])
+        values.append(inner.to_numpy())
+    flat = np.concatenate(values) if values else np.zeros(0, np.float32)
+    return np.concatenate(indptr), flat
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if table.schema.names.count(name) != 1:
+        raise InputError("missing-field", f"There is no column '{name}', or several.", mend=_MEND, field=name)
+    return table.column(name)
+
+
+def _cells(table: pa.Table) -> list[str]:
+    if "obs_names" not in table.schema.names:
+        return [str(row) for row in range(table.num_rows)]
+    column = _column(table, "obs_names")
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
+        raise InputError("wrong-type", "'obs_names' are not all strings.", mend=_MEND, field="obs_names")
+    return names_of({"obs_names": column.to_pylist()}, "obs_names")

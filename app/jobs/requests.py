@@ -1,0 +1,55 @@
+"""A request with ``Prefer: respond-async`` becomes a job."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import orjson
+from fastapi import Request, Response
+
+from app.body import discard_body
+from app.errors import IdempotencyError, InvalidParameterError, ServiceError
+from app.jobs.manifest import Manifest, model_of
+from app.pipeline import negotiate, receive
+from app.plans import Asked
+from app.service import Service
+from model.normalize import Declared
+
+_LONGEST_KEY = 200
+
+
+def wants_async(prefer: str) -> bool:
+    """Whether a ``Prefer`` header (RFC 7240) asks for a job."""
+    return any(part.partition(";")[0].strip().lower() == "respond-async" for part in prefer.split(","))
+
+
+async def accept_job(
+    request: Request, service: Service, owner: str, asked: Asked, layer: str | None, declared: Declared
+) -> Response:
+    """202 with the job's address; the same request again gives the same job. Raises ServiceError."""
+    settings = service.settings
+    key = request.headers.get("idempotency-key")
+    try:
+        service.check_ready()
+        codec, media_type = negotiate(request)
+        if key is not None and not 0 < len(key) <= _LONGEST_KEY:
+            raise InvalidParameterError(f"Use 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key")
+        asked.tasks(service.bundle, service.session.info)  # unknown names are told now, not by a failed job
+    except ServiceError:
+        await discard_body(request, idle_seconds=settings.body_idle_seconds)
+        raise
+    with (
+        service.upload_slot(),
+        tempfile.TemporaryDirectory(prefix="scpalm-", dir=settings.spool_dir, ignore_cleanup_errors=True) as folder,
+    ):
+        body = await receive(request, service, Path(folder))
+        manifest = Manifest(
+            codec.media_type, body.content_encoding, media_type, asked, layer, declared, model_of(service.bundle)
+        )
+        job = await service.jobs.accept(owner, body, manifest, key)
+        if key is not None and Manifest.from_json(job.manifest) != manifest:
+            raise IdempotencyError("This key named another request before. Use a new one.", field="Idempotency-Key")
+    content = orjson.dumps({"id": job.id, "state": job.state})
+    headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
+    return Response(content, 202, headers, media_type="application/json")
