@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from app.codecs import ArrowCodec, DecodeOptions, NpyCodec, Part, SparseJsonCodec
+from app.codecs.codec import Answer
+from app.values import Table
+from model.errors import InputError, OverLimitError, UnreadableError
+from tests.app.codecs.answers import answer_for
+from tests.model.small_cells import NUM_CELLS, dense, joined, small_counts
+
+
+def stream(
+    *, batch: int = 5, metadata: dict[str, str] | None = None, compression: str | None = None, **columns: Any
+) -> bytes:
+    """The small cells as an Arrow stream; keyword arguments replace columns (None: left out)."""
+    cells = small_counts()
+    rows = [slice(a, b) for a, b in zip(cells.X.indptr, cells.X.indptr[1:], strict=False)]
+    table: dict[str, Any] = {
+        "indices": pa.array([cells.X.indices[row].tolist() for row in rows], pa.list_(pa.int32())),
+        "data": pa.array([cells.X.data[row].tolist() for row in rows], pa.list_(pa.float32())),
+        "obs_names": pa.array(list(cells.obs_names)),
+        **columns,
+    }
+    whole = pa.table({name: column for name, column in table.items() if column is not None})
+    whole = whole.replace_schema_metadata(
+        {"genes": json.dumps(list(cells.var_names))} if metadata is None else metadata
+    )
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, whole.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        for part in whole.to_batches(max_chunksize=batch):
+            writer.write_batch(part)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+@pytest.mark.parametrize("batch", [1, 5, 100])
+def test_reads_cells(batch: int, compression: str | None, tmp_path: Path) -> None:
+    body = stream(batch=batch, compression=compression)
+    (tmp_path / "body").write_bytes(body)
+    for source in (body, tmp_path / "body"):
+        (matrix,) = ArrowCodec().decode(source, DecodeOptions())
+        np.testing.assert_array_equal(joined([matrix]), dense(small_counts()))
+        assert list(matrix.cells) == list(small_counts().obs_names)
+        assert list(matrix.genes) == list(small_counts().var_names)
+
+
+def test_names_of_cells_may_be_left_out_and_types_may_be_others() -> None:
+    cells = small_counts()
+    rows = [slice(a, b) for a, b in zip(cells.X.indptr, cells.X.indptr[1:], strict=False)]
+    body = stream(
+        obs_names=None,
+        indices=pa.array([cells.X.indices[row].tolist() for row in rows], pa.large_list(pa.uint16())),
+        data=pa.array([cells.X.data[row].tolist() for row in rows], pa.list_(pa.int64())),
+    )
+    (matrix,) = ArrowCodec().decode(body, DecodeOptions())
+    np.testing.assert_array_equal(joined([matrix]), dense(cells))
+    assert list(matrix.cells) == [str(row) for row in range(NUM_CELLS)]
+
+
+def lists(value: float | None, kind: Any, length: int = 1) -> pa.Array:
+    return pa.array([[value] * length] * NUM_CELLS, pa.list_(kind))
+
+
+@pytest.mark.parametrize(
+    ("columns", "code"),
+    [
+        ({"data": None}, "missing-field"),
+        ({"data": lists(1.0, pa.float32(), 2), "indices": lists(0, pa.int32())}, "length-mismatch"),
+        ({"data": lists(-1.0, pa.float32()), "indices": lists(0, pa.int32())}, "negative-value"),
+        ({"data": lists(float("nan"), pa.float64()), "indices": lists(0, pa.int32())}, "not-finite"),
+        ({"data": lists(None, pa.float32()), "indices": lists(0, pa.int32())}, "not-finite"),
+        ({"data": lists(1.0, pa.float32()), "indices": lists(2**40, pa.int64())}, "index-out-of-range"),
+        ({"data": lists(1.0, pa.float32()), "indices": lists(-1, pa.int64())}, "index-out-of-range"),
+        ({"data": pa.array(["x"] * NUM_CELLS)}, "wrong-type"),
+        ({"obs_names": pa.array(list(range(NUM_CELLS)))}, "wrong-type"),
+        ({"obs_names": pa.array(["x" * 2000] * NUM_CELLS)}, "bad-name"),
+    ],
+)
+def test_wrong_cells_are_named(columns: dict[str, Any], code: str) -> None:
+    with pytest.raises(InputError) as caught:
+        list(ArrowCodec().decode(stream(**columns), DecodeOptions()))
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("metadata", [{}, {"genes": "no json"}, {"genes": "[1, 2]"}, {"genes": '{"a": 1}'}])
+def test_genes_must_be_named(metadata: dict[str, str]) -> None:
+    with pytest.raises(InputError):
+        list(ArrowCodec().decode(stream(metadata=metadata), DecodeOptions()))
+
+
+def test_limits_and_layer() -> None:
+    for options, code in (
+        (DecodeOptions(max_cells=3), "too-many-cells"),
+        (DecodeOptions(max_bytes=9), "declared-size"),
+    ):
+        with pytest.raises(OverLimitError) as caught:
+            list(ArrowCodec().decode(stream(), options))
+        assert caught.value.code == code
+    with pytest.raises(InputError, match="layers"):
+        list(ArrowCodec().decode(stream(), DecodeOptions(layer="counts")))
+
+
+def test_damaged_streams_are_unreadable() -> None:
+    body = stream()
+    for broken in (b"", b"garbage", body[: len(body) // 2], body[:9], b"\0" * 100, b"ARROW1\0\0" + body):
+        with pytest.raises(UnreadableError) as caught:
+            list(ArrowCodec().decode(broken, DecodeOptions()))
+        assert caught.value.code == "not-arrow"
+
+
+def two_parts(folder: Path, num_cells: int = 7) -> Answer:
+    answer = answer_for([f"c{n}" for n in range(num_cells)])
+    table = Table((num_cells, 3), np.float32, folder)
+    table.put(0, np.arange(3 * num_cells, dtype=np.float32).reshape(-1, 3))
+    answer.parts.append(Part("impute", "X_scpalm_imputed", table.finish(), ["A", "B", "C"]))
+    return answer
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_answers_of_several_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool) -> None:
+    if in_file:
+        for module in ("app.values", "app.codecs.arrow", "app.codecs.sparse_json"):
+            monkeypatch.setattr(f"{module}.IN_MEMORY_BYTES", 10)
+        monkeypatch.setattr("app.values.BLOCK_BYTES", 24)
+    answer = two_parts(tmp_path)
+    imputed = answer.parts[1].whole
+
+    def content_of(codec: ArrowCodec | SparseJsonCodec) -> bytes:
+        content = codec.encode(answer, tmp_path / "out")
+        assert (content is None) == in_file
+        return (tmp_path / "out").read_bytes() if content is None else content
+
+    table = pa.ipc.open_stream(content_of(ArrowCodec())).read_all()
+    assert table.column("obs_names").to_pylist() == answer.obs_names
+    np.testing.assert_array_equal(np.array(table.column("embed").to_pylist(), np.float32), answer.parts[0].whole)
+    np.testing.assert_array_equal(np.array(table.column("impute").to_pylist(), np.float32), imputed)
+    note = json.loads(table.schema.metadata[b"scpalm"])
+    assert note["columns"] == {"impute": ["A", "B", "C"]} and note["model"]["name"] == "mini"
+
+    members = json.loads(content_of(SparseJsonCodec()))
+    np.testing.assert_allclose(members["values"], answer.parts[0].whole, rtol=1e-6)
+    assert members["impute"] == {"columns": ["A", "B", "C"], "shape": [7, 3], "values": imputed.tolist()}
+    assert members["coverage"]["genes_matched"] == 38
+
+
+def test_npy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = answer_for(["a", "b"])
+    content = NpyCodec().encode(answer, tmp_path / "out.npy")
+    assert content is not None
+    np.testing.assert_array_equal(np.load(io.BytesIO(content)), answer.parts[0].whole)
+    monkeypatch.setattr("app.values.IN_MEMORY_BYTES", 10)
+    stored = two_parts(tmp_path)
+    large = Answer("mini", "1", stored.obs_names, stored.parts[1:], stored.coverage, stored.input)
+    assert NpyCodec().encode(large, tmp_path / "out.npy") is None
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), stored.parts[1].whole)
