@@ -18,7 +18,7 @@ for name in ("torch", "sklearn", "igraph", "scanpy", "celltypist", "onnx", "tens
     sys.modules[name] = None
 import app
 modules = [module.name for module in pkgutil.walk_packages(app.__path__, "app.")]
-modules += ["model.prepare", "model.h5ad", "model.bundle", "model.sessions"]
+modules += ["model.prepare", "model.h5ad", "model.bundle", "model.sessions", "model.sessions.drug_response"]
 for module in modules:
     importlib.import_module(module)
 print(len(modules))
