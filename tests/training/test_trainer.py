@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ from training import trainer as shared
 from training.config import ConfigError, Stage1Config
 from training.corpus import Corpus
 from training.run import Run
-from training.stage1 import STAGE, train_pathways
+from training.stage1 import STAGE, Stage1Trainer, train_pathways
 
 # Without the parts whose statistics are of a part of the batch: batch norm (the embedding stands still) and codes.
 PLAIN = replace(SHORT, quantizer=False)
@@ -127,3 +129,33 @@ def test_a_compiled_network_computes_the_same(corpus: Corpus, monkeypatch: pytes
 def test_the_default_is_one_part_one_process_and_no_average() -> None:
     config = Stage1Config()
     assert (config.accumulate, config.ema, config.early_stop, config.compile, config.workers) == (1, 0, 0, False, 0)
+
+
+def test_a_run_killed_at_any_moment_goes_on_from_its_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
+    config = replace(SHORT, steps=24, checkpoint_every=1)
+    run = Run(tmp_path)
+
+    def go_on() -> Stage1Trainer:
+        model = trainer(corpus, config)
+        if run.has_checkpoint(STAGE):
+            run.resume(model, STAGE)
+        train_pathways(model, run)
+        return model
+
+    context = multiprocessing.get_context("fork")
+    reached = [0]
+    for moment in (0.01, 0.03, 0.08):
+        child = context.Process(target=go_on)
+        child.start()
+        deadline = time.monotonic() + 60
+        while child.is_alive() and time.monotonic() < deadline:  # until it has come further than the one before
+            if run.has_checkpoint(STAGE) and run.load_checkpoint(STAGE)["step"] > reached[-1]:
+                break
+            time.sleep(0.005)
+        time.sleep(moment)
+        child.kill()
+        child.join(60)
+        # Whenever it was killed, there is a whole checkpoint, and never an older one.
+        reached.append(run.load_checkpoint(STAGE)["step"])
+    assert 0 < reached[1] <= reached[2] <= reached[3]
+    assert_same_state(go_on().state(), steps(trainer(corpus, config), 24).state())
