@@ -207,6 +207,15 @@ def models(bundle: BundleOption = None) -> None:
 
 
 @cli.command()
+def key(name: Annotated[str, typer.Argument(help="Who will hold it.")]) -> None:
+    """Make an API key: it is printed once, with the entry for the file of SCPALM_API_KEYS_FILE."""
+    from app.keys import new_key
+
+    secret, entry = new_key(name)
+    typer.echo(f"key: {secret}\nentry: {json.dumps(entry)}")
+
+
+@cli.command()
 def sample(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="cells.h5ad", help="The file to write.")],
 ) -> None:

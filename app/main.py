@@ -12,6 +12,8 @@ from app import problems
 from app.codecs import CODECS
 from app.routes import cells, health, jobs, models
 from app.service import OpenSession, Service, open_default_session
+from app.guard import GuardMiddleware
+from app.keys import KeyRing
 from app.settings import Settings
 from app.telemetry.access import AccessMiddleware
 from app.telemetry.metrics import Metrics
@@ -50,5 +52,7 @@ def create_app(settings: Settings, open_session: OpenSession = open_default_sess
     for router in _ROUTERS:
         app.include_router(router)
     problems.install(app)
+    keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
+    app.add_middleware(GuardMiddleware, keys=keys)
     app.add_middleware(AccessMiddleware, metrics=metrics)
     return app
