@@ -40,6 +40,30 @@ class BadRequestError(ServiceError):
     status, code, title = 400, "bad-request", "The request cannot be read"
 
 
+class MissingKeyError(ServiceError):
+    """No API key, or one that is not known."""
+
+    status, code, title = 401, "key-missing", "An API key is needed"
+
+
+class ForbiddenError(ServiceError):
+    """A key that may not do this."""
+
+    status, code, title = 403, "key-not-allowed", "This API key may not do this"
+
+
+class RateLimitError(ServiceError):
+    """A key that has sent all it may for now; ``retry_after`` says when it may again."""
+
+    status, code, title = 429, "rate-limit", "This API key has sent too much"
+
+
+class DeadlineError(ServiceError):
+    """The deadline that the client set has passed."""
+
+    status, code, title = 504, "deadline", "The deadline of the request has passed"
+
+
 class NotFoundError(ServiceError):
     """A path that the service does not have."""
 

@@ -16,6 +16,7 @@ from app.errors import (
     BodyTimeoutError,
     InvalidParameterError,
     MethodNotAllowedError,
+    MissingKeyError,
     NotFoundError,
     ServiceError,
     TooLargeError,
@@ -83,12 +84,19 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
     return Response(body, problem.status, headers, media_type=MEDIA_TYPE)
 
 
-def _on_service_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServiceError)
+def answer_of_service(error: ServiceError) -> Response:
+    """A problem, with the headers that its kind needs."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if isinstance(error, BodyTimeoutError):
         headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
+    if isinstance(error, MissingKeyError):
+        headers["WWW-Authenticate"] = "Bearer"
     return answer(problem_of_service(error), headers)
+
+
+def _on_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return answer_of_service(error)
 
 
 def _on_input_error(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.errors import DrainingError, JobStorageError, NotReadyError, QueueFullError
+from app.keys import charge_rows
 from app.parsing import ParserPool
 from app.runtime import open_runtime
 from app.settings import Settings
@@ -68,6 +69,7 @@ class Service:
             max_rows=settings.max_queued_cells,
             max_bytes=settings.max_queued_bytes,
             on_redelivery=metrics.redeliveries.inc,
+            on_admit=charge_rows,
         )
         metrics.watch_queue(self.transport.depth)
         self._open_session = open_session

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.keys import read_keys
 from model.bundle import DEFAULT_BUNDLE
 
 PREFIX = "SCPALM_"
@@ -43,8 +44,10 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "", description="Must be empty: this release queues inside the process. Default: embedded, no Redis needed."
     )
-    api_keys_file: str = Field(
-        "", description="Must be empty: this release has no API keys. Default: open, for whoever reaches the port."
+    api_keys_file: Path | None = Field(
+        None,
+        description="JSON file with hashes of API keys (`scpalm key NAME` makes entries); read again when it changes. "
+        "Default: empty, open for whoever reaches the port.",
     )
     max_body_bytes: int = Field(
         1 << 30,
@@ -140,12 +143,9 @@ class Settings(BaseSettings):
 
     @field_validator("api_keys_file")
     @classmethod
-    def _no_keys_yet(cls, value: str) -> str:
-        if value:
-            raise ValueError(
-                "API keys are not part of this release, so the service would be open; leave it empty, "
-                "and keep strangers out with a proxy"
-            )
+    def _keys_can_be_read(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_keys(value)
         return value
 
     @field_validator("spool_dir")

@@ -29,7 +29,26 @@ REJECTIONS: dict[int, Rejection] = {
     429: "queue_full",
     503: "not_ready",
 }
-STATUSES = ("200", "400", "404", "405", "406", "413", "415", "422", "429", "499", "500", "503")
+STATUSES = (
+    "200",
+    "202",
+    "400",
+    "401",
+    "403",
+    "404",
+    "405",
+    "406",
+    "408",
+    "409",
+    "413",
+    "415",
+    "422",
+    "429",
+    "499",
+    "500",
+    "503",
+    "504",
+)
 # Geometric, 0.1 ms to 12.8 s in 30 steps of one half more, so that quantiles are equally good everywhere.
 DURATION_BUCKETS = tuple(100e-6 * 1.5**step for step in range(30))
 ROW_BUCKETS = tuple(float(2**step) for step in range(13))

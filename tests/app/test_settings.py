@@ -11,7 +11,7 @@ from app.settings import Settings, SettingsError, load_settings, setting_lines
     ("variable", "value", "words"),
     [
         ("REDIS_URL", "redis://localhost", "leave it empty"),
-        ("API_KEYS_FILE", "/keys", "SCPALM_API_KEYS_FILE: API keys are not part"),
+        ("API_KEYS_FILE", "/keys", "SCPALM_API_KEYS_FILE: /keys is no file of API keys"),
         ("PORT", "eighty", "SCPALM_PORT"),
         ("DEVICE", "tpu", "SCPALM_DEVICE"),
         ("MAX_CELLS", "0", "SCPALM_MAX_CELLS"),
