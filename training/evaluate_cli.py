@@ -225,6 +225,23 @@ def annotation(
 
 @app.command()
 @command
+def report(
+    rows: Annotated[list[Path], typer.Argument(metavar="ROWS.json ...", help="What --json of the others wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML page to write.")],
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    pictures: Annotated[list[Path] | None, typer.Option("--picture", help="PNG to put into the page.")] = None,
+) -> None:
+    """One HTML page of all rows, pictures inside."""
+    from model.bundle import Bundle
+    from training.evaluation.report import read_rows, write_report
+
+    all_rows = [row for path in rows for row in read_rows(path)]
+    write_report(out, all_rows, Bundle.load(bundle), pictures or [])
+    typer.echo(f"{len(all_rows):,} rows -> {out}")
+
+
+@app.command()
+@command
 def picture(
     file: Path,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")],
