@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -190,11 +190,17 @@ def export(
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
     card: Annotated[Path | None, typer.Option(help="JSON with 'training_data' and 'notes' for the manifest.")] = None,
     torchscript: Annotated[Path | None, typer.Option(help="Also write a TorchScript archive here.")] = None,
+    precision: Annotated[
+        Literal["float32", "float16", "int8"],
+        typer.Option(help="How weights are kept; refused if it costs too much."),
+    ] = "float16",
 ) -> None:
     """Fold a finished run into a bundle and test its parity."""
     from training.export import export_run
 
-    report = export_run(run_dir, out, name=name, version=version, card=card, torchscript=torchscript)
+    report = export_run(
+        run_dir, out, name=name, version=version, card=card, torchscript=torchscript, precision=precision
+    )
     typer.echo("\n".join(report))
 
 

@@ -20,12 +20,13 @@ from model.config import NetworkConfig
 from model.decoder import TokenDecoder
 from model.embedding import pool
 from model.inference import InferenceNetwork, fold
-from model.rows import GeneSet, Rows
+from model.rows import Rows
 from model.sessions.onnx import DECODER_FILE, MODEL_FILE, OnnxSession
 from model.sessions.torchscript import TorchScriptSession, load_network, trace
 from training.config import Stage2Config
 from training.corpus import Corpus
-from training.onnx_graph import OPSET, export_decoder, export_graph, half_precision
+from training.onnx_graph import OPSET, export_decoder, export_graph
+from training.precision import Precision, as_rows, beyond, loss_of_precision, parity_cells, stored
 from training.run import Run, RunError
 from training.sampler import Sampler
 from training.stage2 import load_stage1
@@ -43,12 +44,13 @@ def export_run(
     version: str,
     card: Path | None = None,
     torchscript: Path | None = None,
+    precision: Precision = "float16",
 ) -> list[str]:
     """Write a bundle (whole or not at all) and return the lines of its report.
 
     ``name`` is the preset's unless given. ``card`` is JSON whose ``training_data`` and ``notes`` go into the manifest.
-    Raises RunError when the run is not finished, cannot be folded, ``out`` exists, or ONNX Runtime and PyTorch differ
-    by more than the limits.
+    ``precision`` is how the weights are kept. Raises RunError when the run is not finished, cannot be folded, ``out``
+    exists, ONNX Runtime and PyTorch differ by more than the limits, or the precision costs more than its own.
     """
     if out.exists():
         raise RunError(f"{out} exists already. Choose another folder or remove it.")
@@ -73,22 +75,34 @@ def export_run(
     stage2 = run.section("stage2", Stage2Config)
     if stage2.standardise:
         standardise_output(network, corpus, power=stage2.tissue_power, seed=stage2.seed)
-    tensors = half_precision(network.state_dict())
+    tensors = stored(network.state_dict(), precision)
     # Stage 1's decoder is not part of the embedding graph; imputation needs it.
     decoder = {f"decoder.{k}": v for k, v in stage1.decoder.state_dict().items()}
     decoder |= {f"head.{k}": v for k, v in stage1.head.state_dict().items()}
     decoder["decoder_position"] = stage1.decoder_position
-    save_file(tensors | half_precision(decoder), str(partial / "weights.safetensors"))
+    # It has no limits to be held to, so it is kept as halves at most.
+    save_file(
+        tensors | stored(decoder, "float32" if precision == "float32" else "float16"),
+        str(partial / "weights.safetensors"),
+    )
     export_graph(network, partial / "weights.safetensors", partial / MODEL_FILE)
     export_decoder(TokenDecoder(config), partial / "weights.safetensors", partial / DECODER_FILE)
     corpus.vocabulary.save(partial / "genes.parquet")
     manifest = _manifest(name or str(saved["preset"]), version, saved, corpus, card)
     write_manifest(partial, manifest)
-    rows = _parity_rows(corpus)
-    report, values = parity(Bundle.load(partial), rows)
+    chosen = parity_cells(corpus, PARITY_CELLS)
+    bundle, rows = Bundle.load(partial), as_rows(corpus, chosen)
+    report, values = parity(bundle, rows)
     if values["max_abs_difference"] > MAX_DIFFERENCE or values["code_agreement"] < MIN_CODE_AGREEMENT:
         raise RunError(f"Parity failed, no bundle was written (see {partial}): {'; '.join(report)}")
-    write_manifest(partial, manifest | {"parity": values})
+    lost = loss_of_precision(network, corpus, chosen, *OnnxSession(bundle, device="cpu").run_both(rows))
+    report += [f"{precision} against float32, {name}: {value:.3g}" for name, value in lost.items()]
+    if passed := beyond(lost, precision):
+        raise RunError(
+            f"{precision} costs too much, no bundle was written (see {partial}): {passed}. "
+            f"Export with --precision {'float32' if precision == 'float16' else 'float16'}."
+        )
+    write_manifest(partial, manifest | {"parity": values, "precision": {"weights": precision, **lost}})
     partial.rename(out)
     if torchscript is not None:
         trace(load_network(Bundle.load(out)), config).save(str(torchscript))
@@ -153,20 +167,6 @@ def _version(package: str) -> str:
         return package_version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _parity_rows(corpus: Corpus) -> Rows:
-    """Held-out cells first, then training cells, as rows."""
-    chosen = np.concatenate([corpus.held_out_rows, corpus.train_rows])[:PARITY_CELLS]
-    cells = [corpus.cell(int(row)) for row in chosen]
-    sets = tuple(GeneSet(measured) for measured in corpus.measured)
-    return Rows(
-        np.concatenate([[0], np.cumsum([len(genes) for genes, _ in cells])]).astype(np.int64),
-        np.concatenate([genes for genes, _ in cells]),
-        np.concatenate([values for _, values in cells]),
-        sets,
-        corpus.obs["file"].to_numpy()[chosen].astype(np.int32),
-    )
 
 
 def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:

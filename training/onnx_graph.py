@@ -10,21 +10,20 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from model.decoder import TokenDecoder
 from model.inference import INPUTS, OUTPUTS, InferenceNetwork
 from model.sessions.shapes import example
+from model.sessions.torchscript import INT8_SCALE
 
 OPSET = 20
 # Free axes of each input, by its name.
 _Shapes = dict[str, dict[int, torch.export.Dim]]
-_ELEMENT = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
+_ELEMENT = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I8": TensorProto.INT8}
 
 
 class _Entry(TypedDict):
@@ -122,17 +121,16 @@ def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> No
     for name in names:
         if name not in used:
             continue
-        entry = layout[name]
-        first, last = entry["data_offsets"]
-        half = entry["dtype"] == "F16"
-        tensor = TensorProto(name=f"{name}.half" if half else name, data_type=_ELEMENT[entry["dtype"]])
-        tensor.dims.extend(entry["shape"])
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", weights.name), ("offset", start + first), ("length", last - first)):
-            tensor.external_data.add(key=key, value=str(value))
-        graph.initializer.append(tensor)
-        if half:  # folded into a float32 constant when the session opens
-            casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT, name=f"cast.{name}"))
+        kind = layout[name]["dtype"]
+        kept_as = name + {"F32": "", "F16": ".half", "I8": ".int8"}[kind]
+        graph.initializer.append(_outside(kept_as, layout[name], start, weights.name))
+        # What follows is folded into a float32 constant when the session opens.
+        if kind == "F16":
+            casts.append(helper.make_node("Cast", [kept_as], [name], to=TensorProto.FLOAT, name=f"cast.{name}"))
+        elif kind == "I8":
+            scale = name + INT8_SCALE
+            graph.initializer.append(_outside(scale, layout[scale], start, weights.name))
+            casts.append(helper.make_node("DequantizeLinear", [kept_as, scale], [name], axis=0, name=f"scale.{name}"))
     nodes = [*casts, *graph.node]
     for node in nodes:  # the exporter's notes about the Python source, nine tenths of the file
         del node.metadata_props[:]
@@ -141,17 +139,19 @@ def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> No
     graph.input.extend(kept)
 
 
+def _outside(name: str, entry: _Entry, start: int, file: str) -> TensorProto:
+    """An initializer that lies in the safetensors file."""
+    first, last = entry["data_offsets"]
+    tensor = TensorProto(name=name, data_type=_ELEMENT[entry["dtype"]])
+    tensor.dims.extend(entry["shape"])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", file), ("offset", start + first), ("length", last - first)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
 def _safetensors_layout(path: Path) -> tuple[dict[str, _Entry], int]:
     """The header, and where the data starts."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         return json.loads(file.read(size)), 8 + size
-
-
-def half_precision(state: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
-    """Matrices as float16, everything else (norms, biases, codes, positions: small and sensitive) as float32."""
-    keep = ("code_table", "point_scale", "point_shift", "encoder_position")
-    return {
-        name: tensor.numpy().astype(np.float16 if tensor.ndim >= 2 and name not in keep else np.float32)
-        for name, tensor in ((n, t.detach().cpu().contiguous()) for n, t in state.items())
-    }

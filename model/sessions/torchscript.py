@@ -17,6 +17,8 @@ from model.inference import InferenceNetwork
 from model.sessions.base import WEIGHTS_FILE, BucketedSession, network_config
 from model.sessions.shapes import Padded, example
 
+# Weights kept as 8-bit integers have a scale a row, under this ending of their name.
+INT8_SCALE = ".int8_scale"
 Network = TypeVar("Network", InferenceNetwork, TokenDecoder)
 
 
@@ -32,12 +34,17 @@ def load_decoder(bundle: Bundle) -> TokenDecoder:
 
 def _filled(network: Network, bundle: Bundle) -> Network:
     stored = load_file(bundle.file(WEIGHTS_FILE))
-    wanted = {name: stored[name].float() for name in network.state_dict() if name in stored}
+    wanted = {name: _dequantised(stored, name) for name in network.state_dict() if name in stored}
     try:
         network.load_state_dict(wanted)
     except RuntimeError as error:
         raise BundleError(f"{bundle.path}/weights.safetensors does not fit the network: {error}") from error
     return network.eval().requires_grad_(False)
+
+
+def _dequantised(stored: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    tensor, scale = stored[name].float(), stored.get(name + INT8_SCALE)
+    return tensor if scale is None else tensor * scale[:, None]
 
 
 def trace(network: InferenceNetwork, config: NetworkConfig) -> torch.jit.ScriptModule:

@@ -12,12 +12,14 @@ from safetensors.numpy import load_file
 
 from model.bundle import Bundle
 from model.sessions import open_session
+from model.sessions.onnx import DECODER_FILE
 from model.sessions.torchscript import load_network
 from tests.training.bundles import Exported
 from tests.training.tiny import NUM_GENES, SIZES
 from training import export
 from training.corpus import Corpus
 from training.export import export_run
+from training.precision import LIMITS, Limits, Precision, as_rows, beyond, parity_cells, stored
 from training.run import Run, RunError
 from training.stage2 import load_stage1
 
@@ -28,7 +30,7 @@ def test_the_bundle_loads_and_tells_what_it_is(tiny_export: Exported) -> None:
     assert (bundle.name, bundle.version, manifest["preset"]) == ("tiny", "7", "mini")
     assert manifest["network"] == SIZES.as_dict()
     assert manifest["training_data"] == [{"file": "first.h5ad", "cells": 200}, {"file": "second.h5ad", "cells": 100}]
-    assert set(manifest["files"]) == {"embed.onnx", "genes.parquet", "weights.safetensors"}
+    assert set(manifest["files"]) == {"embed.onnx", DECODER_FILE, "genes.parquet", "weights.safetensors"}
     assert set(manifest["files"]) | {"manifest.json"} == {path.name for path in tiny_export.bundle.iterdir()}
     assert manifest["created"].endswith("+00:00")
     assert manifest["versions"]["torch"]
@@ -47,8 +49,8 @@ def test_parity_is_measured_and_stands_in_manifest_and_report(tiny_export: Expor
 
 def test_the_bundle_computes_what_the_run_does(tiny_export: Exported) -> None:
     corpus = Corpus(tiny_export.corpus)
-    rows = export._parity_rows(corpus)
-    chosen = np.concatenate([corpus.held_out_rows, corpus.train_rows])
+    chosen = parity_cells(corpus, 1000)
+    rows = as_rows(corpus, chosen)
     assert len(rows) == 300
     with torch.inference_mode():
         codes = load_stage1(Run(tiny_export.run), SIZES).encode(corpus.batch(chosen)).numpy()
@@ -77,6 +79,68 @@ def test_matrices_are_halves_and_the_sensitive_rest_is_not(tiny_export: Exported
     assert {name for name in stored if name.startswith("head.")} == {"head.weight", "head.bias"}
     network = load_network(Bundle.load(tiny_export.bundle))
     assert set(network.state_dict()) <= set(stored)
+
+
+def test_the_cost_of_halves_stands_in_manifest_and_report(tiny_export: Exported) -> None:
+    cost = Bundle.load(tiny_export.bundle).manifest["precision"]
+    assert cost["weights"] == "float16"
+    assert LIMITS["float16"].code_agreement <= cost["code_agreement"] <= 1
+    assert cost["mean_cosine"] > 0.995
+    assert any("float16 against float32, code_agreement" in line for line in tiny_export.report)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_other_precisions_load_and_agree_in_both_runtimes(
+    tiny_export: Exported, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Random weights have more near ties than trained ones: what counts here is that the bundle works.
+    monkeypatch.setitem(LIMITS, "int8", Limits(0.5, 0.5, 1.0))
+    export_run(tiny_export.run, tmp_path / "bundle", name="x", version="1", precision=precision)
+    bundle = Bundle.load(tmp_path / "bundle")
+    cost, kept = bundle.manifest["precision"], load_file(tmp_path / "bundle" / "weights.safetensors")
+    linear = kept["encoder.layers.0.attention.qkv.weight"]
+    if precision == "float32":
+        assert linear.dtype == np.float32
+        assert cost["code_agreement"] > 0.9999 and cost["max_abs_difference"] < 1e-4
+    else:
+        assert linear.dtype == np.int8
+        assert kept["slope"].dtype == np.float16
+        assert cost["code_agreement"] > 0.8 and cost["mean_cosine"] > 0.8
+    assert bundle.manifest["parity"]["code_agreement"] >= 0.999
+
+
+def test_a_precision_that_costs_too_much_is_refused(
+    tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(network: object, weights: Path, out: Path) -> None:
+        shutil.copy(tiny_export.bundle / out.name, out)
+
+    monkeypatch.setattr(export, "export_graph", copied)
+    monkeypatch.setattr(export, "export_decoder", copied)
+    monkeypatch.setitem(LIMITS, "float16", Limits(1.1, 0.0, 1.0))
+    with pytest.raises(RunError, match=r"float16 costs too much.*codes agree, at least 1.1.*--precision float32"):
+        export_run(tiny_export.run, tmp_path / "bundle", name="x", version="1")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_each_limit_is_held() -> None:
+    fine = {"code_agreement": 0.99, "mean_cosine": 0.999, "ari_before": 0.7, "ari_after": 0.69}
+    assert beyond(fine, "int8") == ""
+    for change, text in (
+        ({"code_agreement": 0.9}, "codes agree"),
+        ({"mean_cosine": 0.9}, "mean cosine"),
+        ({"ari_after": 0.6}, "ARI falls by 0.100"),
+    ):
+        assert text in beyond(fine | change, "int8")
+
+
+def test_eight_bits_are_within_half_a_step_of_each_row() -> None:
+    weight = torch.randn(6, 9) * torch.tensor([[1e-3], [1.0], [50.0], [1.0], [0.0], [1.0]])
+    kept = stored({"a.weight": weight, "a.bias": torch.ones(6), "code_table": torch.ones(2, 2)}, "int8")
+    scale = kept["a.weight.int8_scale"].astype(np.float32)
+    assert kept["a.weight"].dtype == np.int8 and kept["a.bias"].dtype == kept["code_table"].dtype == np.float32
+    difference = np.abs(kept["a.weight"].astype(np.float32) * scale[:, None] - weight.numpy())
+    assert (difference <= 0.5001 * scale[:, None]).all()
 
 
 def test_an_existing_folder_is_refused_and_left_alone(tiny_export: Exported, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""The weights of a bundle kept in float32, float16 and int8: size, speed, and what each costs against float32.
+
+Takes the network of a bundle (the embedded one by default) and cells of a file; the rows' last column says whether an
+export would refuse the precision. Run it alone:
+
+    PYTHONPATH=. python tests/bench/bench_export.py FILE.h5ad [--bundle BUNDLE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.numpy import save_file
+
+from model.bundle import DEFAULT_BUNDLE, Bundle
+from model.sessions.onnx import MODEL_FILE, OnnxSession
+from model.sessions.torchscript import load_network
+from training.build_corpus import build_corpus
+from training.bundle_files import write_json
+from training.corpus import Corpus
+from training.export import write_manifest
+from training.onnx_graph import export_graph
+from training.precision import LIMITS, as_rows, beyond, loss_of_precision, parity_cells, stored
+from training.source import CorpusOptions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
+    parser.add_argument("--cells", type=int, default=2048)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    source = Bundle.load(args.bundle)
+    network = load_network(source)
+    print(f"{source.name} {source.version} on {args.file.name}, one thread; its float16 weights are the reference")
+    print(
+        f"{'':8} {'MB':>6} {'cells/s':>8} {'max abs':>9} {'cosine':>8} {'lowest':>8} {'codes':>8} "
+        f"{'ARI before':>10} {'after':>6}  export"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        build_corpus(Path(folder) / "corpus", [args.file], source.vocabulary, CorpusOptions(held_out=0.0))
+        corpus = Corpus(Path(folder) / "corpus")
+        chosen = parity_cells(corpus, args.cells)
+        rows = as_rows(corpus, chosen)
+        for precision in LIMITS:
+            out = Path(folder) / precision
+            out.mkdir()
+            save_file(stored(network.state_dict(), precision), str(out / "weights.safetensors"))
+            export_graph(network, out / "weights.safetensors", out / MODEL_FILE)
+            shutil.copy(source.file("genes.parquet"), out)
+            write_json(out / "manifest.json", {})
+            write_manifest(out, {k: v for k, v in source.manifest.items() if k != "files"})
+            session = OnnxSession(Bundle.load(out), device="cpu", threads=1)
+            session.warm_up()
+            start = time.perf_counter()
+            h, codes = session.run_both(rows)
+            speed = len(rows) / (time.perf_counter() - start)
+            lost = loss_of_precision(network, corpus, chosen, h, codes)
+            size = (out / "weights.safetensors").stat().st_size / 1e6
+            print(
+                f"{precision:8} {size:6.1f} {speed:8.0f} {lost['max_abs_difference']:9.1e} {lost['mean_cosine']:8.5f} "
+                f"{lost['min_cosine']:8.5f} {lost['code_agreement']:8.5f} {lost.get('ari_before', float('nan')):10.3f} "
+                f"{lost.get('ari_after', float('nan')):6.3f}  {beyond(lost, precision) or 'written'}"
+            )
+
+
+if __name__ == "__main__":
+    main()
