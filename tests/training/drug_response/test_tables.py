@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.training.drug_response.conftest import Small
+from training.drug_response.tables import TablesError, load_tables
+
+
+def test_profiles_are_found_by_line(small: Small) -> None:
+    """The files have the lines in different orders."""
+    for name, column in (("mutation", "C"), ("methylation", "site2")):
+        table = pd.read_parquet(small.folder / f"{name}.parquet").set_index("depmap_id")
+        assert table.index.tolist() != small.tables.lines.tolist()
+        values = getattr(small.tables, name)[:, getattr(small.tables, f"{name}_names").index(column)]
+        np.testing.assert_array_equal(values, table.loc[small.tables.lines, column])
+    response = pd.read_parquet(small.folder / "response.parquet")
+    assert (small.tables.lines[small.tables.line_of] == response.depmap_id).all()
+    ids = np.array([drug.pubchem_id for drug in small.tables.drugs])
+    assert (ids[small.tables.drug_of] == response.pubchem_id).all()
+
+
+def _drop(column: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda table: table.drop(columns=column)
+
+
+def _set(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        table = table.copy()
+        table.loc[table.index[2], column] = value
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("response", _drop("ln_ic50"), "no column 'ln_ic50'"),
+        ("response", _set("ln_ic50", np.inf), "ln_ic50 of row 2 is inf"),
+        ("response", _set("depmap_id", "ACH-x"), "depmap_id 'ACH-x'"),
+        ("response", _set("pubchem_id", 5), "pubchem_id '5'"),
+        ("expression", _set("GENE3", np.nan), "'GENE3' of line 'ACH-000002' is no number"),
+        ("expression", lambda table: pd.concat([table, table[:1]]), "line 'ACH-000000' has two rows"),
+        ("mutation", lambda table: table[:-1], "lacks line"),
+        ("drugs", lambda table: pd.concat([table, table[:1]]), "'100' twice"),
+        ("drugs", _drop("smiles"), "no column 'smiles'"),
+        ("methylation", None, "cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    small: Small, tmp_path: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame] | None, said: str
+) -> None:
+    folder = shutil.copytree(small.folder, tmp_path / "data")
+    path = folder / f"{name}.parquet"
+    if change is None:
+        path.write_bytes(b"PAR1 broken")
+    else:
+        change(pd.read_parquet(path)).to_parquet(path)
+    with pytest.raises(TablesError, match=said) as caught:
+        load_tables(folder)
+    assert name in str(caught.value) or name == "drugs"
+
+
+def test_no_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TablesError, match="not a folder"):
+        load_tables(tmp_path / "nowhere")
+
+
+def test_without_the_embedding_of_scfoundation_the_rest_loads(small: Small, tmp_path: Path) -> None:
+    folder = shutil.copytree(small.folder, tmp_path / "data")
+    (folder / "scfoundation_embedding.parquet").unlink()
+    assert load_tables(folder).scfoundation is None
