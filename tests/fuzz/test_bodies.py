@@ -1,0 +1,78 @@
+"""Malformed bodies: each gets a 4xx problem (or, where the damage did not matter, an answer), and nothing else changes.
+
+`SCPALM_FUZZ_BODIES=30000 pytest tests/fuzz` sends more of them; `SCPALM_FUZZ_SEED` others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+
+import httpx
+import psutil  # type: ignore[import-untyped, unused-ignore]
+from fastapi import FastAPI
+
+from tests.app.fakes import Client, FakeSession
+from tests.fuzz.mutations import H5AD, JSON, Sample, good_h5ad, good_json, samples
+
+BODIES = int(os.environ.get("SCPALM_FUZZ_BODIES", "2000"))
+SEED = int(os.environ.get("SCPALM_FUZZ_SEED", "0"))
+AT_ONCE = 8
+MEMORY_GROWTH = 200 << 20
+# Of which the tests themselves must be proof: most bodies are refused, and for many different reasons.
+LEAST_REFUSED, LEAST_REASONS = 0.6, 15
+
+
+async def ask(client: Client, sample: Sample) -> httpx.Response:
+    return await client.http.post("/embed", content=sample.body, headers=sample.headers)
+
+
+async def ask_all(client: Client, bodies: list[Sample]) -> list[httpx.Response]:
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def one(sample: Sample) -> httpx.Response:
+        async with turn:
+            return await ask(client, sample)
+
+    return list(await asyncio.gather(*map(one, bodies)))
+
+
+def memory(client: Client) -> int:
+    processes = [os.getpid(), *client.service.parsers.pids]
+    return sum(psutil.Process(pid).memory_info().rss for pid in processes)
+
+
+def test_malformed_bodies(
+    make_app: Callable[..., FastAPI], session: FakeSession, record_property: Callable[[str, object], None]
+) -> None:
+    good = [
+        Sample("good JSON", httpx.Request("POST", "http://x", json=good_json()).read(), {"content-type": JSON}),
+        Sample("good h5ad", good_h5ad(), {"content-type": H5AD, "accept": JSON}),
+    ]
+    with Client(make_app(parser_processes=2, max_body_bytes=1 << 26, max_cells=1000)) as client:
+        client.wait_until_loaded()
+        before = [client.run(ask(client, sample)).json()["values"] for sample in good]
+        client.submit(ask_all(client, samples(100, SEED + 1))).result(300)
+        held = memory(client)
+        bodies = samples(BODIES, SEED)
+        answers = client.submit(ask_all(client, bodies)).result(3600)
+        reasons: Counter[str] = Counter()
+        for sample, answer in zip(bodies, answers, strict=True):
+            if answer.status_code == 200:
+                continue
+            assert 400 <= answer.status_code < 500, f"{sample.what}: {answer.status_code} {answer.text[:300]}"
+            assert answer.headers["content-type"] == "application/problem+json", sample.what
+            problem = answer.json()
+            assert problem["detail"] and problem["status"] == answer.status_code, sample.what
+            assert "Traceback" not in answer.text and "/site-packages/" not in answer.text, sample.what
+            reasons[problem["type"].rpartition(":")[2]] += 1
+        record_property("reasons", dict(reasons))
+        print(f"\n{BODIES} bodies: {BODIES - reasons.total()} answered, {reasons.total()} refused: {dict(reasons)}")
+        assert reasons.total() >= LEAST_REFUSED * BODIES and len(reasons) >= LEAST_REASONS, reasons
+        # The process of the device gets rows of the vocabulary only, whatever came in.
+        assert all(rows.gene_index.max(initial=0) < 300 and (rows.value > 0).all() for rows in session.calls)
+        assert [client.run(ask(client, sample)).json()["values"] for sample in good] == before
+        assert client.get("/health/ready").status_code == 200 and client.service.transport.idle
+        assert memory(client) < held + MEMORY_GROWTH
