@@ -14,8 +14,8 @@ K = 15
 UNKNOWN = "unknown"
 # A cell is too far when it lies farther from the reference than this share of the reference's own cells lie from the
 # rest of it. Distances between data sets are larger than within one, by chemistry and depth: hence the factor,
-# chosen on training sets: from sorted blood, 0 to 32 % of the cells of six other blood runs are unknown, and 93 to 100 %
-# of the cells of skin, lung lines and mixed tissues.
+# chosen on training sets: from sorted blood, 0 to 32 % of the cells of six other blood runs are unknown, and 93 to
+# 100 % of the cells of skin, lung lines and mixed tissues.
 QUANTILE = 0.99
 SLACK = 1.5
 _BLOCK = 512

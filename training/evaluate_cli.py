@@ -61,6 +61,7 @@ def clustering(
     seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 10,
     methods: Methods = None,
     keep: Keep = None,
+    extended: Annotated[bool, typer.Option("--extended", help="Best resolution and a logistic probe too.")] = False,
     record: Record = False,
 ) -> None:
     """Leiden clusters and kNN votes against labels, for the model and its baselines; prints a table."""
@@ -80,6 +81,7 @@ def clustering(
         sources,
         methods=chosen,
         seeds=range(seeds),
+        extended=extended,
         progress=_tell,
     )
     typer.echo(table(rows))

@@ -17,6 +17,7 @@ def compare_clustering(
     *,
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
+    extended: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
     """Rows ``dataset, method, seed, zero_shot, width`` and the metrics of ``score_embedding``.
@@ -43,7 +44,9 @@ def compare_clustering(
             tail: Row = {"zero_shot": source.zero_shot(method, dataset.name), "width": int(array.shape[1])}
             if array.shape[1] < COMPONENTS.get(method, 0):
                 tail["note"] = f"{array.shape[1]} components: this file of {len(array)} cells has no more"
-            rows += [{**head, **score, **tail} for score in score_embedding(array, dataset.labels, seeds)]
+            rows += [
+                {**head, **score, **tail} for score in score_embedding(array, dataset.labels, seeds, extended=extended)
+            ]
     return rows
 
 

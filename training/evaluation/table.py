@@ -8,7 +8,10 @@ import numpy as np
 
 from training.evaluation.rows import Row
 
-CLUSTERING_COLUMNS = ("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "num_clusters")
+CLUSTERING_COLUMNS = (
+    *("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "num_clusters"),
+    *("best_ari", "best_nmi", "probe_accuracy", "probe_macro_f1"),
+)
 ANNOTATION_COLUMNS = (
     *("accuracy", "macro_f1", "nearest_accuracy", "nearest_macro_f1"),
     *("unknown_share", "unknown_share_elsewhere"),

@@ -7,7 +7,7 @@ import pytest
 
 from model.errors import InputError
 from tests.training.evaluation.blobs import blobs
-from training.evaluation.clustering import score_embedding
+from training.evaluation.clustering import RESOLUTIONS, score_embedding
 
 
 def test_separate_groups_score_one() -> None:
@@ -92,3 +92,14 @@ def test_faults_say_what_is_wrong() -> None:
         score_embedding(broken, labels)
     with pytest.raises(InputError, match="shape"):
         score_embedding(array[:, 0], labels)
+
+
+def test_what_looks_at_the_labels_is_asked_for_and_named_apart() -> None:
+    array, labels = blobs((40, 30, 30))
+    (plain,), (row,) = score_embedding(array, labels, [0]), score_embedding(array, labels, [0], extended=True)
+    assert "best_ari" not in plain and {key: row[key] for key in plain} == plain
+    assert float(row["best_ari"]) >= float(row["ari"]) and row["best_ari"] == 1
+    assert row["best_resolution"] in RESOLUTIONS
+    assert row["probe_accuracy"] == 1 and row["probe_macro_f1"] == 1
+    noise = np.random.default_rng(0).normal(size=array.shape)
+    assert float(score_embedding(noise, labels, [0], extended=True)[0]["probe_accuracy"]) < 0.6
