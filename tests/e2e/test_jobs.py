@@ -1,0 +1,52 @@
+"""A job outlives its server: killed in the middle, started again, the result is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import httpx
+import numpy as np
+import pytest
+
+from app.jobs.store import CHUNK_ROWS
+from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server
+from tests.e2e.test_serve import H5AD
+
+pytestmark = pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUNDLE} is absent: export it first")
+
+
+def test_a_job_survives_kill_9(start_server: Callable[..., Server], cells: Path, tmp_path: Path) -> None:
+    one = anndata.read_h5ad(cells)[:, :2000].copy()
+    many = anndata.concat([one] * 30, index_unique="-")
+    many.write_h5ad(tmp_path / "many.h5ad")
+    settings = {"results_dir": str(tmp_path / "results")}
+    server = start_server(**settings).wait_until_ready()
+    with (tmp_path / "many.h5ad").open("rb") as file:
+        headers = {"Content-Type": H5AD, "Prefer": "respond-async", "Accept": "application/x-npy"}
+        answer = httpx.post(f"{server.url}/embed", content=file, headers=headers, timeout=60)
+    assert answer.status_code == 202, answer.text
+    location = answer.headers["location"]
+    ends = time.monotonic() + 120
+    while (state := httpx.get(f"{server.url}{location}").json())["rows_done"] < CHUNK_ROWS:
+        assert time.monotonic() < ends and state["state"] in ("queued", "running"), state
+        time.sleep(0.02)
+    server.stop(signal.SIGKILL)
+    assert state["state"] == "running" and state["rows_done"] < many.n_obs
+
+    again = start_server(**settings).wait_until_ready()
+    with httpx.stream("GET", f"{again.url}{location}/events", timeout=120) as events:
+        *_, last = events.read().decode().strip().split("\n\n")
+    assert '"state":"succeeded"' in last
+    result = httpx.get(f"{again.url}{location}/result", timeout=60)
+    assert result.headers["content-type"] == "application/x-npy"
+    (tmp_path / "job.npy").write_bytes(result.content)
+    with (tmp_path / "many.h5ad").open("rb") as file:
+        headers = {"Content-Type": H5AD, "Accept": "application/x-npy"}
+        (tmp_path / "once.npy").write_bytes(
+            httpx.post(f"{again.url}/embed", content=file, headers=headers, timeout=120).content
+        )
+    np.testing.assert_array_equal(np.load(tmp_path / "job.npy"), np.load(tmp_path / "once.npy"))
