@@ -12,6 +12,7 @@ from app import problems
 from app.codecs import CODECS
 from app.routes import cells, health, jobs, models
 from app.service import OpenSession, Service, open_default_session
+from app.compression import CompressionMiddleware
 from app.guard import GuardMiddleware
 from app.keys import KeyRing
 from app.settings import Settings
@@ -52,6 +53,7 @@ def create_app(settings: Settings, open_session: OpenSession = open_default_sess
     for router in _ROUTERS:
         app.include_router(router)
     problems.install(app)
+    app.add_middleware(CompressionMiddleware)
     keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
     app.add_middleware(GuardMiddleware, keys=keys)
     app.add_middleware(AccessMiddleware, metrics=metrics)

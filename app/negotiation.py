@@ -33,6 +33,11 @@ def _parse_range(part: str) -> tuple[str, float]:
     return media_type, 1.0
 
 
+def qualities(header: str) -> dict[str, float]:
+    """What a header such as ``Accept-Encoding`` likes, and how much (0 to 1)."""
+    return dict(_parse_range(part) for part in header.split(",") if part.strip())
+
+
 def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
     # The most specific range that covers the offer decides, also when it says 0.
     for pattern in (offer, offer.partition("/")[0] + "/*", "*/*"):
