@@ -35,7 +35,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev
-	@set -e; for file in tests/bench/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
+	@set -e; for file in tests/bench/bench_*.py tests/bench/service.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
 
 constraints: $(BIN)/python
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; set -e; \

@@ -1,0 +1,180 @@
+"""The targets of the service under load: `python -m tests.bench.service [--file CELLS.h5ad]`.
+
+Saturation is measured in pairs: a round of requests, then the bare session on as many cells, so that other work on the
+machine weighs on both. Latency is measured open loop: requests leave at seeded random moments, whether or not earlier
+ones have come back, so that a slow answer does not hide the wait of the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import re
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import httpx
+import numpy as np
+import pyarrow as pa
+
+from model.bundle import DEFAULT_BUNDLE, Bundle
+from tests.bench.bench_service import BATCH_CELLS, as_h5ad, as_json, as_rows, bare, real_cells, served, take
+
+ARROW, JSON, H5AD = "application/vnd.apache.arrow.stream", "application/json", "application/x-hdf5"
+FILE_CELLS = 10_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """A body with its headers, and how many cells it holds."""
+
+    body: bytes
+    headers: dict[str, str]
+    cells: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Seconds from the moment the request was due to its last byte, and on the device of these."""
+
+    seconds: float
+    device_seconds: float
+
+
+def as_arrow(cells: anndata.AnnData) -> bytes:
+    matrix = cells.X.astype(np.float32)
+    offsets = pa.array(matrix.indptr.astype(np.int32))
+    columns = {
+        "indices": pa.ListArray.from_arrays(offsets, pa.array(matrix.indices.astype(np.int32))),
+        "data": pa.ListArray.from_arrays(offsets, pa.array(matrix.data)),
+    }
+    table = pa.table(columns).replace_schema_metadata({"genes": json.dumps(list(cells.var_names))})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def requests_of(cells: anndata.AnnData, media_type: str, size: int, number: int) -> list[Request]:
+    encode = {ARROW: as_arrow, JSON: as_json, H5AD: as_h5ad}[media_type]
+    headers = {"content-type": media_type, "accept": media_type, "accept-encoding": "identity"}
+    return [Request(encode(take(cells, at * size, size)), headers, size) for at in range(number)]
+
+
+async def ask(client: httpx.AsyncClient, request: Request, due: float) -> Reply:
+    answer = await client.post("/embed", content=request.body, headers=request.headers)
+    assert answer.status_code == 200, answer.text
+    timing = re.search(r"inference;dur=([\d.]+)", answer.headers["server-timing"])
+    return Reply(time.perf_counter() - due, float(timing[1]) / 1000 if timing else 0.0)
+
+
+async def saturate(client: httpx.AsyncClient, requests: list[Request], number: int, at_once: int) -> float:
+    """Cells a second with ``at_once`` requests under way all the time."""
+    turn = asyncio.Semaphore(at_once)
+
+    async def one(at: int) -> None:
+        async with turn:
+            await ask(client, requests[at % len(requests)], 0.0)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(one(at) for at in range(number)))
+    return number * requests[0].cells / (time.perf_counter() - started)
+
+
+async def open_loop(client: httpx.AsyncClient, requests: list[Request], rate: float, seconds: float) -> list[Reply]:
+    """Replies to requests that leave at random, ``rate`` a second."""
+    random = np.random.default_rng(0)
+    due = np.cumsum(random.exponential(1 / rate, int(rate * seconds)))
+    started = time.perf_counter()
+
+    async def one(at: int) -> Reply:
+        await asyncio.sleep(max(0.0, started + due[at] - time.perf_counter()))
+        return await ask(client, requests[at % len(requests)], started + due[at])
+
+    return list(await asyncio.gather(*(one(at) for at in range(len(due)))))
+
+
+def milliseconds(values: list[float], quantile: float) -> float:
+    return float(np.quantile(values, quantile)) * 1000
+
+
+async def measure(url: str, cells: anndata.AnnData, bundle: Bundle, repeats: int) -> None:
+    limits = httpx.Limits(max_connections=256)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+        base_rows = as_rows(take(cells, 0, 1024), bundle)
+        base = bare(bundle, base_rows)
+        base()
+        print(
+            f"\n{'saturation, POST /embed':44s} {'cells/s':>8s} {'bare':>8s} {'ratio':>7s} {'least':>7s} {'most':>7s}"
+        )
+        for name, media_type, size, number, at_once in (
+            ("Arrow, 64 cells, 8 at once", ARROW, 64, 16, 8),
+            ("Arrow, 64 cells, 32 at once", ARROW, 64, 32, 32),
+            ("JSON, 64 cells, 8 at once", JSON, 64, 16, 8),
+            ("Arrow, 1 cell, 64 at once", ARROW, 1, 256, 64),
+        ):
+            requests = requests_of(cells, media_type, size, 8 if size > 1 else 64)
+            await saturate(client, requests, number, at_once)
+            pairs = [(await saturate(client, requests, number, at_once), base()) for _ in range(repeats)]
+            ratios = [service / other for service, other in pairs]
+            middle, other = (statistics.median(column) for column in zip(*pairs, strict=True))
+            row = f"{name:44s}{middle:9.0f}{other:9.0f}{statistics.median(ratios):9.0%}"
+            print(f"{row}{min(ratios):9.0%}{max(ratios):9.0%}", flush=True)
+        print(
+            f"\n{'open loop, one cell':44s} {'rate/s':>8s} {'p50 ms':>8s} {'p99 ms':>8s} {'added p50':>10s} {'p99':>7s}"
+        )
+        for name, media_type in (("Arrow", ARROW), ("JSON", JSON)):
+            requests = requests_of(cells, media_type, 1, 64)
+            for rate in (5.0, 20.0):
+                await open_loop(client, requests, rate, 2.0)
+                replies = await open_loop(client, requests, rate, 15.0)
+                all_, added = [r.seconds for r in replies], [r.seconds - r.device_seconds for r in replies]
+                figures = [milliseconds(values, q) for values in (all_, added) for q in (0.5, 0.99)]
+                print(f"{name:44s}{rate:9.0f}" + "".join(f"{figure:9.1f}" for figure in figures), flush=True)
+        await beside_a_file(client, cells, BATCH_CELLS / base())
+
+
+async def beside_a_file(client: httpx.AsyncClient, cells: anndata.AnnData, batch_seconds: float) -> None:
+    """One cell after the other while a large file is worked on."""
+    single = requests_of(cells, ARROW, 1, 16)
+    file = asyncio.create_task(ask(client, requests_of(cells, H5AD, FILE_CELLS, 1)[0], 0.0))
+    await asyncio.sleep(2.0)
+    waits: list[float] = []
+    while not file.done() and len(waits) < 30:
+        started = time.perf_counter()
+        reply = await ask(client, single[len(waits) % 16], started)
+        if not file.done():
+            waits.append(reply.seconds)
+    await file
+    middle, most = milliseconds(waits, 0.5), milliseconds(waits, 1.0)
+    batch = batch_seconds * 1000
+    print(
+        f"\none cell beside a file of {FILE_CELLS} cells, {len(waits)} times: median {middle:.0f} ms, most {most:.0f} ms"
+    )
+    print(
+        f"a batch of {BATCH_CELLS} cells takes {batch:.0f} ms: {middle / batch:.1f} and {most / batch:.1f} batch times"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
+    parser.add_argument("--file", type=Path, help="an h5ad file whose cells are sent instead of the sample's")
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of rounds; medians are shown")
+    arguments = parser.parse_args()
+    bundle = Bundle.load(arguments.bundle)
+    cells, what = real_cells(bundle) if arguments.file is None else (anndata.read_h5ad(arguments.file), "a file")
+    print(f"{bundle.name} {bundle.version}, {os.cpu_count()} cores, batches of {BATCH_CELLS} cells")
+    print(f"{cells.n_vars} genes, {what}")
+    with served(arguments.bundle) as url:
+        asyncio.run(measure(url, cells, bundle, arguments.repeats))
+
+
+if __name__ == "__main__":
+    main()
