@@ -80,7 +80,8 @@ class BucketedSession(ABC):
         """``h_C [B, D]`` float32 and codes ``[B, N]`` int32."""
         embedding = np.empty((len(rows), self._config.width), dtype=np.float32)
         codes = np.empty((len(rows), self._config.num_tokens), dtype=np.int32)
-        batches = list(split(rows, self._zeros))
+        # The longest first: what is left for the end is small, and no thread waits long for another.
+        batches = sorted(split(rows, self._zeros), key=lambda batch: -batch.gene_index.size)
         run = map(self._run_padded, batches) if len(batches) == 1 else self._pool.map(self._run_padded, batches)
         for batch, (h, c) in zip(batches, run, strict=True):
             embedding[batch.rows] = h[: len(batch.rows)]
