@@ -45,6 +45,8 @@ TERMS = (
 )
 # A drug less like its nearest training drug than all but this share of the training drugs are counts as outside.
 DRUG_QUANTILE = 0.05
+# Matrices are in half precision, as in the bundle's other files, but for the one that was solved: its terms cancel.
+FULL_PRECISION = ("head.drug.weight",)
 MAX_DIFFERENCE = 2e-2  # ln uM, between the networks and the exported arrays, half precision included
 
 Floats = NDArray[np.float32]
@@ -150,12 +152,10 @@ def _setting(tables: Tables, outcomes: Sequence[Outcome]) -> tuple[dict[str, NDA
             if not np.array_equal(standard.mean, standards[name].mean):
                 raise RunError("The members were not standardised alike (their training lines differ).")
     folded = [fold(outcome.network()) for outcome in outcomes]
-    # Matrices in half precision, as in the bundle's other files; everything small as it is.
-    tensors: dict[str, NDArray[np.floating]] = {
-        name: stacked.astype(np.float16) if stacked.ndim == 3 else stacked
-        for name in folded[0]
-        if (stacked := np.stack([member[name] for member in folded])) is not None
-    }
+    tensors: dict[str, NDArray[np.floating]] = {}
+    for name in folded[0]:
+        stacked = np.stack([member[name] for member in folded])
+        tensors[name] = stacked.astype(np.float16) if stacked.ndim == 3 and name not in FULL_PRECISION else stacked
     for name, standard in standards.items():
         tensors |= {f"standard.{name}.mean": standard.mean, f"standard.{name}.sd": standard.sd}
     measured = tables.ln_ic50[make_split(tables, "published", outcomes[0].seed).calibration]

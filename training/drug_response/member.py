@@ -28,6 +28,7 @@ Numbers = NDArray[np.int64]
 Progress = Callable[[str, float, float], None]
 _FREE, _ENCODER = 0, 1  # stages, as part of each random draw
 FREE_WIDTH = 100  # of a free drug vector: that of DeepCDR's drug branch
+SAME = 1e-2  # sd, beside the 1 that batch norm gives, under which a pooled feature counts as equal for all drugs
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # beside a mean diagonal of 1
 
 
@@ -158,14 +159,17 @@ class _Trainer:
         network = self.network.eval()
         said = network.drug_encoder(self.all_graphs).double()
         seen = torch.from_numpy(self.train_drugs)
-        mean, sd = said[seen].mean(0), said[seen].std(0) + 1e-6
-        x, goal = (said[seen] - mean) / sd, units[seen].double()
+        mean, sd = said[seen].mean(0), said[seen].std(0)
+        # What does not tell the training drugs apart gets no weight: a drug that has it for the first time would be
+        # sent far away by it.
+        inverse = torch.where(sd > SAME, 1 / sd, 0.0)
+        x, goal = (said[seen] - mean) * inverse, units[seen].double()
         centre = goal.mean(0)
         gram = x @ x.T / x.shape[1]
         tried: list[tuple[float, Tensor, Tensor]] = []
         for ridge in RIDGES:
             dual = torch.linalg.solve(gram + ridge * torch.eye(len(x), dtype=gram.dtype), goal - centre)
-            weight = (x.T @ dual / x.shape[1]) / sd[:, None]
+            weight = (x.T @ dual / x.shape[1]) * inverse[:, None]
             bias = centre - mean @ weight
             tried.append((self._look("ridge", ridge, (said @ weight + bias).float()), weight, bias))
         _, weight, bias = min(tried, key=lambda one: one[0])
