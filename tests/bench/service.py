@@ -110,9 +110,8 @@ async def measure(url: str, cells: anndata.AnnData, bundle: Bundle, repeats: int
         base_rows = as_rows(take(cells, 0, 1024), bundle)
         base = bare(bundle, base_rows)
         base()
-        print(
-            f"\n{'saturation, POST /embed':44s} {'cells/s':>8s} {'bare':>8s} {'ratio':>7s} {'least':>7s} {'most':>7s}"
-        )
+        heads = ("cells/s", "bare", "ratio", "least", "most")
+        print(f"\n{'saturation, POST /embed':44s}" + "".join(f"{head:>9s}" for head in heads))
         for name, media_type, size, number, at_once in (
             ("Arrow, 64 cells, 8 at once", ARROW, 64, 16, 8),
             ("Arrow, 64 cells, 32 at once", ARROW, 64, 32, 32),
@@ -126,9 +125,8 @@ async def measure(url: str, cells: anndata.AnnData, bundle: Bundle, repeats: int
             middle, other = (statistics.median(column) for column in zip(*pairs, strict=True))
             row = f"{name:44s}{middle:9.0f}{other:9.0f}{statistics.median(ratios):9.0%}"
             print(f"{row}{min(ratios):9.0%}{max(ratios):9.0%}", flush=True)
-        print(
-            f"\n{'open loop, one cell':44s} {'rate/s':>8s} {'p50 ms':>8s} {'p99 ms':>8s} {'added p50':>10s} {'p99':>7s}"
-        )
+        heads = ("rate/s", "p50 ms", "p99 ms", "added", "p99 ms")
+        print(f"\n{'open loop, one cell':44s}" + "".join(f"{head:>9s}" for head in heads))
         for name, media_type in (("Arrow", ARROW), ("JSON", JSON)):
             requests = requests_of(cells, media_type, 1, 64)
             for rate in (5.0, 20.0):
@@ -154,12 +152,8 @@ async def beside_a_file(client: httpx.AsyncClient, cells: anndata.AnnData, batch
     await file
     middle, most = milliseconds(waits, 0.5), milliseconds(waits, 1.0)
     batch = batch_seconds * 1000
-    print(
-        f"\none cell beside a file of {FILE_CELLS} cells, {len(waits)} times: median {middle:.0f} ms, most {most:.0f} ms"
-    )
-    print(
-        f"a batch of {BATCH_CELLS} cells takes {batch:.0f} ms: {middle / batch:.1f} and {most / batch:.1f} batch times"
-    )
+    print(f"\none cell beside a file of {FILE_CELLS} cells: {middle:.0f} ms median, {most:.0f} ms longest of {len(waits)}")
+    print(f"a batch of {BATCH_CELLS} cells is {batch:.0f} ms: {middle / batch:.1f} and {most / batch:.1f} batch times")
 
 
 def main() -> None:
