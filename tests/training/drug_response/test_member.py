@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.molecules import ELEMENTS
 from tests.training.drug_response.conftest import Small
 from training.drug_response.config import DrugTrainingConfig
 from training.drug_response.experiment import predict
@@ -63,6 +64,14 @@ def test_the_last_layer_is_the_best_of_those_tried(small: Small) -> None:
     )
     predicted = predict(member.network, small.tables, features, split.validation)
     assert rmse(predicted, small.tables.ln_ic50[split.validation]) == pytest.approx(min(tried), abs=1e-3)
+
+
+def test_what_no_training_drug_has_moves_no_answer(small: Small) -> None:
+    """No small drug has bromine: its column of the pooled atom features is the same for all."""
+    member = train(small, make_split(small.tables, "published", 0), replace(QUICK, free_epochs=3, encoder_epochs=2))
+    weight = member.network.head.drug.weight
+    assert (weight[:, ELEMENTS.index("Br")] == 0).all()
+    assert (weight[:, ELEMENTS.index("O")] != 0).any()
 
 
 def test_answers_outside_the_training_and_validation_rows_are_not_read(small: Small) -> None:
