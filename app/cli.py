@@ -160,6 +160,22 @@ def annotate(
     typer.echo(f"{out}: {len(found.label):,} cells, {unknown:,} unknown", err=True)
 
 
+@cli.command()
+def ic50(
+    source: InArgument,
+    out: OutOption,
+    bundle: BundleOption = None,
+    layer: LayerOption = None,
+    kind: KindOption = "auto",
+    drug: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, PubChem id or SMILES; may be repeated. Default: every drug of the training data."),
+    ] = None,
+) -> None:
+    """Predict ln IC50 (uM) of each cell and drug: obsm['X_scpalm_ic50'], its interval beside it, names in uns."""
+    _process(source, out, bundle, layer, kind, "ic50", drugs=tuple(drug or ()))
+
+
 def _process(
     source: Path,
     out: Path,
@@ -171,6 +187,7 @@ def _process(
     genes: str = "",
     scale: Literal["log", "counts"] = "log",
     summary: bool = False,
+    drugs: tuple[str, ...] = (),
 ) -> None:
     from app.files import process_file
     from app.plans import Asked, names_in
@@ -180,7 +197,7 @@ def _process(
     if not source.is_file():
         raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
     loaded = Bundle.load(bundle or DEFAULT_BUNDLE)
-    asked = Asked((task,), names_in(genes), scale, summary)
+    asked = Asked((task,), names_in(genes), scale, summary, drugs)
     session = open_runtime(loaded)
     from app.progress import CellProgress
 

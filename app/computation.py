@@ -49,12 +49,20 @@ class Computation:
     """
 
     def __init__(
-        self, service: Service, tasks: tuple[Task, ...], num_cells: int, directory: Path, *, lane: Lane | None = None
+        self,
+        service: Service,
+        tasks: tuple[Task, ...],
+        num_cells: int,
+        directory: Path,
+        *,
+        first: int = 0,
+        lane: Lane | None = None,
     ) -> None:
         self._transport = service.transport
         self._tasks = tasks
         self._lane = lane or service.lane_of(num_cells)
         self._num_cells = num_cells
+        self._first = first
         self._request = uuid4().hex
         self._tables = {task.name: Table((num_cells, task.width), task.dtype, directory) for task in tasks}
         self._step = max(1, _WORK_BYTES // max(4 * task.width for task in tasks))
@@ -88,17 +96,17 @@ class Computation:
                 raise self._failed
             piece = part.slice(start, min(start + self._step, len(part.rows)))
             first = len(self._cells)
-            work = Work(self._tasks, piece.rows, self._lane, first, self._request)
+            work = Work(self._tasks, self._tasks[0].reads(piece), self._lane, self._first + first, self._request)
             self._transport.submit(work)
             self._cells += piece.cells
-            waiting = asyncio.create_task(self._collect(work, piece))
+            waiting = asyncio.create_task(self._collect(work, first, piece))
             self._waiting.add(waiting)
             waiting.add_done_callback(self._waiting.discard)
 
-    async def _collect(self, work: Work, piece: Prepared) -> None:
+    async def _collect(self, work: Work, first: int, piece: Prepared) -> None:
         try:
             outcome = await self._transport.reply(work.id)
-            await self._put(outcome, work.first, piece)
+            await self._put(outcome, first, piece)
             self._rows_done += len(piece.rows)
         except Exception as error:  # told by `add` or `results`, whichever comes next
             self._failed = self._failed or error

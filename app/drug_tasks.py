@@ -1,5 +1,7 @@
-"""Drug response as tasks: ln IC50 of every cell with every drug, its interval, and how far a cell lies from the training
-lines. The four are one prediction and are asked for together."""
+"""Drug response as tasks: ln IC50 of every cell with every drug, its interval, and how far a cell is from training.
+
+They are one prediction and are asked for together.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,18 @@ from app.errors import InvalidParameterError, UnsupportedTaskError
 from app.tasks import Task, Values
 from model.bundle import Bundle
 from model.drug_response.drug_table import Drug
+from model.prepare import Prepared
 from model.rows import Rows
 from model.sessions import Encoded, Session
-from model.sessions.drug_response import CARD_FILE, TABLE_FILE, UNITS, WEIGHTS_FILE, DrugResponseSession, Predictions, Setting
+from model.sessions.drug_response import (
+    CARD_FILE,
+    TABLE_FILE,
+    UNITS,
+    WEIGHTS_FILE,
+    DrugResponseSession,
+    Predictions,
+    Setting,
+)
 
 # Of which optional input the head reads what, and what a value that is not known is sent to it as.
 OPTIONAL: dict[str, float] = {"mutation": -1.0, "methylation": float("nan")}
@@ -29,7 +40,7 @@ _opening = Lock()
 
 
 def drug_response_of(bundle: Bundle) -> DrugResponseSession:
-    """The head of a bundle, opened once. Raises UnsupportedTaskError where it has none, BundleError where it is damaged."""
+    """The head of a bundle, opened once. Raises UnsupportedTaskError for none, BundleError for a damaged one."""
     if CARD_FILE not in bundle.manifest["files"]:
         raise UnsupportedTaskError(
             f"The model {bundle.name} {bundle.version} has no drug response head ({CARD_FILE}). "
@@ -103,8 +114,8 @@ class DrugResponse(Task):
         self._predictor, self._head, self._column = predictor, head, column
         self._about = about
 
-    def reads(self, rows: Rows) -> Rows:
-        return self._head.panel.only(rows)
+    def reads(self, prepared: Prepared) -> Rows:
+        return self._head.panel.only(prepared.rows, prepared.cells)
 
     def run(self, session: Session, cells: Encoded, first: int) -> Values:
         values: NDArray[np.float32] = getattr(self._predictor.predict(cells, first), self._column)
@@ -184,7 +195,9 @@ def _matrix(field: str, given: object, num_cells: int) -> tuple[list[str], NDArr
     try:
         values = np.array(given.get("values"), dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidParameterError(f"'{field}' has values that are no table of numbers. {shape}", field=field) from error
+        raise InvalidParameterError(
+            f"'{field}' has values that are no table of numbers. {shape}", field=field
+        ) from error
     if values.shape != (num_cells, len(names)):
         got = " x ".join(map(str, values.shape))
         raise InvalidParameterError(

@@ -77,13 +77,15 @@ def process_file(
                     "coverage": preparer.coverage.as_dict(),
                     "input": None if prepared is None else prepared.input.as_dict(),
                 }
+                for task in tasks:
+                    note |= task.about()
                 file.note(described(note, [(task.name, task.key, task.columns) for task in tasks]))
 
 
 def _compute(
     session: Session, tasks: tuple[Task, ...], prepared: Prepared, first: int, columns: dict[str, Column]
 ) -> None:
-    encoded = session.encode(prepared.rows)
+    encoded = session.encode(tasks[0].reads(prepared))
     for task in tasks:
         step = max(1, _BLOCK_BYTES // (4 * task.width))
         for start in range(0, len(encoded), step):

@@ -92,7 +92,8 @@ class Form:
 
     def _on_headers_finished(self) -> None:
         if self._name != FILE_FIELD:
-            self._fields[self._name] = bytearray()
+            # Sent more than once, a field is one text with a line each.
+            self._fields[self._name] = self._fields[self._name] + b"\n" if self._name in self._fields else bytearray()
         elif self._path is not None:
             raise BadRequestError("The form has more than one file. Send one file a request.", field=FILE_FIELD)
         else:

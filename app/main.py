@@ -10,16 +10,16 @@ from fastapi import FastAPI
 
 from app import problems
 from app.codecs import CODECS
-from app.routes import cells, health, jobs, models
-from app.service import OpenSession, Service, open_default_session
 from app.compression import CompressionMiddleware
 from app.guard import GuardMiddleware
 from app.keys import KeyRing
+from app.routes import cells, health, ic50, jobs, models
+from app.service import OpenSession, Service, open_default_session
 from app.settings import Settings
 from app.telemetry.access import AccessMiddleware
 from app.telemetry.metrics import Metrics
 
-_ROUTERS = (cells.router, jobs.router, models.router, health.router)
+_ROUTERS = (cells.router, ic50.router, jobs.router, models.router, health.router)
 
 
 def release() -> str:

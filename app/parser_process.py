@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.codecs import CHUNK_CELLS, Answer, Codec, DecodeOptions, codec_for, writer_for
 from app.codecs.compression import decompress
+from app.codecs.sparse_json import SparseJsonCodec
 from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.upload import Upload
 from model.errors import OverLimitError
@@ -56,11 +57,13 @@ class Opened:
 
     Attributes:
         num_cells: of all. coverage: genes known. target: ``[genes_in]`` vocabulary position of each column, or -1.
+        extras: what was wanted of the body beside its cells, as far as it has it.
     """
 
     num_cells: int
     coverage: Coverage
     target: NDArray[np.int32]
+    extras: Mapping[str, object] = field(default_factory=dict)
 
 
 def parse(scratch: Path, upload: Upload) -> Iterator[Opened | Prepared]:
@@ -73,14 +76,23 @@ def parse(scratch: Path, upload: Upload) -> Iterator[Opened | Prepared]:
     options = DecodeOptions(upload.layer, upload.max_cells, upload.max_bytes)
     preparer: Preparer | None = None
     try:
-        for matrix in codec.decode(_body(upload, scratch, as_file=codec.reads_files), options):
+        body = _body(upload, scratch, as_file=codec.reads_files)
+        for matrix in codec.decode(body, options):
             if preparer is None:
                 preparer = Preparer(_vocabulary, matrix.genes, matrix.ensembl_ids, upload.declared)
-                yield Opened(matrix.cells_in_all or matrix.num_cells, preparer.coverage, preparer.target)
+                extras = _extras(codec, body, upload)
+                yield Opened(matrix.cells_in_all or matrix.num_cells, preparer.coverage, preparer.target, extras)
             for part in matrix.parts(CHUNK_CELLS):
                 yield preparer.prepare(part)
     except OverLimitError as error:
         raise TooLargeError(str(error), field=error.field) from error
+
+
+def _extras(codec: Codec, body: bytes | Path, upload: Upload) -> dict[str, object]:
+    found: dict[str, object] = {name: text for name, text in upload.fields.items() if name in upload.extras}
+    if upload.extras and isinstance(codec, SparseJsonCodec):
+        found |= codec.members(body, upload.extras)
+    return found
 
 
 def encode(scratch: Path, answer: Answer, media_type: str, upload: Upload | None, target: Path) -> bytes | None:

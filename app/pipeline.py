@@ -24,6 +24,7 @@ from app.errors import ServiceError, UnsupportedMediaTypeError
 from app.negotiation import choose_media_type
 from app.parsing import Opened
 from app.service import Service
+from app.tasks import Task
 from app.upload import Upload
 from model.normalize import Declared
 
@@ -38,12 +39,13 @@ class Options:
     """What a request asks for beside its cells.
 
     Attributes:
-        plan: what to compute, once the upload's genes are known. layer, declared: see `Upload`.
+        plan: what to compute, once the upload's genes are known. layer, declared, extras: see `Upload`.
     """
 
     plan: TaskPlan
     layer: str | None
     declared: Declared
+    extras: tuple[str, ...] = ()
 
 
 async def answer_cells(request: Request, service: Service, options: Options) -> Response:
@@ -88,6 +90,8 @@ def upload_of(service: Service, options: Options, body: Body, codec: Codec) -> U
         options.declared,
         service.settings.max_cells,
         service.settings.max_body_bytes,
+        body.fields,
+        options.extras,
     )
 
 
@@ -101,7 +105,8 @@ async def _answer(
         assert isinstance(opened, Opened)
         ratio = opened.coverage.genes_matched / max(1, opened.coverage.genes_in)
         service.metrics.genes_matched_ratio.observe(ratio)
-        tasks = options.plan(service, opened, media_type)
+        # In a thread: reading hundreds of SMILES takes longer than others should wait.
+        tasks = await asyncio.to_thread(options.plan, service, opened, media_type)
         with tempfile.TemporaryDirectory(prefix="scpalm-", dir=service.settings.spool_dir) as folder:
             computation = Computation(service, tasks, opened.num_cells, Path(folder))
             async with computation:
@@ -123,6 +128,7 @@ async def _answer(
                 ],
                 opened.coverage,
                 results.input,
+                told_of(tasks),
             )
             content = await encode(service, answer, media_type, upload)
     timings = {
@@ -143,6 +149,11 @@ async def encode(service: Service, answer: Answer, media_type: str, upload: Uplo
         if content is not None:
             return content
     return await service.parsers.encode(answer, media_type, upload)
+
+
+def told_of(tasks: Sequence[Task]) -> dict[str, object]:
+    """What is told of the results beside their values."""
+    return {name: what for task in tasks for name, what in task.about().items()}
 
 
 class _SpooledResponse(FileResponse):

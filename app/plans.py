@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.drug_tasks import OPTIONAL, drug_response_of, drug_response_tasks, find_drugs, optional_inputs
 from app.errors import InvalidParameterError, UnsupportedTaskError
 from app.tasks import TASK_NAMES, Embed, Impute, Pathways, PathwayShares, Scale, Task
 from model.bundle import Bundle
@@ -24,20 +26,41 @@ class Asked:
     Attributes:
         names: of `TASK_NAMES`. genes: to impute, by symbol, alias or Ensembl id; none means all.
         scale: of imputed values. summary: shares of codes instead of codes.
+        drugs: by name, PubChem id or SMILES; none means all known ones.
     """
 
     names: tuple[str, ...]
     genes: tuple[str, ...] = ()
     scale: Scale = "log"
     summary: bool = False
+    drugs: tuple[str, ...] = ()
 
-    def tasks(self, bundle: Bundle, info: SessionInfo, target: NDArray[np.int32] | None = None) -> tuple[Task, ...]:
-        """The tasks. ``target``: impute the file's own columns (see `Impute.of_columns`) when no genes are named.
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What of a body beside its cells these tasks read."""
+        return ("drugs", *OPTIONAL) if "ic50" in self.names else ()
 
-        Raises InvalidParameterError for an unknown task or gene, UnsupportedTaskError where the bundle lacks a part.
+    def tasks(
+        self,
+        bundle: Bundle,
+        info: SessionInfo,
+        target: NDArray[np.int32] | None = None,
+        extras: Mapping[str, object] = MappingProxyType({}),
+        num_cells: int = 0,
+    ) -> tuple[Task, ...]:
+        """The tasks.
+
+        ``target``: impute the file's own columns (see `Impute.of_columns`) when no genes are named. ``extras``: what
+        the body says beside its ``num_cells`` cells: drugs, mutation, methylation.
+
+        Raises InvalidParameterError for an unknown task or gene, InputError for a drug, UnsupportedTaskError where the
+        bundle lacks a part.
         """
+        names = tuple(dict.fromkeys(self.names))
+        if "ic50" in names:
+            return self._drug_response(names, bundle, extras, num_cells)
         tasks: list[Task] = []
-        for name in dict.fromkeys(self.names):
+        for name in names:
             if name == "embed":
                 tasks.append(Embed(info))
             elif name == "pathways":
@@ -49,6 +72,19 @@ class Asked:
                     f"There is no task '{name[:50]}'. Choose of {', '.join(TASK_NAMES)}.", field="also"
                 )
         return tuple(tasks)
+
+    def _drug_response(
+        self, names: tuple[str, ...], bundle: Bundle, extras: Mapping[str, object], num_cells: int
+    ) -> tuple[Task, ...]:
+        if len(names) > 1:
+            raise InvalidParameterError(
+                "Drug response is read from a panel of genes, in a pass of its own. Ask for it by POST /ic50, and for "
+                "the rest in another request.",
+                field="also",
+            )
+        head = drug_response_of(bundle)
+        drugs = find_drugs(head, [*self.drugs, *names_of_drugs(extras)])
+        return drug_response_tasks(head, drugs, optional_inputs(head, extras, num_cells))
 
     def _impute(self, bundle: Bundle, target: NDArray[np.int32] | None) -> Impute:
         if DECODER_FILE not in bundle.manifest["files"]:
@@ -75,6 +111,16 @@ def _positions(vocabulary: Vocabulary, genes: Sequence[str]) -> NDArray[np.int64
             field="genes",
         )
     return positions
+
+
+def names_of_drugs(extras: Mapping[str, object]) -> tuple[str, ...]:
+    """``drugs`` of a body: a list, or text with one a line. Raises InvalidParameterError."""
+    given = extras.get("drugs", ())
+    if isinstance(given, str):
+        return tuple(line for line in given.splitlines() if line.strip())
+    if not isinstance(given, list | tuple) or not all(isinstance(drug, str | int) for drug in given):
+        raise InvalidParameterError("'drugs' is no list of names, PubChem ids or SMILES.", field="drugs")
+    return tuple(map(str, given))
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.prepare import Prepared
+from model.rows import Rows
 from model.sessions import Encoded, Session, SessionInfo
 
 Values = NDArray[np.float32] | NDArray[np.int32]
@@ -23,6 +24,7 @@ class Task(ABC):
     Attributes:
         name: of the route and in metrics. key: where an h5ad answer keeps the values.
         dtype, width: of the values ``[B, width]``. columns: what the columns stand for, where that has a name.
+        counted: whether its cells are counted in metrics; not for what comes with another task.
         place: ``obsm``, or ``layers`` where columns are columns of the user's matrix: ``var_columns`` then says which
             column of the values each of them gets, -1 for none.
     """
@@ -32,8 +34,17 @@ class Task(ABC):
     dtype: type[np.float32] | type[np.int32]
     width: int
     columns: Sequence[str] | None = None
+    counted: bool = True
     place: Place = "obsm"
     var_columns: NDArray[np.int64] | None = None
+
+    def reads(self, prepared: Prepared) -> Rows:
+        """What of the cells the network shall see; tasks of one request agree in it. Raises InputError."""
+        return prepared.rows
+
+    def about(self) -> dict[str, object]:
+        """What is told of the results beside their values."""
+        return {}
 
     @abstractmethod
     def run(self, session: Session, cells: Encoded, first: int) -> Values:
@@ -119,4 +130,4 @@ class Impute(Task):
         return np.expm1(values) * (prepared.totals / 1e4).astype(np.float32)[:, None]
 
 
-TASK_NAMES = ("embed", "pathways", "impute")
+TASK_NAMES = ("embed", "pathways", "impute", "ic50")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.normalize import Declared
@@ -17,6 +18,7 @@ class Upload:
         media_type: of the cells (of the file's part, where the body was a form). content_encoding: "" for none.
         layer: which matrix of an h5ad file. declared: what the values are.
         max_cells, max_bytes: limits (bytes also after decompression); None for none.
+        fields: further text fields of a form. extras: what is wanted of the body beside its cells, by name.
     """
 
     body: bytes | Path
@@ -26,6 +28,8 @@ class Upload:
     declared: Declared = "auto"
     max_cells: int | None = None
     max_bytes: int | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

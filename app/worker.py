@@ -225,7 +225,7 @@ class Worker:
                 self._settle(pending, error)
                 continue
             pending.fill(segment.start, len(segment), values)
-            for task in pending.lease.work.tasks:
+            for task in (task for task in pending.lease.work.tasks if task.counted):
                 self._metrics.rows.labels(pending.lane, task.name).inc(len(segment))
             if pending.finished:
                 self._settle(pending)
@@ -243,7 +243,7 @@ class Worker:
             except Exception as error:  # of one request: the others of the batch must not suffer
                 log.exception("task %s failed on request %s", task.name, work.request)
                 raise InferenceError(f"'{task.name}' failed with {type(error).__name__}. Send fewer cells.") from error
-            if task.name != "embed":
+            if task.name != "embed" and task.counted:
                 self._note_time(task.name, started)
             if not np.isfinite(values).all():
                 bad = int(np.flatnonzero(~np.isfinite(values).all(axis=-1))[0])

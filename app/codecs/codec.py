@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Answer:
 
     Attributes:
         model_name, model_version: of the bundle. obs_names: the cells. parts: one a task, the route's own first.
-        coverage: genes known. input: counts or log, and why.
+        coverage: genes known. input: counts or log, and why. about: of the results, see `app.tasks.Task.about`.
     """
 
     model_name: str
@@ -77,6 +77,7 @@ class Answer:
     parts: list[Part]
     coverage: Coverage
     input: InputReport
+    about: Mapping[str, object] = field(default_factory=dict)
 
     def note(self) -> dict[str, object]:
         """What is told beside the values."""
@@ -84,6 +85,7 @@ class Answer:
             "model": {"name": self.model_name, "version": self.model_version},
             "coverage": self.coverage.as_dict(),
             "input": self.input.as_dict(),
+            **self.about,
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -59,10 +59,16 @@ class SparseJsonCodec:
         matrix.validate()
         yield matrix
 
+    def members(self, body: bytes | Path, names: Sequence[str]) -> dict[str, object]:
+        """Those members of the body that are named, as they are. The body has been decoded before."""
+        members = _parse(body.read_bytes() if isinstance(body, Path) else body)
+        return {name: members[name] for name in names if name in members}
+
     def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
         main, *others = answer.parts
-        head = _dumps({"model": answer.note()["model"], "obs_names": answer.obs_names, **_columns(main)})
-        tail = _dumps({"coverage": answer.coverage.as_dict(), "input": answer.input.as_dict()})
+        note = answer.note()
+        head = _dumps({"model": note["model"], "obs_names": answer.obs_names, **_columns(main)})
+        tail = _dumps({name: what for name, what in note.items() if name != "model"})
         pieces = chain((head[:-1], b","), _values(main))
         for part in others:
             opening = b"," + _dumps(part.name) + b":" + (_dumps(_columns(part))[:-1] + b"," if part.columns else b"{")

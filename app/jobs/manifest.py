@@ -37,7 +37,7 @@ class Manifest:
     def from_json(cls, text: str) -> Manifest:
         members = json.loads(text)
         asked = members.pop("asked")
-        asked |= {"names": tuple(asked["names"]), "genes": tuple(asked["genes"])}
+        asked |= {name: tuple(asked[name]) for name in ("names", "genes", "drugs")}
         return cls(**{**members, "asked": Asked(**asked), "model": tuple(members["model"])})
 
     def fingerprint(self, body: Body) -> str:

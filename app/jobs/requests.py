@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -12,7 +14,7 @@ from app.body import discard_body
 from app.errors import IdempotencyError, InvalidParameterError, ServiceError
 from app.jobs.manifest import Manifest, model_of
 from app.pipeline import negotiate, receive
-from app.plans import Asked
+from app.plans import Asked, names_of_drugs
 from app.service import Service
 from model.normalize import Declared
 
@@ -35,7 +37,9 @@ async def accept_job(
         codec, media_type = negotiate(request)
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
             raise InvalidParameterError(f"Use 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key")
-        asked.tasks(service.bundle, service.session.info)  # unknown names are told now, not by a failed job
+        await asyncio.to_thread(
+            asked.tasks, service.bundle, service.session.info
+        )  # unknown names are told now, not by a failed job
     except ServiceError:
         await discard_body(request, idle_seconds=settings.body_idle_seconds)
         raise
@@ -44,6 +48,8 @@ async def accept_job(
         tempfile.TemporaryDirectory(prefix="scpalm-", dir=settings.spool_dir, ignore_cleanup_errors=True) as folder,
     ):
         body = await receive(request, service, Path(folder))
+        # A job's body is kept without the form around it.
+        asked = replace(asked, drugs=(*asked.drugs, *names_of_drugs(body.fields))) if asked.extras else asked
         manifest = Manifest(
             codec.media_type, body.content_encoding, media_type, asked, layer, declared, model_of(service.bundle)
         )

@@ -145,8 +145,8 @@ class JobRunner:
         async with aclosing(service.parsers.parse(upload)) as parts:
             opened = await anext(parts)
             assert isinstance(opened, Opened)
-            tasks = tasks_of(manifest, service, opened)
-            await asyncio.to_thread(store.open, tasks, opened.num_cells, opened.coverage, opened.target)
+            tasks = await asyncio.to_thread(tasks_of, manifest, service, opened)
+            await asyncio.to_thread(store.open, tasks, opened)
             self.ledger.set_rows(job, opened.num_cells)
             number, waiting = 0, list[Prepared]()
             async for part in parts:
@@ -155,17 +155,19 @@ class JobRunner:
                 rows = sum(len(prepared.rows) for prepared in waiting)
                 if rows >= CHUNK_ROWS or number * CHUNK_ROWS + rows == opened.num_cells:
                     if number not in done:
-                        results = await self._results(tasks, waiting, rows, store.folder)
+                        results = await self._results(tasks, waiting, number * CHUNK_ROWS, rows, store.folder)
                         await asyncio.to_thread(store.put, number, results.values, results.cells, results.input)
                         _remove(results)
                         if not self.ledger.commit_chunk(job, number, rows):
                             raise JobStorageError("Another process runs this job.")
                     number, waiting = number + 1, []
 
-    async def _results(self, tasks: tuple[Task, ...], parts: list[Prepared], rows: int, folder: Path) -> Results:
+    async def _results(
+        self, tasks: tuple[Task, ...], parts: list[Prepared], first: int, rows: int, folder: Path
+    ) -> Results:
         while True:
             try:
-                async with Computation(self._service, tasks, rows, folder, lane="bulk") as computation:
+                async with Computation(self._service, tasks, rows, folder, first=first, lane="bulk") as computation:
                     for part in parts:
                         await computation.add(part)
                     return await computation.results()
@@ -189,13 +191,14 @@ def upload_of(manifest: Manifest, folder: Path, service: Service) -> Upload:
         manifest.declared,
         service.settings.max_cells,
         service.settings.max_body_bytes,
+        extras=manifest.asked.extras,
     )
 
 
 def tasks_of(manifest: Manifest, service: Service, opened: Opened) -> tuple[Task, ...]:
     """The job's tasks; imputed columns are those of the file when the answer was asked for as h5ad."""
     target = opened.target if manifest.accept == "application/x-hdf5" else None
-    return manifest.asked.tasks(service.bundle, service.session.info, target)
+    return manifest.asked.tasks(service.bundle, service.session.info, target, opened.extras, opened.num_cells)
 
 
 def _keep_body(body: Body, folder: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from app.parser_process import Opened
 from app.tasks import Task, Values
 from app.values import StoredValues, Table
 from model.genes import Coverage
@@ -25,11 +25,17 @@ class JobStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def open(self, tasks: Sequence[Task], num_cells: int, coverage: Coverage, target: NDArray[np.int32]) -> None:
+    def open(self, tasks: Sequence[Task], opened: Opened) -> None:
         """Make room for the results, unless an earlier attempt has."""
         import zarr
 
-        facts = {"num_cells": num_cells, "coverage": coverage.as_dict(), "target": target.tolist()}
+        num_cells = opened.num_cells
+        facts = {
+            "num_cells": num_cells,
+            "coverage": opened.coverage.as_dict(),
+            "target": opened.target.tolist(),
+            "extras": dict(opened.extras),
+        }
         self._write("facts.json", facts)
         for task in tasks:
             if not (self.folder / f"{task.name}.zarr").exists():
@@ -53,11 +59,11 @@ class JobStore:
         self._write(f"cells-{number:06d}.json", {"cells": cells, "input": report.as_dict()})
         _sync(self.folder)
 
-    def facts(self) -> tuple[int, Coverage, NDArray[np.int32]]:
-        """Cells, coverage, and the vocabulary position of each column."""
+    def facts(self) -> Opened:
+        """What was known of the upload before its cells were read."""
         facts = json.loads((self.folder / "facts.json").read_text())
         coverage = Coverage(**{**facts["coverage"], "unmatched": tuple(facts["coverage"]["unmatched"])})
-        return facts["num_cells"], coverage, np.array(facts["target"], dtype=np.int32)
+        return Opened(facts["num_cells"], coverage, np.array(facts["target"], dtype=np.int32), facts["extras"])
 
     def read(
         self, tasks: Sequence[Task], scratch: Path
@@ -65,7 +71,7 @@ class JobStore:
         """Everything, large values as files in ``scratch``."""
         import zarr
 
-        num_cells, _, _ = self.facts()
+        num_cells = self.facts().num_cells
         values = {}
         for task in tasks:
             table = Table((num_cells, task.width), task.dtype, scratch)

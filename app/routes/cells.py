@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -57,7 +58,7 @@ Summary = Annotated[
 ]
 
 
-def _responses(values: str) -> dict[int | str, dict[str, Any]]:
+def responses(values: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {
             "model": CellsAnswer,
@@ -86,12 +87,12 @@ def options_of(asked: Asked, layer: str | None, declared: Declared) -> Options:
 
     def plan(service: Service, opened: Opened, media_type: str) -> tuple[Task, ...]:
         target = opened.target if media_type == _H5AD else None
-        return asked.tasks(service.bundle, service.session.info, target)
+        return asked.tasks(service.bundle, service.session.info, target, opened.extras, opened.num_cells)
 
-    return Options(plan, layer, declared)
+    return Options(plan, layer, declared, asked.extras)
 
 
-async def _answer(
+async def answer(
     request: Request,
     service: Service,
     owner: str,
@@ -100,7 +101,8 @@ async def _answer(
     layer: str | None,
     declared: Declared,
 ) -> Response:
-    asked = Asked((*asked.names, *names_in(also)), asked.genes, asked.scale, asked.summary)
+    """The answer, or with `Prefer: respond-async` the job."""
+    asked = replace(asked, names=(*asked.names, *names_in(also)))
     if any("\0" in gene for gene in asked.genes) or (layer is not None and "\0" in layer):
         raise InvalidParameterError("A name holds a NUL character. Remove it.", field="genes")
     if wants_async(request.headers.get("prefer", "")):
@@ -113,7 +115,7 @@ async def _answer(
     operation_id="embed",
     response_class=Response,
     openapi_extra={"requestBody": CELLS_BODY},
-    responses=_responses("One vector a cell, in h5ad `obsm['X_scpalm']`."),
+    responses=responses("One vector a cell, in h5ad `obsm['X_scpalm']`."),
 )
 async def embed(
     request: Request,
@@ -128,7 +130,7 @@ async def embed(
 ) -> Response:
     """One vector `h_C` a cell, in the order of the cells. The same cell gives the same vector in any company."""
     asked = Asked(("embed",), names_in(genes), scale, summary)
-    return await _answer(request, service, owner, asked, also, layer, declared)
+    return await answer(request, service, owner, asked, also, layer, declared)
 
 
 @router.post(
@@ -136,7 +138,7 @@ async def embed(
     operation_id="impute",
     response_class=Response,
     openapi_extra={"requestBody": CELLS_BODY},
-    responses=_responses("One value a cell and gene; `columns` names the genes."),
+    responses=responses("One value a cell and gene; `columns` names the genes."),
 )
 async def impute(
     request: Request,
@@ -151,7 +153,7 @@ async def impute(
 ) -> Response:
     """Expression as the model's decoder sees it in the pathway codes of each cell; never below 0."""
     asked = Asked(("impute",), names_in(genes), scale, summary)
-    return await _answer(request, service, owner, asked, also, layer, declared)
+    return await answer(request, service, owner, asked, also, layer, declared)
 
 
 @router.post(
@@ -159,7 +161,7 @@ async def impute(
     operation_id="pathways",
     response_class=Response,
     openapi_extra={"requestBody": CELLS_BODY},
-    responses=_responses("One code index a cell and token, in h5ad `obsm['X_scpalm_pathways']`; or shares of codes."),
+    responses=responses("One code index a cell and token, in h5ad `obsm['X_scpalm_pathways']`; or shares of codes."),
 )
 async def pathways(
     request: Request,
@@ -174,4 +176,4 @@ async def pathways(
 ) -> Response:
     """Which pathway code each token of a cell has; with `summary`, the share of its tokens that have each code."""
     asked = Asked(("pathways",), names_in(genes), scale, summary)
-    return await _answer(request, service, owner, asked, also, layer, declared)
+    return await answer(request, service, owner, asked, also, layer, declared)

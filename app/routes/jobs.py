@@ -21,8 +21,7 @@ from app.jobs.manifest import Manifest
 from app.jobs.runner import tasks_of, upload_of
 from app.jobs.store import JobStore
 from app.negotiation import choose_media_type
-from app.parsing import Opened
-from app.pipeline import encode, respond
+from app.pipeline import encode, respond, told_of
 from app.problems import Problem
 from app.routes import OwnerDep, ServiceDep
 from app.service import Service
@@ -150,13 +149,13 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
     media_type = choose_media_type(request.headers.get("accept"), offers)
     started = time.monotonic()
     store = JobStore(service.jobs.folder(job.id))
-    num_cells, coverage, target = await asyncio.to_thread(store.facts)
-    tasks = tasks_of(manifest, service, Opened(num_cells, coverage, target))
+    opened = await asyncio.to_thread(store.facts)
+    tasks = await asyncio.to_thread(tasks_of, manifest, service, opened)
     with tempfile.TemporaryDirectory(prefix="scpalm-", dir=service.settings.spool_dir) as folder:
         values, cells, report = await asyncio.to_thread(store.read, tasks, Path(folder))
         parts = [
             Part(task.name, task.key, values[task.name], task.columns, task.place, task.var_columns) for task in tasks
         ]
-        answer = Answer(manifest.model[0], manifest.model[1], cells, parts, coverage, report)
+        answer = Answer(manifest.model[0], manifest.model[1], cells, parts, opened.coverage, report, told_of(tasks))
         content = await encode(service, answer, media_type, upload_of(manifest, store.folder, service))
     return respond(content, media_type, {"read": time.monotonic() - started}, parts[0].key)

@@ -52,8 +52,10 @@ class Panel:
     def __len__(self) -> int:
         return len(self.genes)
 
-    def only(self, rows: Rows) -> Rows:
+    def only(self, rows: Rows, names: Sequence[str] | None = None) -> Rows:
         """The same cells, as if the file had held the panel's genes alone (their totals stay those of all genes).
+
+        ``names`` of the cells are for errors.
 
         Raises InputError when a file measured less than a tenth of the panel, or a cell expresses none of it.
         """
@@ -72,11 +74,13 @@ class Panel:
         lengths = np.bincount(owner, minlength=len(rows))
         if not lengths.all():
             empty = int(np.flatnonzero(lengths == 0)[0])
+            cell = f"'{names[empty]}'" if names is not None else f"number {empty + 1}"
             raise InputError(
                 "no-panel-gene-in-cell",
-                f"Cell number {empty + 1} expresses none of the {len(self)} genes that drug response is read from.",
+                f"Cell {cell} expresses none of the {len(self)} genes that drug response is read from.",
                 mend="Remove such cells, or sum the cells of one type to a profile.",
                 field="data",
+                cell=names[empty] if names is not None else None,
             )
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return Rows(indptr, rows.gene_index[kept], rows.value[kept], sets, rows.gene_set_of_row)

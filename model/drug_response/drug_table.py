@@ -75,6 +75,10 @@ class DrugTable:
     def _by_canonical(self) -> dict[str, Drug]:
         return {drug.graph.canonical: drug for drug in self.drugs}
 
+    def known(self, text: str) -> bool:
+        """Whether this is the name, a synonym or the very SMILES of a known drug."""
+        return _folded(text.strip()) in self._by_name or text.strip() in self._by_smiles
+
     def find(self, asked: str) -> Drug:
         """The drug of this name, PubChem id (``1983`` or ``CID1983``) or SMILES.
 

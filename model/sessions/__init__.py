@@ -36,18 +36,20 @@ class Encoded:
     """What one pass of the network knows of B cells; every task starts from it.
 
     Attributes:
-        embedding: h_C ``[B, D]`` float32. codes: code index of each token ``[B, N]`` int32.
+        embedding: h_C ``[B, D]`` float32. codes: code index of each token ``[B, N]`` int32. rows: what went in.
     """
 
     embedding: NDArray[np.float32]
     codes: NDArray[np.int32]
+    rows: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def slice(self, start: int, stop: int) -> Encoded:
         """Cells ``start`` to ``stop``, as views."""
-        return Encoded(self.embedding[start:stop], self.codes[start:stop])
+        rows = self.rows.slice(start, stop) if self.rows is not None else None
+        return Encoded(self.embedding[start:stop], self.codes[start:stop], rows)
 
 
 class Session(Protocol):

@@ -90,7 +90,7 @@ class BucketedSession(ABC):
 
     def encode(self, rows: Rows) -> Encoded:
         """See ``model.sessions.Session``."""
-        return Encoded(*self.run_both(rows))
+        return Encoded(*self.run_both(rows), rows)
 
     @abstractmethod
     def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -98,6 +98,19 @@ class DrugResponseSession:
         self._right: OrderedDict[tuple[str, str], Floats] = OrderedDict()
 
     @property
+    def domain(self) -> Domain:
+        """The bounds beyond which a cell or a drug counts as outside the training domain."""
+        return self._domain
+
+    def drug_similarities(self, drugs: Sequence[Drug]) -> Floats:
+        """``[D]`` similarity of each drug to the nearest training drug. Raises MoleculeError."""
+        return self._domain.drug_similarities(drugs, self.drugs)
+
+    def level_of(self, setting: Setting) -> float:
+        """Probability of the interval of a setting. Raises InputError when this bundle has no head for it."""
+        return self._need(setting).level
+
+    @property
     def settings(self) -> tuple[str, ...]:
         """Which of ``expression``, ``mutation`` and ``methylation`` (which needs both) can be answered."""
         return tuple(self._heads)
@@ -158,6 +171,10 @@ class DrugResponseSession:
                 field="mutation",
             )
         setting: Setting = "expression" if mutation is None else "mutation" if methylation is None else "methylation"
+        self._need(setting)
+        return setting
+
+    def _need(self, setting: Setting) -> _Head:
         if setting not in self._heads:
             raise InputError(
                 "setting-missing",
@@ -165,7 +182,7 @@ class DrugResponseSession:
                 mend=f"Leave it out; the model reads {', '.join(self._heads)}.",
                 field=setting,
             )
-        return setting
+        return self._heads[setting]
 
     def _units(self, setting: str, drug: Drug) -> Floats:
         key = (setting, drug.graph.canonical)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.codecs import CODECS, H5adCodec, SparseJsonCodec, codec_for
+from app.codecs import CODECS, H5adCodec, SparseJsonCodec, codec_for, writer_for
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,13 @@ def test_unknown_media_types_have_no_codec(media_type: str) -> None:
     assert codec_for(media_type) is None
 
 
-def test_every_codec_reads_what_it_writes() -> None:
-    for codec in CODECS:
+def test_every_codec_that_reads_reads_what_it_writes() -> None:
+    for codec in (codec for codec in CODECS if codec.media_types):
         assert codec_for(codec.media_type) is codec
         assert codec.media_types[0] == codec.media_type
+
+
+def test_every_codec_is_found_by_what_it_writes() -> None:
+    for codec in CODECS:
+        assert writer_for(codec.media_type) is codec
     assert len({codec.name for codec in CODECS}) == len(CODECS)

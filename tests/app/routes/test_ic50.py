@@ -1,0 +1,197 @@
+"""POST /ic50 and GET /drugs on a small head with random weights: what the session says, in every format and by job."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+from scipy import sparse
+from typer.testing import CliRunner
+
+from app.cli import cli
+from app.main import create_app
+from app.settings import Settings
+from model.matrix import CellMatrix
+from model.prepare import prepare
+from model.sessions import open_session
+from model.sessions.drug_response import Predictions
+from tests.app.fakes import Client
+from tests.app.routes.test_embed import check_problem
+from tests.training.bundles import exported
+from tests.training.drug_response.small_heads import NAMES, Head, write_head
+from tests.training.tiny import tiny_counts
+
+CELLS = 21
+COUNTS = sparse.csr_matrix(tiny_counts(CELLS, seed=5))
+GENES = [f"GENE{i}" for i in range(COUNTS.shape[1])]
+BODY = {
+    "genes": GENES,
+    "indptr": COUNTS.indptr.tolist(),
+    "indices": COUNTS.indices.tolist(),
+    "data": COUNTS.data.tolist(),
+}
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Head:
+    folder = tmp_path_factory.mktemp("ic50") / "bundle"
+    return write_head(shutil.copytree(exported(tmp_path_factory).bundle, folder))
+
+
+@pytest.fixture(scope="module")
+def client(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("spool")
+    settings = Settings(
+        bundle=head.bundle.path, batch_cells=8, parser_processes=1, spool_dir=folder, results_dir=folder / "jobs"
+    )
+    with Client(create_app(settings)) as loaded:
+        yield loaded.wait_until_loaded()
+
+
+def expected(head: Head, drugs: list[str], mutation: np.ndarray | None = None) -> Predictions:
+    """The same cells straight through the sessions."""
+    matrix = CellMatrix(
+        COUNTS.indptr.astype(np.int64),
+        COUNTS.indices,
+        COUNTS.data.astype(np.float32),
+        GENES,
+        list(map(str, range(CELLS))),
+    )
+    rows = head.session.panel.only(prepare(matrix, head.bundle.vocabulary).rows)
+    embedding = open_session(head.bundle, device="cpu").encode(rows).embedding
+    return head.session.predict(embedding, rows, [head.session.drugs.find(drug) for drug in drugs], mutation=mutation)
+
+
+def test_json_has_values_interval_domain_units_and_terms(head: Head, client: Client) -> None:
+    answer = client.post("/ic50?drugs=aspirin,Urea&drugs=CCCO", json=BODY)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    wanted = expected(head, ["aspirin", "urea", "CCCO"])
+    assert found["columns"] == ["Aspirin", "Urea", "CCCO"] and found["shape"] == [CELLS, 3]
+    np.testing.assert_array_equal(np.float32(found["values"]), wanted.ln_ic50)
+    np.testing.assert_array_equal(np.float32(found["ic50_lower"]["values"]), wanted.lower)
+    np.testing.assert_array_equal(np.float32(found["ic50_upper"]["values"]), wanted.upper)
+    distance = np.array(found["cell_distance"]["values"], np.float32)
+    np.testing.assert_array_equal(distance[:, 0], wanted.cell_distance)
+    about = found["drug_response"]
+    assert about["units"] == "ln IC50 (uM)"
+    assert about["interval"] == {"level": 0.9, "lower": "ic50_lower", "upper": "ic50_upper"}
+    assert [drug["in_training"] for drug in about["drugs"]] == [True, True, False]
+    assert about["drugs"][2]["similarity_to_training"] < 1
+    assert about["terms"] and about["training_tissues"] and about["inputs"] == "expression"
+
+
+def test_all_known_drugs_are_the_default(head: Head, client: Client) -> None:
+    found = client.post("/ic50", json=BODY).json()
+    assert found["columns"] == [drug.name for drug in head.session.drugs.drugs if drug.in_training]
+
+
+def test_drugs_in_the_body_and_in_a_form(head: Head, client: Client, tmp_path: Path) -> None:
+    wanted = expected(head, ["Pyridine", "Caffeine"]).ln_ic50
+    found = client.post("/ic50", json={**BODY, "drugs": ["pyridine", "caffeine"]}).json()
+    np.testing.assert_array_equal(np.float32(found["values"]), wanted)
+    cells = anndata.AnnData(COUNTS)
+    cells.var_names = GENES
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    files = {"file": (tmp_path / "cells.h5ad").read_bytes()}
+    answer = client.post("/ic50", files=files, data={"drugs": ["pyridine", "caffeine"]})
+    assert answer.status_code == 200, answer.text
+    (tmp_path / "answer.h5ad").write_bytes(answer.content)
+    back = anndata.read_h5ad(tmp_path / "answer.h5ad")
+    np.testing.assert_array_equal(back.obsm["X_scpalm_ic50"], wanted)
+    assert back.obsm["X_scpalm_ic50_lower"].shape == wanted.shape
+    assert '"Pyridine"' in back.uns["scpalm"] and "ln IC50" in back.uns["scpalm"]
+
+
+def test_npy_has_the_values_alone(head: Head, client: Client) -> None:
+    answer = client.post("/ic50?drugs=urea", json=BODY, headers={"Accept": "application/x-npy"})
+    np.testing.assert_array_equal(np.load(io.BytesIO(answer.content)), expected(head, ["urea"]).ln_ic50)
+
+
+def test_mutations_are_read_cell_by_cell_also_by_a_job(head: Head, client: Client) -> None:
+    names = list(head.session.mutation_names)
+    calls = np.random.default_rng(0).integers(-1, 2, (CELLS, len(names)))
+    table = {
+        "genes": [*names[::-1], "unread"],
+        "values": [[None if call < 0 else int(call) for call in row[::-1]] + [1] for row in calls],
+    }
+    wanted = expected(head, ["urea"], calls).ln_ic50
+    assert not np.array_equal(wanted, expected(head, ["urea"]).ln_ic50)
+    body = {**BODY, "drugs": ["urea"], "mutation": table}
+    found = client.post("/ic50", json=body).json()
+    np.testing.assert_array_equal(np.float32(found["values"]), wanted)
+    assert found["drug_response"]["inputs"] == "mutation"
+    job = client.post("/ic50", json=body, headers={"Prefer": "respond-async"})
+    assert job.status_code == 202, job.text
+    until = time.monotonic() + 30
+    while (state := client.get(job.headers["location"]).json())["state"] in ("queued", "running"):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert state["state"] == "succeeded", state
+    result = client.get(job.headers["location"] + "/result").json()
+    np.testing.assert_array_equal(np.float32(result["values"]), wanted)
+    assert result["drug_response"]["inputs"] == "mutation" and result["columns"] == ["Urea"]
+
+
+@pytest.mark.parametrize(
+    ("query", "extra", "code", "words"),
+    [
+        ("?drugs=vapourware", {}, "unknown-drug", "vapourware"),
+        ("?drugs=C(", {}, "bad-smiles", "C("),
+        ("?drugs=CCO.CCN", {}, "salt", "CCO.CCN"),
+        ("?drugs=" + "C" * 1200, {}, "smiles-too-long", "1,200"),
+        ("", {"drugs": {"a": 1}}, "invalid-parameter", "drugs"),
+        ("", {"mutation": [1]}, "invalid-parameter", "mutation"),
+        ("", {"mutation": {"genes": ["no such"], "values": [[1]] * CELLS}}, "invalid-parameter", "None of the 1"),
+        ("", {"mutation": {"genes": ["no such"], "values": [[1]]}}, "invalid-parameter", "1 x 1"),
+        ("", {"mutation": {"genes": ["a", "a"], "values": []}}, "invalid-parameter", "twice"),
+        ("", {"mutation": {"genes": ["a"], "values": "x"}}, "invalid-parameter", "numbers"),
+    ],
+)
+def test_what_cannot_be_answered_is_told(
+    client: Client, query: str, extra: dict[str, object], code: str, words: str
+) -> None:
+    answer = client.post(f"/ic50{query}", json={**BODY, **extra})
+    check_problem(answer, 422, code)
+    assert words in answer.json()["detail"]
+
+
+def test_drug_response_is_asked_for_alone(client: Client) -> None:
+    answer = client.post("/embed?also=ic50", json=BODY)
+    check_problem(answer, 422, "invalid-parameter", field="also")
+
+
+def test_known_drugs_are_listed(client: Client) -> None:
+    found = client.get("/drugs").json()
+    assert [drug["name"] for drug in found["drugs"]] == list(NAMES)
+    assert found["terms"]
+
+
+def test_a_model_without_a_head_says_so(own_client: Client) -> None:
+    check_problem(own_client.get("/drugs"), 404, "unsupported-task")
+    check_problem(own_client.post("/ic50", json=BODY), 404, "unsupported-task")
+
+
+def test_the_command_writes_what_the_service_answers(head: Head, tmp_path: Path) -> None:
+    cells = anndata.AnnData(COUNTS)
+    cells.var_names = GENES
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    command = [
+        "ic50",
+        str(tmp_path / "cells.h5ad"),
+        "-o",
+        str(tmp_path / "out.h5ad"),
+        "--bundle",
+        str(head.bundle.path),
+    ]
+    done = CliRunner().invoke(cli, [*command, "--drug", "pyridine", "--drug", "Caffeine"])
+    assert done.exit_code == 0, done.output
+    back = anndata.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(back.obsm["X_scpalm_ic50"], expected(head, ["Pyridine", "Caffeine"]).ln_ic50)
+    assert "ln IC50" in back.uns["scpalm"]
