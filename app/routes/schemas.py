@@ -9,13 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import (
     BadRequestError,
     BodyTimeoutError,
+    DeadlineError,
+    ForbiddenError,
+    IdempotencyError,
     InferenceError,
     InvalidParameterError,
+    MissingKeyError,
     NotAcceptableError,
     NotReadyError,
     QueueFullError,
     TooLargeError,
     UnsupportedMediaTypeError,
+    UnsupportedTaskError,
 )
 from app.problems import MEDIA_TYPE, Problem
 
@@ -151,7 +156,12 @@ _WHEN = {
     TooLargeError: "Over the limit on bytes (after decompression too) or on cells.",
     UnsupportedMediaTypeError: "A body of an unknown media type.",
     InvalidParameterError: "Readable and wrong: negative, NaN, empty cell, indices out of range, too few genes known.",
-    QueueFullError: "Too many cells are waiting; `Retry-After` says for how long.",
+    QueueFullError: "Too many cells are waiting, or sent by this key; `Retry-After` says for how long.",
+    MissingKeyError: "No API key, or an unknown one, where the service asks for one.",
+    ForbiddenError: "A key that may not use this route.",
+    UnsupportedTaskError: "The model served lacks what this needs.",
+    IdempotencyError: "The `Idempotency-Key` belongs to another request.",
+    DeadlineError: "Not ready within `X-Request-Timeout` seconds.",
     InferenceError: "The model failed on these cells.",
     NotReadyError: "Starting or shutting down, or no room left for uploads.",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, get_args
 
+import psutil  # type: ignore[import-untyped, unused-ignore]
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -74,7 +75,21 @@ class _QueueCollector(Collector):
         return []
 
 
+class _MemoryCollector(Collector):
+    """On a CPU, the device's memory is that of this process: weights, batches and what waits."""
+
+    def collect(self) -> Iterator[Metric]:
+        memory = GaugeMetricFamily("scpalm_device_memory_bytes", "Resident memory of the process that owns the device.")
+        memory.add_metric([], psutil.Process().memory_info().rss)
+        yield memory
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
 class _JobsCollector(Collector):
+    """Reads the ledger when it is scraped."""
+
     def __init__(self, read: Callable[[], Mapping[State, int]]) -> None:
         self._read = read
 
@@ -96,6 +111,7 @@ class Metrics:
 
     def __init__(self, endpoints: Iterable[str], formats: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(_MemoryCollector())
         self._endpoints = {*endpoints, "other"}
         self._formats = set(formats)
 

@@ -1,0 +1,76 @@
+"""Requests made up from the service's own description: whatever they are, the answers are among the described ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from tests.app.fakes import Client
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+EXAMPLES = 15
+SEED = 0
+
+
+@pytest.fixture(scope="module")
+def running(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    from tests.app.conftest import _make_app
+    from tests.app.fakes import FakeSession
+
+    app = _make_app(FakeSession(), bundle=bundle_dir, spool_dir=tmp_path_factory.mktemp("spool"))
+    with Client(app) as client:
+        yield client.wait_until_loaded()
+
+
+def test_the_description_is_kept(running: Client) -> None:
+    from hypothesis import HealthCheck, Phase, given, seed, settings
+
+    schema = schemathesis.openapi.from_dict(running.get("/openapi.json").json())
+    operations = [result.ok() for result in schema.get_all_operations()]
+    assert len(operations) >= 12
+    failures: list[str] = []
+
+    def send(operation: Any, case: Any) -> None:
+        made = case.as_transport_kwargs(base_url="http://test")
+        wanted = {name: made[name] for name in ("method", "url", "params", "headers", "json", "data") if name in made}
+        if isinstance(wanted.get("data"), (bytes, str)):
+            wanted["content"] = wanted.pop("data")
+        answer = running.run(running.http.request(**wanted))
+        described = set(operation.definition.raw["responses"])
+        where = f"{operation.label}: {answer.status_code} {answer.text[:200]}"
+        assert answer.status_code < 500 or answer.status_code == 503, where
+        # What the server answers before a route is found is described nowhere.
+        assert str(answer.status_code) in described | {"404", "405"}, where
+        if answer.status_code >= 400:
+            assert answer.headers["content-type"] == "application/problem+json", where
+
+    for operation in operations:
+        check = partial(send, operation)
+        bounded = settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+
+        def once(case: Any) -> None:
+            check(case)  # noqa: B023 - called before the loop goes on
+
+        try:
+            seed(SEED)(bounded(given(case=operation.as_strategy())(once)))()
+        except AssertionError as error:
+            failures.append(str(error).splitlines()[0])
+    assert not failures, "\n".join(failures)
+
+
+def test_every_error_of_the_guard_is_described(make_app: Callable[..., FastAPI]) -> None:
+    document = make_app().openapi()
+    for path in ("/embed", "/impute", "/pathways"):
+        assert {"401", "403", "409", "504"} <= set(document["paths"][path]["post"]["responses"])
