@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from app.errors import BadRequestError, BodyTimeoutError, ClientGoneError, StorageFullError, TooLargeError
 from app.form import Form
+from app.scratch import made
 
 FORM = "multipart/form-data"
 # Up to this size a body stays in memory; beyond it, it is written to the spool directory as it comes in.
@@ -152,7 +153,7 @@ async def _read_plain(stream: AsyncIterator[bytes], directory: Path, media_type:
             break
     else:
         return Body(media_type, encoding, b"".join(chunks), None, {})
-    with tempfile.NamedTemporaryFile(dir=directory, prefix="body-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=made(directory), prefix="body-", delete=False) as file:
         for chunk in chunks:
             file.write(chunk)
         chunks.clear()

@@ -9,6 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import BadRequestError
+from app.scratch import made
 
 FILE_FIELD = "file"
 _MAX_PARTS = 64
@@ -97,7 +98,7 @@ class Form:
         elif self._path is not None:
             raise BadRequestError("The form has more than one file. Send one file a request.", field=FILE_FIELD)
         else:
-            self._path = self._directory / "upload.h5ad"
+            self._path = made(self._directory) / "upload.h5ad"
             self._file = self._path.open("xb")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, aclosing
@@ -23,6 +22,7 @@ from app.disconnect import unless_disconnected
 from app.errors import ServiceError, UnsupportedMediaTypeError
 from app.negotiation import choose_media_type
 from app.parsing import Opened
+from app.scratch import scratch_folder
 from app.service import Service
 from app.tasks import Task
 from app.upload import Upload
@@ -59,10 +59,10 @@ async def answer_cells(request: Request, service: Service, options: Options) -> 
         raise
     with (
         ExitStack() as until_parsed,
-        tempfile.TemporaryDirectory(prefix="scpalm-", dir=settings.spool_dir, ignore_cleanup_errors=True) as folder,
+        scratch_folder(settings.spool_dir) as folder,
     ):
         until_parsed.enter_context(service.upload_slot())
-        body = await receive(request, service, Path(folder))
+        body = await receive(request, service, folder)
         return await unless_disconnected(
             request, _answer(service, options, body, codec, media_type, until_parsed.close)
         )
@@ -107,8 +107,8 @@ async def _answer(
         service.metrics.genes_matched_ratio.observe(ratio)
         # In a thread: reading hundreds of SMILES takes longer than others should wait.
         tasks = await asyncio.to_thread(options.plan, service, opened, media_type)
-        with tempfile.TemporaryDirectory(prefix="scpalm-", dir=service.settings.spool_dir) as folder:
-            computation = Computation(service, tasks, opened.num_cells, Path(folder))
+        with scratch_folder(service.settings.spool_dir) as folder:
+            computation = Computation(service, tasks, opened.num_cells, folder)
             async with computation:
                 async for part in parts:
                     assert not isinstance(part, Opened)

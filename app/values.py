@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 
+from app.scratch import made
 from app.tasks import Values
 
 IN_MEMORY_BYTES = 16 << 20
@@ -42,7 +43,7 @@ class Table:
         if shape[0] * shape[1] * np.dtype(dtype).itemsize <= IN_MEMORY_BYTES:
             self._values = cast(Values, np.empty(shape, dtype))
             return
-        with tempfile.NamedTemporaryFile(dir=directory, prefix="values-", suffix=".npy", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=made(directory), prefix="values-", suffix=".npy", delete=False) as file:
             self._path = Path(file.name)
         self._mapped: np.memmap[tuple[int, int], np.dtype[np.float32]] = np.lib.format.open_memmap(
             self._path, "w+", dtype, shape
