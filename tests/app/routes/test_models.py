@@ -30,6 +30,13 @@ def test_the_documentation_has_stable_operations_schemas_and_examples(client: Cl
         "post /embed": "embed",
         "post /impute": "impute",
         "post /pathways": "pathways",
+        "post /ic50": "ic50",
+        "get /drugs": "list_drugs",
+        "get /jobs": "list_jobs",
+        "get /jobs/{job_id}": "get_job",
+        "get /jobs/{job_id}/events": "get_job_events",
+        "get /jobs/{job_id}/result": "get_job_result",
+        "delete /jobs/{job_id}": "cancel_job",
         "get /models": "list_models",
         "get /models/{name}": "get_model",
         "get /models/{name}/genes": "get_model_genes",
@@ -40,7 +47,12 @@ def test_the_documentation_has_stable_operations_schemas_and_examples(client: Cl
     }
     embed = document["paths"]["/embed"]["post"]
     content = embed["requestBody"]["content"]
-    assert set(content) == {"application/json", "multipart/form-data", "application/x-hdf5"}
+    assert set(content) == {
+        "application/json",
+        "multipart/form-data",
+        "application/x-hdf5",
+        "application/vnd.apache.arrow.stream",
+    }
     assert content["application/json"]["schema"]["example"]["indptr"]
     assert {"200", "400", "406", "408", "413", "415", "422", "429", "500", "503"} <= set(embed["responses"])
     assert client.get("/docs").status_code == 200
