@@ -1,4 +1,4 @@
-"""``Accept-Encoding``: answers in JSON are compressed where the client asks for it; other formats hold packed floats."""
+"""``Accept-Encoding``: answers in JSON are compressed where a client asks for it; other formats are packed floats."""
 
 from __future__ import annotations
 

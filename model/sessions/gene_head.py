@@ -29,8 +29,8 @@ class Columns:
 
     def read(self, decoded: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """``[B, N, D]`` decoded tokens -> the first ``len(out)`` cells' values ``[.., genes]``, written to ``out``."""
-        # All genes of a token at once, also where few are asked for: a gene does not depend on the others. Cells are the
-        # columns of the products: as rows, BLAS would round each by its place among them.
+        # All genes of a token at once, also where few are asked for: a gene does not depend on the others. Cells are
+        # the columns of the products: as rows, BLAS would round each by its place among them.
         values = np.matmul(self.weight, decoded.transpose(1, 2, 0)[self.tokens])  # [T, S, B]
         flat = values.reshape(-1, len(decoded))
         np.add(flat[self.position].T[: len(out)], self.bias, out=out)

@@ -152,7 +152,7 @@ async def beside_a_file(client: httpx.AsyncClient, cells: anndata.AnnData, batch
     await file
     middle, most = milliseconds(waits, 0.5), milliseconds(waits, 1.0)
     batch = batch_seconds * 1000
-    print(f"\none cell beside a file of {FILE_CELLS} cells: {middle:.0f} ms median, {most:.0f} ms longest of {len(waits)}")
+    print(f"\none cell beside a file of {FILE_CELLS} cells: median {middle:.0f} ms, most {most:.0f} ms of {len(waits)}")
     print(f"a batch of {BATCH_CELLS} cells is {batch:.0f} ms: {middle / batch:.1f} and {most / batch:.1f} batch times")
 
 
