@@ -27,7 +27,7 @@ class DrugResponseConfig:
         head: ``published``: DeepCDR's convolutions over 300 units; ``mlp``: dense layers over 128 units that cell and
             drug add to; ``product``: inner product of what cell and drug say, plus an offset of each.
         pooling: of atoms into a drug: mean over its atoms, or their sum / 100, as with DeepCDR's padding.
-        rank: of ``product``. dropout: everywhere.
+        rank: of ``product``. dropout: everywhere. extra_dropout: of what the mutation and methylation branches say.
         graph_widths: of the graph convolutions.
         readout: what is pooled into a drug: the ``last`` convolution, as in DeepCDR, or atom features and ``all``
             convolutions side by side (jumping knowledge, Xu et al. 2018).
@@ -42,6 +42,7 @@ class DrugResponseConfig:
     readout: Readout = "all"
     rank: int = 64
     dropout: float = 0.1
+    extra_dropout: float = 0.0
     graph_widths: tuple[int, ...] = (256, 256, 256, 100)
     hidden: int = 256
     branch: int = 100
@@ -53,8 +54,9 @@ class DrugResponseConfig:
         for name in ("mutation_width", "methylation_width"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, is {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), is {self.dropout}")
+        for name in ("dropout", "extra_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), is {getattr(self, name)}")
         if not self.graph_widths or min(self.graph_widths) < 1:
             raise ValueError("graph_widths must name at least one width above 0")
         for name, kind in {"head": Head, "pooling": AtomPooling, "readout": Readout}.items():

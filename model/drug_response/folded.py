@@ -18,6 +18,7 @@ from model.molecules import NUM_FEATURES, MoleculeGraph, batch_graphs
 Floats = NDArray[np.float32]
 # Cells run in blocks of a fixed size, so that a cell's result does not depend on how many were asked for.
 CELL_BLOCK = 64
+ATOM_BLOCK = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +28,9 @@ class FoldedMembers:
     Attributes:
         config: sizes.
         tensors: ``graph.{i}.weight [M, in, out]``, ``.bias``, ``.scale``, ``.shift [M, out]`` (batch norm after the
-            ReLU); ``{branch}.first.weight``, ``.bias``, ``{branch}.last.weight``, ``.bias``; ``head.cell`` and
-            ``head.drug`` likewise, which give the units of ``left`` and ``right``.
+            ReLU); ``pooled.scale``, ``.shift``, ``.low``, ``.high [M, drug_width]``; ``{branch}.first.weight``,
+            ``.bias``, ``{branch}.last.weight``, ``.bias``; ``head.cell`` and ``head.drug`` likewise, which give the
+            units of ``left`` and ``right``.
     """
 
     config: DrugResponseConfig
@@ -83,8 +85,9 @@ class FoldedMembers:
             x = np.maximum(self._dense(np.matmul(adjacency, x), f"graph.{layer}"), 0)
             x = x * self.tensors[f"graph.{layer}.scale"][:, None] + self.tensors[f"graph.{layer}.shift"][:, None]
             pooled.append(np.matmul(share, x))
-        read = pooled if self.config.readout == "all" else pooled[-1:]
-        return self._dense(np.concatenate(read, axis=-1), "head.drug")[:, 0]
+        read = np.concatenate(pooled if self.config.readout == "all" else pooled[-1:], axis=-1)[:, 0]
+        scale, shift, low, high = (self.tensors[f"pooled.{name}"] for name in ("scale", "shift", "low", "high"))
+        return self._dense(np.clip(read * scale + shift, low, high)[:, None], "head.drug")[:, 0]
 
     def pairs(self, left: Floats, right: Floats) -> Floats:
         """ln IC50 (uM) of each member ``[M, C, D]`` from ``left [M, C, units]`` and ``right [M, D, units]``."""
@@ -92,7 +95,17 @@ class FoldedMembers:
         return np.einsum("mcu,mdu->mcd", np.ascontiguousarray(left), np.ascontiguousarray(right), optimize=False)
 
     def _dense(self, x: Floats, name: str) -> Floats:
-        return np.matmul(x, self.tensors[f"{name}.weight"]) + self.tensors[f"{name}.bias"][:, None]
+        """``[M, rows, in] -> [M, rows, out]``."""
+        members, rows, width = x.shape
+        # Products this small stay on one thread, where waking the others would take longer than the work.
+        chunks = np.zeros((members, -(-rows // ATOM_BLOCK) * ATOM_BLOCK, width), dtype=np.float32)
+        chunks[:, :rows] = x
+        chunks = chunks.reshape(members, -1, ATOM_BLOCK, width)
+        out = np.matmul(chunks, self.tensors[f"{name}.weight"][:, None]).reshape(members, -1, self._out(name))
+        return out[:, :rows] + self.tensors[f"{name}.bias"][:, None]
+
+    def _out(self, name: str) -> int:
+        return self.tensors[f"{name}.bias"].shape[-1]
 
 
 def shapes(config: DrugResponseConfig) -> dict[str, tuple[int, ...]]:
@@ -107,6 +120,8 @@ def shapes(config: DrugResponseConfig) -> dict[str, tuple[int, ...]]:
         dense(f"graph.{layer}", width, width_out)
         out[f"graph.{layer}.scale"] = out[f"graph.{layer}.shift"] = (width_out,)
         width = width_out
+    for name in ("scale", "shift", "low", "high"):
+        out[f"pooled.{name}"] = (config.drug_width,)
     for name in config.branches:
         dense(f"{name}.first", getattr(config, f"{name}_width"), config.hidden)
         dense(f"{name}.last", config.hidden, config.branch)

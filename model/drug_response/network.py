@@ -44,7 +44,12 @@ class DrugEncoder(nn.Module):
 
     A batch norm over drugs follows the pool: the mean over thirty atoms differs little between drugs beside what they
     have in common, and without it the drugs are told apart several times more slowly (DeepCDR has none there).
+    In ``eval()`` each feature is kept within ``low`` and ``high``, its range over the training drugs: what lies beyond,
+    in a molecule unlike any of them, says no more than the most extreme of them does.
     """
+
+    low: Tensor
+    high: Tensor
 
     def __init__(self, config: DrugResponseConfig) -> None:
         super().__init__()
@@ -54,6 +59,8 @@ class DrugEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.pooled_norm = nn.BatchNorm1d(config.drug_width)
         self.readout = config.readout
+        self.register_buffer("low", torch.full((config.drug_width,), -1e6))
+        self.register_buffer("high", torch.full((config.drug_width,), 1e6))
 
     def forward(self, graphs: GraphTensors) -> Tensor:
         """``[D, drug_width]``."""
@@ -62,22 +69,28 @@ class DrugEncoder(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = self.dropout(norm(torch.relu(layer(torch.sparse.mm(graphs.adjacency, x)))))
             pooled.append(torch.sparse.mm(graphs.pool, x))
-        return self.pooled_norm(torch.cat(pooled if self.readout == "all" else pooled[-1:], dim=1))
+        x = self.pooled_norm(torch.cat(pooled if self.readout == "all" else pooled[-1:], dim=1))
+        return x if self.training else torch.clamp(x, self.low, self.high)
 
 
 class CellBranch(nn.Module):
-    """Dense tanh, batch norm, dropout, dense ReLU. Batch norm's statistics are those of the lines of a batch."""
+    """Dense tanh, batch norm, dropout, dense ReLU. Batch norm's statistics are those of the lines of a batch.
 
-    def __init__(self, width: int, config: DrugResponseConfig) -> None:
+    ``last_dropout`` is of what the branch says.
+    """
+
+    def __init__(self, width: int, config: DrugResponseConfig, last_dropout: float = 0.0) -> None:
         super().__init__()
         self.first = nn.Linear(width, config.hidden)
         self.norm = nn.BatchNorm1d(config.hidden)
         self.dropout = nn.Dropout(config.dropout)
         self.last = nn.Linear(config.hidden, config.branch)
+        self.last_dropout = nn.Dropout(last_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[C, width] -> [C, branch]``."""
-        return torch.relu(self.last(self.dropout(self.norm(torch.tanh(self.first(x))))))
+        hidden = self.dropout(self.norm(torch.tanh(self.first(x))))
+        return self.last_dropout(torch.relu(self.last(hidden)))
 
 
 class PublishedHead(nn.Module):
@@ -176,7 +189,10 @@ class DrugResponseNetwork(nn.Module):
         self.config = config
         self.drug_encoder = DrugEncoder(config)
         widths = {"cell": config.cell_width, "mutation": config.mutation_width, "methylation": config.methylation_width}
-        self.cell_branches = nn.ModuleList(CellBranch(widths[name], config) for name in config.branches)
+        self.cell_branches = nn.ModuleList(
+            CellBranch(widths[name], config, 0.0 if name == "cell" else config.extra_dropout)
+            for name in config.branches
+        )
         self.head = HEADS[config.head](len(config.branches) * config.branch, config.drug_width, config)
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("scale", torch.tensor(scale))

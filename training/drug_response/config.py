@@ -22,7 +22,8 @@ class DrugTrainingConfig:
         setting: ``expression`` alone, with ``mutation``, or with mutation and ``methylation``.
         head, pooling, readout, rank, hidden: of the network, see ``DrugResponseConfig``. graph_width: of all graph
             convolutions but the last, which is 100 wide.
-        dropout: of cell branches and head. graph_dropout: of the drug encoder.
+        dropout: of cell branches and head. extra_dropout: of what the mutation and methylation branches say.
+            graph_dropout: of the drug encoder.
         free_epochs: passes over the rows with a free vector for each drug in place of the drug encoder.
         encoder_epochs: passes of the drug encoder over the drugs, towards those vectors.
         lr, encoder_lr: peaks of the two one-cycle schedules. weight_decay: of AdamW.
@@ -39,6 +40,7 @@ class DrugTrainingConfig:
     hidden: int = 256
     graph_width: int = 128
     dropout: float = 0.2
+    extra_dropout: float = 0.5
     graph_dropout: float = 0.0
     free_epochs: int = 40
     encoder_epochs: int = 40
@@ -57,7 +59,7 @@ class DrugTrainingConfig:
                 raise ConfigError(f"{name} must be above 0, is {getattr(self, name)}.")
         if not 0 <= self.weight_decay < float("inf"):
             raise ConfigError(f"weight_decay must be at least 0, is {self.weight_decay}.")
-        for name in ("dropout", "graph_dropout"):
+        for name in ("dropout", "extra_dropout", "graph_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must lie in [0, 1), is {getattr(self, name)}.")
         kinds = {"inputs": Inputs, "setting": Setting, "head": Head, "pooling": AtomPooling, "readout": Readout}

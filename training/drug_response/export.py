@@ -45,8 +45,9 @@ TERMS = (
 )
 # A drug less like its nearest training drug than all but this share of the training drugs are counts as outside.
 DRUG_QUANTILE = 0.05
-# Matrices are in half precision, as in the bundle's other files, but for the one that was solved: its terms cancel.
-FULL_PRECISION = ("head.drug.weight",)
+# Matrices are in half precision, as in the bundle's other files, but for the drug's: behind them stands a layer that
+# was solved, whose terms cancel.
+FULL_PRECISION = ("graph.", "head.drug.")
 MAX_DIFFERENCE = 2e-2  # ln uM, between the networks and the exported arrays, half precision included
 
 Floats = NDArray[np.float32]
@@ -123,6 +124,8 @@ def fold(network: DrugResponseNetwork) -> dict[str, Floats]:
         assert isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d)
         out |= _dense(f"graph.{number}", _array(layer.weight).T, _array(layer.bias))
         out[f"graph.{number}.scale"], out[f"graph.{number}.shift"] = _norm(norm)
+    out["pooled.scale"], out["pooled.shift"] = _norm(encoder.pooled_norm)
+    out["pooled.low"], out["pooled.high"] = _array(encoder.low), _array(encoder.high)
     for name, branch in zip(network.config.branches, network.cell_branches, strict=True):
         assert isinstance(branch, CellBranch)
         scale, shift = _norm(branch.norm)
@@ -133,9 +136,7 @@ def fold(network: DrugResponseNetwork) -> dict[str, Floats]:
     # to the drug's side, its mean to the drug's offset.
     sd, mean, rank = float(network.scale), float(network.mean), head.rank
     cell, cell_bias = _array(head.cell.weight).T, _array(head.cell.bias)
-    pooled_scale, pooled_shift = _norm(encoder.pooled_norm)
-    drug = _array(head.drug.weight).T
-    drug, drug_bias = pooled_scale[:, None] * drug, pooled_shift @ drug + _array(head.drug.bias)
+    drug, drug_bias = _array(head.drug.weight).T, _array(head.drug.bias)
     zeros = np.zeros((len(cell), 1))
     shrink = np.append(np.full(rank, 1 / math.sqrt(rank)), 1.0)
     out |= _dense("head.cell", np.hstack([cell * shrink, zeros]), np.append(cell_bias * shrink, 1.0))
@@ -155,7 +156,9 @@ def _setting(tables: Tables, outcomes: Sequence[Outcome]) -> tuple[dict[str, NDA
     tensors: dict[str, NDArray[np.floating]] = {}
     for name in folded[0]:
         stacked = np.stack([member[name] for member in folded])
-        tensors[name] = stacked.astype(np.float16) if stacked.ndim == 3 and name not in FULL_PRECISION else stacked
+        tensors[name] = (
+            stacked.astype(np.float16) if stacked.ndim == 3 and not name.startswith(FULL_PRECISION) else stacked
+        )
     for name, standard in standards.items():
         tensors |= {f"standard.{name}.mean": standard.mean, f"standard.{name}.sd": standard.sd}
     measured = tables.ln_ic50[make_split(tables, "published", outcomes[0].seed).calibration]

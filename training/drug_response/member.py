@@ -56,6 +56,7 @@ def network_config(config: DrugTrainingConfig, features: LineFeatures) -> DrugRe
         pooling=config.pooling,
         rank=config.rank,
         dropout=config.dropout,
+        extra_dropout=config.extra_dropout,
         hidden=config.hidden,
         readout=config.readout,
         graph_widths=(*[config.graph_width] * 3, 100),
@@ -159,6 +160,9 @@ class _Trainer:
         network = self.network.eval()
         said = network.drug_encoder(self.all_graphs).double()
         seen = torch.from_numpy(self.train_drugs)
+        network.drug_encoder.low.copy_(said[seen].amin(0))
+        network.drug_encoder.high.copy_(said[seen].amax(0))
+        said = network.drug_encoder(self.all_graphs).double()  # of other drugs, now that its range is known
         mean, sd = said[seen].mean(0), said[seen].std(0)
         # What does not tell the training drugs apart gets no weight: a drug that has it for the first time would be
         # sent far away by it.
