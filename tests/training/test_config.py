@@ -60,7 +60,7 @@ def test_settings_become_values_of_their_type() -> None:
 )
 def test_a_wrong_setting_is_named(config: OptimizerConfig | NetworkConfig, key: str, value: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        override(config, {key: value})  # type: ignore[type-var]
+        override(config, {key: value})
 
 
 @pytest.mark.parametrize(
