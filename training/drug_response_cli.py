@@ -32,25 +32,31 @@ def drug_response(
     export: Annotated[
         bool, typer.Option("--export", help="Put the first of --inputs, in every setting, into the bundle.")
     ] = False,
+    unknown_drugs: Annotated[
+        Path | None,
+        typer.Option(help="For --export: a run of --split drug, for the intervals of drugs outside the table."),
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:
     """Train DeepCDR heads on a bundle's h_C (or genes), beside their references; optionally export them."""
     import torch
 
     from model.bundle import Bundle
-    from training.config import override, split_settings
+    from training.config import ConfigError, override, split_settings
     from training.drug_response.config import DrugTrainingConfig
     from training.drug_response.experiment import DrugRun, run_record, train_run, variants_of
     from training.drug_response.export import export_head
     from training.drug_response.features import embed_lines
     from training.drug_response.tables import load_tables
     from training.evaluation.drug_response.figures import draw_figures
-    from training.evaluation.drug_response.report import COLUMNS, run_rows, win_lines
+    from training.evaluation.drug_response.report import COLUMNS, run_rows, summary, win_lines
     from training.evaluation.rows import write_rows
     from training.evaluation.table import table
 
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    if export and (unknown_drugs is None or split != "published"):
+        raise ConfigError("--export needs --split published and --unknown-drugs RUN, a run of --split drug.")
     variants = variants_of(inputs.split(","), settings.split(","))
     config = override(DrugTrainingConfig(), split_settings(set_ or [], DrugTrainingConfig())[0])
     tables, encoder, run = load_tables(data_dir), Bundle.load(bundle), DrugRun(out)
@@ -70,9 +76,10 @@ def drug_response(
         typer.echo("\n".join(win_lines(run, tables, variants)))
     if figures is not None:
         typer.echo(f"{', '.join(path.name for path in draw_figures(run, tables, variants[0], figures))} -> {figures}")
-    if export:
+    if export and unknown_drugs is not None:
         shipped = [variant for variant in variants if variant.inputs == variants[0].inputs]
-        typer.echo("\n".join(export_head(run, tables, lines, encoder, shipped, rows)))
+        report = export_head(run, tables, lines, encoder, shipped, DrugRun(unknown_drugs), summary(rows))
+        typer.echo("\n".join(report))
 
 
 @command

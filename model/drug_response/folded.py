@@ -29,8 +29,8 @@ class FoldedMembers:
         config: sizes.
         tensors: ``graph.{i}.weight [M, in, out]``, ``.bias``, ``.scale``, ``.shift [M, out]`` (batch norm after the
             ReLU); ``pooled.scale``, ``.shift``, ``.low``, ``.high [M, drug_width]``; ``{branch}.first.weight``,
-            ``.bias``, ``{branch}.last.weight``, ``.bias``; ``head.cell`` and ``head.drug`` likewise, which give the
-            units of ``left`` and ``right``.
+            ``.bias``, ``{branch}.last.weight``, ``.bias``; ``head.cell``, ``head.drug`` and ``head.new`` likewise,
+            which give the units of cells, of training drugs and of others.
     """
 
     config: DrugResponseConfig
@@ -73,8 +73,12 @@ class FoldedMembers:
         weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
         return np.matmul(weight.transpose(0, 2, 1), x) + bias[:, :, None]
 
-    def right(self, graph: MoleculeGraph) -> Floats:
-        """Units of one drug ``[M, units]``."""
+    def right(self, graph: MoleculeGraph, *, new: bool = False) -> Floats:
+        """Units of one drug ``[M, units]``; ``new``: not one of the training drugs.
+
+        The layer behind the encoder is solved twice. The one for training drugs tells them apart exactly; far from them
+        it is wild. The one for other drugs is smooth.
+        """
         batch = batch_graphs([graph])
         adjacency = np.zeros((graph.num_atoms, graph.num_atoms), dtype=np.float32)
         adjacency[batch.row, batch.column] = batch.weight
@@ -87,7 +91,7 @@ class FoldedMembers:
             pooled.append(np.matmul(share, x))
         read = np.concatenate(pooled if self.config.readout == "all" else pooled[-1:], axis=-1)[:, 0]
         scale, shift, low, high = (self.tensors[f"pooled.{name}"] for name in ("scale", "shift", "low", "high"))
-        return self._dense(np.clip(read * scale + shift, low, high)[:, None], "head.drug")[:, 0]
+        return self._dense(np.clip(read * scale + shift, low, high)[:, None], "head.new" if new else "head.drug")[:, 0]
 
     def pairs(self, left: Floats, right: Floats) -> Floats:
         """ln IC50 (uM) of each member ``[M, C, D]`` from ``left [M, C, units]`` and ``right [M, D, units]``."""
@@ -127,6 +131,7 @@ def shapes(config: DrugResponseConfig) -> dict[str, tuple[int, ...]]:
         dense(f"{name}.last", config.hidden, config.branch)
     dense("head.cell", len(config.branches) * config.branch, config.rank + 2)
     dense("head.drug", config.drug_width, config.rank + 2)
+    dense("head.new", config.drug_width, config.rank + 2)
     return out
 
 

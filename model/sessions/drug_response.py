@@ -37,8 +37,8 @@ class Predictions:
 
     Attributes:
         ln_ic50: ``[C, D]`` mean of the members.
-        lower, upper: ``[C, D]`` interval that holds the measured value of a pair like the training pairs with
-            probability ``level``.
+        lower, upper: ``[C, D]`` interval that holds the measured value with probability ``level``, for a pair like the
+            training pairs; for a drug that is not of the training drugs, as it was for others held out in their turn.
         cell_distance: ``[C]`` root mean square z-score of the cell's features. cell_outside: ``[C]`` farther than any
             training line. drug_similarity: ``[D]`` to the nearest training drug, 0 to 1. drug_outside: ``[D]``.
         setting: which inputs were used. level: of the interval.
@@ -62,6 +62,7 @@ class _Head:
     cell_inputs: CellInputs
     spread: float
     quantile: float
+    new_drug: float
     level: float
 
 
@@ -95,7 +96,7 @@ class DrugResponseSession:
             raise BundleError(f"{card_file} and {WEIGHTS_FILE} do not fit ({error}). Export the head again.") from error
         if "expression" not in self._heads:
             raise BundleError(f"{card_file} has no head for expression alone. Export the head again.")
-        self._right: OrderedDict[tuple[str, str], Floats] = OrderedDict()
+        self._right: OrderedDict[tuple[str, bool, str], Floats] = OrderedDict()
 
     @property
     def domain(self) -> Domain:
@@ -148,6 +149,7 @@ class DrugResponseSession:
         members = head.members.pairs(head.members.left(branches), right)
         mean = members.mean(axis=0)
         width = head.quantile * np.sqrt(members.var(axis=0) + head.spread**2)
+        width[:, [not drug.in_training for drug in drugs]] = head.new_drug
         distance = self._domain.cell_distances(raw, head.cell_inputs.num_known(panel_rows, embedding.shape[1]))
         similarity = self._domain.drug_similarities(drugs, self.drugs)
         return Predictions(
@@ -185,10 +187,10 @@ class DrugResponseSession:
         return self._heads[setting]
 
     def _units(self, setting: str, drug: Drug) -> Floats:
-        key = (setting, drug.graph.canonical)
+        key = (setting, drug.in_training, drug.graph.canonical)
         found = self._right.get(key)
         if found is None:
-            found = self._heads[setting].members.right(drug.graph)
+            found = self._heads[setting].members.right(drug.graph, new=not drug.in_training)
             self._right[key] = found
             # pop of another thread's key at the same moment does no harm
             while len(self._right) > _MOST_CACHED:
@@ -214,8 +216,8 @@ class DrugResponseSession:
             if not len(standards[branch].mean) == len(standards[branch].sd) == widths[branch]:
                 raise ValueError(f"'{branch}' of {name} reads {len(standards[branch].mean)}, not {widths[branch]}")
         interval: dict[str, float] = entry["interval"]  # type: ignore[assignment]
-        spread, quantile = float(interval["spread"]), float(interval["quantile"])
-        return _Head(members, standards, inputs, spread, quantile, float(interval["level"]))
+        widths_of = (float(interval[key]) for key in ("spread", "quantile", "new_drug", "level"))
+        return _Head(members, standards, inputs, *widths_of)
 
 
 def _check(field: str, values: NDArray[np.generic], shape: tuple[int, int], bounds: tuple[int, int]) -> None:

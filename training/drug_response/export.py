@@ -19,7 +19,8 @@ from torch import nn
 from model.bundle import Bundle
 from model.drug_response.domain import Domain, nearest
 from model.drug_response.drug_table import Drug, DrugTable
-from model.drug_response.network import CellBranch, DrugResponseNetwork, ProductHead
+from model.drug_response.network import CellBranch, DrugResponseNetwork, GraphTensors, ProductHead
+from model.molecules import MoleculeGraph, batch_graphs
 from model.sessions.drug_response import (
     CARD_FILE,
     CARD_VERSION,
@@ -31,7 +32,8 @@ from model.sessions.drug_response import (
 from training.bundle_files import add_files
 from training.drug_response.experiment import DrugRun, Outcome, Variant, encoder_files
 from training.drug_response.features import PARTS, LineEmbeddings, line_features
-from training.drug_response.interval import calibrate
+from training.drug_response.interval import LEVEL, calibrate
+from training.drug_response.ridge import solve
 from training.drug_response.splits import Split, make_split
 from training.drug_response.synonyms import SYNONYMS
 from training.drug_response.tables import Tables
@@ -47,7 +49,9 @@ TERMS = (
 DRUG_QUANTILE = 0.05
 # Matrices are in half precision, as in the bundle's other files, but for the drug's: behind them stands a layer that
 # was solved, whose terms cancel.
-FULL_PRECISION = ("graph.", "head.drug.")
+FULL_PRECISION = ("graph.", "head.drug.", "head.new.")
+# Of the layer for drugs that are not in the training rows: the best on the validation drugs of split ``drug``.
+NEW_DRUG_RIDGE = 1.0
 MAX_DIFFERENCE = 2e-2  # ln uM, between the networks and the exported arrays, half precision included
 
 Floats = NDArray[np.float32]
@@ -59,18 +63,21 @@ def export_head(
     lines: LineEmbeddings,
     bundle: Bundle,
     variants: Sequence[Variant],
+    unknown_drugs: DrugRun,
     metrics: Sequence[Row],
 ) -> list[str]:
     """Put the members of ``variants`` (one a setting, expression among them) into ``bundle``; returns a report.
 
-    ``metrics`` are rows for the bundle's card. Raises RunError when the run was made with another encoder, a variant
-    has no member or is not served, or the exported arrays disagree with the networks.
+    ``unknown_drugs`` is a run of split ``drug``, from which the interval of drugs that are not in the training rows
+    comes. ``metrics`` are rows for the bundle's card. Raises RunError when a run was made with another encoder, a
+    variant has no member or is not served, or the exported arrays disagree with the networks.
     """
     record = run.record()
     if record["split"] != "published":
         raise RunError(f"{run.path} has split '{record['split']}'; the head that ships is trained on 'published'.")
     if record["bundle"]["files"] != encoder_files(bundle):
         raise RunError(f"{run.path} was trained on the encoder of another bundle. Train it on {bundle.path} again.")
+    new_drug = interval_of_unknown(unknown_drugs, tables, Variant(variants[0].inputs, "expression"), bundle)
     tensors: dict[str, NDArray[np.floating]] = {}
     settings: dict[str, Any] = {}
     distance = 0.0
@@ -81,7 +88,7 @@ def export_head(
             raise RunError(f"{run.path} has no finished member of '{variant.name}'.")
         if variant.inputs not in PARTS or record["training"]["head"] != "product":
             raise RunError(f"'{variant.name}' with head '{record['training']['head']}' is not served.")
-        own, entry = _setting(tables, outcomes)
+        own, entry = _setting(tables, outcomes, new_drug)
         tensors |= {f"{variant.setting}.{name}": value for name, value in own.items()}
         settings[variant.setting] = entry
         if variant.setting == "expression":
@@ -113,8 +120,30 @@ def export_head(
     return _parity(run, tables, lines, Bundle.load(bundle.path), variants)
 
 
-def fold(network: DrugResponseNetwork) -> dict[str, Floats]:
-    """The arrays of one member (see ``FoldedMembers``), in ln uM. Raises RunError for a head that is not served."""
+def interval_of_unknown(run: DrugRun, tables: Tables, variant: Variant, bundle: Bundle) -> float:
+    """Half width, ln uM, that held the answers of drugs that a member had not seen, at the level of the intervals.
+
+    From the calibration rows (drugs held out of training and validation) of all seeds of a run of split ``drug``.
+    Raises RunError when it is another run, or has no member.
+    """
+    record = run.record()
+    if record["split"] != "drug" or record["bundle"]["files"] != encoder_files(bundle):
+        raise RunError(f"{run.path} must be a run of split 'drug' with the encoder of {bundle.path}.")
+    outcomes = run.members(variant)
+    if not outcomes:
+        raise RunError(f"{run.path} has no finished member of '{variant.name}'.")
+    errors = [
+        np.abs(outcome.predicted["calibration"] - tables.ln_ic50[make_split(tables, "drug", outcome.seed).calibration])
+        for outcome in outcomes
+    ]
+    return float(np.quantile(np.concatenate(errors), LEVEL))
+
+
+def fold(network: DrugResponseNetwork, trained: Sequence[MoleculeGraph]) -> dict[str, Floats]:
+    """The arrays of one member (see ``FoldedMembers``), in ln uM; ``trained`` are the training drugs.
+
+    Raises RunError for a head that is not served.
+    """
     head = network.head
     if not isinstance(head, ProductHead):
         raise RunError(f"Head '{network.config.head}' is not served; train with head=product.")
@@ -140,19 +169,27 @@ def fold(network: DrugResponseNetwork) -> dict[str, Floats]:
     zeros = np.zeros((len(cell), 1))
     shrink = np.append(np.full(rank, 1 / math.sqrt(rank)), 1.0)
     out |= _dense("head.cell", np.hstack([cell * shrink, zeros]), np.append(cell_bias * shrink, 1.0))
-    weight = np.hstack([drug[:, :-1], np.zeros((len(drug), 1)), drug[:, -1:]]) * sd
-    bias = np.concatenate([drug_bias[:-1] * sd, [sd], [drug_bias[-1] * sd + mean]])
-    out |= _dense("head.drug", weight, bias)
+    with torch.no_grad():
+        said = encoder(GraphTensors(batch_graphs(trained), network.config.pooling))
+        smooth = solve(said, head.drug(said), NEW_DRUG_RIDGE)
+    layers = {"head.drug": (drug, drug_bias), "head.new": (_array(smooth[0]), _array(smooth[1]))}
+    for name, (weight, bias) in layers.items():
+        wide = np.hstack([weight[:, :-1], np.zeros((len(weight), 1)), weight[:, -1:]]) * sd
+        out |= _dense(name, wide, np.concatenate([bias[:-1] * sd, [sd], [bias[-1] * sd + mean]]))
     return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
 
 
-def _setting(tables: Tables, outcomes: Sequence[Outcome]) -> tuple[dict[str, NDArray[np.floating]], dict[str, Any]]:
+def _setting(
+    tables: Tables, outcomes: Sequence[Outcome], new_drug: float
+) -> tuple[dict[str, NDArray[np.floating]], dict[str, Any]]:
     standards = outcomes[0].standards()
     for outcome in outcomes[1:]:
         for name, standard in outcome.standards().items():
             if not np.array_equal(standard.mean, standards[name].mean):
                 raise RunError("The members were not standardised alike (their training lines differ).")
-    folded = [fold(outcome.network()) for outcome in outcomes]
+    split = make_split(tables, "published", outcomes[0].seed)
+    trained = [tables.graphs[drug] for drug in np.unique(tables.drug_of[split.train])]
+    folded = [fold(outcome.network(), trained) for outcome in outcomes]
     tensors: dict[str, NDArray[np.floating]] = {}
     for name in folded[0]:
         stacked = np.stack([member[name] for member in folded])
@@ -161,12 +198,12 @@ def _setting(tables: Tables, outcomes: Sequence[Outcome]) -> tuple[dict[str, NDA
         )
     for name, standard in standards.items():
         tensors |= {f"standard.{name}.mean": standard.mean, f"standard.{name}.sd": standard.sd}
-    measured = tables.ln_ic50[make_split(tables, "published", outcomes[0].seed).calibration]
+    measured = tables.ln_ic50[split.calibration]
     interval = calibrate(np.stack([outcome.predicted["calibration"] for outcome in outcomes]), measured)
     entry = {
         "config": outcomes[0].record["network"],
         "inputs": list(PARTS[outcomes[0].variant.inputs]),
-        "interval": interval.as_dict(),
+        "interval": interval.as_dict() | {"new_drug": new_drug},
         "seeds": [outcome.seed for outcome in outcomes],
     }
     return tensors, entry

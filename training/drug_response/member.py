@@ -21,6 +21,7 @@ from model.drug_response.network import DrugResponseNetwork, GraphTensors
 from model.molecules import batch_graphs
 from training.drug_response.config import DrugTrainingConfig
 from training.drug_response.features import LineFeatures
+from training.drug_response.ridge import solve
 from training.drug_response.splits import Split
 from training.drug_response.tables import Tables
 
@@ -28,8 +29,7 @@ Numbers = NDArray[np.int64]
 Progress = Callable[[str, float, float], None]
 _FREE, _ENCODER = 0, 1  # stages, as part of each random draw
 FREE_WIDTH = 100  # of a free drug vector: that of DeepCDR's drug branch
-SAME = 1e-2  # sd, beside the 1 that batch norm gives, under which a pooled feature counts as equal for all drugs
-RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # beside a mean diagonal of 1
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # beside a mean diagonal of 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,29 +153,16 @@ class _Trainer:
 
     @torch.no_grad()
     def _solve(self, units: Tensor) -> None:
-        """Ridge regression of the units on what the encoder says of the training drugs, without a penalty on the mean.
-
-        ``W = X^T (X X^T / p + ridge)^-1 (units - mean) / p`` with standardised features X ``[drugs, p]``.
-        """
-        network = self.network.eval()
-        said = network.drug_encoder(self.all_graphs).double()
-        seen = torch.from_numpy(self.train_drugs)
-        network.drug_encoder.low.copy_(said[seen].amin(0))
-        network.drug_encoder.high.copy_(said[seen].amax(0))
-        said = network.drug_encoder(self.all_graphs).double()  # of other drugs, now that its range is known
-        mean, sd = said[seen].mean(0), said[seen].std(0)
-        # What does not tell the training drugs apart gets no weight: a drug that has it for the first time would be
-        # sent far away by it.
-        inverse = torch.where(sd > SAME, 1 / sd, 0.0)
-        x, goal = (said[seen] - mean) * inverse, units[seen].double()
-        centre = goal.mean(0)
-        gram = x @ x.T / x.shape[1]
+        """The layer behind the encoder by ridge regression of the units, on the training drugs."""
+        network, seen = self.network.eval(), torch.from_numpy(self.train_drugs)
+        said = network.drug_encoder(self.all_graphs)[seen]
+        network.drug_encoder.low.copy_(said.amin(0))
+        network.drug_encoder.high.copy_(said.amax(0))
+        everywhere = network.drug_encoder(self.all_graphs).double()  # of other drugs, now that its range is known
         tried: list[tuple[float, Tensor, Tensor]] = []
         for ridge in RIDGES:
-            dual = torch.linalg.solve(gram + ridge * torch.eye(len(x), dtype=gram.dtype), goal - centre)
-            weight = (x.T @ dual / x.shape[1]) * inverse[:, None]
-            bias = centre - mean @ weight
-            tried.append((self._look("ridge", ridge, (said @ weight + bias).float()), weight, bias))
+            weight, bias = solve(said, units[seen], ridge)
+            tried.append((self._look("ridge", ridge, (everywhere @ weight + bias).float()), weight, bias))
         _, weight, bias = min(tried, key=lambda one: one[0])
         layer = network.head.drug
         layer.weight.copy_(weight.T)

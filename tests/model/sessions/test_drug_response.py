@@ -12,12 +12,15 @@ import torch
 
 from model.bundle import Bundle
 from model.drug_response.cell_inputs import Standard, mutation_features
+from model.drug_response.drug_table import Drug
 from model.drug_response.network import CellTensors, GraphTensors
 from model.errors import BundleError, InputError
 from model.molecules import batch_graphs
 from model.rows import Rows
 from model.sessions.drug_response import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession, Predictions
 from tests.training.drug_response.small_heads import GENES, Head, write_head
+from training.drug_response.export import NEW_DRUG_RIDGE
+from training.drug_response.ridge import solve
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,29 @@ def test_a_new_drug_is_answered_and_its_likeness_told(head: Head) -> None:
     answer = head.session.predict(head.embedding, head.rows, drugs)
     assert answer.drug_similarity[0] == 1.0 and answer.drug_similarity[0] > answer.drug_similarity[1] > 0.4
     assert answer.drug_outside.tolist() == [False, False, True]
+    np.testing.assert_allclose(answer.upper[:, 1:] - answer.lower[:, 1:], 8.0, rtol=1e-4)
+    assert not np.allclose(answer.upper[:, 0] - answer.lower[:, 0], 8.0, rtol=1e-4)
     assert np.isfinite(answer.ln_ic50).all()
+
+
+def test_a_training_drug_that_is_not_known_as_one_is_answered_smoothly(head: Head) -> None:
+    """The same molecule by the layer for other drugs: as the ridge solution of the networks says."""
+    drug = head.session.drugs.drugs[0]
+    stranger = Drug("stranger", drug.smiles)
+    both = head.session.predict(head.embedding, head.rows, [drug, stranger]).ln_ic50
+    assert np.abs(both[:, 0] - both[:, 1]).max() > 1e-3
+    graphs = GraphTensors(batch_graphs([known.graph for known in head.session.drugs.drugs]), "mean")
+    panel = head.session.panel.values(head.rows)
+    mean, sd = head.standards["cell"].mean, head.standards["cell"].sd
+    cells = np.nan_to_num((np.concatenate([head.embedding, panel], axis=1) - mean) / sd)
+    wanted = []
+    for network in head.networks:
+        said = network.drug_encoder(graphs)
+        weight, bias = solve(said, network.head.drug(said), NEW_DRUG_RIDGE)
+        units = network.head.units((said.double() @ weight + bias).float())[:1]
+        left = network.left(CellTensors((torch.from_numpy(cells.astype(np.float32)),)))
+        wanted.append((left @ units.T)[:, 0] * network.scale + network.mean)
+    np.testing.assert_allclose(both[:, 1], torch.stack(wanted).mean(0), rtol=1e-3, atol=1e-3)
 
 
 def test_far_cells_are_told(head: Head) -> None:

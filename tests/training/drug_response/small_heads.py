@@ -17,6 +17,7 @@ from model.drug_response.config import DrugResponseConfig
 from model.drug_response.drug_table import Drug, DrugTable
 from model.drug_response.network import DrugResponseNetwork
 from model.matrix import CellMatrix
+from model.molecules import parse_smiles
 from model.prepare import prepare
 from model.rows import Rows
 from model.sessions.drug_response import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession
@@ -61,6 +62,7 @@ def write_head(folder: Path) -> Head:
         )
         for name, width in widths.items()
     }
+    trained = [parse_smiles(smiles, allow_salt=True) for smiles in SMILES]
     tensors: dict[str, NDArray[np.floating]] = {}
     settings: dict[str, object] = {}
     networks: dict[str, list[DrugResponseNetwork]] = {}
@@ -69,7 +71,7 @@ def write_head(folder: Path) -> Head:
             widths["cell"], 6 if setting == "mutation" else 0, rank=8, graph_widths=(12, 10), hidden=9, branch=7
         )
         networks[setting] = [random_network(config, seed) for seed in range(members)]
-        folded = [fold(network) for network in networks[setting]]
+        folded = [fold(network, trained) for network in networks[setting]]
         tensors |= {f"{setting}.{name}": np.stack([member[name] for member in folded]) for name in folded[0]}
         for name in config.branches:
             tensors[f"{setting}.standard.{name}.mean"] = standards[name].mean
@@ -77,7 +79,7 @@ def write_head(folder: Path) -> Head:
         settings[setting] = {
             "config": config.as_dict(),
             "inputs": ["h_C", "genes"],
-            "interval": {"spread": 0.5, "quantile": 2.0, "level": 0.9},
+            "interval": {"spread": 0.5, "quantile": 2.0, "new_drug": 4.0, "level": 0.9},
         }
     card = {
         "version": 1,

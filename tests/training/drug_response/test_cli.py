@@ -15,6 +15,8 @@ from training.cli import app
 
 QUICK = ("free_epochs=6", "encoder_epochs=6", "line_groups=3", "drug_groups=3", "graph_width=16")
 
+TESTED = ("drug response, published, test", "h_C+genes")
+
 
 def run(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
@@ -29,7 +31,9 @@ def train(small: Small, bundle: Path, out: Path, *words: object) -> Result:
 def shipped(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path, Path]:
     folder = tmp_path_factory.mktemp("shipped")
     bundle = shutil.copytree(small.bundle.path, folder / "bundle")
-    words = ("--seeds", 2, "--settings", "expression,mutation,methylation", "--export")
+    unknown = folder / "unknown"
+    assert train(small, bundle, unknown, "--seeds", 2, "--no-test", "--split", "drug").exit_code == 0
+    words = ("--seeds", 2, "--settings", "expression,mutation,methylation", "--export", "--unknown-drugs", unknown)
     result = train(small, bundle, folder / "run", *words, "--json", folder / "rows.json", "--figures", folder / "docs")
     assert result.exit_code == 0, result.output
     return result, bundle, folder
@@ -51,7 +55,10 @@ def test_one_command_trains_scores_draws_and_exports(shipped: tuple[Result, Path
     }
     assert DrugResponseSession(Bundle.load(bundle)).settings == ("expression", "mutation", "methylation")
     card = Bundle.load(bundle).manifest["drug_response"]
-    assert "non-commercial" in card["terms"] and card["evaluation"] == rows
+    assert "non-commercial" in card["terms"] and card["training"]["split"] == "published"
+    in_card = {(row["dataset"], row["method"]): row for row in card["evaluation"]}
+    per_seed = [row["pcc"] for row in rows if (row["dataset"], row["method"]) == TESTED]
+    assert in_card[TESTED]["seeds"] == 2 and abs(in_card[TESTED]["pcc"] - np.mean(per_seed)) < 1e-4
 
 
 def test_the_shipped_head_scores_as_its_ensemble_did(shipped: tuple[Result, Path, Path], small: Small) -> None:
@@ -102,6 +109,7 @@ def test_without_test_no_test_row_is_scored(small: Small, tmp_path: Path) -> Non
         (("--set", "speed=3"), 2, "Unknown option 'speed'"),
         (("--set", "lr=0"), 2, "lr must be above 0"),
         (("--resume",), 1, "no run to resume"),
+        (("--export",), 2, "--unknown-drugs"),
     ],
 )
 def test_wrong_use_is_one_line(small: Small, tmp_path: Path, words: tuple[str, ...], status: int, said: str) -> None:

@@ -134,3 +134,21 @@ def win_lines(run: DrugRun, tables: Tables, variants: Sequence[Variant]) -> Iter
         mean = np.mean([outcome.predicted["test"] for outcome in outcomes], axis=0)
         yield f"{variant.name} against published scFoundation: seed {outcomes[0].seed} higher in {one}"
         yield f"{variant.name}, {len(outcomes)} members: higher in {comparison(tables, split, mean, theirs)}"
+
+
+def summary(rows: Sequence[Row]) -> list[Row]:
+    """One row a data set and method: ``<metric>`` the mean over seeds, ``<metric>_sd`` the sample sd, ``seeds``."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((str(row["dataset"]), str(row["method"])), []).append(row)
+    out: list[Row] = []
+    for (dataset, method), group in groups.items():
+        line: Row = {"dataset": dataset, "method": method, "seeds": len(group)}
+        for metric in (*COLUMNS, "level", "interval_width"):
+            values = [float(row[metric]) for row in group if metric in row]
+            if values:
+                line[metric] = round(float(np.mean(values)), 4)
+            if len(values) > 1:
+                line[f"{metric}_sd"] = round(float(np.std(values, ddof=1)), 4)
+        out.append(line)
+    return out
