@@ -58,6 +58,7 @@ class Sandbox:
         self._limits = limits
         self._lock = threading.Lock()
         self._busy = False
+        self._killed = False
         self._closed = False
         self._launch()
 
@@ -132,6 +133,9 @@ class Sandbox:
         finally:
             with self._lock:
                 self._busy = False
+                killed, self._killed = self._killed, False
+            if killed:  # perhaps after its last word: it must not be taken for alive, or the next call finds it dead
+                self._process.wait()
             if self._process.poll() is not None and not self._closed:
                 self._replace()
 
@@ -139,6 +143,7 @@ class Sandbox:
         """End the call that runs now, if one does: it raises SandboxError, and a new child takes over."""
         with self._lock:
             if self._busy:
+                self._killed = True
                 self._process.kill()
 
     def close(self) -> None:

@@ -169,6 +169,28 @@ def test_cancel_ends_the_call_that_runs_and_nothing_else(sandbox: Sandbox) -> No
     assert sandbox.call(prepared_with) == "7"
 
 
+def test_a_call_cancelled_at_its_last_word_leaves_nothing_dead_behind(sandbox: Sandbox) -> None:
+    stop = threading.Event()
+
+    def cancel_on_and_on() -> None:
+        while not stop.is_set():
+            sandbox.cancel()
+
+    cancelled = 0
+    for _ in range(15):
+        stop.clear()
+        thread = threading.Thread(target=cancel_on_and_on)
+        thread.start()
+        try:
+            sandbox.call(prepared_with)
+        except SandboxError:
+            cancelled += 1
+        stop.set()
+        thread.join()
+        assert sandbox.call(prepared_with) == "7", "the next call must not pay for it"
+    assert cancelled
+
+
 def test_the_parents_secrets_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCPALM_API_KEYS_FILE", "/secret")
     sandbox = Sandbox(prepare, (7,), Limits(MEMORY, 30.0))
