@@ -131,23 +131,28 @@ def test_the_default_is_one_part_one_process_and_no_average() -> None:
     assert (config.accumulate, config.ema, config.early_stop, config.compile, config.workers) == (1, 0, 0, False, 0)
 
 
+KILLED = replace(SHORT, steps=24, checkpoint_every=1)
+
+
+def go_on(corpus: Path, folder: Path, threads: int) -> Stage1Trainer:
+    """Train to the end, from the last checkpoint where there is one. Sums depend on the number of threads."""
+    torch.set_num_threads(threads)
+    model, run = trainer(Corpus(corpus), KILLED), Run(folder)
+    if run.has_checkpoint(STAGE):
+        run.resume(model, STAGE)
+    train_pathways(model, run)
+    return model
+
+
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
-    config = replace(SHORT, steps=24, checkpoint_every=1)
     run = Run(tmp_path)
-
-    def go_on() -> Stage1Trainer:
-        model = trainer(corpus, config)
-        if run.has_checkpoint(STAGE):
-            run.resume(model, STAGE)
-        train_pathways(model, run)
-        return model
-
-    context = multiprocessing.get_context("fork")
+    # Not forked: a copy of a process with threads may wait for a lock that nobody holds any more.
+    context = multiprocessing.get_context("spawn")
     reached = [0]
     for moment in (0.01, 0.03, 0.08):
-        child = context.Process(target=go_on)
+        child = context.Process(target=go_on, args=(corpus.path, tmp_path, torch.get_num_threads()))
         child.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while child.is_alive() and time.monotonic() < deadline:  # until it has come further than the one before
             if run.has_checkpoint(STAGE) and run.load_checkpoint(STAGE)["step"] > reached[-1]:
                 break
@@ -158,4 +163,6 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_checkpoint(corpus: Cor
         # Whenever it was killed, there is a whole checkpoint, and never an older one.
         reached.append(run.load_checkpoint(STAGE)["step"])
     assert 0 < reached[1] <= reached[2] <= reached[3]
-    assert_same_state(go_on().state(), steps(trainer(corpus, config), 24).state())
+    assert_same_state(
+        go_on(corpus.path, tmp_path, torch.get_num_threads()).state(), steps(trainer(corpus, KILLED), 24).state()
+    )
