@@ -1,6 +1,6 @@
 """Training one network: free drug vectors first, then the drug encoder towards them, its last layer solved exactly.
 
-The drug encoder is nine tenths of the arithmetic of a step, and what the cell side has to learn does not need it. So
+The drug encoder is most of the arithmetic of a step, and what the cell side has to learn does not need it. So
 the cell side and the head learn beside one free vector a drug. The encoder then learns to say of a molecule what its
 vector says, and at last the linear layer behind it is solved by ridge regression, its strength chosen on the
 validation rows.
