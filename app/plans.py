@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -34,6 +34,10 @@ class Asked:
     scale: Scale = "log"
     summary: bool = False
     drugs: tuple[str, ...] = ()
+
+    def with_task(self, name: str) -> Asked:
+        """The same, with ``name`` as the first task."""
+        return replace(self, names=(name, *self.names))
 
     @property
     def extras(self) -> tuple[str, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.errors import InvalidParameterError
 from app.jobs.requests import accept_job, wants_async
@@ -58,6 +57,14 @@ Summary = Annotated[
 ]
 
 
+def _wishes(also: Also = "", genes: Genes = "", scale: ScaleQuery = "log", summary: Summary = False) -> Asked:
+    return Asked(names_in(also), names_in(genes), scale, summary)
+
+
+# What a query says beside the route's own task; `/embed?also=impute` reads the options of both.
+Wishes = Annotated[Asked, Depends(_wishes)]
+
+
 def responses(values: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {
@@ -97,12 +104,10 @@ async def answer(
     service: Service,
     owner: str,
     asked: Asked,
-    also: str,
     layer: str | None,
     declared: Declared,
 ) -> Response:
     """The answer, or with `Prefer: respond-async` the job."""
-    asked = replace(asked, names=(*asked.names, *names_in(also)))
     if any("\0" in gene for gene in asked.genes) or (layer is not None and "\0" in layer):
         raise InvalidParameterError("A name holds a NUL character. Remove it.", field="genes")
     if wants_async(request.headers.get("prefer", "")):
@@ -121,16 +126,12 @@ async def embed(
     request: Request,
     service: ServiceDep,
     owner: OwnerDep,
+    wishes: Wishes,
     layer: Layer = None,
     declared: Input = "auto",
-    also: Also = "",
-    genes: Genes = "",
-    scale: ScaleQuery = "log",
-    summary: Summary = False,
 ) -> Response:
     """One vector `h_C` a cell, in the order of the cells. The same cell gives the same vector in any company."""
-    asked = Asked(("embed",), names_in(genes), scale, summary)
-    return await answer(request, service, owner, asked, also, layer, declared)
+    return await answer(request, service, owner, wishes.with_task("embed"), layer, declared)
 
 
 @router.post(
@@ -144,16 +145,12 @@ async def impute(
     request: Request,
     service: ServiceDep,
     owner: OwnerDep,
+    wishes: Wishes,
     layer: Layer = None,
     declared: Input = "auto",
-    also: Also = "",
-    genes: Genes = "",
-    scale: ScaleQuery = "log",
-    summary: Summary = False,
 ) -> Response:
     """Expression as the model's decoder sees it in the pathway codes of each cell; never below 0."""
-    asked = Asked(("impute",), names_in(genes), scale, summary)
-    return await answer(request, service, owner, asked, also, layer, declared)
+    return await answer(request, service, owner, wishes.with_task("impute"), layer, declared)
 
 
 @router.post(
@@ -167,13 +164,9 @@ async def pathways(
     request: Request,
     service: ServiceDep,
     owner: OwnerDep,
+    wishes: Wishes,
     layer: Layer = None,
     declared: Input = "auto",
-    also: Also = "",
-    genes: Genes = "",
-    scale: ScaleQuery = "log",
-    summary: Summary = False,
 ) -> Response:
     """Which pathway code each token of a cell has; with `summary`, the share of its tokens that have each code."""
-    asked = Asked(("pathways",), names_in(genes), scale, summary)
-    return await answer(request, service, owner, asked, also, layer, declared)
+    return await answer(request, service, owner, wishes.with_task("pathways"), layer, declared)

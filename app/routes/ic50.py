@@ -93,7 +93,7 @@ async def ic50(
     drugs: Drugs = None,
 ) -> Response:
     """Predicted drug response of every cell (or bulk profile) to every drug. For research: no use for treatment."""
-    return await answer(request, service, owner, Asked(("ic50",), drugs=tuple(drugs or ())), "", layer, declared)
+    return await answer(request, service, owner, Asked(("ic50",), drugs=tuple(drugs or ())), layer, declared)
 
 
 @router.get(
