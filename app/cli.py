@@ -172,7 +172,10 @@ def ic50(
         typer.Option(help="Name, PubChem id or SMILES; may be repeated. Default: every drug of the training data."),
     ] = None,
 ) -> None:
-    """Predict ln IC50 (uM) of each cell and drug: obsm['X_scpalm_ic50'], its interval beside it, names in uns."""
+    """Predict ln IC50 (uM) of each cell and drug: obsm['X_scpalm_ic50'], its interval beside it, names in uns.
+
+    Dataframes obsm['mutation'] (1, 0, or -1 where unknown) and obsm['methylation'] are read, too, with a column a gene.
+    """
     _process(source, out, bundle, layer, kind, "ic50", drugs=tuple(drug or ()))
 
 
@@ -207,7 +210,8 @@ def _process(
             out,
             loaded,
             session,
-            lambda target: asked.tasks(loaded, session.info, target),
+            lambda target, extras, num_cells: asked.tasks(loaded, session.info, target, extras, num_cells),
+            extras=asked.extras,
             layer=layer,
             declared=kind,
             on_start=progress.start,

@@ -115,11 +115,16 @@ class DrugResponse(Task):
         self._about = about
 
     def reads(self, prepared: Prepared) -> Rows:
-        return self._head.panel.only(prepared.rows, prepared.cells)
+        return self._head.panel.only(prepared.rows)
 
     def run(self, session: Session, cells: Encoded, first: int) -> Values:
         values: NDArray[np.float32] = getattr(self._predictor.predict(cells, first), self._column)
         return values.reshape(len(cells), self.width).astype(np.float32, copy=False)
+
+    def whole(self, values: Values) -> bool:
+        """A cell without a gene of the panel has no answer: a row of NaN."""
+        answered = ~np.isnan(values).all(axis=1)
+        return bool(np.isfinite(values[answered]).all())
 
     def about(self) -> dict[str, object]:
         return {"drug_response": self._about} if self.counted else {}
@@ -149,6 +154,7 @@ def drug_response_tasks(
         ],
         "cell_distance_of_training": head.domain.cell_distance,
         "training_tissues": list(head.tissues),
+        "no_answer": f"null (NaN): the cell expresses none of the {len(head.panel)} genes that the model reads.",
         "terms": head.terms,
     }
     predictor = _Predictor(head, drugs, optional)
@@ -180,9 +186,31 @@ def optional_inputs(
                 field=field,
             )
         own, at = np.array(read).T
-        table[:, at] = np.where(np.isnan(values[:, own]), unknown, values[:, own])
+        values = np.where(np.isnan(values[:, own]), unknown, values[:, own])
+        _check_values(field, values, [names[column] for column in own])
+        table[:, at] = values
         found[field] = table
+    if "methylation" in found and "mutation" not in found:
+        raise InvalidParameterError(
+            "Methylation is read beside mutation calls. Send both (null for calls that are not known), or neither.",
+            field="mutation",
+        )
     return found
+
+
+def _check_values(field: str, values: NDArray[np.float32], names: Sequence[str]) -> None:
+    """``values [cells, names]``. Raises InvalidParameterError for the first that is wrong."""
+    if field == "mutation":
+        right, allowed = np.isin(values, (-1, 0, 1)), "1 (mutated), 0 (not), or null or -1 (unknown)"
+    else:
+        right, allowed = np.isnan(values) | ((values >= 0) & (values <= 1)), "a share from 0 to 1, or null"
+    if not right.all():
+        cell, column = (int(at[0]) for at in np.nonzero(~right))
+        raise InvalidParameterError(
+            f"'{field}' of cell number {cell + 1}, '{names[column][:100]}', is {values[cell, column]:g}; "
+            f"it must be {allowed}.",
+            field=field,
+        )
 
 
 def _matrix(field: str, given: object, num_cells: int) -> tuple[list[str], NDArray[np.float32]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.codecs.codec import CHUNK_CELLS
+from app.codecs.h5ad import tables_of
 from app.h5ad_writer import Column, H5adWriter, described
 from app.tasks import Task
 from app.whole_file import replaced_when_whole
@@ -29,8 +30,9 @@ def process_file(
     target: Path,
     bundle: Bundle,
     session: Session,
-    tasks_of: Callable[[NDArray[np.int32]], tuple[Task, ...]],
+    tasks_of: Callable[[NDArray[np.int32], Mapping[str, object], int], tuple[Task, ...]],
     *,
+    extras: Sequence[str] = (),
     layer: str | None = None,
     declared: Declared = "auto",
     on_start: Callable[[int, Coverage], None] = lambda num_cells, coverage: None,
@@ -39,7 +41,8 @@ def process_file(
     """Copy ``source`` to ``target`` and add the results of tasks to it; ``target`` is whole or absent.
 
     Args:
-        tasks_of: what to compute, given the vocabulary position of each of the file's columns (-1 where unknown).
+        tasks_of: what to compute, given the vocabulary position of each of the file's columns (-1 where unknown), what
+            the file holds of ``extras`` (tables in ``obsm``), and its number of cells.
         layer: which matrix: None for X, ``raw``, or a layer's name.
         on_start: told the number of cells and the gene coverage. on_chunk: told the cells done, each time.
 
@@ -49,7 +52,7 @@ def process_file(
         raise InputError("same-file", f"{target} is the input itself.", mend="Name another output file with -o.")
     with H5adFile(source, layer=layer) as cells:
         preparer = Preparer(bundle.vocabulary, cells.genes, cells.ensembl_ids, declared)
-        tasks = tasks_of(preparer.target)
+        tasks = tasks_of(preparer.target, tables_of(cells, extras), cells.num_cells)
         with replaced_when_whole(target) as partial:
             shutil.copyfile(source, partial)
             on_start(cells.num_cells, preparer.coverage)

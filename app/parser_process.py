@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from app.codecs import CHUNK_CELLS, Answer, Codec, DecodeOptions, codec_for, writer_for
 from app.codecs.compression import decompress
-from app.codecs.sparse_json import SparseJsonCodec
 from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.upload import Upload
 from model.errors import OverLimitError
@@ -80,7 +79,7 @@ def parse(scratch: Path, upload: Upload) -> Iterator[Opened | Prepared]:
         for matrix in codec.decode(body, options):
             if preparer is None:
                 preparer = Preparer(_vocabulary, matrix.genes, matrix.ensembl_ids, upload.declared)
-                extras = _extras(codec, body, upload)
+                extras = _extras(codec, body, upload, options)
                 yield Opened(matrix.cells_in_all or matrix.num_cells, preparer.coverage, preparer.target, extras)
             for part in matrix.parts(CHUNK_CELLS):
                 yield preparer.prepare(part)
@@ -88,11 +87,9 @@ def parse(scratch: Path, upload: Upload) -> Iterator[Opened | Prepared]:
         raise TooLargeError(str(error), field=error.field) from error
 
 
-def _extras(codec: Codec, body: bytes | Path, upload: Upload) -> dict[str, object]:
+def _extras(codec: Codec, body: bytes | Path, upload: Upload, options: DecodeOptions) -> dict[str, object]:
     found: dict[str, object] = {name: text for name, text in upload.fields.items() if name in upload.extras}
-    if upload.extras and isinstance(codec, SparseJsonCodec):
-        found |= codec.members(body, upload.extras)
-    return found
+    return found | codec.members(body, upload.extras, options) if upload.extras else found
 
 
 def encode(scratch: Path, answer: Answer, media_type: str, upload: Upload | None, target: Path) -> bytes | None:

@@ -46,6 +46,10 @@ class Task(ABC):
         """What is told of the results beside their values."""
         return {}
 
+    def whole(self, values: Values) -> bool:
+        """Whether a result can be sent: anything else than a finite number is a fault of the model."""
+        return bool(np.isfinite(values).all())
+
     @abstractmethod
     def run(self, session: Session, cells: Encoded, first: int) -> Values:
         """On the device's thread: ``[B, width]`` of B cells, the first of which is cell ``first`` of the request."""

@@ -245,7 +245,7 @@ class Worker:
                 raise InferenceError(f"'{task.name}' failed with {type(error).__name__}. Send fewer cells.") from error
             if task.name != "embed" and task.counted:
                 self._note_time(task.name, started)
-            if not np.isfinite(values).all():
+            if not task.whole(values):
                 bad = int(np.flatnonzero(~np.isfinite(values).all(axis=-1))[0])
                 cell = work.first + segment.start + bad
                 raise InferenceError(f"The model gave no finite value for the cell at row {cell}.")

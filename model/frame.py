@@ -50,6 +50,20 @@ class Frame:
             )
         return values.tolist()
 
+    def columns(self, most: int) -> list[str]:
+        """Names of the columns in order, without the index. Raises InputError for more than ``most``."""
+        with guarded(f"The columns of '{self._name}'"):
+            order = self._group.attrs.get("column-order")
+            names = [] if order is None else [_text(name) for name in np.atleast_1d(order)[: most + 1]]
+        if len(names) > most:
+            raise InputError(
+                "too-many-columns",
+                f"'{self._name}' has over {most} columns.",
+                mend="Keep the columns that are needed.",
+                field=self._name,
+            )
+        return names
+
     def names_of(self, column: str) -> list[str] | None:
         """A column of strings, or None where it is absent or holds something else."""
         values = self.column(column)
@@ -120,3 +134,7 @@ class Frame:
             missing = np.array([np.nan]) if len(position) and position.min() < 0 else known[:0]
         # Code -1 means missing, and takes the last entry.
         return np.concatenate([known, missing])[position.astype(np.int64)]
+
+
+def _text(name: object) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

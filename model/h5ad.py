@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from model.errors import InputError, OverLimitError
 from model.frame import Frame
-from model.hdf5 import child_names, find, open_hdf5
+from model.hdf5 import attribute, child_names, find, open_hdf5, refuse_over
 from model.matrix import CellMatrix
 from model.stored_matrix import StoredMatrix
 
 SYMBOL_COLUMNS = ("symbol", "feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "hgnc_symbol")
 ENSEMBL_COLUMNS = ("ensembl_id", "ensembl_ids", "gene_ids", "gene_id", "feature_id", "ensembl", "ensembl_gene_id")
 _ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{11}(?:\.\d+)?$", re.MULTILINE)
+_MOST_COLUMNS = 50_000  # of a table in obsm
 _LARGEST_AXIS = np.iinfo(np.int32).max
 
 
@@ -119,6 +120,35 @@ class H5adFile:
         if values is not None:
             self._check_length(len(values), self.num_cells, f"obs/{name[:200]}", "cells")
         return values
+
+    def obsm_table(self, name: str) -> tuple[list[str], NDArray[np.float32]] | None:
+        """A dataframe of numbers in ``obsm``: names of its columns and values ``[B, columns]``, NaN where missing.
+
+        None where there is none. Raises InputError for something else under that name, OverLimitError.
+        """
+        path = f"obsm/{name}"
+        node = find(self._file, path)
+        if node is None:
+            return None
+        if not isinstance(node, h5py.Group) or attribute(node, "encoding-type") != "dataframe":
+            raise InputError(
+                "not-a-dataframe",
+                f"'{path}' has no names of its columns.",
+                mend=f"Put a pandas DataFrame with a column a gene into obsm['{name}'].",
+                field=path,
+            )
+        frame = Frame(node, path, self._max_bytes)
+        names = frame.columns(_MOST_COLUMNS)
+        refuse_over(4.0 * len(names) * self.num_cells, self._max_bytes, path)
+        values = np.empty((self.num_cells, len(names)), dtype=np.float32)
+        for number, column in enumerate(names):
+            found = frame.column(column)
+            what = f"{path}/{column[:200]}"
+            if found is None or found.dtype.kind not in "biuf":
+                raise InputError("not-numbers", f"'{what}' holds no numbers.", mend="Leave it out.", field=what)
+            self._check_length(len(found), self.num_cells, what, "cells")
+            values[:, number] = found
+        return names, values
 
     def chunks(self, size: int, layer: str | None = None) -> Iterator[CellMatrix]:
         """The cells in order, ``size`` at a time; memory is bounded by one chunk (and by names and row pointers).

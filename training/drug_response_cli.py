@@ -66,7 +66,7 @@ def drug_response(
     def show(name: str, stage: str, step: float, rmse: float) -> None:
         typer.echo(f"  {name}: {stage} {step:g}, validation RMSE {rmse:.4f}", err=True)
 
-    for outcome in train_run(run, tables, lines, split, variants, range(seeds), config, show):
+    for outcome in train_run(run, tables, lines, encoder, split, variants, range(seeds), config, show):
         typer.echo(f"{outcome.variant.name}, seed {outcome.seed}: done", err=True)
     rows = run_rows(run, tables, split, variants, range(seeds), test=test)
     typer.echo(table(rows, COLUMNS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -42,6 +42,9 @@ class ArrowCodec:
         if options.layer is not None:
             raise InputError("no-such-layer", "Arrow has no layers.", mend="Leave layer out.", field="layer")
         yield _matrix(body.read_bytes() if isinstance(body, Path) else body, options)
+
+    def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
+        return {}  # this format holds cells and nothing else
 
     def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
         names = pa.array(answer.obs_names, pa.string())

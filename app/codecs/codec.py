@@ -110,6 +110,13 @@ class Codec(Protocol):
         """
         ...
 
+    def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
+        """What a body that has been decoded holds beside its cells, as far as it is named.
+
+        A table is ``{"genes": [names], "values": [cells, names]}``. Raises InputError, OverLimitError.
+        """
+        ...
+
     def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
         """The answer as bytes; or None, when it was written to ``target``.
 

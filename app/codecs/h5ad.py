@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.codecs.codec import CHUNK_CELLS, Answer, DecodeOptions
@@ -28,6 +28,13 @@ class H5adCodec:
             raise TypeError("an h5ad body must be a file")
         with H5adFile(body, layer=options.layer, max_cells=options.max_cells, max_bytes=options.max_bytes) as file:
             yield from file.chunks(CHUNK_CELLS)
+
+    def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
+        """Dataframes of ``obsm``."""
+        if isinstance(body, bytes):
+            raise TypeError("an h5ad body must be a file")
+        with H5adFile(body, layer=options.layer, max_bytes=options.max_bytes) as file:
+            return tables_of(file, names)
 
     def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
         if original is None:
@@ -65,3 +72,9 @@ class H5adCodec:
                     column.put(start, block)
                     start += len(block)
             file.note(described(answer.note(), [(part.name, part.key, part.columns) for part in answer.parts]))
+
+
+def tables_of(file: H5adFile, names: Sequence[str]) -> dict[str, object]:
+    """Those dataframes of ``obsm`` that are named, see `Codec.members`. Raises InputError, OverLimitError."""
+    found = {name: file.obsm_table(name) for name in names}
+    return {name: {"genes": table[0], "values": table[1]} for name, table in found.items() if table is not None}

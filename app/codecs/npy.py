@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,9 @@ class NpyCodec:
 
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
         raise TypeError("npy is written, not read")
+
+    def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
+        return {}  # never read
 
     def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
         values = answer.parts[0].values

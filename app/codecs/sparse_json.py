@@ -59,8 +59,8 @@ class SparseJsonCodec:
         matrix.validate()
         yield matrix
 
-    def members(self, body: bytes | Path, names: Sequence[str]) -> dict[str, object]:
-        """Those members of the body that are named, as they are. The body has been decoded before."""
+    def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
+        """Those members of the body that are named, as they are."""
         members = _parse(body.read_bytes() if isinstance(body, Path) else body)
         return {name: members[name] for name in names if name in members}
 

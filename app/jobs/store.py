@@ -86,7 +86,7 @@ class JobStore:
     def _write(self, name: str, content: dict[str, object]) -> None:
         partial = self.folder / f"{name}.partial"
         with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file)
+            json.dump(content, file, default=np.ndarray.tolist)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self.folder / name)

@@ -92,7 +92,11 @@ async def ic50(
     declared: Input = "auto",
     drugs: Drugs = None,
 ) -> Response:
-    """Predicted drug response of every cell (or bulk profile) to every drug. For research: no use for treatment."""
+    """Predicted drug response of every cell (or bulk profile) to every drug. For research: no use for treatment.
+
+    Mutation and methylation, where they are known: members of a JSON body, or dataframes `mutation` and `methylation`
+    in `obsm` of an h5ad file.
+    """
     return await answer(request, service, owner, Asked(("ic50",), drugs=tuple(drugs or ())), layer, declared)
 
 

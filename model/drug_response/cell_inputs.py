@@ -52,12 +52,11 @@ class Panel:
     def __len__(self) -> int:
         return len(self.genes)
 
-    def only(self, rows: Rows, names: Sequence[str] | None = None) -> Rows:
+    def only(self, rows: Rows) -> Rows:
         """The same cells, as if the file had held the panel's genes alone (their totals stay those of all genes).
 
-        ``names`` of the cells are for errors.
-
-        Raises InputError when a file measured less than a tenth of the panel, or a cell expresses none of it.
+        A cell that expresses none of them becomes an empty row. Raises InputError when a file measured less than a
+        tenth of the panel.
         """
         inside = self._place >= 0
         sets = tuple(GeneSet(gene_set.measured & inside) for gene_set in rows.gene_sets)
@@ -72,16 +71,6 @@ class Panel:
         kept = inside[rows.gene_index]
         owner = np.repeat(np.arange(len(rows)), rows.lengths())[kept]
         lengths = np.bincount(owner, minlength=len(rows))
-        if not lengths.all():
-            empty = int(np.flatnonzero(lengths == 0)[0])
-            cell = f"'{names[empty]}'" if names is not None else f"number {empty + 1}"
-            raise InputError(
-                "no-panel-gene-in-cell",
-                f"Cell {cell} expresses none of the {len(self)} genes that drug response is read from.",
-                mend="Remove such cells, or sum the cells of one type to a profile.",
-                field="data",
-                cell=names[empty] if names is not None else None,
-            )
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return Rows(indptr, rows.gene_index[kept], rows.value[kept], sets, rows.gene_set_of_row)
 

@@ -31,7 +31,7 @@ class DrugResponseConfig:
         graph_widths: of the graph convolutions.
         readout: what is pooled into a drug: the ``last`` convolution, as in DeepCDR, or atom features and ``all``
             convolutions side by side (jumping knowledge, Xu et al. 2018).
-        hidden, branch: widths of a cell branch.
+        hidden, branch: widths of a cell branch. extra_hidden: as hidden, of the mutation and methylation branches.
     """
 
     cell_width: int
@@ -46,9 +46,10 @@ class DrugResponseConfig:
     graph_widths: tuple[int, ...] = (256, 256, 256, 100)
     hidden: int = 256
     branch: int = 100
+    extra_hidden: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("cell_width", "rank", "hidden", "branch"):
+        for name in ("cell_width", "rank", "hidden", "branch", "extra_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, is {getattr(self, name)}")
         for name in ("mutation_width", "methylation_width"):
@@ -73,6 +74,10 @@ class DrugResponseConfig:
         """Names of the cell branches, in order."""
         extra = [name for name in ("mutation", "methylation") if getattr(self, f"{name}_width")]
         return ("cell", *extra)
+
+    def hidden_of(self, branch: str) -> int:
+        """Width inside a cell branch."""
+        return self.hidden if branch == "cell" else self.extra_hidden
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)

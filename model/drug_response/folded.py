@@ -127,8 +127,8 @@ def shapes(config: DrugResponseConfig) -> dict[str, tuple[int, ...]]:
     for name in ("scale", "shift", "low", "high"):
         out[f"pooled.{name}"] = (config.drug_width,)
     for name in config.branches:
-        dense(f"{name}.first", getattr(config, f"{name}_width"), config.hidden)
-        dense(f"{name}.last", config.hidden, config.branch)
+        dense(f"{name}.first", getattr(config, f"{name}_width"), config.hidden_of(name))
+        dense(f"{name}.last", config.hidden_of(name), config.branch)
     dense("head.cell", len(config.branches) * config.branch, config.rank + 2)
     dense("head.drug", config.drug_width, config.rank + 2)
     dense("head.new", config.drug_width, config.rank + 2)

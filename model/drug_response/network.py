@@ -79,12 +79,12 @@ class CellBranch(nn.Module):
     ``last_dropout`` is of what the branch says.
     """
 
-    def __init__(self, width: int, config: DrugResponseConfig, last_dropout: float = 0.0) -> None:
+    def __init__(self, width: int, hidden: int, config: DrugResponseConfig, last_dropout: float = 0.0) -> None:
         super().__init__()
-        self.first = nn.Linear(width, config.hidden)
-        self.norm = nn.BatchNorm1d(config.hidden)
+        self.first = nn.Linear(width, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
         self.dropout = nn.Dropout(config.dropout)
-        self.last = nn.Linear(config.hidden, config.branch)
+        self.last = nn.Linear(hidden, config.branch)
         self.last_dropout = nn.Dropout(last_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class DrugResponseNetwork(nn.Module):
         self.drug_encoder = DrugEncoder(config)
         widths = {"cell": config.cell_width, "mutation": config.mutation_width, "methylation": config.methylation_width}
         self.cell_branches = nn.ModuleList(
-            CellBranch(widths[name], config, 0.0 if name == "cell" else config.extra_dropout)
+            CellBranch(widths[name], config.hidden_of(name), config, 0.0 if name == "cell" else config.extra_dropout)
             for name in config.branches
         )
         self.head = HEADS[config.head](len(config.branches) * config.branch, config.drug_width, config)

@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from model.rows import Rows
 
 WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "drug_response.safetensors", "drug_response.json", "drugs.parquet"
 UNITS = "ln IC50 (uM)"
-CARD_VERSION = 1
+CARD_VERSION = 2  # 1: every setting has all its tensors
 Setting = Literal["expression", "mutation", "methylation"]
 _MOST_CACHED = 4096
 
@@ -36,7 +36,7 @@ class Predictions:
     """Answers for C cells and D drugs, ln IC50 with IC50 in uM.
 
     Attributes:
-        ln_ic50: ``[C, D]`` mean of the members.
+        ln_ic50: ``[C, D]`` mean of the members. A cell that expresses no gene of the panel has NaN, here and below.
         lower, upper: ``[C, D]`` interval that holds the measured value with probability ``level``, for a pair like the
             training pairs; for a drug that is not of the training drugs, as it was for others held out in their turn.
         cell_distance: ``[C]`` root mean square z-score of the cell's features. cell_outside: ``[C]`` farther than any
@@ -83,15 +83,15 @@ class DrugResponseSession:
         try:
             card = json.loads(card_file.read_text(encoding="utf-8"))
             tensors = {name: array.astype(np.float32) for name, array in load_file(tensors_file).items()}
-            if card["version"] != CARD_VERSION:
-                raise ValueError(f"version {card['version']}, this release reads {CARD_VERSION}")
+            if card["version"] not in range(1, CARD_VERSION + 1):
+                raise ValueError(f"version {card['version']}, this release reads up to {CARD_VERSION}")
             self.panel = Panel(card["genes"], bundle.vocabulary)
             self.mutation_names = tuple(str(name) for name in card["mutation_names"])
             self.methylation_names = tuple(str(name) for name in card["methylation_names"])
             self.terms, self.tissues = str(card["terms"]), tuple(str(name) for name in card["tissues"])
             self._domain = Domain(float(card["domain"]["cell_distance"]), float(card["domain"]["drug_similarity"]))
             self._embedding_width = int(bundle.manifest["network"]["width"])
-            self._heads = {name: self._head(name, entry, tensors) for name, entry in card["settings"].items()}
+            self._heads = self._open(card["settings"], tensors)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{card_file} and {WEIGHTS_FILE} do not fit ({error}). Export the head again.") from error
         if "expression" not in self._heads:
@@ -133,7 +133,7 @@ class DrugResponseSession:
                 share in [0, 1], NaN where unknown; read together with mutation.
 
         Raises InputError for optional inputs of the wrong shape or value, or that this bundle has no head for;
-        MoleculeError for a drug that cannot be read.
+        MoleculeError for a drug that cannot be read; FloatingPointError where the weights overflow.
         """
         setting = self._setting(mutation, methylation)
         head = self._heads[setting]
@@ -151,13 +151,17 @@ class DrugResponseSession:
         width = head.quantile * np.sqrt(members.var(axis=0) + head.spread**2)
         width[:, [not drug.in_training for drug in drugs]] = head.new_drug
         distance = self._domain.cell_distances(raw, head.cell_inputs.num_known(panel_rows, embedding.shape[1]))
+        silent = panel_rows.lengths() == 0
+        if not np.isfinite(mean[~silent]).all():
+            raise FloatingPointError("the head gave no finite value")
+        mean[silent] = distance[silent] = np.nan
         similarity = self._domain.drug_similarities(drugs, self.drugs)
         return Predictions(
             mean,
             mean - width,
             mean + width,
             distance,
-            distance > self._domain.cell_distance,
+            ~(distance <= self._domain.cell_distance),
             similarity,
             similarity < self._domain.drug_similarity,
             setting,
@@ -197,9 +201,17 @@ class DrugResponseSession:
                 self._right.popitem(last=False)
         return found
 
-    def _head(self, name: str, entry: dict[str, object], tensors: dict[str, Floats]) -> _Head:
-        prefix = f"{name}."
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    def _open(self, entries: dict[str, dict[str, object]], tensors: dict[str, Floats]) -> dict[str, _Head]:
+        """The settings in their order: each has the tensors of the one before it, but for those that it has itself."""
+        heads: dict[str, _Head] = {}
+        own: dict[str, Floats] = {}
+        for name in (setting for setting in get_args(Setting) if setting in entries):
+            prefix = f"{name}."
+            own = own | {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            heads[name] = self._head(name, entries[name], own)
+        return heads
+
+    def _head(self, name: str, entry: dict[str, object], own: dict[str, Floats]) -> _Head:
         config = DrugResponseConfig.from_dict(entry["config"])  # type: ignore[arg-type]
         members = FoldedMembers(config, own)
         members.check()

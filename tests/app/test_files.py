@@ -22,7 +22,7 @@ NUM_CELLS = 2 * CHUNK_CELLS + 3
 
 
 def embed_file(source: Path, target: Path, bundle: Bundle, session: FakeSession, **more: object) -> None:
-    process_file(source, target, bundle, session, lambda _: (Embed(INFO),), **more)  # type: ignore[arg-type]
+    process_file(source, target, bundle, session, lambda *_: (Embed(INFO),), **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture

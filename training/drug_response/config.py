@@ -10,6 +10,7 @@ from training.config import ConfigError
 
 Inputs = Literal["h_C", "genes", "h_C+genes", "pca", "scfoundation"]
 Setting = Literal["expression", "mutation", "methylation"]
+Extras = Literal["added", "joint"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,12 @@ class DrugTrainingConfig:
         head, pooling, readout, rank, hidden: of the network, see ``DrugResponseConfig``. graph_width: of all graph
             convolutions but the last, which is 100 wide.
         dropout: of cell branches and head. extra_dropout: of what the mutation and methylation branches say.
+        extras: how those two come in: ``added`` to a finished member of the setting before, which stays as it is, or
+            ``joint``, in a network of their own. extra_hidden: width inside their branches. extra_epochs, extra_lr:
+            passes and peak of the schedule of an added branch.
             graph_dropout: of the drug encoder.
+        fine_tune: then the bundle's cell encoder learns, too: ``tune_epochs`` passes with peaks ``tune_lr`` for the
+            encoder and ``tune_head_lr`` for the cell side of the head. For the table: such a member is not exported.
         free_epochs: passes over the rows with a free vector for each drug in place of the drug encoder.
         encoder_epochs: passes of the drug encoder over the drugs, towards those vectors.
         lr, encoder_lr: peaks of the two one-cycle schedules. weight_decay: of AdamW.
@@ -41,6 +47,14 @@ class DrugTrainingConfig:
     graph_width: int = 128
     dropout: float = 0.2
     extra_dropout: float = 0.5
+    extras: Extras = "added"
+    extra_hidden: int = 32
+    extra_epochs: int = 10
+    extra_lr: float = 1e-3
+    fine_tune: bool = False
+    tune_epochs: int = 10
+    tune_lr: float = 1e-4
+    tune_head_lr: float = 1e-3
     graph_dropout: float = 0.0
     free_epochs: int = 40
     encoder_epochs: int = 40
@@ -51,10 +65,11 @@ class DrugTrainingConfig:
     drug_groups: int = 7
 
     def __post_init__(self) -> None:
-        for name in ("rank", "hidden", "graph_width", "line_groups", "drug_groups", "free_epochs", "encoder_epochs"):
+        sizes = ("rank", "hidden", "extra_hidden", "graph_width", "line_groups", "drug_groups")
+        for name in (*sizes, "free_epochs", "encoder_epochs", "extra_epochs", "tune_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
-        for name in ("lr", "encoder_lr"):
+        for name in ("lr", "encoder_lr", "extra_lr", "tune_lr", "tune_head_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be above 0, is {getattr(self, name)}.")
         if not 0 <= self.weight_decay < float("inf"):
@@ -62,7 +77,12 @@ class DrugTrainingConfig:
         for name in ("dropout", "extra_dropout", "graph_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must lie in [0, 1), is {getattr(self, name)}.")
-        kinds = {"inputs": Inputs, "setting": Setting, "head": Head, "pooling": AtomPooling, "readout": Readout}
+        if self.fine_tune and "h_C" not in self.inputs:
+            raise ConfigError(f"fine_tune has no effect with inputs={self.inputs}, which have no h_C: leave it out.")
+        if self.fine_tune and self.extras == "added" and self.setting != "expression":
+            raise ConfigError("fine_tune with mutation or methylation needs extras=joint.")
+        kinds = {"inputs": Inputs, "setting": Setting, "extras": Extras}
+        kinds |= {"head": Head, "pooling": AtomPooling, "readout": Readout}
         for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"{name} must be {', '.join(get_args(kind))}; is '{getattr(self, name)}'.")

@@ -21,11 +21,13 @@ from model.drug_response.config import DrugResponseConfig
 from model.drug_response.network import DrugResponseNetwork, GraphTensors
 from model.molecules import batch_graphs
 from training.config import ConfigError
+from training.drug_response.addition import train_addition
 from training.drug_response.config import DrugTrainingConfig, Inputs, Setting
 from training.drug_response.features import LineEmbeddings, LineFeatures, line_features
 from training.drug_response.member import train_member
-from training.drug_response.splits import make_split
+from training.drug_response.splits import Split, make_split
 from training.drug_response.tables import Tables
+from training.drug_response.tuning import tune
 from training.run import RunError, write_atomically
 
 PARTS = ("validation", "calibration", "test")
@@ -41,6 +43,12 @@ class Variant:
     @property
     def name(self) -> str:
         return self.inputs if self.setting == "expression" else f"{self.inputs} {SETTINGS[self.setting]}"
+
+    @property
+    def before(self) -> Variant | None:
+        """The same with one branch less."""
+        at = get_args(Setting).index(self.setting)
+        return Variant(self.inputs, get_args(Setting)[at - 1]) if at else None
 
     @property
     def folder(self) -> str:
@@ -159,6 +167,7 @@ def train_run(
     run: DrugRun,
     tables: Tables,
     lines: LineEmbeddings,
+    bundle: Bundle,
     split_name: str,
     variants: Sequence[Variant],
     seeds: Sequence[int],
@@ -172,16 +181,42 @@ def train_run(
             if (kept := run.member(variant, seed)) is not None:
                 yield kept
                 continue
-            own = replace(config, inputs=variant.inputs, setting=variant.setting)
-            features = line_features(
-                tables, lines, variant.inputs, variant.setting, np.unique(tables.line_of[split.train])
-            )
-            report = partial(progress, f"{variant.name}, seed {seed}")
-            member = train_member(tables, features, split, own, seed, report)
-            predicted = {part: predict(member.network, tables, features, getattr(split, part)) for part in PARTS}
-            record = {"network": member.network.config.as_dict(), "history": member.history}
-            run.save(variant, seed, member.network, features, record, predicted)
-            yield run.member(variant, seed)  # type: ignore[misc]
+            yield _train(run, tables, lines, bundle, split, variant, seed, config, progress)
+
+
+def _train(
+    run: DrugRun,
+    tables: Tables,
+    lines: LineEmbeddings,
+    bundle: Bundle,
+    split: Split,
+    variant: Variant,
+    seed: int,
+    config: DrugTrainingConfig,
+    progress: Callable[[str, str, float, float], None],
+) -> Outcome:
+    own = replace(config, inputs=variant.inputs, setting=variant.setting)
+    report = partial(progress, f"{variant.name}, seed {seed}")
+    features = line_features(tables, lines, variant.inputs, variant.setting, np.unique(tables.line_of[split.train]))
+    if (before := variant.before) is not None and config.extras == "added":
+        # The setting before is part of this one: it is trained and kept first.
+        base = run.member(before, seed) or _train(run, tables, lines, bundle, split, before, seed, config, progress)
+        member = train_addition(base.network(), tables, features, split, own, seed, report)
+        history = [*base.record["history"], *member.history]
+    else:
+        member = train_member(tables, features, split, own, seed, report)
+        history = member.history
+    if config.fine_tune:
+        member, features = tune(member.network, bundle, lines, tables, features, split, own, seed, report)
+        history = [*history, *member.history]
+    predicted = {part: predict(member.network, tables, features, getattr(split, part)) for part in PARTS}
+    run.save(
+        variant, seed, member.network, features, {"network": member.network.config.as_dict(), "history": history},
+        predicted,
+    )  # fmt: skip
+    kept = run.member(variant, seed)
+    assert kept is not None
+    return kept
 
 
 def predict(

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from model.sessions.drug_response import (
     UNITS,
     WEIGHTS_FILE,
     DrugResponseSession,
+    Setting,
 )
 from training.bundle_files import add_files
 from training.drug_response.experiment import DrugRun, Outcome, Variant, encoder_files
@@ -81,15 +82,24 @@ def export_head(
     tensors: dict[str, NDArray[np.floating]] = {}
     settings: dict[str, Any] = {}
     distance = 0.0
+    before: dict[str, NDArray[np.floating]] = {}
     split = make_split(tables, "published", 0)
-    for variant in variants:
+    for variant in sorted(variants, key=lambda one: get_args(Setting).index(one.setting)):
         outcomes = run.members(variant)
         if not outcomes:
             raise RunError(f"{run.path} has no finished member of '{variant.name}'.")
         if variant.inputs not in PARTS or record["training"]["head"] != "product":
             raise RunError(f"'{variant.name}' with head '{record['training']['head']}' is not served.")
+        if record["training"]["fine_tune"]:
+            raise RunError(f"{run.path} tuned the encoder, which would no longer be that of /embed. Train without.")
         own, entry = _setting(tables, outcomes, new_drug)
-        tensors |= {f"{variant.setting}.{name}": value for name, value in own.items()}
+        # What a setting has in common with the one before it is kept once.
+        tensors |= {
+            f"{variant.setting}.{name}": value
+            for name, value in own.items()
+            if not (name in before and np.array_equal(value, before[name]))
+        }
+        before = own
         settings[variant.setting] = entry
         if variant.setting == "expression":
             train_lines = np.unique(tables.line_of[split.train])

@@ -33,12 +33,13 @@ class LineEmbeddings:
 
     Attributes:
         panel: the genes of the tables in the bundle's vocabulary. rows: the lines, as a session reads them.
-        h_c: ``[L, D]``. genes: ``[L, P]`` log1p CP10K.
+        h_c: ``[L, D]``. codes: ``[L, N]`` pathway codes that it was made from. genes: ``[L, P]`` log1p CP10K.
     """
 
     panel: Panel
     rows: Rows
     h_c: Floats
+    codes: NDArray[np.int32]
     genes: Floats
 
 
@@ -48,8 +49,8 @@ def embed_lines(tables: Tables, bundle: Bundle, *, threads: int | None = None) -
     rows = preparer.prepare(bulk_matrix(tables.expression, tables.genes, tables.lines.tolist())).rows
     panel = Panel(tables.genes, bundle.vocabulary)
     rows = panel.only(rows)
-    h_c = open_session(bundle, device="cpu", threads=threads).run("embed", rows).astype(np.float32)
-    return LineEmbeddings(panel, rows, h_c, panel.values(rows))
+    encoded = open_session(bundle, device="cpu", threads=threads).encode(rows)
+    return LineEmbeddings(panel, rows, encoded.embedding, encoded.codes, panel.values(rows))
 
 
 @dataclass(frozen=True, eq=False)

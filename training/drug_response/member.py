@@ -8,12 +8,11 @@ validation rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.drug_response.config import DrugResponseConfig
@@ -23,9 +22,9 @@ from training.drug_response.config import DrugTrainingConfig
 from training.drug_response.features import LineFeatures
 from training.drug_response.ridge import solve
 from training.drug_response.splits import Split
+from training.drug_response.steps import Numbers, line_epoch, one_cycle, take_step, validation_rmse
 from training.drug_response.tables import Tables
 
-Numbers = NDArray[np.int64]
 Progress = Callable[[str, float, float], None]
 _FREE, _ENCODER = 0, 1  # stages, as part of each random draw
 FREE_WIDTH = 100  # of a free drug vector: that of DeepCDR's drug branch
@@ -58,6 +57,7 @@ def network_config(config: DrugTrainingConfig, features: LineFeatures) -> DrugRe
         dropout=config.dropout,
         extra_dropout=config.extra_dropout,
         hidden=config.hidden,
+        extra_hidden=config.extra_hidden,
         readout=config.readout,
         graph_widths=(*[config.graph_width] * 3, 100),
     )
@@ -111,16 +111,18 @@ class _Trainer:
         own = {id(weight) for weight in drug_layer.parameters()}
         weights = [w for w in (*network.cell_branches.parameters(), *network.head.parameters()) if id(w) not in own]
         weights += [*layer.parameters(), vectors]
-        optimizer, schedule = self._optimizer(weights, config.lr, config.free_epochs * config.line_groups)
+        optimizer, schedule = one_cycle(
+            weights, config.lr, config.free_epochs * config.line_groups, config.weight_decay
+        )
         for epoch in range(config.free_epochs):
             network.train()
-            for rows in self._epoch(epoch):
+            for rows in line_epoch(self.tables, self.split, config.line_groups, [self.seed, _FREE, epoch]):
                 line, line_of = np.unique(self.tables.line_of[rows], return_inverse=True)
                 left = network.left(self.cells.of(torch.from_numpy(line)))
                 right = network.head.units(layer(vectors))
                 drug_of = torch.from_numpy(self.tables.drug_of[rows])
                 guess = network.head.pairs(left[torch.from_numpy(line_of)], right[drug_of])
-                _step(optimizer, schedule, (guess - self.answer[rows]).square().mean())
+                take_step(optimizer, schedule, (guess - self.answer[rows]).square().mean())
         network.eval()
         units = layer(vectors).detach()
         self._look("free vectors", config.free_epochs, units)
@@ -133,7 +135,9 @@ class _Trainer:
             left, right = network.left(self.cells), network.head.units(units)
         lines = np.unique(self.tables.line_of[self.split.train])
         weights = [*network.drug_encoder.parameters(), *network.head.drug.parameters()]
-        optimizer, schedule = self._optimizer(weights, config.encoder_lr, config.encoder_epochs * config.drug_groups)
+        optimizer, schedule = one_cycle(
+            weights, config.encoder_lr, config.encoder_epochs * config.drug_groups, config.weight_decay
+        )
         for epoch in range(config.encoder_epochs):
             network.drug_encoder.train()
             random = np.random.default_rng([self.seed, _ENCODER, epoch])
@@ -145,7 +149,7 @@ class _Trainer:
                 drug_of = torch.from_numpy(np.repeat(np.arange(len(drugs)), len(some)))
                 wanted = network.head.pairs(left[line_of], right[torch.from_numpy(drugs)][drug_of])
                 guess = network.head.pairs(left[line_of], network.right(self._graphs(drugs))[drug_of])
-                _step(optimizer, schedule, (guess - wanted).square().mean())
+                take_step(optimizer, schedule, (guess - wanted).square().mean())
         network.eval()
         with torch.no_grad():
             said = network.head.drug(network.drug_encoder(self.all_graphs))
@@ -171,43 +175,14 @@ class _Trainer:
         else:  # the cell's layer has the bias of both
             network.head.cell.bias.add_(bias)
 
-    def _epoch(self, epoch: int) -> Iterator[Numbers]:
-        """Every training row once, a group of lines at a time."""
-        random = np.random.default_rng([self.seed, _FREE, epoch])
-        group = random.permutation(len(self.tables.lines)) % self.config.line_groups
-        of_row = group[self.tables.line_of[self.split.train]]
-        for number in range(self.config.line_groups):
-            chosen = self.split.train[of_row == number]
-            # Batch norm has no statistics of a single line.
-            if len(np.unique(self.tables.line_of[chosen])) > 1:
-                yield chosen
-
     def _graphs(self, drugs: Numbers) -> GraphTensors:
         return GraphTensors(batch_graphs([self.tables.graphs[drug] for drug in drugs]), self.config.pooling)
 
     def _look(self, stage: str, step: float, said: Tensor) -> float:
         """RMSE on the validation rows, ln uM, when the head's drug layer says ``said [D, out]``."""
-        network, rows = self.network, self.split.validation
-        line_of, drug_of = torch.from_numpy(self.tables.line_of[rows]), torch.from_numpy(self.tables.drug_of[rows])
         with torch.no_grad():
-            left, right = network.left(self.cells), network.head.units(said)
-            pairs = zip(line_of.split(8192), drug_of.split(8192), strict=True)
-            guess = torch.cat([network.head.pairs(left[line], right[drug]) for line, drug in pairs])
-        rmse = float((guess - self.answer[rows]).square().mean().sqrt() * network.scale)
+            right = self.network.head.units(said)
+        rmse = validation_rmse(self.network, self.tables, self.split, self.cells, right)
         self.history.append({"stage": stage, "step": step, "validation_rmse": round(rmse, 5)})
         self.progress(stage, step, rmse)
         return rmse
-
-    def _optimizer(
-        self, weights: Iterable[nn.Parameter], lr: float, steps: int
-    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=self.config.weight_decay)
-        # One step more than is taken: tiny runs must not fall on the schedule's last, empty phase.
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 10, pct_start=0.1)
-
-
-def _step(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    schedule.step()

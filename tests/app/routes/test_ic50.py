@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from typer.testing import CliRunner
@@ -139,6 +140,69 @@ def test_mutations_are_read_cell_by_cell_also_by_a_job(head: Head, client: Clien
     assert result["drug_response"]["inputs"] == "mutation" and result["columns"] == ["Urea"]
 
 
+def with_mutation(head: Head, path: Path) -> tuple[bytes, np.ndarray]:
+    """An h5ad file with calls in ``obsm``, and the calls."""
+    names = list(head.session.mutation_names)
+    calls = np.random.default_rng(1).integers(-1, 2, (CELLS, len(names)))
+    cells = anndata.AnnData(COUNTS)
+    cells.var_names = GENES
+    table = pd.DataFrame(np.where(calls < 0, np.nan, calls), columns=names, index=cells.obs_names)
+    cells.obsm["mutation"] = table.assign(unread=1)[[*names[::-1], "unread"]]
+    cells.write_h5ad(path)
+    return path.read_bytes(), calls
+
+
+def test_mutations_in_an_h5ad_file_by_request_job_and_command(head: Head, client: Client, tmp_path: Path) -> None:
+    body, calls = with_mutation(head, tmp_path / "cells.h5ad")
+    wanted = expected(head, ["urea"], calls).ln_ic50
+    headers = {"Content-Type": "application/x-hdf5", "Accept": "application/json"}
+    found = client.post("/ic50?drugs=urea", content=body, headers=headers).json()
+    np.testing.assert_array_equal(np.float32(found["values"]), wanted)
+    assert found["drug_response"]["inputs"] == "mutation"
+    job = client.post("/ic50?drugs=urea", content=body, headers={**headers, "Prefer": "respond-async"})
+    until = time.monotonic() + 30
+    while client.get(job.headers["location"]).json()["state"] in ("queued", "running"):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    np.testing.assert_array_equal(np.float32(client.get(job.headers["location"] + "/result").json()["values"]), wanted)
+    command = ["ic50", str(tmp_path / "cells.h5ad"), "-o", str(tmp_path / "out.h5ad"), "--drug", "urea"]
+    done = CliRunner().invoke(cli, [*command, "--bundle", str(head.bundle.path)])
+    assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_scpalm_ic50"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("table", "code"),
+    [
+        (np.ones((CELLS, 3)), "not-a-dataframe"),
+        (pd.DataFrame({"A": ["x"] * CELLS}), "not-numbers"),
+        (pd.DataFrame({"A": [0.5] * CELLS}), "invalid-parameter"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told(client: Client, tmp_path: Path, table: object, code: str) -> None:
+    cells = anndata.AnnData(COUNTS)
+    cells.var_names = GENES
+    cells.obsm["mutation"] = table.set_index(cells.obs_names) if isinstance(table, pd.DataFrame) else table
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    body = (tmp_path / "cells.h5ad").read_bytes()
+    answer = client.post("/ic50?drugs=urea", content=body, headers={"Content-Type": "application/x-hdf5"})
+    check_problem(answer, 422, code)
+
+
+def test_a_silent_cell_is_null_and_said_to_be(head: Head, client: Client) -> None:
+    counts = COUNTS.toarray()
+    counts[2, : len(head.session.panel)] = 0
+    silent = sparse.csr_matrix(counts)
+    parts = {"indptr": silent.indptr.tolist(), "indices": silent.indices.tolist(), "data": silent.data.tolist()}
+    answer = client.post("/ic50?drugs=urea", json={**BODY, **parts})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["values"][2] == [None] and found["ic50_lower"]["values"][2] == [None]
+    assert found["cell_distance"]["values"][2] == [None]
+    np.testing.assert_array_equal(np.float32(found["values"][:2]), expected(head, ["urea"]).ln_ic50[:2])
+    assert "expresses none" in found["drug_response"]["no_answer"]
+
+
 @pytest.mark.parametrize(
     ("query", "extra", "code", "words"),
     [
@@ -152,6 +216,19 @@ def test_mutations_are_read_cell_by_cell_also_by_a_job(head: Head, client: Clien
         ("", {"mutation": {"genes": ["no such"], "values": [[1]]}}, "invalid-parameter", "1 x 1"),
         ("", {"mutation": {"genes": ["a", "a"], "values": []}}, "invalid-parameter", "twice"),
         ("", {"mutation": {"genes": ["a"], "values": "x"}}, "invalid-parameter", "numbers"),
+        (
+            "",
+            {"mutation": {"genes": ["A"], "values": [[1]] * 20 + [[0.5]]}},
+            "invalid-parameter",
+            "number 21, 'A', is 0.5",
+        ),
+        (
+            "",
+            {"methylation": {"genes": ["X"], "values": [[2]] * CELLS}},
+            "invalid-parameter",
+            "is 2; it must be a share",
+        ),
+        ("", {"methylation": {"genes": ["X"], "values": [[0.2]] * CELLS}}, "invalid-parameter", "beside mutation"),
     ],
 )
 def test_what_cannot_be_answered_is_told(

@@ -76,9 +76,12 @@ def test_too_little_of_the_panel_is_refused() -> None:
     with pytest.raises(InputError, match="3 of the 40 genes") as caught:
         panel.only(_rows(["GENE0", "GENE1", "GENE2", "GENE90"], [[1.0, 1, 1, 1]]))
     assert caught.value.code == "few-panel-genes"
-    with pytest.raises(InputError, match="number 2 expresses none") as caught:
-        panel.only(_rows([*(f"GENE{i}" for i in range(10)), "GENE90"], [[1.0] * 11, [0.0] * 10 + [4.0]]))
-    assert caught.value.code == "no-panel-gene-in-cell"
+
+
+def test_a_cell_without_a_gene_of_the_panel_is_an_empty_row() -> None:
+    panel = Panel([f"GENE{i}" for i in range(10)], VOCABULARY)
+    rows = panel.only(_rows([*(f"GENE{i}" for i in range(10)), "GENE90"], [[1.0] * 11, [0.0] * 10 + [4.0]]))
+    assert rows.lengths().tolist() == [10, 0]
 
 
 def test_unknown_calls_have_a_mask() -> None:

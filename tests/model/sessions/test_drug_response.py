@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save
 
 from model.bundle import Bundle
 from model.drug_response.cell_inputs import Standard, mutation_features
@@ -19,6 +20,7 @@ from model.molecules import batch_graphs
 from model.rows import Rows
 from model.sessions.drug_response import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession, Predictions
 from tests.training.drug_response.small_heads import GENES, Head, write_head
+from training.bundle_files import add_files
 from training.drug_response.export import NEW_DRUG_RIDGE
 from training.drug_response.ridge import solve
 
@@ -105,6 +107,67 @@ def test_far_cells_are_told(head: Head) -> None:
     assert answer.cell_outside.tolist() == [False, True] + [False] * (len(far) - 2)
 
 
+def test_a_cell_that_expresses_no_gene_of_the_panel_has_no_answer_and_harms_none(head: Head) -> None:
+    rows, drugs = head.rows, head.session.drugs.drugs[:2]
+    start, stop = rows.indptr[1], rows.indptr[2]
+    silent = Rows(
+        np.where(np.arange(len(rows.indptr)) > 1, rows.indptr - (stop - start), rows.indptr),
+        np.delete(rows.gene_index, slice(start, stop)),
+        np.delete(rows.value, slice(start, stop)),
+        rows.gene_sets,
+        rows.gene_set_of_row,
+    )
+    answer, whole = (head.session.predict(head.embedding, some, drugs) for some in (silent, rows))
+    for name in ("ln_ic50", "lower", "upper", "cell_distance"):
+        values = getattr(answer, name)
+        assert np.isnan(values[1]).all()
+        np.testing.assert_array_equal(np.delete(values, 1, 0), np.delete(getattr(whole, name), 1, 0))
+    assert answer.cell_outside[1]
+
+
+def test_a_broken_embedding_is_no_missing_answer(head: Head) -> None:
+    broken = head.embedding.copy()
+    broken[3] = np.inf
+    with pytest.raises(FloatingPointError):
+        head.session.predict(broken, head.rows, head.session.drugs.drugs[:1])
+
+
+def test_a_setting_has_the_tensors_of_the_one_before_it(head: Head, tmp_path: Path) -> None:
+    """Methylation as mutation with a branch more: only what differs is stored."""
+    folder = shutil.copytree(head.bundle.path, tmp_path / "bundle")
+    card = json.loads((folder / CARD_FILE).read_text())
+    entry = json.loads(json.dumps(card["settings"]["mutation"]))
+    entry["config"] |= {"methylation_width": 2, "extra_hidden": 9}
+    card["settings"]["methylation"] = entry
+    tensors, random = load_file(folder / WEIGHTS_FILE), np.random.default_rng(0)
+    old, (units, branch) = tensors["mutation.head.cell.weight"], (10, 7)
+    own = {
+        "first.weight": random.normal(0, 1, (2, 2, 9)), "first.bias": np.zeros((2, 9)),
+        "last.weight": random.normal(0, 1, (2, 9, branch)), "last.bias": np.zeros((2, branch)),
+    }  # fmt: skip
+    tensors |= {f"methylation.methylation.{name}": value.astype(np.float32) for name, value in own.items()}
+    columns = random.normal(0, 1, (2, branch, units)).astype(np.float32)
+    tensors["methylation.head.cell.weight"] = np.concatenate([old, np.zeros_like(columns)], axis=1)
+    tensors["methylation.standard.methylation.mean"] = np.full(2, 0.5, np.float32)
+    tensors["methylation.standard.methylation.sd"] = np.ones(2, np.float32)
+    calls = np.ones((len(head.rows), 3), dtype=np.int8)
+    shares = np.full((len(head.rows), 2), 0.2, np.float32)
+
+    def ask_with(tensors: dict[str, np.ndarray], **extra: np.ndarray) -> np.ndarray:
+        add_files(folder, {CARD_FILE: json.dumps(card).encode(), WEIGHTS_FILE: save(tensors)}, {})
+        session = DrugResponseSession(Bundle.load(folder))
+        return session.predict(head.embedding, head.rows, session.drugs.drugs[:3], mutation=calls, **extra).ln_ic50
+
+    without = ask_with(tensors)
+    np.testing.assert_array_equal(ask_with(tensors, methylation=shares), without)
+    tensors["methylation.head.cell.weight"] = np.concatenate([old, columns], axis=1)
+    assert np.abs(ask_with(tensors, methylation=shares) - without).max() > 0.01
+    np.testing.assert_array_equal(ask_with(tensors), without)
+    del tensors["methylation.methylation.last.bias"]
+    with pytest.raises(BundleError, match=r"methylation\.last\.bias"):
+        ask_with(tensors)
+
+
 def test_mutation_and_methylation_are_read_or_refused(head: Head) -> None:
     drugs, cells = head.session.drugs.drugs[:2], len(head.rows)
     calls = np.zeros((cells, 3), dtype=np.int8)
@@ -159,8 +222,6 @@ def test_a_bundle_without_one_of_the_files_is_refused(head: Head, tmp_path: Path
 def test_a_card_that_does_not_fit_is_refused(
     head: Head, tmp_path: Path, path: tuple[str, ...], value: object, said: str
 ) -> None:
-    from training.bundle_files import add_files
-
     folder = shutil.copytree(head.bundle.path, tmp_path / "bundle")
     card = json.loads((folder / CARD_FILE).read_text())
     at = card

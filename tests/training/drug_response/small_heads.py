@@ -68,8 +68,9 @@ def write_head(folder: Path) -> Head:
     networks: dict[str, list[DrugResponseNetwork]] = {}
     for setting, members in (("expression", 3), ("mutation", 2)):
         config = DrugResponseConfig(
-            widths["cell"], 6 if setting == "mutation" else 0, rank=8, graph_widths=(12, 10), hidden=9, branch=7
-        )
+            widths["cell"], 6 if setting == "mutation" else 0, rank=8, graph_widths=(12, 10), hidden=9, extra_hidden=9,
+            branch=7,
+        )  # fmt: skip
         networks[setting] = [random_network(config, seed) for seed in range(members)]
         folded = [fold(network, trained) for network in networks[setting]]
         tensors |= {f"{setting}.{name}": np.stack([member[name] for member in folded]) for name in folded[0]}

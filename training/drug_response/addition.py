@@ -1,0 +1,84 @@
+"""One more branch for a finished member: what mutation or methylation adds to what expression has said already.
+
+The member stays as it is; only the new branch and the columns of the cell's layer that read it are trained, from a
+start at which it says nothing. So a setting with more inputs costs a small branch beside the weights of the setting
+before it, and on the validation rows it is never worse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from model.drug_response.network import DrugResponseNetwork
+from training.drug_response.config import DrugTrainingConfig
+from training.drug_response.features import LineFeatures
+from training.drug_response.member import Member, Progress
+from training.drug_response.refine import Refinement, norms_stay, refine
+from training.drug_response.splits import Split
+from training.drug_response.tables import Tables
+
+_ADDED = 2  # stage, as part of each random draw
+
+
+def widened(base: DrugResponseNetwork, width: int, config: DrugTrainingConfig) -> DrugResponseNetwork:
+    """``base`` with its next branch, which reads ``width`` features: it gives the very answers of ``base``."""
+    name = "mutation" if "mutation" not in base.config.branches else "methylation"
+    sizes = replace(
+        base.config,
+        **{f"{name}_width": width},  # type: ignore[arg-type]
+        extra_hidden=config.extra_hidden,
+        extra_dropout=config.extra_dropout,
+    )
+    network = DrugResponseNetwork(sizes)
+    stored = base.state_dict()
+    narrow = stored.pop("head.cell.weight")
+    network.load_state_dict(stored, strict=False)
+    weight = network.head.cell.weight
+    with torch.no_grad():
+        weight.zero_()
+        weight[:, : narrow.shape[1]] = narrow
+    return network
+
+
+def train_addition(
+    base: DrugResponseNetwork,
+    tables: Tables,
+    features: LineFeatures,
+    split: Split,
+    config: DrugTrainingConfig,
+    seed: int,
+    progress: Progress = lambda stage, epoch, rmse: None,
+) -> Member:
+    """``base`` with the last of ``features``' branches added."""
+    torch.manual_seed(seed)
+    network = widened(base, features.widths[-1], config).requires_grad_(False)
+    branch, weight = network.cell_branches[-1].requires_grad_(True), network.head.cell.weight.requires_grad_(True)
+    first_new = weight.shape[1] - network.config.branch
+
+    def new_columns(gradient: Tensor) -> Tensor:
+        out = gradient.clone()
+        out[:, :first_new] = 0
+        return out
+
+    def train_mode() -> None:
+        # The older branches drop units as they did, or the new one would learn beside answers that are too good.
+        network.cell_branches.train()
+        for older in network.cell_branches[:-1]:
+            norms_stay(older)
+
+    weight.register_hook(new_columns)
+    what = Refinement(
+        stage=network.config.branches[-1],
+        draw=[seed, _ADDED, len(network.config.branches)],
+        epochs=config.extra_epochs,
+        network=network,
+        trained=nn.ModuleList([network]),
+        groups=[{"params": [*branch.parameters()]}, {"params": [weight], "weight_decay": 0.0}],
+        rates=[config.extra_lr, config.extra_lr],
+        features=lambda lines: features.tensors.of(torch.from_numpy(lines)),
+        train_mode=train_mode,
+    )
+    return Member(network, refine(what, tables, split, config, progress))

@@ -1,0 +1,60 @@
+"""What every training stage of a head does: passes over the rows by lines, one-cycle steps, looks at its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.drug_response.network import CellTensors, DrugResponseNetwork
+from training.drug_response.splits import Split
+from training.drug_response.tables import Tables
+
+Numbers = NDArray[np.int64]
+Optimizer = torch.optim.Optimizer
+Schedule = torch.optim.lr_scheduler.LRScheduler
+
+
+def line_epoch(tables: Tables, split: Split, line_groups: int, draw: list[int]) -> Iterator[Numbers]:
+    """Every training row once, a group of lines at a time. ``draw`` seeds how the lines are dealt."""
+    group = np.random.default_rng(draw).permutation(len(tables.lines)) % line_groups
+    of_row = group[tables.line_of[split.train]]
+    for number in range(line_groups):
+        chosen = split.train[of_row == number]
+        # Batch norm has no statistics of a single line.
+        if len(np.unique(tables.line_of[chosen])) > 1:
+            yield chosen
+
+
+def one_cycle(
+    weights: Iterable[nn.Parameter] | list[dict[str, Any]], lr: float | list[float], steps: int, weight_decay: float
+) -> tuple[Optimizer, Schedule]:
+    """AdamW with a one-cycle schedule of ``steps``; ``lr``: its peak, or one a group of weights."""
+    optimizer = torch.optim.AdamW(weights, lr=lr if isinstance(lr, float) else lr[0], weight_decay=weight_decay)
+    # One step more than is taken: tiny runs must not fall on the schedule's last, empty phase.
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 10, pct_start=0.1)
+
+
+def take_step(optimizer: Optimizer, schedule: Schedule, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+
+
+@torch.no_grad()
+def validation_rmse(
+    network: DrugResponseNetwork, tables: Tables, split: Split, cells: CellTensors, right: Tensor
+) -> float:
+    """ln uM on the validation rows, with the drugs' units ``right [D, units]``; use in ``eval()``."""
+    rows = split.validation
+    measured = (torch.from_numpy(tables.ln_ic50[rows]) - network.mean) / network.scale
+    line_of, drug_of = torch.from_numpy(tables.line_of[rows]), torch.from_numpy(tables.drug_of[rows])
+    left = network.left(cells)
+    pairs = zip(line_of.split(8192), drug_of.split(8192), strict=True)
+    guess = torch.cat([network.head.pairs(left[line], right[drug]) for line, drug in pairs])
+    return float((guess - measured).square().mean().sqrt() * network.scale)

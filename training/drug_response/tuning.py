@@ -1,0 +1,91 @@
+"""Fine-tuning: the cell encoder of the bundle learns beside a finished member, from the same pathway codes.
+
+The codes of the lines are those of the bundle (stage 1 stays frozen: its codes have no gradient), so the encoder is run
+on ``[lines, N]`` codes. An encoder tuned this way belongs to one member, and is not the one that ``/embed`` answers
+with; so it is measured, and not exported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.bundle import Bundle
+from model.drug_response.network import CellTensors, DrugResponseNetwork
+from model.inference import InferenceNetwork
+from model.sessions.torchscript import load_network
+from training.drug_response.config import DrugTrainingConfig
+from training.drug_response.features import LineEmbeddings, LineFeatures
+from training.drug_response.member import Member, Progress
+from training.drug_response.refine import Refinement, norms_stay, refine
+from training.drug_response.splits import Split
+from training.drug_response.steps import Numbers
+from training.drug_response.tables import Tables
+
+_TUNED = 3  # stage, as part of each random draw
+
+
+class _Encoder(nn.Module):
+    """Codes -> z-scores of h_C, with the statistics of the frozen encoder."""
+
+    def __init__(self, network: InferenceNetwork, mean: NDArray[np.float32], sd: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.cell_encoder = network.cell_encoder
+        self.code_tokens = network.code_tokens
+        self.mean, self.sd = torch.from_numpy(mean), torch.from_numpy(sd)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """``[L, N] -> [L, D]``."""
+        return (self.cell_encoder.embed(self.code_tokens[codes]) - self.mean) / self.sd
+
+
+def tune(
+    base: DrugResponseNetwork,
+    bundle: Bundle,
+    lines: LineEmbeddings,
+    tables: Tables,
+    features: LineFeatures,
+    split: Split,
+    config: DrugTrainingConfig,
+    seed: int,
+    progress: Progress = lambda stage, epoch, rmse: None,
+) -> tuple[Member, LineFeatures]:
+    """The member with its cell side refined beside the encoder, and the features of all lines by the tuned encoder."""
+    torch.manual_seed(seed)
+    width = lines.h_c.shape[1]
+    standard = features.standards["cell"]
+    encoder = _Encoder(load_network(bundle), standard.mean[:width], standard.sd[:width]).requires_grad_(True)
+    codes = torch.from_numpy(lines.codes.astype(np.int64))
+    cell, *extra = features.tensors.branches
+    base.requires_grad_(False)
+    side = nn.ModuleList([base.cell_branches, base.head.cell]).requires_grad_(True)
+
+    def of(chosen: Numbers) -> CellTensors:
+        at = torch.from_numpy(chosen)
+        tuned = torch.cat([encoder(codes[at]), cell[at][:, width:]], dim=1)
+        return CellTensors((tuned, *(part[at] for part in extra)))
+
+    def train_mode() -> None:
+        encoder.train()
+        base.cell_branches.train()
+        norms_stay(base.cell_branches)
+
+    what = Refinement(
+        stage="fine-tuning",
+        draw=[seed, _TUNED],
+        epochs=config.tune_epochs,
+        network=base,
+        trained=nn.ModuleList([base, encoder]),
+        groups=[{"params": [*encoder.parameters()], "weight_decay": 0.0}, {"params": [*side.parameters()]}],
+        rates=[config.tune_lr, config.tune_head_lr],
+        features=of,
+        train_mode=train_mode,
+    )
+    history = refine(what, tables, split, config, progress)
+    with torch.no_grad():
+        tuned = of(np.arange(len(tables.lines)))
+    return Member(base, history), replace(features, tensors=tuned)
