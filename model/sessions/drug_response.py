@@ -133,8 +133,10 @@ class DrugResponseSession:
                 share in [0, 1], NaN where unknown; read together with mutation.
 
         Raises InputError for optional inputs of the wrong shape or value, or that this bundle has no head for;
-        MoleculeError for a drug that cannot be read; FloatingPointError where the weights overflow.
+        MoleculeError for a drug that cannot be read; FloatingPointError for an embedding that is not finite.
         """
+        if not np.isfinite(embedding).all():  # a missing feature is one thing, a broken one another
+            raise FloatingPointError("h_C is not finite")
         setting = self._setting(mutation, methylation)
         head = self._heads[setting]
         raw = head.cell_inputs.features(embedding, panel_rows)
@@ -152,8 +154,6 @@ class DrugResponseSession:
         width[:, [not drug.in_training for drug in drugs]] = head.new_drug
         distance = self._domain.cell_distances(raw, head.cell_inputs.num_known(panel_rows, embedding.shape[1]))
         silent = panel_rows.lengths() == 0
-        if not np.isfinite(mean[~silent]).all():
-            raise FloatingPointError("the head gave no finite value")
         mean[silent] = distance[silent] = np.nan
         similarity = self._domain.drug_similarities(drugs, self.drugs)
         return Predictions(
