@@ -48,7 +48,7 @@ class DrugTrainingConfig:
     dropout: float = 0.2
     extra_dropout: float = 0.5
     extras: Extras = "added"
-    extra_hidden: int = 32
+    extra_hidden: int = 24
     extra_epochs: int = 10
     extra_lr: float = 1e-3
     fine_tune: bool = False
