@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 from typer.core import TyperCommand
 
+from app.cluster.option import ClusterCommand, ClusterOption, ProcessesOption, address_of
 from model.errors import BundleError, InputError
 
 # Each command imports what it needs: `--version` and `--help` must not wait for the model's libraries.
@@ -91,16 +92,24 @@ KindOption = Annotated[
 ]
 
 
-@cli.command()
+@cli.command(cls=ClusterCommand)
 def embed(
     source: InArgument,
     out: OutOption,
     bundle: BundleOption = None,
     layer: LayerOption = None,
     kind: KindOption = "auto",
+    cluster: ClusterOption = None,
+    processes: ProcessesOption = None,
 ) -> None:
     """Embed every cell of a file: obsm['X_scpalm']. Streamed: memory does not grow with the number of cells."""
-    _process(source, out, bundle, layer, kind, "embed")
+    address = address_of(cluster, processes, out)
+    if cluster is None:
+        _process(source, out, bundle, layer, kind, "embed")
+        return
+    from app.cluster.command import embed_on_cluster
+
+    embed_on_cluster(source, out, bundle, layer, kind, address, processes)
 
 
 @cli.command()
@@ -269,6 +278,7 @@ def _is_expected(error: Exception) -> bool:
         "MissingRuntimeError",
         "InvalidParameterError",
         "UnsupportedTaskError",
+        "ClusterError",
     )
 
 

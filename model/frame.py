@@ -10,6 +10,7 @@ from model.errors import InputError
 from model.hdf5 import attribute, checked, find, guarded, read_strings
 
 _WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
+_ALL = slice(None)
 
 
 class Frame:
@@ -37,9 +38,9 @@ class Frame:
         self._max_bytes = max_bytes
         self._index_name = attribute(node, "_index") or ("_index" if find(node, "_index") is not None else "index")
 
-    def index(self) -> list[str]:
-        """Names of the rows. Raises InputError or UnreadableError."""
-        values = self.column(self._index_name)
+    def index(self, rows: slice = _ALL) -> list[str]:
+        """Names of the rows, or of some. Raises InputError or UnreadableError."""
+        values = self.column(self._index_name, rows)
         if values is None:
             raise InputError("missing-part", f"'{self._name}' has no index.", mend=_WRITE_AGAIN, field=self._name)
         if values.dtype.kind in "iu":
@@ -69,7 +70,7 @@ class Frame:
         values = self.column(column)
         return values.tolist() if values is not None and values.dtype == object else None
 
-    def column(self, column: str) -> NDArray[np.generic] | None:
+    def column(self, column: str, rows: slice = _ALL) -> NDArray[np.generic] | None:
         """A column ``[rows]``, or None where there is none.
 
         Strings come as Python strings ("" where missing), numbers as stored (missing: NaN), booleans as bool (missing:
@@ -81,27 +82,27 @@ class Frame:
             # anndata 0.7 kept the categories of all columns together, beside them.
             categories = find(self._group, f"__categories/{column}")
             if categories is None:
-                return self._dataset(node, what)
-            return self._categorical(node, categories, what)
-        return None if node is None else self._group_column(node, what)
+                return self._dataset(node, what, rows)
+            return self._categorical(node, categories, what, rows)
+        return None if node is None else self._group_column(node, what, rows)
 
-    def _dataset(self, node: h5py.Dataset | h5py.Group | None, what: str) -> NDArray[np.generic]:
+    def _dataset(self, node: h5py.Dataset | h5py.Group | None, what: str, rows: slice = _ALL) -> NDArray[np.generic]:
         dataset = checked(node, what, max_bytes=self._max_bytes)
         with guarded(f"'{what}'"):
             if dataset.dtype.kind in "biuf":
-                return np.asarray(dataset[:])
-        return read_strings(dataset, what)
+                return np.asarray(dataset[rows])
+        return read_strings(dataset, what, rows)
 
-    def _group_column(self, group: h5py.Group, what: str) -> NDArray[np.generic]:
+    def _group_column(self, group: h5py.Group, what: str, rows: slice = _ALL) -> NDArray[np.generic]:
         encoding = attribute(group, "encoding-type") or ""
         if encoding == "categorical":
-            return self._categorical(find(group, "codes"), find(group, "categories"), what)
+            return self._categorical(find(group, "codes"), find(group, "categories"), what, rows)
         if not encoding.startswith("nullable-"):
             raise InputError(
                 "unknown-encoding", f"'{what}' is stored as '{encoding[:50]}'.", mend=_WRITE_AGAIN, field=what
             )
-        values = self._dataset(find(group, "values"), what)
-        mask = self._dataset(find(group, "mask"), what)
+        values = self._dataset(find(group, "values"), what, rows)
+        mask = self._dataset(find(group, "mask"), what, rows)
         if mask.dtype != bool or len(mask) != len(values):
             raise InputError("wrong-shape", f"The mask of '{what}' does not fit.", mend=_WRITE_AGAIN, field=what)
         if values.dtype.kind in "iu":
@@ -110,9 +111,13 @@ class Frame:
         return values
 
     def _categorical(
-        self, codes: h5py.Dataset | h5py.Group | None, categories: h5py.Dataset | h5py.Group | None, what: str
+        self,
+        codes: h5py.Dataset | h5py.Group | None,
+        categories: h5py.Dataset | h5py.Group | None,
+        what: str,
+        rows: slice,
     ) -> NDArray[np.generic]:
-        position = self._dataset(codes, what)
+        position = self._dataset(codes, what, rows)
         # pandas' nullable strings may be the categories, and then they are a group themselves.
         if isinstance(categories, h5py.Group):
             if (attribute(categories, "encoding-type") or "") == "categorical":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +14,11 @@ from numpy.typing import NDArray
 
 from model.errors import InputError, OverLimitError
 from model.frame import Frame
+from model.gene_names import check_length, name_genes
 from model.hdf5 import attribute, child_names, find, open_hdf5, refuse_over
 from model.matrix import CellMatrix
 from model.stored_matrix import StoredMatrix
 
-SYMBOL_COLUMNS = ("symbol", "feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "hgnc_symbol")
-ENSEMBL_COLUMNS = ("ensembl_id", "ensembl_ids", "gene_ids", "gene_id", "feature_id", "ensembl", "ensembl_gene_id")
-_ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{11}(?:\.\d+)?$", re.MULTILINE)
 _MOST_COLUMNS = 50_000  # of a table in obsm
 _LARGEST_AXIS = np.iinfo(np.int32).max
 
@@ -111,14 +108,14 @@ class H5adFile:
     def cells(self) -> list[str]:
         """Names of the rows (``obs_names``)."""
         names = self._obs.index()
-        self._check_length(len(names), self.num_cells, "obs", "cells")
+        check_length(len(names), self.num_cells, "obs", "cells")
         return names
 
     def obs_column(self, name: str) -> NDArray[np.generic] | None:
         """A column of ``obs`` ``[B]``, None where there is none: strings ("" if missing), numbers or booleans."""
         values = self._obs.column(name)
         if values is not None:
-            self._check_length(len(values), self.num_cells, f"obs/{name[:200]}", "cells")
+            check_length(len(values), self.num_cells, f"obs/{name[:200]}", "cells")
         return values
 
     def obsm_table(self, name: str) -> tuple[list[str], NDArray[np.float32]] | None:
@@ -146,7 +143,7 @@ class H5adFile:
             what = f"{path}/{column[:200]}"
             if found is None or found.dtype.kind not in "biuf":
                 raise InputError("not-numbers", f"'{what}' holds no numbers.", mend="Leave it out.", field=what)
-            self._check_length(len(found), self.num_cells, what, "cells")
+            check_length(len(found), self.num_cells, what, "cells")
             values[:, number] = found
         return names, values
 
@@ -174,10 +171,28 @@ class H5adFile:
                 cells_in_all=self.num_cells,
             )
 
+    def rows(self, start: int, stop: int) -> CellMatrix:
+        """Cells ``start`` to ``stop``; neither names nor row pointers of other cells are read.
+
+        Raises InputError (``by-columns``) for a matrix stored column by column: rows of it are all over the file.
+        """
+        source = self._source(self._layer)
+        names = self._obs.index(slice(start, stop))
+        block = source.matrix.block(start, stop, names)
+        return CellMatrix(
+            indptr=block.indptr,
+            indices=block.indices,
+            data=block.data,
+            genes=source.genes,
+            cells=names,
+            ensembl_ids=source.ensembl_ids,
+            cells_in_all=self.num_cells,
+        )
+
     def _source(self, layer: str) -> _Source:
         if layer not in self._sources:
             matrix = self._open_matrix(layer)
-            self._check_length(matrix.shape[0], self.num_cells, matrix.name, "cells")
+            check_length(matrix.shape[0], self.num_cells, matrix.name, "cells")
             self._sources[layer] = self._name_columns(layer, matrix)
         return self._sources[layer]
 
@@ -224,42 +239,10 @@ class H5adFile:
                 field=matrix.name,
             )
 
-    def _check_length(self, length: int, expected: int, what: str, axis: str) -> None:
-        if length != expected:
-            raise InputError(
-                "shape-mismatch",
-                f"'{what}' has {length} {axis}, but the matrix has {expected}.",
-                mend="Write the file again from an AnnData object whose parts agree.",
-                field=what,
-            )
-
     def _name_columns(self, layer: str, matrix: StoredMatrix) -> _Source:
         name = "raw/var" if layer == "raw" else "var"
-        var = Frame(find(self._file, name), name, self._max_bytes)
-        names = var.index()
-        self._check_length(len(names), matrix.shape[1], name, "genes")
-        named_by_id = _mostly_ensembl(names)
-        symbols = None
-        if named_by_id or all(text.isdigit() for text in names):
-            symbols = self._first_column(var, SYMBOL_COLUMNS, name, len(names), ensembl=False)
-        if named_by_id:
-            # A gene without a symbol keeps its id as its name.
-            genes = [symbol or id_ for symbol, id_ in zip(symbols, names, strict=True)] if symbols else names
-            return _Source(matrix, genes, names)
-        ids = self._first_column(var, ENSEMBL_COLUMNS, name, len(names), ensembl=True)
-        if symbols:
-            names = [symbol or number for symbol, number in zip(symbols, names, strict=True)]
-        return _Source(matrix, names, ids)
-
-    def _first_column(
-        self, var: Frame, columns: tuple[str, ...], name: str, length: int, *, ensembl: bool
-    ) -> list[str] | None:
-        for column in columns:
-            values = var.names_of(column)
-            if values is not None and any(values) and (_mostly_ensembl(values) or not ensembl):
-                self._check_length(len(values), length, f"{name}/{column}", "genes")
-                return values
-        return None
+        names = name_genes(Frame(find(self._file, name), name, self._max_bytes), name, matrix.shape[1])
+        return _Source(matrix, names.genes, names.ensembl_ids)
 
     def _totals(self) -> NDArray[np.float64] | None:
         if self._totals_column is None:
@@ -288,10 +271,3 @@ class H5adFile:
                 cell=cell,
             )
         return totals
-
-
-def _mostly_ensembl(names: list[str]) -> bool:
-    """Whether more than half of the names that are there are Ensembl gene ids (of any species)."""
-    given = len(names) - names.count("")
-    # One search through all names: a test of each would take longer than reading them.
-    return 2 * sum(1 for _ in _ENSEMBL_ID.finditer("\n".join(names))) > given

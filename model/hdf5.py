@@ -208,17 +208,19 @@ def refuse_over(declared: float, max_bytes: int | None, what: str) -> None:
         )
 
 
-def read_strings(dataset: h5py.Dataset, what: str) -> NDArray[np.object_]:
-    """A string dataset ``[length]`` as Python strings.
+def read_strings(dataset: h5py.Dataset, what: str, rows: slice = slice(None)) -> NDArray[np.object_]:
+    """A string dataset ``[length]``, or some of it, as Python strings.
 
     Raises InputError (``not-strings``, ``name-too-long``) or UnreadableError (not UTF-8, damaged).
     """
     with guarded(f"'{what}'"):
         if h5py.check_string_dtype(dataset.dtype) is None:
             raise InputError("not-strings", f"'{what}' does not hold strings.", mend=_WRITE_AGAIN, field=what)
-        values = np.empty(len(dataset), dtype=object)
-        for start in range(0, len(dataset), _STRING_BLOCK):
-            block = [text.decode() for text in dataset[start : start + _STRING_BLOCK].tolist()]
+        first, last, _ = rows.indices(len(dataset))
+        values = np.empty(max(0, last - first), dtype=object)
+        for start in range(0, len(values), _STRING_BLOCK):
+            stop = min(first + start + _STRING_BLOCK, last)
+            block = [text.decode() for text in dataset[first + start : stop].tolist()]
             longest = max(map(len, block), default=0)
             if longest > MAX_NAME:
                 raise InputError(

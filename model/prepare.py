@@ -40,6 +40,8 @@ class Prepared:
 class Preparer:
     """Prepares one file's cells, chunk by chunk: genes are aligned once, the first chunk settles the kind of input.
 
+    ``report`` is what the first chunk of the file was taken for, where this preparer begins further on.
+
     Raises InputError from the constructor (genes) and from ``prepare`` (values).
     """
 
@@ -49,6 +51,7 @@ class Preparer:
         genes: Sequence[str],
         ensembl_ids: Sequence[str] | None = None,
         declared: Declared = "auto",
+        report: InputReport | None = None,
     ) -> None:
         self._num_genes = len(vocabulary)
         self._alignment = vocabulary.align(genes, ensembl_ids)
@@ -56,7 +59,7 @@ class Preparer:
         self._columns = np.where(target < 0, np.int32(self._num_genes), target)  # unknown: one past the last
         self._has_duplicates = coverage.genes_of_model < coverage.genes_matched
         self._declared: Declared = declared
-        self._report: InputReport | None = None
+        self._report = report
 
     @property
     def coverage(self) -> Coverage:

@@ -107,17 +107,37 @@ class StoredMatrix:
             return self._csr_blocks(size, cells)
         return self._csc_blocks(size, cells)
 
+    def block(self, start: int, stop: int, cells: Sequence[str]) -> RowBlock:
+        """Rows ``start`` to ``stop``; ``cells`` are the names of these. Raises InputError (``by-columns``) for CSC."""
+        if self._format == "dense":
+            return self._dense_block(start, stop)
+        if self._format == "csc":
+            raise InputError(
+                "by-columns",
+                f"'{self.name}' is stored by columns (csc): every few rows of it are a pass over the whole file.",
+                mend="Convert it once, with anndata: cells.X = cells.X.tocsr().",
+                field=self.name,
+            )
+        with guarded(f"'{self.name}/indptr'"):
+            bounds = self._indptr[start : stop + 1].astype(np.int64)
+        if (np.diff(bounds) < 0).any() or bounds[0] < 0 or bounds[-1] > len(self._data):
+            raise self._pointer_fault()
+        return self._csr_block(start, bounds, cells)
+
     def _row_pointers(self) -> NDArray[np.int64]:
         with guarded(f"'{self.name}/indptr'"):
             indptr = self._indptr[:].astype(np.int64)
         if indptr[0] != 0 or indptr[-1] != len(self._data) or (np.diff(indptr) < 0).any():
-            raise InputError(
-                "indptr-order",
-                f"'{self.name}/indptr' does not rise from 0 to the number of entries ({len(self._data)}).",
-                mend=_WRITE_AGAIN,
-                field=f"{self.name}/indptr",
-            )
+            raise self._pointer_fault()
         return indptr
+
+    def _pointer_fault(self) -> InputError:
+        return InputError(
+            "indptr-order",
+            f"'{self.name}/indptr' does not rise from 0 to the number of entries ({len(self._data)}).",
+            mend=_WRITE_AGAIN,
+            field=f"{self.name}/indptr",
+        )
 
     def _read(self, start: int, stop: int) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
         with guarded(f"'{self.name}'"), np.errstate(over="ignore"):
@@ -137,29 +157,33 @@ class StoredMatrix:
     def _csr_blocks(self, size: int, cells: Sequence[str]) -> Iterator[RowBlock]:
         indptr = self._row_pointers()
         for start in range(0, self.shape[0], size):
-            bounds = indptr[start : min(start + size, self.shape[0]) + 1]
-            indices, data = self._read(int(bounds[0]), int(bounds[-1]))
-            # In the file's own integer type: after a cast to int32 a large index could look valid.
-            bad = np.flatnonzero((indices < 0) | (indices >= self.shape[1]))
-            if len(bad):
-                row = int(np.searchsorted(bounds - bounds[0], bad[0], side="right")) - 1
-                raise self._index_fault(int(indices[bad[0]]), self.shape[1], cells[start + row])
-            yield RowBlock(start, bounds - bounds[0], indices.astype(np.int32, copy=False), data)
+            stop = min(start + size, self.shape[0])
+            yield self._csr_block(start, indptr[start : stop + 1], cells[start:stop])
+
+    def _csr_block(self, start: int, bounds: NDArray[np.int64], cells: Sequence[str]) -> RowBlock:
+        indices, data = self._read(int(bounds[0]), int(bounds[-1]))
+        # In the file's own integer type: after a cast to int32 a large index could look valid.
+        bad = np.flatnonzero((indices < 0) | (indices >= self.shape[1]))
+        if len(bad):
+            row = int(np.searchsorted(bounds - bounds[0], bad[0], side="right")) - 1
+            raise self._index_fault(int(indices[bad[0]]), self.shape[1], cells[row])
+        return RowBlock(start, bounds - bounds[0], indices.astype(np.int32, copy=False), data)
 
     def _dense_blocks(self, size: int) -> Iterator[RowBlock]:
-        width = max(1, self.shape[1] * self._node.dtype.itemsize)
-        step = max(1, min(size, _DENSE_BYTES // width))
         for start in range(0, self.shape[0], size):
-            stop = min(start + size, self.shape[0])
-            counts, columns, values = [np.zeros(1, np.int64)], [], []
-            for first in range(start, stop, step):
-                with guarded(f"'{self.name}'"), np.errstate(over="ignore"):
-                    block = np.asarray(self._node[first : min(first + step, stop)])
-                    row, column = np.nonzero(block)  # NaN counts as not zero: it stays, to be found and named
-                    counts.append(np.bincount(row, minlength=len(block)))
-                    columns.append(column.astype(np.int32))
-                    values.append(block[row, column].astype(np.float32))
-            yield RowBlock(start, np.cumsum(np.concatenate(counts)), np.concatenate(columns), np.concatenate(values))
+            yield self._dense_block(start, min(start + size, self.shape[0]))
+
+    def _dense_block(self, start: int, stop: int) -> RowBlock:
+        step = max(1, _DENSE_BYTES // max(1, self.shape[1] * self._node.dtype.itemsize))
+        counts, columns, values = [np.zeros(1, np.int64)], [], []
+        for first in range(start, stop, step):
+            with guarded(f"'{self.name}'"), np.errstate(over="ignore"):
+                block = np.asarray(self._node[first : min(first + step, stop)])
+                row, column = np.nonzero(block)  # NaN counts as not zero: it stays, to be found and named
+                counts.append(np.bincount(row, minlength=len(block)))
+                columns.append(column.astype(np.int32))
+                values.append(block[row, column].astype(np.float32))
+        return RowBlock(start, np.cumsum(np.concatenate(counts)), np.concatenate(columns), np.concatenate(values))
 
     def _csc_blocks(self, size: int, cells: Sequence[str]) -> Iterator[RowBlock]:
         indptr = self._row_pointers()

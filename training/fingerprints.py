@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from model.genes import Vocabulary
 from model.matrix import CellMatrix
 from model.normalize import SCALE
+from model.open_cells import open_cells
 from model.prepare import Preparer
 from model.rows import Rows
-from training.open_cells import choose_layer, open_cells
+from training.open_cells import choose_layer
 
 CHUNK = 2048
 # Two cells that agree in the counts of fewer genes may be two cells.

@@ -1,4 +1,4 @@
-"""A file of cells in either format, and which of its matrices holds the counts."""
+"""Which of a file's matrices holds the counts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import InputError
-from model.h5ad import H5adFile
-from training.zarr_cells import ZarrFile
-
-
-def open_cells(path: Path, *, layer: str | None = None, totals_column: str | None = None) -> H5adFile | ZarrFile:
-    """An h5ad file or a zarr store (a folder). Raises InputError."""
-    if path.is_dir():
-        return ZarrFile(path, layer=layer, totals_column=totals_column)
-    return H5adFile(path, layer=layer, totals_column=totals_column)
+from model.open_cells import open_cells
 
 
 def choose_layer(path: Path, wanted: str) -> str:

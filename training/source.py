@@ -16,12 +16,13 @@ from model.errors import InputError
 from model.genes import Vocabulary
 from model.h5ad import H5adFile
 from model.matrix import CellMatrix
+from model.open_cells import open_cells
 from model.prepare import Preparer
 from model.rows import Rows
+from model.zarr_cells import ZarrFile
 from training.corpus import CorpusError
 from training.fingerprints import CHUNK, counts_of, known_genes, take
-from training.open_cells import choose_layer, open_cells
-from training.zarr_cells import ZarrFile
+from training.open_cells import choose_layer
 
 # What a corpus keeps of obs, and the columns it is taken from: ours first, then those of CELLxGENE and Tabula Sapiens.
 COLUMNS: dict[str, tuple[str, ...]] = {

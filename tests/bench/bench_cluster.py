@@ -1,0 +1,158 @@
+"""``scpalm embed --cluster``: cells a second, memory over time and equality, on cells repeated to any number.
+
+    python tests/bench/bench_cluster.py [--cells 20000] [--processes 1 2] [--source FILE.h5ad] [--folder DIR]
+
+Every output row is compared with what one process gives for the file that is repeated: the same cell must have the same
+bits wherever it stands. A folder that is named is kept, and a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import psutil  # type: ignore[import-untyped, unused-ignore]
+from numpy.typing import NDArray
+from scipy import sparse
+
+from app.cluster.driver import embed_atlas
+from app.files import process_file
+from app.runtime import open_runtime
+from app.sample import write_sample
+from app.tasks import Embed
+from model.bundle import Bundle
+
+_NAMES = 65536
+
+
+def repeat(source: Path, out: Path, num_cells: int) -> None:
+    """Write a file of ``num_cells`` cells, those of ``source`` over and over, without holding it in memory."""
+    cells = anndata.read_h5ad(source)
+    x = sparse.csr_matrix(cells.X)
+    anndata.AnnData(x[:1].copy(), var=cells.var[[]].copy()).write_h5ad(out)
+    times = -(-num_cells // x.shape[0])
+    indptr = np.concatenate([[0], np.cumsum(np.tile(np.diff(x.indptr), times)[:num_cells])]).astype(np.int64)
+    with h5py.File(out, "r+") as file:
+        del file["X"], file["obs/_index"]
+        matrix = file.create_group("X")
+        shape = np.array([num_cells, x.shape[1]])
+        matrix.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
+        matrix["indptr"] = indptr
+        chunks = (min(1 << 18, int(indptr[-1])),)
+        data = matrix.create_dataset("data", (indptr[-1],), "f4", chunks=chunks, compression="lzf")
+        indices = matrix.create_dataset("indices", (indptr[-1],), "i4", chunks=chunks, compression="lzf")
+        for start in range(0, num_cells, x.shape[0]):
+            first, last = indptr[start], indptr[min(start + x.shape[0], num_cells)]
+            data[first:last], indices[first:last] = x.data[: last - first], x.indices[: last - first]
+        text = h5py.string_dtype()
+        names = file["obs"].create_dataset("_index", (num_cells,), text, chunks=(min(1 << 14, num_cells),))
+        names.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+        for start in range(0, num_cells, _NAMES):
+            names[start : start + _NAMES] = [f"cell{n}" for n in range(start, min(num_cells, start + _NAMES))]
+
+
+class MemoryWatch:
+    """Unshared memory of this process and of its largest child, MB, every second, in a thread."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float, float]] = []  # seconds, driver, largest worker
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me, begin = psutil.Process(), time.perf_counter()
+        while not self._stop.wait(1.0):
+            workers = [0.0]
+            for child in me.children(recursive=True):
+                try:
+                    workers.append(child.memory_full_info().uss / 1e6)
+                except psutil.Error:
+                    continue
+            self.samples.append((time.perf_counter() - begin, me.memory_full_info().uss / 1e6, max(workers)))
+
+    def curve(self, points: int = 6) -> str:
+        """Driver/worker at evenly spaced times, the first half minute (loading) left out where there is more."""
+        settled = [sample for sample in self.samples if sample[0] > min(30.0, self.samples[-1][0] / 3)]
+        places = np.linspace(0, len(settled) - 1, min(points, len(settled))).astype(int)
+        return "  ".join(f"{settled[i][0]:.0f}s {settled[i][1]:.0f}/{settled[i][2]:.0f}" for i in places)
+
+
+def one_process(source: Path, folder: Path, bundle: Bundle) -> NDArray[np.float32]:
+    """``[cells, D]`` of ``scpalm embed``; prints its rate."""
+    session = open_runtime(bundle)
+    session.warm_up()
+    begin = time.perf_counter()
+    process_file(source, folder / "single.h5ad", bundle, session, lambda *_: (Embed(session.info),))
+    with h5py.File(folder / "single.h5ad") as file:
+        values: NDArray[np.float32] = file["obsm/X_scpalm"][:]
+    print(f"one process, all cores: {len(values) / (time.perf_counter() - begin):.0f} cells/s of {len(values)}")
+    return values
+
+
+def measure(source: Path, out: Path, bundle: Bundle, processes: int, expected: NDArray[np.float32]) -> None:
+    """Run one atlas and print its line."""
+    import zarr
+
+    done = [0, 0]  # found there, and in all
+
+    def progress(num_cells: int) -> None:
+        done[1] += num_cells
+        print(f"\r{done[1]} cells", end="", file=sys.stderr)
+
+    begin = time.perf_counter()
+    with MemoryWatch() as memory:
+        embed_atlas(source, out, bundle, processes=processes, on_chunk=progress)
+    seconds = time.perf_counter() - begin
+    values = zarr.open_array(str(out / "obsm" / "X_scpalm"), mode="r")
+    size = len(expected)
+    equal = all(
+        np.array_equal(values[start : start + size], expected[: values.shape[0] - start])
+        for start in range(0, values.shape[0], size)
+    )
+    workers = [sample[2] for sample in memory.samples]
+    drivers = [sample[1] for sample in memory.samples]
+    print(
+        f"\r{values.shape[0]} cells, {processes} process(es): {values.shape[0] / seconds:.0f} cells/s with the start, "
+        f"most MB driver {max(drivers):.0f} worker {max(workers):.0f}, identical: {equal}\n  MB driver/worker at "
+        f"{memory.curve()}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=20_000)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--source", type=Path)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    bundle = Bundle.load()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        source = options.source or folder / "sample.h5ad"
+        if options.source is None:
+            write_sample(source)
+        atlas = folder / f"atlas-{options.cells}.h5ad"
+        if not atlas.exists():
+            repeat(source, atlas, options.cells)
+        expected = one_process(source, folder, bundle)
+        for processes in options.processes:
+            measure(atlas, folder / f"out-{options.cells}-{processes}.zarr", bundle, processes, expected)
+
+
+if __name__ == "__main__":
+    main()
