@@ -49,9 +49,8 @@ class GuardMiddleware:
                 for name, value in _HEADERS.items():
                     answer.setdefault(name, value)
                 answer["X-Request-Id"] = request_id
-                if not scope["path"].startswith("/docs"):
-                    answer.setdefault("Content-Security-Policy", _NO_PAGE)
-                    answer.setdefault("Cache-Control", "no-store")
+                answer.setdefault("Content-Security-Policy", _NO_PAGE)
+                answer.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:

@@ -18,8 +18,9 @@ from app.service import OpenSession, Service, open_default_session
 from app.settings import Settings
 from app.telemetry.access import AccessMiddleware
 from app.telemetry.metrics import Metrics
+from app.web import docs
 
-_ROUTERS = (cells.router, ic50.router, jobs.router, models.router, health.router)
+_ROUTERS = (cells.router, ic50.router, jobs.router, models.router, health.router, docs.router)
 
 
 def release() -> str:
@@ -47,6 +48,7 @@ def create_app(settings: Settings, open_session: OpenSession = open_default_sess
         version=release(),
         summary="Single-cell RNA counts in, cell embeddings out.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
