@@ -24,12 +24,13 @@ class Cache:
     """What stage 2 needs of the frozen stage 1, computed once.
 
     Attributes:
-        codes: ``[replicas, cells, N]`` int16. Replica 0 is the whole cell, the others a random part of its counts.
+        codes: ``[replicas, cells, N]``, a byte each where they fit. Replica 0 is the whole cell, the others a random part
+            of its counts.
         scores: ``[replicas, cells, M]`` float32 spectral scores of what the codes have not seen: of the *rest* of the
             counts (of the whole cell for replica 0). Predicting them cannot be done by copying noise.
     """
 
-    codes: NDArray[np.int16]
+    codes: NDArray[np.uint8] | NDArray[np.uint16]
     scores: NDArray[np.float32]
 
 
@@ -45,7 +46,8 @@ def cache_cells(
     """Encode every cell, whole and in random parts (seeded)."""
     model.eval().to(device)
     scores.to(device)
-    codes = np.empty((config.replicas, len(corpus), model.config.num_tokens), dtype=np.int16)
+    kind = np.uint8 if model.config.num_codes <= 256 else np.uint16
+    codes = np.empty((config.replicas, len(corpus), model.config.num_tokens), dtype=kind)
     targets = np.empty((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
     size = 256
     for replica in range(config.replicas):
@@ -76,7 +78,9 @@ def read_cache(kept: Path | None, mark: str) -> Cache | None:
         return None
     try:
         with np.load(kept) as stored:
-            return Cache(stored["codes"], stored["scores"]) if str(stored["mark"]) == mark else None
+            if str(stored["mark"]) != mark or stored["codes"].dtype.kind != "u":
+                return None
+            return Cache(stored["codes"], stored["scores"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # a damaged cache is made again
 

@@ -23,6 +23,7 @@ from model.inference import InferenceNetwork, fold
 from model.rows import Rows
 from model.sessions.onnx import DECODER_FILE, MODEL_FILE, OnnxSession
 from model.sessions.torchscript import TorchScriptSession, load_network, trace
+from training.bundle_files import as_umask_says
 from training.config import Stage2Config
 from training.corpus import Corpus
 from training.onnx_graph import OPSET, export_decoder, export_graph
@@ -103,6 +104,7 @@ def export_run(
             f"Export with --precision {'float32' if precision == 'float16' else 'float16'}."
         )
     write_manifest(partial, manifest | {"parity": values, "precision": {"weights": precision, **lost}})
+    as_umask_says(partial)
     partial.rename(out)
     if torchscript is not None:
         trace(load_network(Bundle.load(out)), config).save(str(torchscript))

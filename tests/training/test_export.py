@@ -37,6 +37,12 @@ def test_the_bundle_loads_and_tells_what_it_is(tiny_export: Exported) -> None:
     assert bundle.vocabulary.ensembl_ids == Corpus(tiny_export.corpus).vocabulary.ensembl_ids
 
 
+def test_the_files_of_a_bundle_may_be_read_as_any_new_file_may(tiny_export: Exported, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in tiny_export.bundle.iterdir()} == {usual}
+
+
 def test_parity_is_measured_and_stands_in_manifest_and_report(tiny_export: Exported) -> None:
     parity = Bundle.load(tiny_export.bundle).manifest["parity"]
     assert parity["cells"] == 300

@@ -67,7 +67,7 @@ def steps(trainer: Stage2Trainer, count: int) -> Stage2Trainer:
 def test_the_cache_holds_the_codes_of_every_cell_whole_first(corpus: Corpus, stage1_state: dict[str, Tensor]) -> None:
     model = trainer(corpus, stage1_state)
     codes, scores = model.cache.codes, model.cache.scores
-    assert codes.shape == (2, len(corpus), SIZES.num_tokens)
+    assert codes.shape == (2, len(corpus), SIZES.num_tokens) and codes.dtype == np.uint8
     assert scores.shape[:2] == (2, len(corpus))
     assert np.isfinite(scores).all()
     whole = model.stage1.encode(corpus.batch(np.arange(len(corpus)))).numpy()
@@ -76,6 +76,15 @@ def test_the_cache_holds_the_codes_of_every_cell_whole_first(corpus: Corpus, sta
     again = trainer(corpus, stage1_state).cache
     np.testing.assert_array_equal(again.codes, codes)
     np.testing.assert_array_equal(again.scores, scores)
+
+
+def test_codes_over_a_byte_are_kept_whole(corpus: Corpus) -> None:
+    sizes = replace(SIZES, num_codes=700)
+    torch.manual_seed(0)
+    stage1 = PathwayAutoencoder(sizes).eval()
+    cache = prepare_stage2(corpus, stage1, replace(SHORT, replicas=1), CPU).cache
+    assert cache.codes.dtype == np.uint16 and cache.codes.max() > 255
+    np.testing.assert_array_equal(cache.codes[0], stage1.encode(corpus.batch(np.arange(len(corpus)))).numpy())
 
 
 def test_encoded_cells_are_kept_for_the_same_weights_and_options_only(
