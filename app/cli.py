@@ -164,7 +164,21 @@ def annotate(
 
     loaded = Bundle.load(bundle or DEFAULT_BUNDLE)
     session = open_runtime(loaded)
-    found = annotate_file(source, reference, label, out, loaded, session, layer=layer, declared=kind)
+    from app.progress import CellProgress
+
+    with CellProgress() as progress:
+        found = annotate_file(
+            source,
+            reference,
+            label,
+            out,
+            loaded,
+            session,
+            layer=layer,
+            declared=kind,
+            on_start=progress.start,
+            on_chunk=progress.advance,
+        )
     unknown = int((found.label == "unknown").sum())
     typer.echo(f"{out}: {len(found.label):,} cells, {unknown:,} unknown", err=True)
 

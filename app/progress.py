@@ -18,9 +18,10 @@ class CellProgress:
         self._bar: tqdm[None] | None = None
         self._summary = ""
 
-    def start(self, num_cells: int, coverage: Coverage) -> None:
-        """Open the bar."""
-        self._summary = f"{coverage.genes_matched} of {coverage.genes_in} genes are known to the model"
+    def start(self, num_cells: int, coverage: Coverage | None = None) -> None:
+        """Open the bar. ``coverage`` is told at the end."""
+        if coverage is not None:
+            self._summary = f"{coverage.genes_matched} of {coverage.genes_in} genes are known to the model"
         self._bar = tqdm(total=num_cells, desc="cells", unit=" cells", file=sys.stderr, dynamic_ncols=True)
 
     def advance(self, num_cells: int) -> None:
@@ -38,5 +39,5 @@ class CellProgress:
         # Of a failure, the error is the one line that counts.
         self._bar.leave = error is None
         self._bar.close()
-        if error is None:
+        if error is None and self._summary:
             print(self._summary, file=sys.stderr)

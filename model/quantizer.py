@@ -40,6 +40,8 @@ class Quantizer(nn.Module):
         beta: share of the codebook's loss beside the commitment's. patience: idle batches before a code is revived.
         sync: share of the reconstruction's gradient that codes get too, beside the encoder (Huh et al.'s synchronised
             update; 0 turns it off). Like ``beta`` and ``patience`` it is read at every step.
+
+    ``bypass`` (off): for a stage 1 that was trained without codes; see ``kept``.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Quantizer(nn.Module):
         self.sync = sync
         self.beta = beta
         self.patience = patience
+        self.bypass = False
         self.down = nn.Linear(width, code_width) if code_width != width else nn.Identity()
         self.up = nn.Linear(code_width, width) if code_width != width else nn.Identity()
         self.codes = nn.Parameter(torch.randn(num_codes, code_width))
@@ -96,6 +99,14 @@ class Quantizer(nn.Module):
             table = self.table().float()
             score = (table * table).sum(-1) - 2 * point.float() @ table.T
         return score.argmin(-1)
+
+    def kept(self, encoded: Tensor) -> Tensor:
+        """What later stages keep of ``encoded [B, N, D]``: ``[B, N]`` indices, bypassed ``[B, N, code_width]`` points."""
+        return self.down(encoded) if self.bypass else self.nearest(self.standardise(encoded))
+
+    def tokens(self, kept: Tensor) -> Tensor:
+        """``[B, N, D]`` from what was kept."""
+        return self.up(kept) if self.bypass else self.from_indices(kept)
 
     def from_indices(self, indices: Tensor) -> Tensor:
         """``[B, N] -> [B, N, D]``: the token of each code."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.pathways import PathwayAutoencoder
 from training.baselines import SpectralScores
@@ -24,13 +25,13 @@ class Cache:
     """What stage 2 needs of the frozen stage 1, computed once.
 
     Attributes:
-        codes: ``[replicas, cells, N]``, a byte each where they fit. Replica 0 is the whole cell, the others a random part
-            of its counts.
+        codes: ``[replicas, cells, N]``, a byte each where they fit (of a stage 1 without codes ``[replicas, cells, N,
+            code_width]`` points). Replica 0 is the whole cell, the others a random part of its counts.
         scores: ``[replicas, cells, M]`` float32 spectral scores of what the codes have not seen: of the *rest* of the
             counts (of the whole cell for replica 0). Predicting them cannot be done by copying noise.
     """
 
-    codes: NDArray[np.uint8] | NDArray[np.uint16]
+    codes: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
     scores: NDArray[np.float32]
 
 
@@ -46,8 +47,9 @@ def cache_cells(
     """Encode every cell, whole and in random parts (seeded)."""
     model.eval().to(device)
     scores.to(device)
-    kind = np.uint8 if model.config.num_codes <= 256 else np.uint16
-    codes = np.empty((config.replicas, len(corpus), model.config.num_tokens), dtype=kind)
+    kind = np.float32 if model.quantizer.bypass else np.uint8 if model.config.num_codes <= 256 else np.uint16
+    width = (len(model.quantizer.codes[0]),) if model.quantizer.bypass else ()
+    codes = np.empty((config.replicas, len(corpus), model.config.num_tokens, *width), dtype=kind)
     targets = np.empty((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
     size = 256
     for replica in range(config.replicas):
@@ -57,15 +59,29 @@ def cache_cells(
             low = config.thin_low if replica else 1.0
             keep = rng.uniform(low, max(low, 1 - low), len(rows)) if replica else np.ones(len(rows))
             seen, unseen = corpus.split_batch(rows, keep, rng)
-            codes[replica, rows] = model.encode(to_device(seen, device)).cpu().numpy()
+            encoded = model.encode_read_out(model.read_out(to_device(seen, device)))
+            codes[replica, rows] = model.quantizer.kept(encoded).cpu().numpy()
             targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
             progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
     return Cache(codes, targets)
 
 
+def as_kept(codes: NDArray[np.unsignedinteger] | NDArray[np.float32]) -> Tensor:
+    """Some of a cache's codes, as the quantizer takes them."""
+    return torch.from_numpy(codes if codes.dtype.kind == "f" else codes.astype(np.int64))
+
+
 def mark_of(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
     """What a cache was made from: weights, cells and options, as one hash."""
-    options = (config.seed, config.replicas, config.thin_low, config.tissue_power, len(corpus), corpus.num_genes)
+    options = (
+        stage1.quantizer.bypass,
+        config.seed,
+        config.replicas,
+        config.thin_low,
+        config.tissue_power,
+        len(corpus),
+        corpus.num_genes,
+    )
     digest = hashlib.sha256(repr(options).encode())
     for tensor in stage1.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())
@@ -78,7 +94,7 @@ def read_cache(kept: Path | None, mark: str) -> Cache | None:
         return None
     try:
         with np.load(kept) as stored:
-            if str(stored["mark"]) != mark or stored["codes"].dtype.kind != "u":
+            if str(stored["mark"]) != mark or stored["codes"].dtype.kind not in "uf":
                 return None
             return Cache(stored["codes"], stored["scores"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):

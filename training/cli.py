@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from model.bundle import DEFAULT_BUNDLE
+from training.ablation_cli import ablation
 from training.console import command, progress_bar
 from training.drug_response_cli import drug_response, evaluate_drug_response
+from training.evaluate_all_cli import evaluate_all
 from training.evaluate_cli import app as evaluate_app
 
 app = typer.Typer(
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 app.add_typer(evaluate_app, name="evaluate")
 app.command("drug-response")(drug_response)
+evaluate_app.command("all")(evaluate_all)
+evaluate_app.command("ablation")(ablation)
 evaluate_app.command("drug-response")(evaluate_drug_response)
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated; see the option list.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]

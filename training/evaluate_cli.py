@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,11 @@ from model.bundle import DEFAULT_BUNDLE
 from training.console import command
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from training.evaluation.dataset import Dataset
+    from training.evaluation.rows import Row
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write the rows here.")]
 Label = Annotated[str, typer.Option(help="Column of obs with the labels.")]
@@ -24,7 +29,8 @@ Record = Annotated[bool, typer.Option("--record", help="Write means and sds into
 app = typer.Typer(help="Score a bundle beside its baselines.", no_args_is_help=True)
 
 
-def _datasets(files: list[Path], label: str, keep: list[str] | None) -> list[Dataset]:
+def datasets_of(files: list[Path], label: str, keep: list[str] | None, batch_key: str | None = None) -> list[Dataset]:
+    """Labelled files; ``keep`` as on the command line. Raises InputError."""
     import anndata
 
     from training.evaluation.dataset import load_dataset
@@ -33,12 +39,25 @@ def _datasets(files: list[Path], label: str, keep: list[str] | None) -> list[Dat
     out = []
     for path in files:
         columns = anndata.read_h5ad(path, backed="r").obs.columns if pairs and path.is_file() else ()
-        out.append(load_dataset(path, label, keep={name: value for name, value in pairs.items() if name in columns}))
+        kept = {name: value for name, value in pairs.items() if name in columns}
+        out.append(load_dataset(path, label, keep=kept, batch_key=batch_key))
     return out
 
 
 def _pairs(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.partition("=")[::2] for pair in pairs or [])
+
+
+def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bundle: Path, *, record: bool) -> None:
+    """Print the table; write the rows, and into the bundle's card, where that was asked for."""
+    from training.evaluation.rows import record_rows, write_rows
+    from training.evaluation.table import table
+
+    typer.echo(table(rows, columns))
+    if json_out is not None:
+        write_rows(json_out, rows)
+    if record:
+        record_rows(bundle, rows)
 
 
 def _tell(text: str) -> None:
@@ -62,6 +81,12 @@ def clustering(
     methods: Methods = None,
     keep: Keep = None,
     extended: Annotated[bool, typer.Option("--extended", help="Best resolution and a logistic probe too.")] = False,
+    batch_key: Annotated[
+        str | None, typer.Option(help="Column of obs with batches: iLISI, cLISI, graph connectivity too.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write a UMAP of every method, by label and by cluster, into this folder.")
+    ] = None,
     record: Record = False,
 ) -> None:
     """Leiden clusters and kNN votes against labels, for the model and its baselines; prints a table."""
@@ -69,11 +94,17 @@ def clustering(
     from training.evaluation.baselines import Baselines
     from training.evaluation.compare import compare_clustering
     from training.evaluation.embeddings import BundleEmbeddings
-    from training.evaluation.rows import record_rows, write_rows
+    from training.evaluation.picture import draw_umap
     from training.evaluation.source import EmbeddingSource
-    from training.evaluation.table import table
+    from training.evaluation.table import CLUSTERING_COLUMNS
 
-    datasets = _datasets(files, label, keep)
+    datasets = datasets_of(files, label, keep, batch_key)
+
+    def draw(dataset: Dataset, method: str, array: NDArray[np.floating]) -> None:
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            draw_umap(array, dataset, pictures / f"{dataset.name}-{method}.png", title=method)
+
     sources: list[EmbeddingSource] = [BundleEmbeddings(Bundle.load(bundle)), Baselines()]
     chosen = methods.split(",") if methods else None
     rows = compare_clustering(
@@ -83,12 +114,9 @@ def clustering(
         seeds=range(seeds),
         extended=extended,
         progress=_tell,
+        on_array=draw,
     )
-    typer.echo(table(rows))
-    if json_out is not None:
-        write_rows(json_out, rows)
-    if record:
-        record_rows(bundle, rows)
+    _finish(rows, CLUSTERING_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
@@ -112,8 +140,7 @@ def imputation(
     from training.baselines import gene_means
     from training.corpus import Corpus
     from training.evaluation.imputation import compare_imputation
-    from training.evaluation.rows import record_rows, write_rows
-    from training.evaluation.table import IMPUTATION_COLUMNS, table
+    from training.evaluation.table import IMPUTATION_COLUMNS
 
     loaded = Bundle.load(bundle)
     means = None
@@ -123,7 +150,7 @@ def imputation(
             raise ValueError(f"{corpus} and {bundle} have different genes. Name the corpus the bundle was trained on.")
         means = gene_means(opened, opened.train_rows)
     rows = compare_imputation(
-        _datasets(files, label, keep),
+        datasets_of(files, label, keep),
         loaded,
         corpus_means=means,
         methods=methods.split(",") if methods else None,
@@ -131,11 +158,7 @@ def imputation(
         clusters=clusters,
         progress=_tell,
     )
-    typer.echo(table(rows, IMPUTATION_COLUMNS))
-    if json_out is not None:
-        write_rows(json_out, rows)
-    if record:
-        record_rows(bundle, rows)
+    _finish(rows, IMPUTATION_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
@@ -160,8 +183,7 @@ def pathways(
     from training.evaluation.gene_sets import read_gmt
     from training.evaluation.pathway_cells import draw_heatmap, label_shares, read_pathway_cells
     from training.evaluation.pathways import code_pathways, pathway_rows, pathways_document
-    from training.evaluation.rows import record_rows, write_rows
-    from training.evaluation.table import table
+    from training.evaluation.table import PATHWAY_COLUMNS
 
     loaded = Bundle.load(bundle)
     sets = {name: genes for path in gene_sets for name, genes in read_gmt(path).items()}
@@ -174,7 +196,6 @@ def pathways(
         found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=_tell)
         rows += pathway_rows(name, len(cells), found, seed)
         document = document or pathways_document(found, cells.symbols, rows, [path.stem for path in gene_sets])
-    typer.echo(table(rows, ("hits", "null_hits_mean", "null_hits_sd", "codes_with_hits")))
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2)
     if codes_out is not None:
         codes_out.write_bytes(content)
@@ -183,11 +204,9 @@ def pathways(
         if not names:
             raise ValueError(f"No label in '{label}' has 20 cells: there is no heatmap to draw. Name another --label.")
         draw_heatmap(names, shares, heatmap)
-    if json_out is not None:
-        write_rows(json_out, rows)
     if record:
         add_files(bundle, {"pathways.json": content}, {})
-        record_rows(bundle, rows)
+    _finish(rows, PATHWAY_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
@@ -207,22 +226,17 @@ def annotation(
     from model.bundle import Bundle
     from training.evaluation.annotation import METHODS, compare_annotation
     from training.evaluation.embeddings import BundleEmbeddings
-    from training.evaluation.rows import record_rows, write_rows
-    from training.evaluation.table import ANNOTATION_COLUMNS, table
+    from training.evaluation.table import ANNOTATION_COLUMNS
 
     rows = compare_annotation(
-        _datasets([reference], label, keep)[0],
-        _datasets(queries, label, keep),
+        datasets_of([reference], label, keep)[0],
+        datasets_of(queries, label, keep),
         BundleEmbeddings(Bundle.load(bundle)),
         label_map=_pairs(label_map),
         methods=methods.split(",") if methods else METHODS,
         progress=_tell,
     )
-    typer.echo(table(rows, ANNOTATION_COLUMNS))
-    if json_out is not None:
-        write_rows(json_out, rows)
-    if record:
-        record_rows(bundle, rows)
+    _finish(rows, ANNOTATION_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from model.cells import CellDecoder, CellEncoder
 from model.pathways import PathwayAutoencoder
-from training.cached_cells import Cache
+from training.cached_cells import Cache, as_kept
 from training.sampler import Sampler
 
 
@@ -28,7 +27,7 @@ def start_linear(
         encoder.narrow.weight.copy_(torch.eye(width))
         encoder.narrow.bias.zero_()
     rows = sampler.draw(2**31 + 2, min(12288, 4 * len(sampler.rows)))
-    tokens = [quantizer.from_indices(torch.from_numpy(codes[rows].astype(np.int64))) for codes in cache.codes]
+    tokens = [quantizer.tokens(as_kept(codes[rows])) for codes in cache.codes]
     encoder.token_mean.copy_(encoder.narrow(tokens[0]).mean(0))
     features = torch.cat([encoder.features(part).flatten(1) for part in tokens])
     scores = torch.cat([torch.from_numpy(part[rows]) for part in cache.scores])

@@ -21,7 +21,7 @@ from model.embedding import SparseCells
 from model.pathways import PathwayAutoencoder
 from training.baselines import SpectralScores, Yardsticks, gene_means, masked_sum, singular_vectors
 from training.batches import Feed, WholeCells, to_device
-from training.cached_cells import Cache, cache_cells, mark_of, read_cache, write_cache
+from training.cached_cells import Cache, as_kept, cache_cells, mark_of, read_cache, write_cache
 from training.config import Stage1Config, Stage2Config
 from training.contrastive import ClusterQueue, info_nce, pick_negatives
 from training.corpus import Corpus
@@ -117,7 +117,6 @@ class Stage2Trainer(StageTrainer[Part]):
         self.decoder.to(device)
         if config.score_weight == 0:
             self.decoder.scores.requires_grad_(False)
-        self.table = self.stage1.quantizer.up(self.stage1.quantizer.table()).detach()  # [K, D]
         self.queue = ClusterQueue(config.queue, network.width, config.clusters)
         self._shares = share_of(config.batch_size, config.accumulate)
         self._feed = Feed(WholeCells(corpus, self.sampler, config, self._shares), config.steps, config.workers)
@@ -138,11 +137,11 @@ class Stage2Trainer(StageTrainer[Part]):
         N = self.cache.codes.shape[2]
         thinned = rng.random(len(rows)) < self.config.thin_share
         replica = np.where(thinned, rng.integers(min(1, self.config.replicas - 1), self.config.replicas, len(rows)), 0)
-        indices = torch.from_numpy(self.cache.codes[replica, rows].astype(np.int64)).to(self.device)
+        tokens = self.stage1.quantizer.tokens(as_kept(self.cache.codes[replica, rows]).to(self.device))
         count = min(max(round(share * N), 1), N)
         kept = np.sort(rng.random((len(rows), N)).argsort(axis=1)[:, :count], axis=1)
         scores = torch.from_numpy(self.cache.scores[replica, rows]).to(self.device)
-        return View(self.table[indices], torch.from_numpy(kept).to(self.device), scores)
+        return View(tokens, torch.from_numpy(kept).to(self.device), scores)
 
     def _left_out(self, kept: Tensor) -> Tensor:
         """``[B, G]`` bool: genes whose token was left out (token i owns genes ``[S i, S (i + 1))``)."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.evaluation.baselines import COMPONENTS
 from training.evaluation.clustering import SEEDS, score_embedding
 from training.evaluation.dataset import Dataset
+from training.evaluation.integration import score_batches
 from training.evaluation.rows import Row
 from training.evaluation.source import EmbeddingSource
 
@@ -19,11 +23,13 @@ def compare_clustering(
     seeds: Sequence[int] = SEEDS,
     extended: bool = False,
     progress: Callable[[str], None] = lambda text: None,
+    on_array: Callable[[Dataset, str, NDArray[np.floating]], None] = lambda dataset, method, array: None,
 ) -> list[Row]:
     """Rows ``dataset, method, seed, zero_shot, width`` and the metrics of ``score_embedding``.
 
     Every method of every source, in order, or those of ``methods``. ``note`` says where a baseline is narrower than
-    its name. ``progress`` is told what is being scored.
+    its name. ``progress`` is told what is being scored. ``on_array`` is given every embedding, to draw it. A data set
+    with batches also has the metrics of ``score_batches``.
 
     Raises:
         InputError: a dataset that a method cannot take.
@@ -44,6 +50,9 @@ def compare_clustering(
             tail: Row = {"zero_shot": source.zero_shot(method, dataset.name), "width": int(array.shape[1])}
             if array.shape[1] < COMPONENTS.get(method, 0):
                 tail["note"] = f"{array.shape[1]} components: this file of {len(array)} cells has no more"
+            on_array(dataset, method, array)
+            if dataset.batches is not None:
+                tail |= score_batches(array, dataset.labels, dataset.batches)
             rows += [
                 {**head, **score, **tail} for score in score_embedding(array, dataset.labels, seeds, extended=extended)
             ]

@@ -27,7 +27,7 @@ class Dataset:
     Attributes:
         name: the file's name without suffix.
         matrix: B cells, validated.
-        labels: ``[B]`` codes; cells without a label are kept.
+        labels: ``[B]`` codes; cells without a label are kept. batches: ``[B]`` names, None where none were asked for.
         duplicates_dropped: cells left out because ``obs.is_duplicate`` is true.
     """
 
@@ -35,6 +35,7 @@ class Dataset:
     matrix: CellMatrix
     labels: Labels
     duplicates_dropped: int = 0
+    batches: tuple[str, ...] | None = None
 
 
 def load_dataset(
@@ -44,12 +45,14 @@ def load_dataset(
     layer: str | None = None,
     drop_duplicates: bool = True,
     keep: Mapping[str, str] | None = None,
+    batch_key: str | None = None,
 ) -> Dataset:
     """Read an h5ad file with labels in ``obs``.
 
     Args:
         label: column of ``obs``. layer: a layer in place of X.
         drop_duplicates: leave out cells whose ``obs.is_duplicate`` is true, where there is such a column.
+        batch_key: column of ``obs`` with each cell's batch.
         keep: only cells with these values in ``obs``, e.g. ``{"demuxlet_cls": "SNG"}`` to leave out doublets.
 
     Raises:
@@ -71,7 +74,11 @@ def load_dataset(
         cells, labels = cells[wanted], labels[wanted]
     matrix = _to_matrix(cells, path, layer)
     matrix.validate()
-    return Dataset(path.stem, matrix, encode_labels(labels, field=label), dropped)
+    batches = None
+    if batch_key is not None:
+        column = _column(cells, batch_key, path, "Name a column that holds batches with --batch-key.")
+        batches = tuple(column.astype(object).where(column.notna(), "").astype(str))
+    return Dataset(path.stem, matrix, encode_labels(labels, field=label), dropped, batches)
 
 
 def _column(cells: anndata.AnnData, name: str, path: Path, mend: str) -> pd.Series:

@@ -12,6 +12,7 @@ from torch import Tensor
 from model.bundle import Bundle
 from model.cells import CellEncoder
 from model.embedding import SparseCells, pool
+from model.genes import Vocabulary
 from model.inference import InferenceNetwork, fold
 from model.matrix import CellMatrix
 from model.pathways import PathwayAutoencoder
@@ -57,14 +58,7 @@ class BundleEmbeddings:
 
     def _batches(self, matrix: CellMatrix) -> list[SparseCells]:
         if self._last is None or self._last[0] is not matrix:
-            rows = prepare(matrix, self._vocabulary).rows
-            measured = torch.from_numpy(rows.gene_sets[0].measured)[None]
-            batches = []
-            for start in range(0, len(rows), BATCH):
-                part = rows.slice(start, min(start + BATCH, len(rows)))
-                index, value = torch.from_numpy(part.gene_index.astype(np.int64)), torch.from_numpy(part.value)
-                batches.append(SparseCells(index, value, torch.from_numpy(part.indptr[:-1].copy()), measured))
-            self._last = (matrix, batches)
+            self._last = (matrix, sparse_batches(matrix, self._vocabulary))
         return self._last[1]
 
     @cached_property
@@ -82,6 +76,18 @@ class BundleEmbeddings:
         encoded = torch.cat([stage1.encode_read_out(stage1.read_out(batch)) for batch in batches[:4]])
         stage1.quantizer.start(encoded, torch.Generator().manual_seed(self._seed))
         return fold(stage1, cells)
+
+
+def sparse_batches(matrix: CellMatrix, vocabulary: Vocabulary) -> list[SparseCells]:
+    """The cells of a file as a network takes them, 256 at a time. Raises InputError."""
+    rows = prepare(matrix, vocabulary).rows
+    measured = torch.from_numpy(rows.gene_sets[0].measured)[None]
+    batches = []
+    for start in range(0, len(rows), BATCH):
+        part = rows.slice(start, min(start + BATCH, len(rows)))
+        index, value = torch.from_numpy(part.gene_index.astype(np.int64)), torch.from_numpy(part.value)
+        batches.append(SparseCells(index, value, torch.from_numpy(part.indptr[:-1].copy()), measured))
+    return batches
 
 
 @torch.no_grad()

@@ -12,11 +12,11 @@ from training.evaluation.dataset import Dataset
 from training.evaluation.neighbors import fuzzy_graph, nearest
 
 
-def draw_umap(array: NDArray[np.floating], dataset: Dataset, out: Path, *, seed: int = 0) -> None:
+def draw_umap(array: NDArray[np.floating], dataset: Dataset, out: Path, *, seed: int = 0, title: str = "h_C") -> None:
     """Write a PNG with two panels: the labels of the file, and the Leiden clusters that the scores are about.
 
     Args:
-        array: ``[cells, width]`` embedding of the cells of ``dataset``. seed: of UMAP and Leiden.
+        array: ``[cells, width]`` embedding of the cells of ``dataset``, called ``title``. seed: of UMAP and Leiden.
     """
     import matplotlib
 
@@ -32,13 +32,13 @@ def draw_umap(array: NDArray[np.floating], dataset: Dataset, out: Path, *, seed:
         (axes[0], "label", dataset.labels.codes, [str(name) for name in names]),
         (axes[1], "Leiden cluster, resolution 1.0", clusters, [str(i) for i in range(int(clusters.max()) + 1)]),
     )
-    for axis, title, codes, texts in panels:
+    for axis, colour, codes, texts in panels:
         colours = plt.get_cmap("tab20")(np.arange(max(len(texts), 1)) % 20)
         axis.scatter(*points[codes < 0].T, s=2, color="lightgrey", linewidths=0)
         for code, text in enumerate(texts):
             chosen = codes == code
             axis.scatter(*points[chosen].T, s=3, color=colours[code], linewidths=0, label=text)
-        axis.set(title=f"{dataset.name}: {title}", xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+        axis.set(title=f"{dataset.name}, {title}: {colour}", xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
         axis.legend(markerscale=5, fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(out, dpi=110)
     plt.close(figure)

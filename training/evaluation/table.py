@@ -10,12 +10,13 @@ from training.evaluation.rows import Row
 
 CLUSTERING_COLUMNS = (
     *("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "num_clusters"),
-    *("best_ari", "best_nmi", "probe_accuracy", "probe_macro_f1"),
+    *("best_ari", "best_nmi", "probe_accuracy", "probe_macro_f1", "ilisi", "clisi", "graph_connectivity"),
 )
 ANNOTATION_COLUMNS = (
     *("accuracy", "macro_f1", "nearest_accuracy", "nearest_macro_f1"),
     *("unknown_share", "unknown_share_elsewhere"),
 )
+PATHWAY_COLUMNS = ("hits", "null_hits_mean", "null_hits_sd", "codes_with_hits")
 IMPUTATION_COLUMNS = (
     *("rmse", "mae", "gene_pearson", "cell_pearson", "poisson_deviance"),
     *("ari", "nmi", "knn_accuracy"),
