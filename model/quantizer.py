@@ -101,7 +101,7 @@ class Quantizer(nn.Module):
         return score.argmin(-1)
 
     def kept(self, encoded: Tensor) -> Tensor:
-        """What later stages keep of ``encoded [B, N, D]``: ``[B, N]`` indices, bypassed ``[B, N, code_width]`` points."""
+        """What is kept of ``encoded [B, N, D]``: indices ``[B, N]``; bypassed, points ``[B, N, code_width]``."""
         return self.down(encoded) if self.bypass else self.nearest(self.standardise(encoded))
 
     def tokens(self, kept: Tensor) -> Tensor:

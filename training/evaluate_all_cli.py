@@ -36,7 +36,7 @@ def evaluate_all(
 ) -> None:
     """Clustering, imputation, pathways and annotation, as far as their inputs are named, and one HTML page.
 
-    Rows that are there already (``OUT/<task>.rows.json``) are kept: after Ctrl-C the command goes on with the next task.
+    Rows that are there (``OUT/<task>.rows.json``) are kept: after Ctrl-C the command goes on with the next task.
     """
     from model.errors import InputError
 
