@@ -104,6 +104,9 @@ class CellMatrix:
                 field="indptr",
                 cell=self.cells[falls[0]],
             )
+        # Without temporaries as long as all is well: unsigned, negative ones are large.
+        if not len(self.indices) or int(self.indices.view(np.uint32).max()) < self.num_genes:
+            return
         outside = np.flatnonzero((self.indices < 0) | (self.indices >= self.num_genes))
         if len(outside):
             cell = self.cell_of_entry(int(outside[0]))
@@ -116,6 +119,9 @@ class CellMatrix:
             )
 
     def _check_values(self) -> None:
+        # NaN is neither at least 0 nor below infinity.
+        if not len(self.data) or (self.data.min() >= 0 and self.data.max() < np.inf):
+            return
         for code, bad, word in (
             ("not-finite", ~np.isfinite(self.data), "not a finite number"),
             ("negative-value", self.data < 0, "negative"),

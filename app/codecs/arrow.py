@@ -101,14 +101,20 @@ def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
     cells = _cells(table)
     matrix = CellMatrix(
         indptr=indptr,
-        # Held at the ends of int32, not wrapped around: an index that is too large must not come to look valid.
-        indices=np.clip(indices, -1, np.iinfo(np.int32).max).astype(np.int32, copy=False),
+        indices=_as_int32(indices),
         data=_as_float32(data),
         genes=genes,
         cells=cells,
     )
     matrix.validate()
     return matrix
+
+
+def _as_int32(values: NDArray[np.generic]) -> NDArray[np.int32]:
+    if values.dtype == np.int32:
+        return values.astype(np.int32, copy=False)
+    # Held at the ends of int32, not wrapped around: an index that is too large must not come to look valid.
+    return np.clip(values, -1, np.iinfo(np.int32).max).astype(np.int32)  # type: ignore[type-var]
 
 
 def _as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -172,7 +178,8 @@ def _lists(
         offsets = chunk.offsets.to_numpy().astype(np.int64)
         indptr.append(offsets[1:] - offsets[0] + indptr[-1][-1])
         values.append(inner.to_numpy())
-    flat = np.concatenate(values) if values else np.zeros(0, np.float32)
+    # Most bodies are one batch, which is not copied.
+    flat = values[0] if len(values) == 1 else np.concatenate(values) if values else np.zeros(0, np.float32)
     return np.concatenate(indptr), flat
 
 
