@@ -1,6 +1,6 @@
 """How fast bodies become cells, and cells rows, in one parser process: 2,000 expressed genes a cell, of 20,000.
 
-"decoded": bytes -> checked CellMatrix; "prepared": also matched to the vocabulary and normalised, as a device takes them.
+"decoded": bytes -> checked CellMatrix; "prepared": also matched to the vocabulary and normalised, as a device takes it.
 Seconds of CPU time, the best of ``--repeats``, so that other work on the machine counts little. Run it alone:
 
     PYTHONPATH=. python tests/bench/bench_parsing.py [--cells 2048 --expressed 2000 --repeats 5]
