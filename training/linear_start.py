@@ -12,6 +12,9 @@ from model.pathways import PathwayAutoencoder
 from training.cached_cells import Cache, as_kept
 from training.sampler import Sampler
 
+MIN_CELLS = 512
+MOST_FEATURES = 2**28  # numbers at once: 1 GB, and as much again while they are centred
+
 
 @torch.no_grad()
 def start_linear(
@@ -26,25 +29,34 @@ def start_linear(
     else:
         encoder.narrow.weight.copy_(torch.eye(width))
         encoder.narrow.bias.zero_()
-    rows = sampler.draw(2**31 + 2, min(12288, 4 * len(sampler.rows)))
+    # Of a network as wide as `base` a cell has 65,536 features: fewer cells, or they would not fit into memory.
+    wide = encoder.token_mean.numel() * len(cache.codes)
+    rows = sampler.draw(2**31 + 2, min(12288, 4 * len(sampler.rows), max(MIN_CELLS, MOST_FEATURES // wide)))
     tokens = [quantizer.tokens(as_kept(codes[rows])) for codes in cache.codes]
     encoder.token_mean.copy_(encoder.narrow(tokens[0]).mean(0))
     features = torch.cat([encoder.features(part).flatten(1) for part in tokens])
     scores = torch.cat([torch.from_numpy(part[rows]) for part in cache.scores])
     count = min(width, scores.shape[1])
-    read_in = _ridge(features, scores[:, :count])
+    read_in = ridge(features, scores[:, :count])
     encoder.read_in.zero_()
     encoder.read_in[:, :, :count] = read_in.reshape(*encoder.read_in.shape[:2], count)
     encoder.cell_token[:count] = scores[:, :count].mean(0) - features.mean(0) @ read_in
     h = encoder.transformer.norm(encoder.cell_token + features @ encoder.read_in.flatten(0, 1))
     centred = h - h.mean(0)
-    weight = _ridge(centred, scores)
+    weight = ridge(centred, scores)
     decoder.scores.weight[: scores.shape[1]] = weight.T
     decoder.scores.bias[: scores.shape[1]] = scores.mean(0) - h.mean(0) @ weight
 
 
-def _ridge(x: Tensor, y: Tensor, strength: float = 30.0) -> Tensor:
-    """``[features, targets]`` weights of y on x, in double precision; means are left to the caller."""
+def ridge(x: Tensor, y: Tensor, strength: float = 30.0) -> Tensor:
+    """``[features, targets]`` weights of y on x, in double precision; means are left to the caller.
+
+    With more features than cells the same weights come from the cells' inner products, ``X^T (X X^T + s)^-1 y``.
+    """
+    if x.shape[1] > len(x):
+        x, y = x - x.mean(0), y.double() - y.double().mean(0)
+        inner = (x @ x.T).double() + strength * torch.eye(len(x), dtype=torch.float64)
+        return x.T @ torch.linalg.solve(inner, y).float()
     x, y = x.double() - x.double().mean(0), y.double() - y.double().mean(0)
     gram = x.T @ x + strength * torch.eye(x.shape[1], dtype=torch.float64)
     return torch.linalg.solve(gram, x.T @ y).float()

@@ -114,7 +114,7 @@ def _as_int32(values: NDArray[np.generic]) -> NDArray[np.int32]:
     if values.dtype == np.int32:
         return values.astype(np.int32, copy=False)
     # Held at the ends of int32, not wrapped around: an index that is too large must not come to look valid.
-    return np.clip(values, -1, np.iinfo(np.int32).max).astype(np.int32)  # type: ignore[type-var]
+    return np.clip(values, -1, np.iinfo(np.int32).max).astype(np.int32)
 
 
 def _as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 
-import psutil
+import psutil  # type: ignore[import-untyped, unused-ignore]
 
 LONGEST_SECONDS = 120.0
 
