@@ -43,15 +43,10 @@ class ThinnedCells:
         config = self.config
         rows = self.sampler.batch(step, config.batch_size)
         keep = thinned_shares(config, len(rows), self.sampler.generator(step, purpose=1))
-        out = []
-        for part in self.parts:
-            whole = self.corpus.batch(rows[part])
-            cells = whole
-            if (keep[part] < 1).any():
-                random = self.sampler.generators(step, 3, range(part.start, part.stop))
-                cells = self.corpus.batch(rows[part], keep=keep[part], rng=random)
-            out.append((cells, whole))
-        return out
+        return [
+            self.corpus.thinned_batch(rows[part], keep[part], self.sampler.streams(step, 3, part.start))
+            for part in self.parts
+        ]
 
 
 class WholeCells:

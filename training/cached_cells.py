@@ -13,11 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.collective import rank, world_size
 from model.pathways import PathwayAutoencoder
 from training.baselines import SpectralScores
 from training.batches import to_device
 from training.config import Stage2Config
 from training.corpus import Corpus
+from training.processes import add_up
+from training.thinning import Streams
+
+_CELLS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -44,25 +49,33 @@ def cache_cells(
     device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Cache:
-    """Encode every cell, whole and in random parts (seeded)."""
+    """Encode every cell, whole and in random parts (seeded).
+
+    Processes that train together share the cells out and each get all of the result, which is that of one process: what
+    a cell's random part is depends on the seed and the cell alone.
+    """
     model.eval().to(device)
     scores.to(device)
     kind = np.float32 if model.quantizer.bypass else np.uint8 if model.config.num_codes <= 256 else np.uint16
     width = (len(model.quantizer.codes[0]),) if model.quantizer.bypass else ()
-    codes = np.empty((config.replicas, len(corpus), model.config.num_tokens, *width), dtype=kind)
-    targets = np.empty((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
-    size = 256
+    # Zeros where other processes fill in: the sum over all processes is then everybody's part.
+    codes = np.zeros((config.replicas, len(corpus), model.config.num_tokens, *width), dtype=kind)
+    targets = np.zeros((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
     for replica in range(config.replicas):
-        for start in range(0, len(corpus), size):
-            rows = np.arange(start, min(start + size, len(corpus)))
-            rng = np.random.default_rng([config.seed, replica, start])
-            low = config.thin_low if replica else 1.0
-            keep = rng.uniform(low, max(low, 1 - low), len(rows)) if replica else np.ones(len(rows))
-            seen, unseen = corpus.split_batch(rows, keep, rng)
+        keep = np.ones(len(corpus))
+        if replica:
+            random = np.random.default_rng([config.seed, replica])
+            keep = random.uniform(config.thin_low, max(config.thin_low, 1 - config.thin_low), len(corpus))
+        for start in range(rank() * _CELLS_AT_ONCE, len(corpus), world_size() * _CELLS_AT_ONCE):
+            rows = np.arange(start, min(start + _CELLS_AT_ONCE, len(corpus)))
+            seen, unseen = corpus.split_batch(rows, keep[rows], Streams(config.seed, replica, 5, first=start))
             encoded = model.encode_read_out(model.read_out(to_device(seen, device)))
             codes[replica, rows] = model.quantizer.kept(encoded).cpu().numpy()
             targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
             progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
+        add_up(codes[replica])
+        add_up(targets[replica])
+    progress(config.replicas * len(corpus), config.replicas * len(corpus))
     return Cache(codes, targets)
 
 

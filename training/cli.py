@@ -100,6 +100,7 @@ def pathways(
     from model.config import preset as sizes_of
     from training.config import ConfigError, Stage1Config, as_dict, override, split_settings
     from training.corpus import Corpus
+    from training.memory import keep_freed_memory
     from training.processes import is_first, local_device, together, wait_for_all
     from training.run import Run, RunError, pick_device
     from training.stage1 import STAGE, Stage1Trainer, train_pathways
@@ -126,6 +127,7 @@ def pathways(
         "network": network.as_dict(),
         STAGE: as_dict(config),
     }
+    keep_freed_memory()
     with together(where):
         if is_first() and resume:
             run.save_config(run.config() | record | {"preset": run.config()["preset"]})
@@ -151,6 +153,7 @@ def cells(
     from model.config import NetworkConfig
     from training.config import Stage2Config, as_dict, override
     from training.corpus import Corpus
+    from training.memory import keep_freed_memory
     from training.processes import is_first, local_device, together, wait_for_all
     from training.run import Run, RunError, pick_device
     from training.stage2 import STAGE, load_stage1, prepare_stage2, train_cells
@@ -172,6 +175,7 @@ def cells(
     run.check_corpus(corpus_.path, corpus_.digest)
     run.finished("stage1")
     stage1 = load_stage1(run, network)
+    keep_freed_memory()
     with together(where):
         if is_first():
             run.save_config(saved | {"network": network.as_dict(), STAGE: as_dict(config)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.embedding import SparseCells
 from model.genes import Vocabulary
-from model.normalize import SCALE
+from training.thinning import Cell, Streams, split_counts, thin_counts
 
 FORMAT_VERSION = 1
 SHARD_ARRAYS: dict[str, type[np.generic]] = {"indptr": np.int64, "gene_index": np.int32, "value": np.float32}
-
-
-# One generator for a batch, or one a cell, so that a cell's counts do not depend on the cells before it.
-Random = np.random.Generator | Sequence[np.random.Generator]
-# Gene indices and values of one cell.
-Cell = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 class CorpusError(RuntimeError):
@@ -133,62 +127,59 @@ class Corpus:
         start, stop = int(shard.indptr[local]), int(shard.indptr[local + 1])
         return shard.gene_index[start:stop], shard.value[start:stop]
 
-    def batch(
-        self,
-        rows: NDArray[np.int64],
-        *,
-        keep: NDArray[np.float64] | None = None,
-        rng: Random | None = None,
-    ) -> SparseCells:
-        """Cells as tensors.
+    def batch(self, rows: NDArray[np.int64]) -> SparseCells:
+        """Cells as tensors. Raises CorpusError naming the shard whose content cannot be."""
+        return self._tensors([self.cell(int(row)) for row in rows], rows)
 
-        With ``keep [B]`` the counts of each cell are thinned to that share (binomially, by ``rng`` or by each cell's
-        own of a list) and normalised again, as if the cell had been sequenced less deeply; cells that came without
-        counts stay whole. Raises CorpusError naming the shard whose content cannot be.
+    def thinned_batch(
+        self, rows: NDArray[np.int64], keep: NDArray[np.float64], streams: Streams
+    ) -> tuple[SparseCells, SparseCells]:
+        """The cells with thinned counts, and whole.
+
+        The counts of each cell are thinned to the share ``keep [B]`` (binomially, by the cell's own random numbers in
+        ``streams``) and normalised again, as if the cell had been sequenced less deeply; cells that came without counts
+        stay whole.
         """
-        if keep is None:
-            return self._tensors(rows, [self.cell(int(row)) for row in rows])
-        assert rng is not None, "thinning needs a seeded generator"
-        each = _of_each(rng, len(rows))
-        return self._tensors(rows, [self._thin(int(row), keep[i], each[i]) for i, row in enumerate(rows)])
+        cells = [self.cell(int(row)) for row in rows]
+        whole = self._tensors(cells, rows)
+        thin = np.flatnonzero((keep < 1) & self._is_counts[self._file[rows]])
+        if not len(thin):
+            return whole, whole
+        for i in thin:
+            cells[i] = thin_counts(*cells[i], self._total[rows[i]], keep[i], streams[int(i)])
+        return self._tensors(cells, rows, whole.measured), whole
 
     def split_batch(
-        self, rows: NDArray[np.int64], keep: NDArray[np.float64], rng: Random
+        self, rows: NDArray[np.int64], keep: NDArray[np.float64], streams: Streams
     ) -> tuple[SparseCells, SparseCells]:
         """Each cell's counts, shared out at random between two cells.
 
         ``keep [B]`` of them go to the first, the rest to the second. Given the cell's expression, the noise of the two
         is independent.
         """
-        each = _of_each(rng, len(rows))
-        pairs = [self._split(int(row), keep[i], each[i]) for i, row in enumerate(rows)]
-        return self._tensors(rows, [first for first, _ in pairs]), self._tensors(rows, [second for _, second in pairs])
+        pairs = [self._split(int(row), keep[i], streams, i) for i, row in enumerate(rows)]
+        first = self._tensors([first for first, _ in pairs], rows)
+        return first, self._tensors([second for _, second in pairs], rows, first.measured)
 
-    def _thin(self, row: int, share: float, rng: np.random.Generator) -> Cell:
-        whole = self.cell(row)
-        if share >= 1 or not self._is_counts[self._file[row]]:
-            return whole
-        return thin_counts(*whole, self._total[row], share, rng)
-
-    def _split(self, row: int, share: float, rng: np.random.Generator) -> tuple[Cell, Cell]:
+    def _split(self, row: int, share: float, streams: Streams, number: int) -> tuple[Cell, Cell]:
         whole = self.cell(row)
         if share >= 1 or not self._is_counts[self._file[row]]:
             return whole, whole
-        return split_counts(*whole, self._total[row], share, rng)
+        return split_counts(*whole, self._total[row], share, streams[number])
 
-    def _tensors(self, rows: NDArray[np.int64], cells: list[Cell]) -> SparseCells:
+    def _tensors(self, cells: list[Cell], rows: NDArray[np.int64], measured: Tensor | None = None) -> SparseCells:
         offsets = np.concatenate([[0], np.cumsum([len(values) for _, values in cells])[:-1]])
-        index = np.concatenate([genes for genes, _ in cells])
+        index = np.concatenate([genes for genes, _ in cells], dtype=np.int64)
         value = np.concatenate([values for _, values in cells])
         # As unsigned numbers negative indices are large; NaN fails every comparison.
-        known = not len(index) or index.view(np.uint32).max() < self.num_genes
+        known = not len(index) or index.view(np.uint64).max() < self.num_genes
         if not known or (len(value) and not 0 < value.min() <= value.max() < np.inf):
             self._name_the_corrupt(rows)
         return SparseCells(
-            torch.from_numpy(index.astype(np.int64)),
+            torch.from_numpy(index),
             torch.from_numpy(value),
             torch.from_numpy(offsets.astype(np.int64)),
-            torch.from_numpy(self.measured[self._file[rows]]),
+            torch.from_numpy(self.measured[self._file[rows]]) if measured is None else measured,
         )
 
     def _name_the_corrupt(self, rows: NDArray[np.int64]) -> None:
@@ -203,60 +194,3 @@ class Corpus:
                     raise CorpusError(
                         f"{shard}/{name}.npy is corrupt: cell {row} holds what cannot be. Build the corpus again."
                     )
-
-
-def _of_each(rng: Random, cells: int) -> Sequence[np.random.Generator]:
-    return [rng] * cells if isinstance(rng, np.random.Generator) else rng
-
-
-def split_counts(
-    genes: NDArray[np.int32], values: NDArray[np.float32], total: float, share: float, rng: np.random.Generator
-) -> tuple[Cell, Cell]:
-    """Give each count to the first cell with probability ``share``, else to the second; normalise both again.
-
-    A cell whose counts would all go one way stays whole, on both sides.
-    """
-    counts, first, (unknown, first_unknown) = _share_out(values, total, share, rng)
-    second = counts - first
-    if not first.any() or not second.any():
-        return (genes, values), (genes, values)
-    return (
-        _normalised(genes, first, int(first.sum()) + first_unknown),
-        _normalised(genes, second, int(second.sum()) + unknown - first_unknown),
-    )
-
-
-def thin_counts(
-    genes: NDArray[np.int32], values: NDArray[np.float32], total: float, share: float, rng: np.random.Generator
-) -> Cell:
-    """The first of the two cells of ``split_counts``."""
-    counts, first, (_, first_unknown) = _share_out(values, total, share, rng)
-    kept = int(first.sum())
-    if kept in (0, int(counts.sum())):
-        return genes, values
-    return _normalised(genes, first, kept + first_unknown)
-
-
-def _share_out(
-    values: NDArray[np.float32], total: float, share: float, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, int]]:
-    """Counts, the first cell's of them, and (all, the first's) of the counts of genes outside the vocabulary."""
-    counts = np.rint(np.expm1(values.astype(np.float64)) * total / SCALE).astype(np.int64)
-    first = _thinned(counts, share, rng)
-    unknown = max(round(total) - int(counts.sum()), 0)
-    return counts, first, (unknown, int(rng.binomial(unknown, share)))
-
-
-def _thinned(counts: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Binomial draws: each of the counts is kept with probability ``share``."""
-    total = int(counts.sum())
-    if total > 12 * len(counts):
-        return rng.binomial(counts, share)
-    # Where counts are small, one coin a molecule is several times faster than a binomial draw a gene.
-    kept = np.concatenate([[0], np.cumsum(rng.random(total, dtype=np.float32) < share)])
-    return np.diff(kept[np.concatenate([[0], np.cumsum(counts)])])
-
-
-def _normalised(genes: NDArray[np.int32], counts: NDArray[np.int64], total: int) -> Cell:
-    kept = counts > 0
-    return genes[kept], np.log1p(counts[kept] * (SCALE / total)).astype(np.float32)

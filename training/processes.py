@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from model.collective import rank, world_size
 from training.run import RunError
@@ -68,6 +71,18 @@ def anybody(flag: bool) -> bool:
     told = torch.tensor([float(flag)])  # over gloo, also beside GPUs
     dist.all_reduce(told)
     return bool(told.item() > 0)
+
+
+def add_up(array: NDArray[Any]) -> None:
+    """Replace everybody's array, of one shape and in one piece of memory, by the sum over all processes."""
+    if world_size() == 1:
+        return
+    if array.dtype == np.uint16:  # a type that collectives do not know
+        wide = torch.from_numpy(array.astype(np.int32))
+        dist.all_reduce(wide)
+        array[...] = wide.numpy()
+        return
+    dist.all_reduce(torch.from_numpy(array))  # over gloo, also beside GPUs
 
 
 def share_of(batch_size: int, parts: int) -> list[slice]:

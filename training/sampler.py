@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.corpus import Corpus, CorpusError
+from training.thinning import Streams
 
 _BLOCKS_A_WINDOW = 64
 
@@ -49,9 +50,9 @@ class Sampler:
     def generator(self, step: int, purpose: int = 0) -> np.random.Generator:
         return np.random.default_rng([self.seed, step, purpose])
 
-    def generators(self, step: int, purpose: int, positions: range) -> list[np.random.Generator]:
-        """One for each of these cells of the step's batch: the same whoever computes it, and however many with it."""
-        return [np.random.default_rng([self.seed, step, purpose, position]) for position in positions]
+    def streams(self, step: int, purpose: int, first: int) -> Streams:
+        """Random numbers of the batch's cells from position ``first`` on, the same whoever computes them."""
+        return Streams(self.seed, step, purpose, first=first)
 
     def draw(self, step: int, size: int) -> NDArray[np.int64]:
         """``[size]`` rows, cell by cell, with replacement."""

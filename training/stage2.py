@@ -26,7 +26,7 @@ from training.config import Stage1Config, Stage2Config
 from training.contrastive import ClusterQueue, info_nce, pick_negatives
 from training.corpus import Corpus
 from training.linear_start import start_linear
-from training.processes import is_first, share_of, wait_for_all
+from training.processes import anybody, is_first, share_of
 from training.run import Run, RunError
 from training.sampler import Sampler
 from training.trainer import Progress, StageTrainer, run_loop
@@ -261,15 +261,12 @@ def prepare_stage2(
     scores = SpectralScores(corpus, sampler, vectors)
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
     mark = mark_of(corpus, stage1, config)
-    if not is_first():
-        wait_for_all()
     cache = read_cache(kept, mark)
-    if cache is None:
+    # Where one process lacks the file (a machine of its own, a damaged copy), all encode: the work is shared.
+    if anybody(cache is None) or cache is None:
         cache = cache_cells(corpus, stage1, scores, config, device, progress)
-        if kept is not None:
+        if kept is not None and is_first():
             write_cache(kept, mark, cache)
-    if is_first():
-        wait_for_all()  # with others beside it, the first process encodes and they read its file
     return Stage2Trainer(corpus, stage1, config, device, cache, yardsticks)
 
 

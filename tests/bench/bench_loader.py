@@ -24,6 +24,7 @@ from model.genes import Vocabulary
 from training.batches import Feed, ThinnedCells, WholeCells
 from training.config import Stage1Config
 from training.corpus import FORMAT_VERSION, Corpus
+from training.memory import keep_freed_memory
 from training.sampler import Sampler
 
 BATCH = 128
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the commands do
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "corpus"
         write_corpus(path, args.cells, args.expressed, args.genes)

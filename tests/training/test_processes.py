@@ -8,25 +8,34 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from typer.testing import CliRunner
 
-from model.pathways import Standardise
+from model.embedding import SparseCells
+from model.pathways import PathwayAutoencoder, Standardise
 from model.quantizer import Quantizer
-from tests.training.tiny import write_corpus
+from tests.training.tiny import NUM_GENES, write_corpus
+from tests.training.tiny import SIZES as TINY
+from training.baselines import SpectralScores
+from training.cached_cells import cache_cells
 from training.cli import app
+from training.config import Stage2Config
+from training.corpus import Corpus
 from training.processes import share_of
 from training.run import Run, RunError
+from training.sampler import Sampler
 
 ROOT = Path(__file__).parents[2]
 SIZES = ("num_tokens=8", "width=16", "num_layers=1", "num_heads=2", "num_codes=16", "gene_width=16", "code_width=4")
 COMMON = ("batch_size=16", "warmup_steps=40", "lr=0.01", "evaluate_every=1")
-STAGE1 = (*SIZES, *COMMON, "checkpoint_every=8", "patience=2", "quantizer_start=0.25")
+STAGE1 = (*SIZES, *COMMON, "checkpoint_every=8", "patience=1", "quantizer_start=0.25")
 STAGE2 = (
     *COMMON,
     "checkpoint_every=8",
@@ -169,3 +178,43 @@ def test_statistics_gradients_and_revived_codes_are_those_of_the_whole_batch(tmp
             found = parts[0][name]
             assert torch.equal(parts[1][name], found), name
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def encode_together(rank: int, folder: str) -> None:
+    if rank >= 0:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/cells", rank=rank, world_size=2)
+    corpus = Corpus(Path(folder) / "corpus")
+    torch.manual_seed(0)
+    stage1 = PathwayAutoencoder(replace(TINY, num_codes=700))
+    scores = SpectralScores(corpus, Sampler(corpus, power=1.0, seed=0), np.eye(NUM_GENES, 4, dtype=np.float32))
+    numbers: list[int] = []
+    read_out = stage1.read_out
+
+    def counted(cells: SparseCells) -> Tensor:
+        numbers.append(len(cells.offsets))
+        return read_out(cells)
+
+    stage1.read_out = counted  # type: ignore[method-assign]
+    cache = cache_cells(corpus, stage1, scores, Stage2Config(replicas=2), torch.device("cpu"))
+    np.savez(f"{folder}/cache-{rank}.npz", codes=cache.codes, scores=cache.scores, cells=np.array(sum(numbers)))
+    if rank >= 0:
+        dist.destroy_process_group()
+
+
+def test_cells_are_encoded_by_all_processes_and_known_to_all(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    everybody = [context.Process(target=encode_together, args=(rank, str(tmp_path))) for rank in (0, 1)]
+    for process in everybody:
+        process.start()
+    encode_together(-1, str(tmp_path))
+    for process in everybody:
+        process.join(120)
+        assert process.exitcode == 0
+    alone, *parts = (np.load(tmp_path / f"cache-{rank}.npz") for rank in (-1, 0, 1))
+    for part in parts:
+        np.testing.assert_array_equal(part["codes"], alone["codes"])
+        np.testing.assert_array_equal(part["scores"], alone["scores"])
+    assert alone["codes"].dtype == np.uint16 and alone["codes"].max() > 255
+    # 300 cells, twice, in pieces of 256.
+    assert [int(part["cells"]) for part in (alone, *parts)] == [600, 512, 88]
