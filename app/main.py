@@ -10,17 +10,19 @@ from fastapi import FastAPI
 
 from app import problems
 from app.codecs import CODECS
+from app.codecs.inference import InferenceCodec
 from app.compression import CompressionMiddleware
 from app.guard import GuardMiddleware
+from app.inference.errors import InferenceErrorMiddleware
 from app.keys import KeyRing
-from app.routes import cells, health, ic50, jobs, models
+from app.routes import cells, health, ic50, inference, jobs, models
 from app.service import OpenSession, Service, open_default_session
 from app.settings import Settings
 from app.telemetry.access import AccessMiddleware
 from app.telemetry.metrics import Metrics
 from app.web import docs
 
-_ROUTERS = (cells.router, ic50.router, jobs.router, models.router, health.router, docs.router)
+_ROUTERS = (cells.router, ic50.router, jobs.router, models.router, health.router, inference.router, docs.router)
 
 
 def release() -> str:
@@ -34,7 +36,7 @@ def release() -> str:
 def create_app(settings: Settings, open_session: OpenSession = open_default_session) -> FastAPI:
     """A service of one bundle. The model is loaded once the app has started; /health/ready tells when it is."""
     endpoints = [route.path for router in _ROUTERS for route in router.routes]  # type: ignore[attr-defined]
-    metrics = Metrics(endpoints, [codec.name for codec in CODECS])
+    metrics = Metrics(endpoints, [*(codec.name for codec in CODECS), InferenceCodec.name])
     service = Service(settings, metrics, open_session)
 
     @asynccontextmanager
@@ -58,5 +60,6 @@ def create_app(settings: Settings, open_session: OpenSession = open_default_sess
     app.add_middleware(CompressionMiddleware)
     keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
     app.add_middleware(GuardMiddleware, keys=keys)
+    app.add_middleware(InferenceErrorMiddleware)
     app.add_middleware(AccessMiddleware, metrics=metrics)
     return app

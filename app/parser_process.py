@@ -72,7 +72,7 @@ def parse(scratch: Path, upload: Upload) -> Iterator[Opened | Prepared]:
     """
     assert _vocabulary is not None, "load_vocabulary comes first"
     codec = _codec(upload.media_type)
-    options = DecodeOptions(upload.layer, upload.max_cells, upload.max_bytes)
+    options = DecodeOptions(upload.layer, upload.max_cells, upload.max_bytes, upload.header_bytes)
     preparer: Preparer | None = None
     try:
         body = _body(upload, scratch, as_file=codec.reads_files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,17 @@ class Options:
 
     Attributes:
         plan: what to compute, once the upload's genes are known. layer, declared, extras: see `Upload`.
+        reads: the media type of the body, whatever its header says, where the route takes one alone.
+        header_bytes: see `Upload`. present: makes the response of such a route.
     """
 
     plan: TaskPlan
     layer: str | None
     declared: Declared
     extras: tuple[str, ...] = ()
+    reads: str | None = None
+    header_bytes: int | None = None
+    present: Callable[[Answer, Opened], Awaitable[Response]] | None = None
 
 
 async def answer_cells(request: Request, service: Service, options: Options) -> Response:
@@ -53,7 +58,7 @@ async def answer_cells(request: Request, service: Service, options: Options) -> 
     settings = service.settings
     try:
         service.check_ready()
-        codec, media_type = negotiate(request)
+        codec, media_type = negotiate(request) if options.reads is None else _only(options.reads, request)
     except ServiceError:
         await discard_body(request, idle_seconds=settings.body_idle_seconds)
         raise
@@ -92,6 +97,7 @@ def upload_of(service: Service, options: Options, body: Body, codec: Codec) -> U
         service.settings.max_body_bytes,
         body.fields,
         options.extras,
+        options.header_bytes,
     )
 
 
@@ -130,6 +136,8 @@ async def _answer(
                 results.input,
                 told_of(tasks),
             )
+            if options.present is not None:
+                return await options.present(answer, opened)
             content = await encode(service, answer, media_type, upload)
     timings = {
         "parse": parsed - started,
@@ -182,10 +190,20 @@ def negotiate(request: Request) -> tuple[Codec, str]:
     return codec, choose_media_type(request.headers.get("accept"), offers)
 
 
+def _only(media_type: str, request: Request) -> tuple[Codec, str]:
+    """The codec of a route that takes one kind of body. Raises ServiceError (415)."""
+    codec = codec_for(media_type)
+    assert codec is not None
+    if media_type_of(request) == FORM:
+        raise UnsupportedMediaTypeError("This route takes no form. Send JSON.", field="Content-Type")
+    check_encoding(content_encoding_of(request))
+    return codec, media_type
+
+
 def _codec_of(request: Request) -> Codec:
     media_type = media_type_of(request)
     codec = codec_for(FORM_CODEC_TYPE if media_type == FORM else media_type)
-    if codec is None:
+    if codec is None or codec.media_type not in READABLE:
         sent = f"'{media_type[:100]}'" if media_type else "A body without Content-Type"
         raise UnsupportedMediaTypeError(
             f"{sent} is not understood. Send one of: {', '.join(_readable_types())}.", field="Content-Type"

@@ -19,6 +19,7 @@ class Upload:
         layer: which matrix of an h5ad file. declared: what the values are.
         max_cells, max_bytes: limits (bytes also after decompression); None for none.
         fields: further text fields of a form. extras: what is wanted of the body beside its cells, by name.
+        header_bytes: see `DecodeOptions`.
     """
 
     body: bytes | Path
@@ -30,6 +31,7 @@ class Upload:
     max_bytes: int | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     extras: tuple[str, ...] = ()
+    header_bytes: int | None = None
 
     @property
     def size(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.codecs.arrow import ArrowCodec
 from app.codecs.codec import CHUNK_CELLS, Answer, Codec, DecodeOptions, Part
 from app.codecs.h5ad import H5adCodec
+from app.codecs.inference import InferenceCodec
 from app.codecs.npy import NpyCodec
 from app.codecs.sparse_json import SparseJsonCodec
 
@@ -28,7 +29,8 @@ __all__ = [
 CODECS: tuple[Codec, ...] = (SparseJsonCodec(), H5adCodec(), ArrowCodec(), NpyCodec())
 READABLE = tuple(codec.media_type for codec in CODECS if codec.media_types)
 _WRITERS = {codec.media_type: codec for codec in CODECS}
-_BY_MEDIA_TYPE = {media_type: codec for codec in CODECS for media_type in codec.media_types}
+# Bodies of this one come in by a route of their own, which also writes their answers.
+_BY_MEDIA_TYPE = {media_type: codec for codec in (*CODECS, InferenceCodec()) for media_type in codec.media_types}
 
 
 def writer_for(media_type: str) -> Codec | None:

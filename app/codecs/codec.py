@@ -28,11 +28,13 @@ class DecodeOptions:
 
     Attributes:
         layer: which matrix of an h5ad file. max_cells: most cells. max_bytes: most bytes of the uncompressed matrix.
+        header_bytes: of an inference request, the length of its JSON part; None: all of it.
     """
 
     layer: str | None = None
     max_cells: int | None = None
     max_bytes: int | None = None
+    header_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

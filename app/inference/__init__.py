@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2: messages, tensors and errors (app/routes/inference.py has the routes)."""
