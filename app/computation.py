@@ -31,12 +31,14 @@ class Results:
 
     Attributes:
         values: of each task by its name, ``[B, width]``. cells: their names. input: counts or log, and why.
-        queue_seconds: until the first cell reached the device. inference_seconds: from then to the last one.
+        started: by the monotonic clock, when the first cell was queued. queue_seconds: from then until it reached the
+            device. inference_seconds: from then to the last one.
     """
 
     values: dict[str, Values | StoredValues]
     cells: list[str]
     input: InputReport
+    started: float
     queue_seconds: float
     inference_seconds: float
 
@@ -141,6 +143,7 @@ class Computation:
             {name: table.finish() for name, table in self._tables.items()},
             self._cells,
             self._input,
+            self._started,
             queue,
             time.monotonic() - self._started - queue,
         )

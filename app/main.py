@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,7 @@ from app.service import OpenSession, Service, open_default_session
 from app.settings import Settings
 from app.telemetry.access import AccessMiddleware
 from app.telemetry.metrics import Metrics
+from app.telemetry.tracing import Tracing, TracingMiddleware
 from app.web import docs
 
 _ROUTERS = (cells.router, ic50.router, jobs.router, models.router, health.router, inference.router, docs.router)
@@ -33,17 +35,26 @@ def release() -> str:
         return "0+source"
 
 
-def create_app(settings: Settings, open_session: OpenSession = open_default_session) -> FastAPI:
-    """A service of one bundle. The model is loaded once the app has started; /health/ready tells when it is."""
+def create_app(
+    settings: Settings, open_session: OpenSession = open_default_session, tracing: Tracing | None = None
+) -> FastAPI:
+    """A service of one bundle. The model is loaded once the app has started; /health/ready tells when it is.
+
+    ``tracing``: where spans go; default: what the settings name.
+    """
+    if tracing is None and settings.otlp_endpoint:
+        tracing = Tracing.to(settings.otlp_endpoint)
     endpoints = [route.path for router in _ROUTERS for route in router.routes]  # type: ignore[attr-defined]
     metrics = Metrics(endpoints, [*(codec.name for codec in CODECS), InferenceCodec.name])
-    service = Service(settings, metrics, open_session)
+    service = Service(settings, metrics, open_session, tracing)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
         await service.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="scPaLM",
@@ -62,4 +73,6 @@ def create_app(settings: Settings, open_session: OpenSession = open_default_sess
     app.add_middleware(GuardMiddleware, keys=keys)
     app.add_middleware(InferenceErrorMiddleware)
     app.add_middleware(AccessMiddleware, metrics=metrics)
+    if tracing is not None:
+        app.add_middleware(TracingMiddleware, tracing=tracing)
     return app

@@ -136,16 +136,31 @@ async def _answer(
                 results.input,
                 told_of(tasks),
             )
+            response: Response | None = None
+            content: bytes | Path = b""
             if options.present is not None:
-                return await options.present(answer, opened)
-            content = await encode(service, answer, media_type, upload)
+                response = await options.present(answer, opened)
+            else:
+                content = await encode(service, answer, media_type, upload)
+    written = time.monotonic()
+    if service.tracing is not None:
+        on_device = results.started + results.queue_seconds
+        service.tracing.stages(
+            [
+                ("parse", started, parsed),
+                ("queue", results.started, on_device),
+                ("device", on_device, on_device + results.inference_seconds),
+                ("write", encoding, written),
+            ],
+            cells=opened.num_cells,
+        )
     timings = {
         "parse": parsed - started,
         "queue": results.queue_seconds,
         "inference": results.inference_seconds,
-        "encode": time.monotonic() - encoding,
+        "encode": written - encoding,
     }
-    return respond(content, media_type, timings, answer.parts[0].key)
+    return response or respond(content, media_type, timings, answer.parts[0].key)
 
 
 async def encode(service: Service, answer: Answer, media_type: str, upload: Upload | None) -> bytes | Path:

@@ -20,6 +20,7 @@ from app.runtime import open_runtime
 from app.settings import Settings
 from app.supervisor import Supervisor
 from app.telemetry.metrics import Metrics
+from app.telemetry.tracing import Tracing
 from app.transport import Lane, Transport
 from app.transport.memory import MemoryTransport
 from app.worker import Worker
@@ -60,9 +61,16 @@ def open_default_session(bundle: Bundle, settings: Settings) -> Session:
 class Service:
     """Bundle, session, transport, worker and parsers of one app. Made at once; `start` loads the model beside it."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, open_session: OpenSession = open_default_session) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        open_session: OpenSession = open_default_session,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.tracing = tracing
         self.state = State.STARTING
         self.failure = ""
         self.transport: Transport = MemoryTransport(

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.keys import read_keys
+from app.telemetry.tracing import missing_package
 from model.bundle import DEFAULT_BUNDLE
 
 PREFIX = "SCPALM_"
@@ -133,6 +134,19 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(
         "text", description="text or json, one line a request. Default: for people; json is for log collectors."
     )
+
+    otlp_endpoint: str = Field(
+        "", description="Collector of traces over OTLP/HTTP, such as http://collector:4318. Default: no traces."
+    )
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _traces_can_be_sent(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value[:100]!r} is no address; name one such as http://collector:4318")
+        if value and (name := missing_package()) is not None:
+            raise ValueError(f"{name} is not installed; pip install 'scpalm[tracing]', or leave it empty")
+        return value
 
     @field_validator("redis_url")
     @classmethod
