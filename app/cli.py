@@ -105,7 +105,9 @@ def embed(
     """Embed every cell of a file: obsm['X_scpalm']. Streamed: memory does not grow with the number of cells."""
     address = address_of(cluster, processes, out)
     if cluster is None:
-        _process(source, out, bundle, layer, kind, "embed")
+        from app.task_command import run_task
+
+        run_task(source, out, bundle, layer, kind, "embed")
         return
     from app.cluster.command import embed_on_cluster
 
@@ -127,7 +129,9 @@ def impute(
     ] = "log",
 ) -> None:
     """Impute expression from each cell's pathway codes: layers['scpalm_imputed'], NaN for genes the model lacks."""
-    _process(source, out, bundle, layer, kind, "impute", genes=genes, scale=scale)
+    from app.task_command import run_task
+
+    run_task(source, out, bundle, layer, kind, "impute", genes=genes, scale=scale)
 
 
 @cli.command()
@@ -142,7 +146,9 @@ def pathways(
     ] = False,
 ) -> None:
     """Write the pathway code of each token of each cell: obsm['X_scpalm_pathways']."""
-    _process(source, out, bundle, layer, kind, "pathways", summary=summary)
+    from app.task_command import run_task
+
+    run_task(source, out, bundle, layer, kind, "pathways", summary=summary)
 
 
 @cli.command()
@@ -199,47 +205,9 @@ def ic50(
 
     Dataframes obsm['mutation'] (1, 0, or -1 where unknown) and obsm['methylation'] are read, too, with a column a gene.
     """
-    _process(source, out, bundle, layer, kind, "ic50", drugs=tuple(drug or ()))
+    from app.task_command import run_task
 
-
-def _process(
-    source: Path,
-    out: Path,
-    bundle: Path | None,
-    layer: str | None,
-    kind: Literal["auto", "counts", "log"],
-    task: str,
-    *,
-    genes: str = "",
-    scale: Literal["log", "counts"] = "log",
-    summary: bool = False,
-    drugs: tuple[str, ...] = (),
-) -> None:
-    from app.files import process_file
-    from app.plans import Asked, names_in
-    from app.runtime import open_runtime
-    from model.bundle import DEFAULT_BUNDLE, Bundle
-
-    if not source.is_file():
-        raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
-    loaded = Bundle.load(bundle or DEFAULT_BUNDLE)
-    asked = Asked((task,), names_in(genes), scale, summary, drugs)
-    session = open_runtime(loaded)
-    from app.progress import CellProgress
-
-    with CellProgress() as progress:
-        process_file(
-            source,
-            out,
-            loaded,
-            session,
-            lambda target, extras, num_cells: asked.tasks(loaded, session.info, target, extras, num_cells),
-            extras=asked.extras,
-            layer=layer,
-            declared=kind,
-            on_start=progress.start,
-            on_chunk=progress.advance,
-        )
+    run_task(source, out, bundle, layer, kind, "ic50", drugs=tuple(drug or ()))
 
 
 @cli.command()

@@ -51,7 +51,9 @@ def ablation(
     from training.config import Stage1Config, Stage2Config, override, split_settings
     from training.corpus import Corpus
     from training.evaluate_cli import datasets_of
-    from training.evaluation.ablation import AblationConfig, Cells, chosen_variants, run_ablation
+    from training.evaluation.ablation import AblationConfig, run_ablation
+    from training.evaluation.ablation_cells import Cells
+    from training.evaluation.ablation_variants import chosen_variants
     from training.evaluation.rows import write_rows
     from training.evaluation.table import table
 

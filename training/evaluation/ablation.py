@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,15 +22,13 @@ from torch import Tensor, nn
 from model.cells import CellEncoder
 from model.config import NetworkConfig
 from model.embedding import SparseCells
-from model.errors import InputError
 from model.pathways import PathwayAutoencoder
 from training.cached_cells import as_kept
-from training.config import ConfigError, Stage1Config, Stage2Config, override
+from training.config import Stage1Config, Stage2Config, override
 from training.corpus import Corpus
+from training.evaluation.ablation_cells import Cells
+from training.evaluation.ablation_variants import VARIANTS, Variant
 from training.evaluation.clustering import score_embedding
-from training.evaluation.dataset import Dataset
-from training.evaluation.embeddings import sparse_batches
-from training.evaluation.labels import Labels, encode_labels
 from training.evaluation.rows import Row, write_rows
 from training.run import RunError
 from training.stage1 import Stage1Trainer
@@ -39,41 +37,9 @@ from training.trainer import StageTrainer
 
 METHODS = ("h_C", "mean_tokens", "concat_tokens", "readout")
 CPU = torch.device("cpu")
-_MOST_CELLS, _FEWEST_CELLS = 2000, 100  # of a data set of the corpus, to score on
 _SCALE_CELLS = 2048  # by which each coordinate of h_C is standardised, as at export
 Progress = Callable[[str, int, int], None]
 Stage = TypeVar("Stage", Stage1Config, Stage2Config)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One choice turned.
-
-    Attributes:
-        name: in the table. tables: of the paper that it belongs to. network, stage1, stage2: options that differ.
-        pathway_encoder: off: the read-out, placed and scaled, goes to the codes as it is.
-    """
-
-    name: str
-    tables: tuple[int, ...]
-    network: Mapping[str, str] = field(default_factory=dict)
-    stage1: Mapping[str, str] = field(default_factory=dict)
-    stage2: Mapping[str, str] = field(default_factory=dict)
-    pathway_encoder: bool = True
-
-
-VARIANTS = (
-    Variant("as it ships", (5, 6, 7)),
-    Variant("pooling by sum", (5,), network={"pooling": "sum"}),
-    Variant("value map of two layers", (5,), network={"value_map": "two_layer"}, stage1={"train_embedding": "true"}),
-    Variant("embedding trained from its spectral start", (5,), stage1={"train_embedding": "true"}),
-    Variant(
-        "embedding trained from a random start", (5,), stage1={"train_embedding": "true", "spectral_start": "false"}
-    ),
-    Variant("no pathway encoder", (7,), pathway_encoder=False),
-    Variant("no quantizer", (7,), stage1={"quantizer": "false"}),
-    Variant("no contrastive term", (7,), stage2={"contrastive": "0"}),
-)
 
 
 @dataclass(frozen=True)
@@ -83,57 +49,6 @@ class AblationConfig:
     network: NetworkConfig
     stage1: Stage1Config
     stage2: Stage2Config
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Labelled cells to score on, as the networks take them. seen: whether they are among the training cells."""
-
-    name: str
-    labels: Labels
-    batches: list[SparseCells]
-    seen: bool
-
-    @classmethod
-    def of_file(cls, dataset: Dataset, corpus: Corpus) -> Cells:
-        return cls(dataset.name, dataset.labels, sparse_batches(dataset.matrix, corpus.vocabulary), False)
-
-    @classmethod
-    def of_corpus(cls, corpus: Corpus) -> list[Cells]:
-        """The three data sets of a corpus with most labelled cells: trained on, though never with their labels.
-
-        Raises InputError when it has none with two labels of ten cells.
-        """
-        found: list[tuple[int, str, NDArray[np.int64], Labels]] = []
-        names = corpus.obs["dataset"].astype(str).to_numpy()
-        for name in sorted(set(names)):
-            rows = np.flatnonzero(names == name)[:_MOST_CELLS]
-            try:
-                labels = encode_labels(corpus.obs["cell_type"].iloc[rows])
-            except InputError:
-                continue
-            if len(rows) >= _FEWEST_CELLS and np.sum(np.bincount(labels.codes[labels.labelled]) >= 10) > 1:
-                found.append((int(labels.labelled.sum()), name, rows, labels))
-        if not found:
-            raise InputError(
-                "no-labels",
-                f"No data set of the corpus has {_FEWEST_CELLS} cells with two cell types of ten.",
-                mend="Name labelled cells with --file.",
-            )
-        best = sorted(found, key=lambda one: (-one[0], one[1]))[:3]
-        return [
-            cls(name, labels, [corpus.batch(rows[i : i + 256]) for i in range(0, len(rows), 256)], True)
-            for _, name, rows, labels in best
-        ]
-
-
-def chosen_variants(names: Sequence[str] | None) -> list[Variant]:
-    """By name, all for None; the first is always there, for the others are compared with it."""
-    known = {variant.name: variant for variant in VARIANTS}
-    for name in names or ():
-        if name not in known:
-            raise ConfigError(f"Unknown variant '{name}': choose of {', '.join(known)}.")
-    return [variant for variant in VARIANTS if names is None or variant.name in names or variant is VARIANTS[0]]
 
 
 def run_ablation(

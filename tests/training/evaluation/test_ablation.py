@@ -15,15 +15,9 @@ from tests.training.tiny import SIZES, tiny_counts, tiny_vocabulary, write_corpu
 from training.cli import app
 from training.config import ConfigError, Stage1Config, Stage2Config
 from training.corpus import Corpus
-from training.evaluation.ablation import (
-    METHODS,
-    VARIANTS,
-    AblationConfig,
-    Cells,
-    chosen_variants,
-    run_ablation,
-    train_variant,
-)
+from training.evaluation.ablation import METHODS, AblationConfig, run_ablation, train_variant
+from training.evaluation.ablation_cells import Cells
+from training.evaluation.ablation_variants import VARIANTS, chosen_variants
 from training.run import RunError
 
 CONFIG = AblationConfig(
