@@ -1,62 +1,147 @@
-"""Seconds and memory of a training step of stage 1, by preset and by how the batch is cut into parts.
+"""Cells a second, memory and arithmetic of a training step, by preset, stage and how the batch is cut into parts.
 
-On random cells, on the GPU where there is one; the start (singular vectors, yardsticks) is no part of it. Run it alone:
+On random cells and, for stage 2, random codes; on the GPU where there is one. Each row is a process of its own. "of the
+device": FLOP/s of the step (matrix products and attention of forward and backward pass, as PyTorch counts them) beside
+those of one large matrix product in the same process, in bf16 on a GPU and float32 on a CPU. Run it alone:
 
-    PYTHONPATH=. python tests/bench/bench_step.py [--preset mini --batch 128 --steps 5 --accumulate 1 4 --set bf16=true]
+    PYTHONPATH=. python tests/bench/bench_step.py [--preset mini base --batch 128 --accumulate 1 4 --set bf16=true]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import PRESETS, preset
+from model.config import PRESETS, NetworkConfig, preset
+from model.pathways import PathwayAutoencoder
 from tests.bench.bench_loader import write_corpus
-from training.config import Stage1Config, override
+from training.baselines import Yardsticks, gene_means
+from training.cached_cells import Cache
+from training.config import Stage1Config, Stage2Config, override
 from training.corpus import Corpus
+from training.memory import keep_freed_memory
 from training.run import pick_device
 from training.stage1 import Stage1Trainer
+from training.stage2 import Stage2Trainer
+from training.trainer import StageTrainer
+
+
+def make_trainer(corpus: Corpus, case: dict[str, Any], device: torch.device) -> StageTrainer[Any]:
+    common = {"batch_size": case["batch"], "accumulate": case["accumulate"], "steps": case["steps"] + 2, "workers": 1}
+    settings = dict(pair.split("=", 1) for pair in case["set"])
+    sizes = preset(case["preset"], corpus.num_genes)
+    if case["stage"] == 1:
+        return Stage1Trainer(corpus, sizes, override(Stage1Config(**common, quantizer_start=0.0), settings), device)
+    config = override(Stage2Config(**common, replicas=1, linear_start=False, queue_start=128), settings)
+    return Stage2Trainer(corpus, *made_up(corpus, sizes, config, device))
+
+
+def made_up(
+    corpus: Corpus, sizes: NetworkConfig, config: Stage2Config, device: torch.device
+) -> tuple[PathwayAutoencoder, Stage2Config, torch.device, Cache, Yardsticks]:
+    """A stage 1 of random weights and codes at random."""
+    random = np.random.default_rng(0)
+    codes = random.integers(sizes.num_codes, size=(1, len(corpus), sizes.num_tokens), dtype=np.uint8)
+    scores = random.standard_normal((1, len(corpus), sizes.num_tokens), dtype=np.float32)
+    vectors = np.eye(corpus.num_genes, sizes.num_tokens, dtype=np.float32)
+    yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
+    return PathwayAutoencoder(sizes), config, device, Cache(codes, scores), yardsticks
+
+
+def measure(case: dict[str, Any]) -> dict[str, float]:
+    """``seconds`` a step, ``mib`` at the peak, ``flop`` of a step, ``device_rate`` in FLOP/s."""
+    keep_freed_memory()
+    device = pick_device("auto")
+    trainer = make_trainer(Corpus(case["corpus"]), case, device)
+    trainer.train_step()
+    with FlopCounterMode(display=False) as counter:
+        trainer.train_step()
+    wait(device)
+    start = time.perf_counter()
+    for _ in range(case["steps"]):
+        trainer.train_step()
+    wait(device)
+    seconds = (time.perf_counter() - start) / case["steps"]
+    trainer.close()
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    flop = float(counter.get_total_flops())
+    return {"seconds": seconds, "mib": peak / 2**20, "flop": flop, "device_rate": device_rate(device)}
+
+
+def device_rate(device: torch.device) -> float:
+    """FLOP/s of a large matrix product, the median of 9."""
+    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    times = []
+    for _ in range(10):
+        wait(device)
+        start = time.perf_counter()
+        a @ a
+        wait(device)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / float(np.median(times[1:]))
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=list(PRESETS), default="mini")
+    parser.add_argument("--preset", choices=list(PRESETS), nargs="+", default=["mini"])
+    parser.add_argument("--stage", type=int, choices=[1, 2], nargs="+", default=[1, 2])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--accumulate", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--genes", type=int, default=28373)
-    parser.add_argument("--set", action="append", default=[], help="key=value, an option of stage 1")
+    parser.add_argument("--set", action="append", default=[], help="key=value, an option of the stages")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    device = pick_device("auto")
+    if args.case:
+        print(json.dumps(measure(json.loads(args.case))))
+        return
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder) / "corpus", 512, 1000, args.genes)
-        corpus = Corpus(Path(folder) / "corpus")
-        print(f"{args.preset}, {device}, {torch.get_num_threads()} threads, batch {args.batch}, 1,000 genes a cell")
-        print(f"{'accumulate':>10} {'s a step':>9} {'cells/s':>8} {'MiB at the peak':>16}")
-        for accumulate in sorted(args.accumulate, reverse=True):  # the peak of a process only grows
-            config = Stage1Config(
-                batch_size=args.batch, accumulate=accumulate, steps=args.steps + 1, quantizer_start=0.0, workers=1
+        print(f"{pick_device('auto')}, {torch.get_num_threads()} threads, batch {args.batch}, 1,000 genes a cell")
+        print(
+            f"{'preset':7} {'stage':>5} {'accumulate':>10} {'s a step':>9} {'cells/s':>8} {'MiB':>7} "
+            f"{'GFLOP a cell':>13} {'GFLOP/s':>9} {'of the device':>14}"
+        )
+        cases = [(p, s, a) for p in args.preset for s in args.stage for a in args.accumulate]
+        for name, stage, accumulate in cases:
+            case = {
+                "corpus": f"{folder}/corpus",
+                "preset": name,
+                "stage": stage,
+                "accumulate": accumulate,
+                "batch": args.batch,
+                "steps": args.steps,
+                "set": args.set,
+            }
+            done = subprocess.run(
+                [sys.executable, __file__, "--case", json.dumps(case)], stdout=subprocess.PIPE, text=True, check=True
             )
-            config = override(config, dict(pair.split("=", 1) for pair in args.set))
-            trainer = Stage1Trainer(corpus, preset(args.preset, corpus.num_genes), config, device)
-            trainer.train_step()
-            start = time.perf_counter()
-            for _ in range(args.steps):
-                trainer.train_step()
-            seconds = (time.perf_counter() - start) / args.steps
-            trainer.close()
-            on_gpu = device.type == "cuda"
-            peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _peak()
-            print(f"{accumulate:10} {seconds:9.2f} {args.batch / seconds:8.0f} {peak:16,.0f}")
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            row = json.loads(done.stdout)
+            rate = row["flop"] / row["seconds"]
+            print(
+                f"{name:7} {stage:5} {accumulate:10} {row['seconds']:9.2f} {args.batch / row['seconds']:8.0f} "
+                f"{row['mib']:7,.0f} {row['flop'] / args.batch / 1e9:13.2f} {rate / 1e9:9.0f} "
+                f"{rate / row['device_rate']:14.1%}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
