@@ -1,33 +1,54 @@
 # syntax=docker/dockerfile:1
-# docker build -t scpalm .                        serves on a CPU, without torch
-# docker build -t scpalm:gpu --build-arg EXTRA=gpu .
+# One file, three images; EXTRAS are those of pyproject.toml:
+#   docker build -t scpalm:cpu .                             serves by itself, or is a worker, on a CPU
+#   docker build -t scpalm:cuda --build-arg EXTRAS=gpu .     the same on an NVIDIA GPU; CUDA comes as Python packages
+#   docker build -t scpalm:api --build-arg EXTRAS= .         takes requests for workers: no runtime of a model in it
 
-FROM python:3.11-slim AS build
-ARG EXTRA=cpu
+ARG PYTHON=3.11-slim
+
+FROM python:${PYTHON} AS build
+ARG EXTRAS=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/scpalm
 ENV PATH=/opt/scpalm/bin:$PATH
 WORKDIR /src
-COPY deploy/constraints.txt deploy/
+COPY deploy/constraints.txt deploy/constraints-gpu.txt deploy/
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY model model
 COPY training training
-RUN pip install --constraint deploy/constraints.txt ".[${EXTRA}]"
+RUN pip install --constraint deploy/constraints.txt --constraint deploy/constraints-gpu.txt ".${EXTRAS:+[${EXTRAS}]}"
 
-FROM python:3.11-slim
-LABEL org.opencontainers.image.title="scPaLM" org.opencontainers.image.licenses="Apache-2.0"
-# A user without rights: the service parses files of strangers.
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/scpalm scpalm
+FROM python:${PYTHON}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="scPaLM" \
+      org.opencontainers.image.description="Embeddings, imputation, pathways and drug response of single cells" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# tini is process 1: it hands signals on and buries the parser processes that outlive their parent.
+# The user has no rights: the service parses files of strangers. /var/lib/scpalm/shared is for what replicas share.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini=0.19.* \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --user-group --create-home --home-dir /var/lib/scpalm scpalm \
+    && mkdir /var/lib/scpalm/shared \
+    && chown 10001:10001 /var/lib/scpalm/shared
 COPY --from=build /opt/scpalm /opt/scpalm
+# The path of the libraries is where the packages of CUDA 13 put them; there is nothing there in the other images.
 ENV PATH=/opt/scpalm/bin:$PATH \
+    LD_LIBRARY_PATH=/opt/scpalm/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/scpalm/lib/python3.11/site-packages/nvidia/cudnn/lib \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONUNBUFFERED=1 \
     SCPALM_HOST=0.0.0.0 \
     SCPALM_PORT=8000 \
     SCPALM_LOG_FORMAT=json
-USER scpalm
+USER 10001:10001
 WORKDIR /var/lib/scpalm
 EXPOSE 8000
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['SCPALM_PORT']}/health/live\", timeout=4)"]
+ENTRYPOINT ["tini", "--"]
 CMD ["scpalm", "serve"]

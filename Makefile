@@ -43,7 +43,10 @@ constraints: $(BIN)/python
 		$$folder/venv/bin/python -m pip --disable-pip-version-check install --quiet '.[cpu]'; \
 		{ echo "# Versions in the image: what '.[cpu]' needs. Renewed by make constraints."; \
 		  $$folder/venv/bin/python -m pip freeze --exclude scpalm; } > $$folder/constraints.txt; \
-		cp $$folder/constraints.txt deploy/constraints.txt
+		cp $$folder/constraints.txt deploy/constraints.txt; \
+		$$folder/venv/bin/python -m pip --disable-pip-version-check install --quiet --dry-run --ignore-installed \
+			--constraint deploy/constraints.txt --report $$folder/gpu.json '.[gpu]'; \
+		$$folder/venv/bin/python deploy/pin_gpu.py $$folder/gpu.json > deploy/constraints-gpu.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

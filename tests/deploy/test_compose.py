@@ -1,0 +1,116 @@
+"""docker-compose.yml: it is valid, its parts fit together, and it asks of scpalm only what there is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import typer
+
+from app.cli import cli
+from app.settings import PREFIX, Settings
+from tests.deploy.files import PROMETHEUS, ROOT, compose, load, rules, tool
+
+OURS = ("api", "worker", "worker-cpu", "single")
+SERVICES = compose()["services"]
+
+
+def commands() -> set[str]:
+    return set(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
+
+
+def test_docker_compose_accepts_it() -> None:
+    assert set(tool("docker-compose", "config", "--services").split()) == set(SERVICES)
+    tool("docker-compose", "--profile", "cpu", "config", "--quiet")
+
+
+def test_without_a_profile_it_is_the_whole_on_a_gpu() -> None:
+    profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
+    assert {name for name, chosen in profiles.items() if not chosen} == {
+        "api",
+        "worker",
+        "redis",
+        "prometheus",
+        "grafana",
+    }
+    assert profiles["worker-cpu"] == ["cpu"] and profiles["single"] == ["single"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_is_a_setting_and_every_command_exists(name: str) -> None:
+    service = SERVICES[name]
+    for variable in service["environment"]:
+        assert variable.startswith(PREFIX) and variable.removeprefix(PREFIX).lower() in Settings.model_fields
+    program, command = service["command"]
+    assert program == "scpalm"
+    if command == "worker" and command not in commands():
+        pytest.skip("this release has no `scpalm worker`: only the service `single` runs")
+    assert command in commands()
+
+
+def test_only_the_gpu_worker_needs_a_gpu_and_only_models_a_runtime() -> None:
+    extras = {name: SERVICES[name]["build"]["args"]["EXTRAS"] for name in OURS}
+    assert extras == {"api": "", "worker": "gpu", "worker-cpu": "cpu", "single": "cpu"}
+    devices = {name: "reservations" in SERVICES[name]["deploy"]["resources"] for name in OURS}
+    assert devices == {"api": False, "worker": True, "worker-cpu": False, "single": False}
+    assert SERVICES["worker"]["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
+
+
+def test_processes_that_share_a_queue_share_redis_and_a_folder() -> None:
+    for name in ("api", "worker", "worker-cpu"):
+        service = SERVICES[name]
+        assert service["environment"]["SCPALM_REDIS_URL"] == "redis://redis:6379/0"
+        assert service["environment"]["SCPALM_SPOOL_DIR"] == service["volumes"][0].split(":")[1]
+        assert service["depends_on"]["redis"]["condition"] == "service_healthy"
+
+
+def test_redis_keeps_what_was_accepted() -> None:
+    command = " ".join(SERVICES["redis"]["command"])
+    assert "--appendonly yes" in command and "--maxmemory-policy noeviction" in command
+    assert SERVICES["redis"]["volumes"] == ["redis:/data"]
+
+
+def test_a_container_is_not_killed_while_it_finishes_its_work() -> None:
+    for name in OURS:
+        stop = int(SERVICES[name]["environment"]["SCPALM_STOP_SECONDS"])
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > stop
+
+
+def test_every_service_has_a_limit_and_prometheus_and_grafana_are_for_this_machine() -> None:
+    for service in SERVICES.values():
+        assert service["deploy"]["resources"]["limits"]["memory"]
+    for name in ("prometheus", "grafana"):
+        assert all(port.startswith("127.0.0.1:") for port in SERVICES[name]["ports"])
+    assert "ports" not in SERVICES["redis"]
+
+
+def test_prometheus_scrapes_every_process_of_ours_at_its_port() -> None:
+    found: dict[str, int] = {}
+    for job in load(PROMETHEUS / "prometheus.yml")["scrape_configs"]:
+        for entry in job["dns_sd_configs"]:
+            found |= dict.fromkeys(entry["names"], entry["port"])
+    expected = {name: int(SERVICES[name]["environment"].get("SCPALM_PORT", 8000)) for name in OURS}
+    assert found == expected
+
+
+def test_the_memory_that_alerts_is_the_memory_that_a_worker_may_have() -> None:
+    (rule,) = [rule for rule in rules("rules.yml") if rule["record"] == "scpalm:device_memory_limit_bytes"]
+    for name in ("worker", "worker-cpu"):
+        gigabytes = int(SERVICES[name]["deploy"]["resources"]["limits"]["memory"].removesuffix("G"))
+        assert rule["expr"] == f"vector({gigabytes} * 1024 * 1024 * 1024)"
+
+
+def test_what_is_mounted_exists() -> None:
+    mounts = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
+    files = [mount.split(":")[0] for mount in mounts if mount.startswith("./")]
+    assert files and [name for name in files if not (ROOT / name).exists()] == []
+    named = {mount.split(":")[0] for mount in mounts if not mount.startswith("./")}
+    assert named == set(compose()["volumes"])
+
+
+def test_every_image_of_others_has_a_version() -> None:
+    others: dict[str, Any] = {name: service for name, service in SERVICES.items() if name not in OURS}
+    assert others
+    for service in others.values():
+        assert re.search(r":v?\d+\.\d+", service["image"]), service["image"]

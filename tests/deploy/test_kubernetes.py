@@ -1,0 +1,98 @@
+"""The manifests against the schemas of Kubernetes, and against compose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from app.settings import PREFIX, Settings
+from tests.deploy.files import DEPLOY, compose, tool
+from tests.deploy.test_prometheus import known_metrics, metrics_in
+
+FOLDER = DEPLOY / "kubernetes"
+FILES = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+
+
+def manifests() -> list[dict[str, Any]]:
+    return [part for name in FILES for part in yaml.safe_load_all((FOLDER / name).read_text())]
+
+
+def named(kind: str, name: str) -> dict[str, Any]:
+    (found,) = [part for part in manifests() if part["kind"] == kind and part["metadata"]["name"] == name]
+    return found
+
+
+def pod(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = named("Deployment", name)["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("manifest", manifests(), ids=lambda part: f"{part['kind']}-{part['metadata']['name']}")
+@pytest.mark.parametrize("version", ["1.28", "1.37"])
+def test_it_fits_the_schema(manifest: dict[str, Any], version: str) -> None:
+    if manifest["kind"] == "ScaledObject":
+        models = pytest.importorskip("cloudcoil.models.keda.v1alpha1")
+        read = models.ScaledObject.model_validate(manifest)
+        # The models keep names they do not know, so what comes back with its own names is what was understood.
+        assert read.model_dump(by_alias=True, exclude_none=True, mode="json")["spec"] == manifest["spec"]
+        assert not read.spec.model_extra
+        return
+    validate = pytest.importorskip("kubernetes_validate")
+    validate.validate(manifest, version, strict=True)
+
+
+def test_kustomize_builds_it_and_labels_the_pods() -> None:
+    built = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(FOLDER))))
+    assert len(built) == len(manifests())
+    for part in built:
+        if part["kind"] in ("Deployment", "StatefulSet"):
+            # The policy that closes everything else selects by it.
+            assert part["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/part-of"] == "scpalm"
+
+
+def test_settings_exist_and_are_those_of_compose() -> None:
+    data = named("ConfigMap", "scpalm")["data"]
+    for variable in [*data, *(entry["name"] for entry in pod("scpalm-worker")["containers"][0]["env"])]:
+        assert variable.removeprefix(PREFIX).lower() in Settings.model_fields
+    environment = compose()["services"]["api"]["environment"]
+    assert {key: data[key] for key in environment} == environment
+    for name, service in (("scpalm-api", "api"), ("scpalm-worker", "worker")):
+        assert pod(name)["containers"][0]["args"] == compose()["services"][service]["command"]
+
+
+@pytest.mark.parametrize("name", ["scpalm-api", "scpalm-worker"])
+def test_a_pod_has_time_to_drain_and_no_rights(name: str) -> None:
+    data = named("ConfigMap", "scpalm")["data"]
+    (container,) = pod(name)["containers"]
+    assert pod(name)["terminationGracePeriodSeconds"] > int(data["SCPALM_DRAIN_SECONDS"]) + int(
+        data["SCPALM_STOP_SECONDS"]
+    )
+    ready = container["readinessProbe"]
+    if name == "scpalm-api":
+        assert int(data["SCPALM_DRAIN_SECONDS"]) > ready["periodSeconds"] * ready["failureThreshold"]
+    assert ready["httpGet"]["path"] == "/health/ready"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    assert pod(name)["securityContext"]["runAsNonRoot"] and not container["securityContext"]["allowPrivilegeEscalation"]
+    assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]
+
+
+def test_a_worker_has_a_gpu_and_workers_follow_the_queue() -> None:
+    assert pod("scpalm-worker")["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    scaled = named("ScaledObject", "scpalm-worker")["spec"]
+    assert scaled["scaleTargetRef"]["name"] == named("Deployment", "scpalm-worker")["metadata"]["name"]
+    assert metrics_in(scaled["triggers"][0]["metadata"]["query"]) <= known_metrics()
+
+
+def test_selectors_find_their_pods() -> None:
+    labels = [
+        part["spec"]["template"]["metadata"]["labels"]
+        for part in manifests()
+        if part["kind"] in ("Deployment", "StatefulSet")
+    ]
+    for part in manifests():
+        selector = part["spec"].get("selector") if part["kind"] in ("Service", "PodDisruptionBudget") else None
+        if selector:
+            wanted = selector.get("matchLabels", selector)
+            assert any(wanted.items() <= found.items() for found in labels), part["metadata"]["name"]

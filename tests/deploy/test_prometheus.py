@@ -1,0 +1,80 @@
+"""Rules and alerts: valid, tested, about metrics that there are, and with a section in the run book."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.utils import floatToGoString
+
+from app.telemetry.metrics import DURATION_BUCKETS, Metrics
+from tests.deploy.files import DEPLOY, PROMETHEUS, load, rules, tool
+
+ALERTS = [rule["alert"] for rule in rules("alerts.yml")]
+# Read when they are scraped, so that no app has to be started to know their names.
+COLLECTED = {"scpalm_queue_rows", "scpalm_queue_oldest_seconds", "scpalm_jobs"}
+
+
+def known_metrics() -> set[str]:
+    families = Metrics(["/embed"], ["json"]).registry.collect()
+    suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",)}
+    names = {family.name + suffix for family in families for suffix in suffixes.get(family.type, ("",))}
+    return names | COLLECTED
+
+
+def metrics_in(expression: str) -> set[str]:
+    return set(re.findall(r"\bscpalm_\w+", expression))
+
+
+def test_promtool_accepts_rules_and_config() -> None:
+    assert "rules found" in tool("promtool", "check", "rules", "rules.yml", "alerts.yml", folder=PROMETHEUS)
+    assert "is valid" in tool("promtool", "check", "config", "prometheus.yml", folder=PROMETHEUS)
+
+
+def test_promtool_runs_the_unit_tests() -> None:
+    assert "SUCCESS" in tool("promtool", "test", "rules", "rules_test.yml", folder=PROMETHEUS)
+
+
+def test_every_alert_is_seen_to_fire() -> None:
+    fired = {
+        check["alertname"]
+        for test in load(PROMETHEUS / "rules_test.yml")["tests"]
+        for check in test.get("alert_rule_test", ())
+        if check["exp_alerts"]
+    }
+    assert fired == set(ALERTS)
+
+
+def test_rules_are_about_metrics_and_records_that_there_are() -> None:
+    every = [*rules("rules.yml"), *rules("alerts.yml")]
+    records = {rule["record"] for rule in rules("rules.yml")}
+    for rule in every:
+        assert metrics_in(rule["expr"]) <= known_metrics(), rule
+        assert set(re.findall(r"\bscpalm:[\w:]+", rule["expr"])) <= records, rule
+
+
+def test_the_objective_is_a_bucket_of_the_histogram() -> None:
+    used = {bound for rule in rules("rules.yml") for bound in re.findall(r'le="([^"]+)"', rule["expr"])}
+    assert used and used <= {floatToGoString(bound) for bound in DURATION_BUCKETS}
+
+
+def sections() -> Iterator[tuple[str, str]]:
+    text = (DEPLOY / "RUNBOOK.md").read_text()
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        title, _, body = part.partition("\n")
+        yield title.strip(), body
+
+
+@pytest.mark.parametrize("rule", rules("alerts.yml"), ids=lambda rule: str(rule["alert"]))
+def test_every_alert_has_a_severity_and_leads_to_its_section(rule: dict[str, dict[str, str]]) -> None:
+    name = str(rule["alert"])
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert rule["annotations"]["runbook_url"] == f"deploy/RUNBOOK.md#{name.lower()}"
+    body = dict(sections()).get(name, "")
+    for part in ("**Means**", "**Look**", "**Do**"):
+        assert part in body, f"RUNBOOK.md, {name}: {part} is missing"
+
+
+def test_the_run_book_has_no_section_of_an_alert_that_is_gone() -> None:
+    assert {title for title, _ in sections() if title.startswith("Scpalm")} == set(ALERTS)
