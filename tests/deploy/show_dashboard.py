@@ -114,7 +114,8 @@ def run(seconds: float, folder: Path, out: Path | None) -> list[str]:
             time.sleep(seconds)
             empty = empty_queries(prometheus)
         print(
-            f"{', '.join(stack.services)}: {load.statuses} in {seconds:.0f} s; alerts: {ask(prometheus, 'query', query='ALERTS')}"
+            f"{', '.join(stack.services)}: {load.statuses} in {seconds:.0f} s; "
+            f"alerts: {ask(prometheus, 'query', query='ALERTS')}"
         )
         if out is not None:
             draw(prometheus, start, time.time(), out)

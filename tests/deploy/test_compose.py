@@ -12,7 +12,7 @@ from app.cli import cli
 from app.settings import PREFIX, Settings
 from tests.deploy.files import PROMETHEUS, ROOT, compose, load, rules, tool
 
-OURS = ("api", "worker", "worker-cpu", "single")
+OURS = ("api", "worker", "worker-cpu", "single", "single-gpu")
 SERVICES = compose()["services"]
 
 
@@ -25,16 +25,13 @@ def test_docker_compose_accepts_it() -> None:
     tool("docker-compose", "--profile", "cpu", "config", "--quiet")
 
 
-def test_without_a_profile_it_is_the_whole_on_a_gpu() -> None:
+def test_without_a_profile_it_is_what_this_release_can_run() -> None:
     profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
-    assert {name for name, chosen in profiles.items() if not chosen} == {
-        "api",
-        "worker",
-        "redis",
-        "prometheus",
-        "grafana",
-    }
-    assert profiles["worker-cpu"] == ["cpu"] and profiles["single"] == ["single"]
+    assert {name for name, chosen in profiles.items() if not chosen} == {"single", "prometheus", "grafana"}
+    assert (
+        profiles["single-gpu"] == ["nvidia"] and profiles["worker"] == ["queue"] and profiles["worker-cpu"] == ["cpu"]
+    )
+    assert profiles["api"] == profiles["redis"] == ["queue", "cpu"]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -51,9 +48,9 @@ def test_every_variable_is_a_setting_and_every_command_exists(name: str) -> None
 
 def test_only_the_gpu_worker_needs_a_gpu_and_only_models_a_runtime() -> None:
     extras = {name: SERVICES[name]["build"]["args"]["EXTRAS"] for name in OURS}
-    assert extras == {"api": "", "worker": "gpu", "worker-cpu": "cpu", "single": "cpu"}
+    assert extras == {"api": "", "worker": "gpu", "worker-cpu": "cpu", "single": "cpu", "single-gpu": "gpu"}
     devices = {name: "reservations" in SERVICES[name]["deploy"]["resources"] for name in OURS}
-    assert devices == {"api": False, "worker": True, "worker-cpu": False, "single": False}
+    assert {name for name, has in devices.items() if has} == {"worker", "single-gpu"}
     assert SERVICES["worker"]["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
 
 
