@@ -146,19 +146,20 @@ class Batcher:
             self._lanes[lane] = deque(p for p in queue if not (p.lease.abandoned or p.settled))
         return gone
 
+    def rows_left(self, lane: Lane) -> int:
+        """Rows of a lane that no batch has taken yet."""
+        return sum(pending.rows_left for pending in self._lanes[lane])
+
     def form(self, batch: Batch | None = None) -> Batch | None:
         """The next batch, or ``batch`` with more rows in it; None when no rows wait. Not yet assembled."""
         batch = batch or Batch()
         room = self._batch_rows - batch.num_rows
-        online, bulk = (self._demand(lane) for lane in LANES)
+        online, bulk = (self.rows_left(lane) for lane in LANES)
         guaranteed = min(bulk, int(np.ceil(room * BULK_SHARE)))
         for_online = min(online, room - guaranteed)
         self._take("online", batch, for_online)
         self._take("bulk", batch, room - for_online)
         return batch if batch.segments else None
-
-    def _demand(self, lane: Lane) -> int:
-        return sum(pending.rows_left for pending in self._lanes[lane])
 
     def _take(self, lane: Lane, batch: Batch, room: int) -> None:
         # By request, not by work: a file that comes in many parts has one turn.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import textwrap
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand
 
+from app.cli_worker import ServeCommand, worker
 from app.cluster.option import ClusterCommand, ClusterOption, ProcessesOption, address_of
 from model.errors import BundleError, InputError
 
@@ -51,19 +50,7 @@ def root(
     """scPaLM: embeddings of single-cell RNA counts."""
 
 
-class _ServeCommand(TyperCommand):
-    """Lists every setting under the options."""
-
-    def get_help(self, ctx) -> str:  # type: ignore[no-untyped-def]  # its type is private to typer
-        from app.settings import PREFIX, setting_lines
-
-        parts = [super().get_help(ctx), "", f"Settings (environment variables {PREFIX}*):"]
-        for name, text in setting_lines():
-            parts += ["", f"  {name}", textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-        return "\n".join(parts)
-
-
-@cli.command(cls=_ServeCommand)
+@cli.command(cls=ServeCommand)
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; over SCPALM_HOST.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; over SCPALM_PORT.")] = None,
@@ -80,6 +67,9 @@ def serve(
     from app.server import serve as run_server
 
     run_server(settings)
+
+
+cli.command(cls=ServeCommand)(worker)
 
 
 InArgument = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="The cells.")]
@@ -256,6 +246,8 @@ def _is_expected(error: Exception) -> bool:
     return type(error).__name__ in (
         "SettingsError",
         "ServeError",
+        "QueueError",
+        "SpoolError",
         "DeviceError",
         "MissingRuntimeError",
         "InvalidParameterError",

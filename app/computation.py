@@ -79,14 +79,14 @@ class Computation:
         self._over = asyncio.Event()
 
     async def __aenter__(self) -> Computation:
-        self._transport.admit(self._request, self._num_cells, self._lane)
+        await self._transport.admit(self._request, self._num_cells, self._lane)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for waiting in self._waiting:
             waiting.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
-        self._transport.dismiss(self._request)
+        await self._transport.dismiss(self._request)
 
     async def add(self, part: Prepared) -> None:
         """Queue the next cells. Raises QueueFullError, and what an earlier part failed with."""
@@ -99,7 +99,7 @@ class Computation:
             piece = part.slice(start, min(start + self._step, len(part.rows)))
             first = len(self._cells)
             work = Work(self._tasks, self._tasks[0].reads(piece), self._lane, self._first + first, self._request)
-            self._transport.submit(work)
+            await self._transport.submit(work)
             self._cells += piece.cells
             waiting = asyncio.create_task(self._collect(work, first, piece))
             self._waiting.add(waiting)

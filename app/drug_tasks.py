@@ -65,26 +65,35 @@ def find_drugs(head: DrugResponseSession, asked: Sequence[str]) -> list[Drug]:
     return head.drugs.resolve(names)
 
 
-class _Predictor:
-    """Predictions of the cells at hand: all columns of one batch come from one of them."""
+class Predictor:
+    """Predictions of the cells at hand: all columns of one batch come from one of them.
+
+    Attributes:
+        head, drugs: whose answers. optional: see `optional_inputs`; ``first`` is the cell of their first row.
+    """
 
     def __init__(
-        self, head: DrugResponseSession, drugs: Sequence[Drug], optional: Mapping[str, NDArray[np.float32]]
+        self,
+        head: DrugResponseSession,
+        drugs: Sequence[Drug],
+        optional: Mapping[str, NDArray[np.float32]],
+        first: int = 0,
     ) -> None:
-        self._head = head
-        self._drugs = drugs
-        self._optional = optional
+        self.head = head
+        self.drugs = drugs
+        self.optional = optional
+        self.first = first
         self._last: tuple[Encoded, Predictions] | None = None
 
     def predict(self, cells: Encoded, first: int) -> Predictions:
         if self._last is None or self._last[0] is not cells:
             assert cells.rows is not None
-            rows = slice(first, first + len(cells))
-            mutation, methylation = (self._optional.get(name) for name in OPTIONAL)
-            made = self._head.predict(
+            rows = slice(first - self.first, first - self.first + len(cells))
+            mutation, methylation = (self.optional.get(name) for name in OPTIONAL)
+            made = self.head.predict(
                 cells.embedding,
                 cells.rows,
-                self._drugs,
+                self.drugs,
                 mutation=None if mutation is None else mutation[rows].astype(np.int64),
                 methylation=None if methylation is None else methylation[rows],
             )
@@ -104,21 +113,19 @@ class DrugResponse(Task):
         "cell_distance": ("cell_distance", "X_scpalm_ic50_cell_distance"),
     }
 
-    def __init__(
-        self, predictor: _Predictor, head: DrugResponseSession, column: Column, names: Sequence[str], about: object
-    ) -> None:
+    def __init__(self, predictor: Predictor, column: Column, about: object = None) -> None:
         self.name, self.key = self._KEYS[column]
         self.counted = column == "ln_ic50"
-        self.columns = ["cell_distance"] if column == "cell_distance" else names
+        self.columns = ["cell_distance"] if column == "cell_distance" else [drug.name for drug in predictor.drugs]
         self.width = len(self.columns)
-        self._predictor, self._head, self._column = predictor, head, column
+        self.predictor, self.column = predictor, column
         self._about = about
 
     def reads(self, prepared: Prepared) -> Rows:
-        return self._head.panel.only(prepared.rows)
+        return self.predictor.head.panel.only(prepared.rows)
 
     def run(self, session: Session, cells: Encoded, first: int) -> Values:
-        values: NDArray[np.float32] = getattr(self._predictor.predict(cells, first), self._column)
+        values: NDArray[np.float32] = getattr(self.predictor.predict(cells, first), self.column)
         return values.reshape(len(cells), self.width).astype(np.float32, copy=False)
 
     def whole(self, values: Values) -> bool:
@@ -157,10 +164,9 @@ def drug_response_tasks(
         "no_answer": f"null (NaN): the cell expresses none of the {len(head.panel)} genes that the model reads.",
         "terms": head.terms,
     }
-    predictor = _Predictor(head, drugs, optional)
-    names = [drug.name for drug in drugs]
+    predictor = Predictor(head, drugs, optional)
     columns: tuple[Column, ...] = ("ln_ic50", "lower", "upper", "cell_distance")
-    return tuple(DrugResponse(predictor, head, column, names, about) for column in columns)
+    return tuple(DrugResponse(predictor, column, about) for column in columns)
 
 
 def optional_inputs(

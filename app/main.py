@@ -36,17 +36,23 @@ def release() -> str:
 
 
 def create_app(
-    settings: Settings, open_session: OpenSession = open_default_session, tracing: Tracing | None = None
+    settings: Settings,
+    open_session: OpenSession = open_default_session,
+    tracing: Tracing | None = None,
+    *,
+    worker: bool = False,
 ) -> FastAPI:
     """A service of one bundle. The model is loaded once the app has started; /health/ready tells when it is.
 
-    ``tracing``: where spans go; default: what the settings name.
+    ``tracing``: where spans go; default: what the settings name. ``worker``: of a process that takes its work from Redis;
+    it answers probes and scrapes alone.
     """
     if tracing is None and settings.otlp_endpoint:
         tracing = Tracing.to(settings.otlp_endpoint)
-    endpoints = [route.path for router in _ROUTERS for route in router.routes]  # type: ignore[attr-defined]
+    routers = (health.router,) if worker else _ROUTERS
+    endpoints = [route.path for router in routers for route in router.routes]  # type: ignore[attr-defined]
     metrics = Metrics(endpoints, [*(codec.name for codec in CODECS), InferenceCodec.name])
-    service = Service(settings, metrics, open_session, tracing)
+    service = Service(settings, metrics, open_session, tracing, worker=worker)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,11 +71,11 @@ def create_app(
         redoc_url=None,
     )
     app.state.service = service
-    for router in _ROUTERS:
+    for router in routers:
         app.include_router(router)
     problems.install(app)
     app.add_middleware(CompressionMiddleware)
-    keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
+    keys = None if worker or settings.api_keys_file is None else KeyRing(settings.api_keys_file)
     app.add_middleware(GuardMiddleware, keys=keys)
     app.add_middleware(InferenceErrorMiddleware)
     app.add_middleware(AccessMiddleware, metrics=metrics)

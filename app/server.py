@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from app.main import create_app
-from app.service import Service, State
+from app.service import OpenSession, Role, Service, State, open_default_session
 from app.settings import Settings
 
 log = logging.getLogger("scpalm.service")
@@ -39,10 +40,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is under way. Raises ServeError where that cannot start."""
+def serve(settings: Settings, open_session: OpenSession = open_default_session, *, worker: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is under way. Raises ServeError where that cannot start.
+
+    ``worker``: work for the services at ``settings.redis_url``; probes and scrapes alone are answered.
+    """
     with _listen(settings.host, settings.port) as listener:
-        asyncio.run(_serve(settings, listener))
+        asyncio.run(_serve(settings, listener, create_app(settings, open_session, worker=worker)))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -55,8 +59,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
-    app = create_app(settings)
+async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> None:
     service: Service = app.state.service
     server = _Server(
         uvicorn.Config(
@@ -81,7 +84,9 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
     host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d (documentation: /docs)", f"[{host}]" if ":" in host else host, port)
+    role = service.role
+    more = " (documentation: /docs)" if role is not Role.WORK else " (health and metrics of a worker)"
+    log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, more)
     watchers = [
         asyncio.create_task(_stop_on_signal(stopping, service, server, settings.drain_seconds)),
         asyncio.create_task(_stop_on_failure(service, server)),

@@ -1,4 +1,4 @@
-"""The parts of one running service, and the states it goes through: starting, ready, draining, or failed."""
+"""The parts of one running process, and the states it goes through: starting, ready, draining, or failed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.errors import DrainingError, JobStorageError, NotReadyError, QueueFullError
-from app.keys import charge_rows
 from app.parsing import ParserPool
 from app.runtime import open_runtime
 from app.settings import Settings
@@ -22,10 +21,10 @@ from app.supervisor import Supervisor
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracing
 from app.transport import Lane, Transport
-from app.transport.memory import MemoryTransport
+from app.transport.choice import connect, devices_of, disconnect, info_of, open_transport, start_leases
 from app.worker import Worker
 from model.bundle import Bundle
-from model.sessions import Session
+from model.sessions import Session, SessionInfo
 
 if TYPE_CHECKING:
     from app.jobs.runner import JobRunner
@@ -42,13 +41,21 @@ class State(Enum):
     FAILED = "failed"
 
 
+class Role(Enum):
+    """What a process does: everything, or with a queue in Redis one of two halves."""
+
+    ALL = "all"
+    REQUESTS = "requests"
+    WORK = "work"
+
+
 @dataclass(frozen=True)
 class _Loaded:
     bundle: Bundle
-    session: Session
+    info: SessionInfo
     parsers: ParserPool
-    supervisor: Supervisor
-    jobs: JobRunner
+    supervisor: Supervisor | None
+    jobs: JobRunner | None
 
 
 OpenSession = Callable[[Bundle, Settings], Session]
@@ -59,7 +66,12 @@ def open_default_session(bundle: Bundle, settings: Settings) -> Session:
 
 
 class Service:
-    """Bundle, session, transport, worker and parsers of one app. Made at once; `start` loads the model beside it."""
+    """Bundle, session, transport, worker and parsers of one app. Made at once; `start` loads the model beside it.
+
+    With a queue in Redis a process has one half: requests, without a session, or with ``worker`` the work.
+
+    Raises QueueError, SpoolError for addresses that cannot be used.
+    """
 
     def __init__(
         self,
@@ -67,21 +79,20 @@ class Service:
         metrics: Metrics,
         open_session: OpenSession = open_default_session,
         tracing: Tracing | None = None,
+        *,
+        worker: bool = False,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.tracing = tracing
+        self.role = Role.ALL if not settings.redis_url else Role.WORK if worker else Role.REQUESTS
         self.state = State.STARTING
         self.failure = ""
-        self.transport: Transport = MemoryTransport(
-            max_rows=settings.max_queued_cells,
-            max_bytes=settings.max_queued_bytes,
-            on_redelivery=metrics.redeliveries.inc,
-            on_admit=charge_rows,
-        )
+        self.transport: Transport = open_transport(settings, metrics)
         metrics.watch_queue(self.transport.depth)
         self._open_session = open_session
         self._loaded: _Loaded | None = None
+        self._waits_for = "The model is being loaded. Try again in a moment."
         self._uploads = 0
         self._loading: asyncio.Task[None] | None = None
         self.settled = asyncio.Event()
@@ -94,12 +105,16 @@ class Service:
         return self._need().bundle
 
     @property
-    def session(self) -> Session:
-        return self._need().session
+    def info(self) -> SessionInfo:
+        """What the model's session is; where workers elsewhere have it, their devices as last seen."""
+        info = self._need().info
+        return info if self.role is not Role.REQUESTS else replace(info, device=devices_of(self.transport))
 
     @property
     def jobs(self) -> JobRunner:
-        return self._need().jobs
+        jobs = self._need().jobs
+        assert jobs is not None
+        return jobs
 
     @property
     def parsers(self) -> ParserPool:
@@ -113,7 +128,7 @@ class Service:
     def _not_ready(self) -> NotReadyError:
         if self.state is State.FAILED:
             return NotReadyError(f"The model could not be loaded: {self.failure}")
-        return NotReadyError("The model is being loaded. Try again in a moment.", retry_after=1)
+        return NotReadyError(self._waits_for, retry_after=1)
 
     # --- health
 
@@ -123,6 +138,9 @@ class Service:
             raise DrainingError("The service takes no new work. Send the request to another replica.")
         if self.state is not State.READY:
             raise self._not_ready()
+        fault = self.transport.fault()
+        if fault is not None:
+            raise fault
         depth = self.transport.depth()
         if depth.full:
             raise QueueFullError(
@@ -132,7 +150,8 @@ class Service:
 
     def live(self) -> bool:
         """The device loop moved lately; true while there is none yet."""
-        return self._loaded is None or self._loaded.supervisor.alive(self.settings.stall_seconds)
+        supervisor = self._loaded.supervisor if self._loaded is not None else None
+        return supervisor is None or supervisor.alive(self.settings.stall_seconds)
 
     @contextmanager
     def upload_slot(self) -> Iterator[None]:
@@ -164,8 +183,8 @@ class Service:
             self.failure = " ".join(str(error).split()) or type(error).__name__
             log.error("the model could not be loaded: %s", self.failure)
         else:
-            bundle, device = loaded.bundle, loaded.session.info.device
-            self.metrics.model_loaded(bundle.name, bundle.version, loaded.session.info)
+            bundle, device = loaded.bundle, loaded.info.device
+            self.metrics.model_loaded(bundle.name, bundle.version, loaded.info)
             if self.state is State.STARTING:
                 self.state = State.READY
             seconds = time.monotonic() - started
@@ -174,7 +193,9 @@ class Service:
             self.settled.set()
 
     async def _open(self) -> _Loaded:
-        bundle, session = await asyncio.to_thread(self._open_model)
+        bundle = await asyncio.to_thread(Bundle.load, self.settings.bundle)
+        session = None if self.role is Role.REQUESTS else await asyncio.to_thread(self._open_session_of, bundle)
+        info = session.info if session is not None else info_of(bundle)
         parsers = ParserPool(
             bundle.path / "genes.parquet",
             processes=self.settings.parser_processes,
@@ -182,12 +203,26 @@ class Service:
             directory=self.settings.spool_dir,
         )
         await parsers.start()
+        await connect(self.transport, bundle, self._wait_for)
+        supervisor = None if session is None else self._start_worker(session)
+        jobs = None if self.role is Role.WORK else self._open_jobs()
+        return _Loaded(bundle, info, parsers, supervisor, jobs)
+
+    def _wait_for(self, what: str) -> None:
+        self._waits_for = what
+
+    def _open_session_of(self, bundle: Bundle) -> Session:
+        session = self._open_session(bundle, self.settings)
+        session.warm_up()
+        return session
+
+    def _start_worker(self, session: Session) -> Supervisor:
+        start_leases(self.transport, session.info)
         supervisor = Supervisor(
             lambda: Worker(session, self.transport, self.metrics, batch_rows=self.settings.batch_cells)
         )
         supervisor.start()
-        jobs = self._open_jobs()
-        return _Loaded(bundle, session, parsers, supervisor, jobs)
+        return supervisor
 
     def _open_jobs(self) -> JobRunner:
         from app.jobs.runner import JobRunner
@@ -206,12 +241,6 @@ class Service:
         jobs.start()
         return jobs
 
-    def _open_model(self) -> tuple[Bundle, Session]:
-        bundle = Bundle.load(self.settings.bundle)
-        session = self._open_session(bundle, self.settings)
-        session.warm_up()
-        return bundle, session
-
     def drain(self) -> None:
         """Turn away new requests; those under way are finished."""
         if self.state is not State.DRAINING:
@@ -222,13 +251,17 @@ class Service:
         """Finish what is queued, then end threads and processes."""
         self.drain()
         if self._loading is not None:
-            await self._loading
-        if self._loaded is not None:
+            if not self.settled.is_set() and self.role is not Role.ALL:
+                self._loading.cancel()  # it may wait for Redis
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._loaded is not None and self._loaded.jobs is not None:
             await self._loaded.jobs.close()
         self.transport.close()
-        if self._loaded is None:
-            return
-        while not self.transport.idle:
-            await asyncio.sleep(0.02)
-        await self._loaded.supervisor.stop()
-        await asyncio.to_thread(self._loaded.parsers.close)
+        if self._loaded is not None:
+            ends = time.monotonic() + self.settings.stop_seconds
+            while not self.transport.idle and time.monotonic() < ends:
+                await asyncio.sleep(0.02)
+            if self._loaded.supervisor is not None:
+                await self._loaded.supervisor.stop()
+            await asyncio.to_thread(self._loaded.parsers.close)
+        await disconnect(self.transport)

@@ -43,7 +43,21 @@ class Settings(BaseSettings):
         description="auto, cpu, cuda or cuda:n. Default: a GPU where the runtime finds one, else the CPU.",
     )
     redis_url: str = Field(
-        "", description="Must be empty: this release queues inside the process. Default: embedded, no Redis needed."
+        "",
+        description="Where the queue is, such as redis://host:6379/0; `scpalm worker` processes then do the work. "
+        "Default: empty, the queue and the device are in this process.",
+    )
+    spool_url: str = Field(
+        "",
+        description="With REDIS_URL: folder or s3://bucket/path that every process sees, for payloads over 1 MB. "
+        "Default: empty, a folder in SPOOL_DIR; right while all processes share that.",
+    )
+    lease_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="With REDIS_URL: a worker silent for so long has lost its work to another. The same for all "
+        "processes. Default: 10 s, above any pause of a healthy process.",
     )
     api_keys_file: Path | None = Field(
         None,
@@ -150,9 +164,9 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _no_redis_yet(cls, value: str) -> str:
-        if value:
-            raise ValueError("the Redis queue is not part of this release; leave it empty to queue inside the process")
+    def _is_a_redis(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("no address of Redis; write redis://host:6379/0, or leave it empty to have no Redis")
         return value
 
     @field_validator("api_keys_file")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from app.transport.memory import LEASE_SECONDS
+from app.transport import LEASE_SECONDS
 from app.worker import Worker
 
 log = logging.getLogger("scpalm.worker")

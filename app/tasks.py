@@ -110,7 +110,7 @@ class Impute(Task):
     def __init__(self, genes: NDArray[np.int64], names: Sequence[str], scale: Scale = "log") -> None:
         self.columns = names
         self.width = len(genes)
-        self._genes = genes
+        self.genes = genes
         self._scale = scale
 
     @classmethod
@@ -124,7 +124,7 @@ class Impute(Task):
         return task
 
     def run(self, session: Session, cells: Encoded, first: int) -> Values:
-        values = session.impute(cells.codes, self._genes)
+        values = session.impute(cells.codes, self.genes)
         # The decoder's output is free; values of cells are not below 0.
         return np.maximum(values, 0.0, out=values)
 

@@ -13,7 +13,7 @@ from app.batching import Batch, Batcher, Pending, Segment
 from app.errors import ClientGoneError, InferenceError, ServiceError
 from app.tasks import Values
 from app.telemetry.metrics import Metrics
-from app.transport import Transport
+from app.transport import LANES, Lane, Transport
 from model.sessions import Encoded, Session
 
 log = logging.getLogger("scpalm.worker")
@@ -103,15 +103,20 @@ class Worker:
             if not self._slot_open(blocked):
                 continue
             blocked = False
-            for lease in self._transport.lease(
-                self._name, 0.0 if self._batcher.has_rows else TICK_SECONDS, resume=resume
-            ):
+            wait = 0.0 if self._batcher.has_rows else TICK_SECONDS
+            for lease in self._transport.lease(self._name, wait, room=self._room(), resume=resume):
                 self._held[lease.work.id] = self._batcher.add(lease)
             resume = False
             for pending in self._batcher.take_abandoned():
                 self._settle(pending, _client_gone())
             if self._batcher.has_rows:
                 blocked = not self._form()
+
+    def _room(self) -> dict[Lane, int]:
+        """Rows to fill the next batch with, beside what waits here already."""
+        slot = self._slot
+        free = self._batch_rows - (slot.num_rows if slot is not None else 0)
+        return {lane: free - self._batcher.rows_left(lane) for lane in LANES}
 
     def _slot_open(self, blocked: bool) -> bool:
         """Whether the slot takes more rows, after a short wait if it does not."""

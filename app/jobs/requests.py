@@ -38,7 +38,7 @@ async def accept_job(
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
             raise InvalidParameterError(f"Use 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key")
         await asyncio.to_thread(
-            asked.tasks, service.bundle, service.session.info
+            asked.tasks, service.bundle, service.info
         )  # unknown names are told now, not by a failed job
     except ServiceError:
         await discard_body(request, idle_seconds=settings.body_idle_seconds)

@@ -198,7 +198,7 @@ def upload_of(manifest: Manifest, folder: Path, service: Service) -> Upload:
 def tasks_of(manifest: Manifest, service: Service, opened: Opened) -> tuple[Task, ...]:
     """The job's tasks; imputed columns are those of the file when the answer was asked for as h5ad."""
     target = opened.target if manifest.accept == "application/x-hdf5" else None
-    return manifest.asked.tasks(service.bundle, service.session.info, target, opened.extras, opened.num_cells)
+    return manifest.asked.tasks(service.bundle, service.info, target, opened.extras, opened.num_cells)
 
 
 def _keep_body(body: Body, folder: Path) -> None:

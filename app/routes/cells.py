@@ -94,7 +94,7 @@ def options_of(asked: Asked, layer: str | None, declared: Declared) -> Options:
 
     def plan(service: Service, opened: Opened, media_type: str) -> tuple[Task, ...]:
         target = opened.target if media_type == _H5AD else None
-        return asked.tasks(service.bundle, service.session.info, target, opened.extras, opened.num_cells)
+        return asked.tasks(service.bundle, service.info, target, opened.extras, opened.num_cells)
 
     return Options(plan, layer, declared, asked.extras)
 

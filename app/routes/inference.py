@@ -64,7 +64,7 @@ async def server_ready(service: ServiceDep) -> dict[str, bool]:
 async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, Any]:
     """The model's inputs and outputs."""
     _find(service, name, version)
-    info = service.session.info
+    info = service.info
     widths = {"embedding": info.embedding_width, "pathways": info.num_tokens, "cell_distance": 1}
     return {
         "name": service.bundle.name,
@@ -140,7 +140,7 @@ async def infer(
 
     def plan(service: Service, opened: Opened, media_type: str) -> tuple[Task, ...]:
         asked = Wanted.of(opened.extras).asked(opened.extras)
-        return asked.tasks(service.bundle, service.session.info, None, {}, opened.num_cells)
+        return asked.tasks(service.bundle, service.info, None, {}, opened.num_cells)
 
     async def present(answer: Answer, opened: Opened) -> Response:
         body, length = await asyncio.to_thread(compose, answer, Wanted.of(opened.extras))

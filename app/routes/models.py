@@ -64,7 +64,7 @@ class ModelCard(BaseModel):
 @router.get("/models", operation_id="list_models", response_model=ModelList, responses=_NOT_READY)
 async def list_models(service: ServiceDep) -> ModelList:
     """The models served here."""
-    bundle, device = service.bundle, service.session.info.device
+    bundle, device = service.bundle, service.info.device
     return ModelList(models=[ServedModel(name=bundle.name, version=bundle.version, default=True, device=device)])
 
 

@@ -19,7 +19,7 @@ from model.sessions import SessionInfo
 disable_created_metrics()
 
 Rejection = Literal["bad_request", "invalid_cells", "media_type", "too_large", "queue_full", "not_ready"]
-Drop = Literal["client_gone", "inference_failed"]
+Drop = Literal["client_gone", "inference_failed", "dead_letter"]
 
 REJECTIONS: dict[int, Rejection] = {
     400: "bad_request",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from uuid import uuid4
@@ -13,6 +13,9 @@ from model.rows import Rows
 
 Lane = Literal["online", "bulk"]
 LANES: tuple[Lane, ...] = ("online", "bulk")
+
+LEASE_SECONDS = 10.0
+MAX_DELIVERIES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,40 +76,46 @@ class Depth:
         rows: cells not yet done, by lane. oldest_seconds: age of the oldest unfinished work, by lane.
         full: whether a further request would be turned away.
         retry_after: seconds until what waits now is done at the measured speed, at least 1.
+        workers: that live, where they are other processes.
     """
 
     rows: dict[Lane, int]
     oldest_seconds: dict[Lane, float]
     full: bool
     retry_after: int
+    workers: int | None = None
 
 
 class Transport(Protocol):
     """`admit`, `submit`, `reply`, `dismiss`: for the service, on its event loop; the rest: for a worker's threads."""
 
-    def admit(self, request: str, num_rows: int, lane: Lane) -> None:
+    async def admit(self, request: str, num_rows: int, lane: Lane) -> None:
         """Keep room for works of a request that are still to come; `dismiss` must follow.
 
-        Raises QueueFullError (with ``retry_after``) or DrainingError.
+        Raises QueueFullError (with ``retry_after``), DrainingError, or NotReadyError and StorageFullError where the
+        queue is elsewhere and cannot take it.
         """
         ...
 
-    def dismiss(self, request: str) -> None:
+    async def dismiss(self, request: str) -> None:
         """End an admission: room that is left is given back, and works that are not settled yet are abandoned."""
         ...
 
-    def submit(self, work: Work) -> None:
-        """Queue work, once. Raises QueueFullError or DrainingError, unless its request was admitted."""
+    async def submit(self, work: Work) -> None:
+        """Queue work, once. Raises what `admit` does; only the last two when its request was admitted."""
         ...
 
     async def reply(self, work_id: str) -> Outcome:
         """Wait for the outcome of submitted work. Cancelling this wait abandons the work."""
         ...
 
-    def lease(self, worker: str, wait: float, *, resume: bool = False) -> Sequence[Lease]:
+    def lease(
+        self, worker: str, wait: float, *, room: Mapping[Lane, int] | None = None, resume: bool = False
+    ) -> Sequence[Lease]:
         """Take waiting work, oldest first; block up to ``wait`` seconds for some.
 
-        ``resume`` hands a restarted worker its own unfinished work once more.
+        ``room`` is how many rows of each lane the worker can use soon; where other workers take from the same queue,
+        little more is handed out. ``resume``: the worker was restarted and its unfinished work is to be done again.
         """
         ...
 
@@ -122,8 +131,12 @@ class Transport(Protocol):
         """What waits now."""
         ...
 
+    def fault(self) -> ServiceError | None:
+        """Why no work can be taken now, where the queue or its workers are elsewhere; None when it can."""
+        ...
+
     def close(self) -> None:
-        """Take no new work; what was taken is still leased and settled."""
+        """Take no new work; what was taken is still finished."""
         ...
 
     @property

@@ -4,43 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.errors import DrainingError, InferenceError, QueueFullError
-from app.transport import LANES, Depth, Lane, Lease, Outcome, Work
-
-LEASE_SECONDS = 10.0
-MAX_DELIVERIES = 3
-
-
-class Throughput:
-    """Rows a second while there was work, over the last half minute of work."""
-
-    def __init__(self, window_seconds: float = 30.0) -> None:
-        self._window = window_seconds
-        self._spans: deque[tuple[float, int]] = deque()
-        self._seconds = 0.0
-        self._rows = 0
-
-    def observe(self, seconds: float, rows: int) -> None:
-        self._spans.append((seconds, rows))
-        self._seconds += seconds
-        self._rows += rows
-        while len(self._spans) > 1 and self._seconds - self._spans[0][0] > self._window:
-            old_seconds, old_rows = self._spans.popleft()
-            self._seconds -= old_seconds
-            self._rows -= old_rows
-
-    def seconds_for(self, rows: int) -> int:
-        """Whole seconds to get through ``rows``, at least 1; 1 while nothing has been measured."""
-        if self._rows == 0 or self._seconds <= 0.0:
-            return 1
-        return max(1, math.ceil(rows * self._seconds / self._rows))
+from app.transport import LANES, LEASE_SECONDS, MAX_DELIVERIES, Depth, Lane, Lease, Outcome, Work
+from app.transport.throughput import Throughput
 
 
 @dataclass(eq=False)
@@ -90,14 +62,14 @@ class MemoryTransport:
 
     # --- the service's side
 
-    def admit(self, request: str, num_rows: int, lane: Lane) -> None:
+    async def admit(self, request: str, num_rows: int, lane: Lane) -> None:
         with self._changed:
             self._check_room(num_rows, 0)
             self._on_admit(num_rows)
             self._kept[request] = (lane, num_rows)
             self._rows[lane] += num_rows
 
-    def dismiss(self, request: str) -> None:
+    async def dismiss(self, request: str) -> None:
         with self._changed:
             lane, left = self._kept.pop(request, ("online", 0))
             self._rows[lane] -= left
@@ -123,7 +95,7 @@ class MemoryTransport:
         if queued and (queued + num_rows > self._max_rows or self._bytes + num_bytes > self._max_bytes):
             raise self._queue_full(queued)
 
-    def submit(self, work: Work) -> None:
+    async def submit(self, work: Work) -> None:
         """Queue work; needs a running event loop. A single work over the limits is taken when nothing else waits."""
         loop = asyncio.get_running_loop()
         num_bytes = work.rows.num_bytes
@@ -164,7 +136,10 @@ class MemoryTransport:
 
     # --- the worker's side
 
-    def lease(self, worker: str, wait: float, *, resume: bool = False) -> Sequence[Lease]:
+    def lease(
+        self, worker: str, wait: float, *, room: Mapping[Lane, int] | None = None, resume: bool = False
+    ) -> Sequence[Lease]:
+        # All that waits, whatever the room: one worker, and its batcher is fair only among what it sees.
         with self._changed:
             if resume:
                 self._take_back(lambda lease, _: lease.worker == worker)
@@ -240,6 +215,9 @@ class MemoryTransport:
             queued = sum(self._rows.values())
             full = queued >= self._max_rows or self._bytes >= self._max_bytes
             return Depth(dict(self._rows), oldest, full, self._throughput.seconds_for(queued))
+
+    def fault(self) -> None:
+        return None
 
     def close(self) -> None:
         with self._changed:

@@ -122,15 +122,18 @@ def test_a_failure_in_any_part_fails_the_request_and_leaves_nothing_behind(
 
 
 def test_more_cells_than_the_queue_takes_are_refused_at_the_start(session: FakeSession, tmp_path: Path) -> None:
-    transport = MemoryTransport(max_rows=100, max_bytes=1 << 30)
-    transport.admit("first", 80, "bulk")
-    with pytest.raises(QueueFullError):
-        transport.admit("second", 21, "online")
-    transport.admit("third", 20, "online")
-    transport.dismiss("first")
-    assert transport.depth().rows == {"online": 20, "bulk": 0}
-    transport.dismiss("third")
-    assert transport.idle and not session.calls
+    async def scenario() -> None:
+        transport = MemoryTransport(max_rows=100, max_bytes=1 << 30)
+        await transport.admit("first", 80, "bulk")
+        with pytest.raises(QueueFullError):
+            await transport.admit("second", 21, "online")
+        await transport.admit("third", 20, "online")
+        await transport.dismiss("first")
+        assert transport.depth().rows == {"online": 20, "bulk": 0}
+        await transport.dismiss("third")
+        assert transport.idle and not session.calls
+
+    asyncio.run(scenario())
 
 
 def test_fewer_cells_than_declared_are_an_error(session: FakeSession, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from app.settings import Settings, SettingsError, load_settings, setting_lines
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("REDIS_URL", "redis://localhost", "leave it empty"),
+        ("REDIS_URL", "localhost:6379", "redis://host:6379/0"),
         ("API_KEYS_FILE", "/keys", "SCPALM_API_KEYS_FILE: /keys is no file of API keys"),
         ("PORT", "eighty", "SCPALM_PORT"),
         ("DEVICE", "tpu", "SCPALM_DEVICE"),

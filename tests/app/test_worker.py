@@ -32,9 +32,9 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.002)
 
 
-def submit_all(transport: MemoryTransport, works: list[Work]) -> Awaitable[list[Outcome]]:
+async def submit_all(transport: MemoryTransport, works: list[Work]) -> Awaitable[list[Outcome]]:
     for work in works:
-        transport.submit(work)
+        await transport.submit(work)
     return asyncio.gather(*(transport.reply(work.id) for work in works))
 
 
@@ -49,7 +49,7 @@ def test_each_request_gets_its_own_rows_back_in_order(
     async def scenario() -> None:
         start_worker()
         works = [make_work(size, "bulk" if size > 20 else "online", seed=size) for size in (1, 50, 8, 3, 17, 2)]
-        for work, outcome in zip(works, await submit_all(transport, works), strict=True):
+        for work, outcome in zip(works, await (await submit_all(transport, works)), strict=True):
             np.testing.assert_array_equal(values_of(outcome), expected(work.rows))
         assert max(map(len, session.calls)) <= 8
         assert sum(map(len, session.calls)) == 81
@@ -64,11 +64,11 @@ def test_one_cell_beside_a_large_file_waits_for_two_batches_at_most(
         session.gate.clear()
         start_worker()
         large = make_work(50_000 // 50, "bulk")
-        transport.submit(large)
+        await transport.submit(large)
         await until(session.running.is_set)
         await asyncio.sleep(0.05)  # the batch ahead is formed
         single = make_work(1, seed=7)
-        transport.submit(single)
+        await transport.submit(single)
         before = len(session.calls)
         session.gate.set()
         outcome = await transport.reply(single.id)
@@ -92,10 +92,10 @@ def test_while_the_device_runs_one_batch_is_formed_and_topped_up(
         session.gate.clear()
         start_worker()
         works = [make_work(1, seed=seed) for seed in range(5)]
-        transport.submit(works[0])
+        await transport.submit(works[0])
         await until(session.running.is_set)
         for work in works[1:]:
-            transport.submit(work)
+            await transport.submit(work)
             await asyncio.sleep(0.02)
         session.gate.set()
         await asyncio.gather(*(transport.reply(work.id) for work in works))
@@ -111,7 +111,7 @@ def test_only_the_guilty_request_of_a_batch_fails(
 
     async def scenario() -> None:
         works = [make_work(2, seed=seed, gene=POISON if seed == 2 else None) for seed in range(4)]
-        waiting = submit_all(transport, works)
+        waiting = await submit_all(transport, works)
         start_worker()
         outcomes = await waiting
         assert [outcome.error is None for outcome in outcomes] == [True, True, False, True]
@@ -132,7 +132,7 @@ def test_a_failed_request_takes_its_later_rows_with_it(
         rows = make_rows(5, gene=POISON)
         guilty = Work((Embed(INFO),), rows.concat([rows, make_rows(200, seed=1)]), "bulk")
         innocent = make_work(30, seed=2)
-        waiting = submit_all(transport, [guilty, innocent])
+        waiting = await submit_all(transport, [guilty, innocent])
         start_worker()
         failed, fine = await waiting
         assert failed.error is not None and fine.error is None
@@ -148,7 +148,7 @@ def test_a_value_that_is_not_finite_fails_its_request_and_names_the_cell(
     session.not_finite = POISON
 
     async def scenario() -> None:
-        waiting = submit_all(transport, [make_work(3, gene=POISON), make_work(3, seed=1)])
+        waiting = await submit_all(transport, [make_work(3, gene=POISON), make_work(3, seed=1)])
         start_worker()
         bad, good = await waiting
         assert bad.error is not None and "row 2" in bad.error.detail
@@ -163,17 +163,17 @@ def test_clients_that_hang_up_are_skipped_and_counted(
     async def scenario() -> None:
         session.gate.clear()
         start_worker()
-        transport.submit(make_work(8))
+        await transport.submit(make_work(8))
         await until(session.running.is_set)
         gone = make_work(400, seed=1)
-        transport.submit(gone)
+        await transport.submit(gone)
         waiting = asyncio.create_task(transport.reply(gone.id))
         await asyncio.sleep(0.05)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         session.gate.set()
         last = make_work(1, seed=2)
-        transport.submit(last)
+        await transport.submit(last)
         assert (await transport.reply(last.id)).error is None
         await until(lambda: transport.idle)
         assert sum(map(len, session.calls)) <= 8 + 1
@@ -191,7 +191,7 @@ def test_a_dead_worker_shows_and_its_successor_takes_over_its_work(
         worker = start_worker()
         assert worker.alive
         works = [make_work(2, gene=POISON), make_work(3, seed=1)]
-        waiting = submit_all(transport, works)
+        waiting = await submit_all(transport, works)
         await until(lambda: not worker.alive)
         session.deadly = -1
         start_worker(resume=True)
@@ -208,7 +208,7 @@ def test_work_that_kills_every_worker_fails_in_the_end(
     session.deadly = POISON
 
     async def scenario() -> None:
-        transport.submit(deadly := make_work(2, gene=POISON))
+        await transport.submit(deadly := make_work(2, gene=POISON))
         for _ in range(3):
             worker = start_worker(resume=True)
             await until(lambda worker=worker: not worker.alive)  # type: ignore[misc]
@@ -226,7 +226,7 @@ def test_a_hung_device_stands_still(
     async def scenario() -> None:
         session.gate.clear()
         worker = start_worker()
-        transport.submit(work := make_work(1))
+        await transport.submit(work := make_work(1))
         await until(session.running.is_set)
         started = time.monotonic()
         # Idle loops move once a tick, each in its own phase: a stall is what lasts longer than that.
@@ -243,7 +243,7 @@ def test_metrics_count_batches_rows_and_time(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker, metrics: Metrics
 ) -> None:
     async def scenario() -> None:
-        waiting = submit_all(transport, [make_work(20)])
+        waiting = await submit_all(transport, [make_work(20)])
         start_worker()
         await waiting
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
@@ -25,19 +26,19 @@ BUNDLE_IS_THERE = (BUNDLE / "manifest.json").is_file()
 
 
 class Server:
-    """One process.
+    """One process, `scpalm serve` or another command that listens.
 
     Attributes:
         url: where it listens. log: the file of its stderr.
     """
 
-    def __init__(self, log: Path, *arguments: str, **settings: str) -> None:
+    def __init__(self, log: Path, *arguments: str, command: str = "serve", **settings: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SCPALM_")}
         environment |= {f"SCPALM_{name.upper()}": value for name, value in ({"bundle": str(BUNDLE)} | settings).items()}
         self.log = log
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve", "--port", "0", *arguments],
+                [sys.executable, "-m", "app.cli", command, "--port", "0", *arguments],
                 stderr=stderr,
                 stdout=subprocess.DEVNULL,
                 env=environment,
@@ -71,17 +72,26 @@ class Server:
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers; ends them after the test."""
+    with starter(tmp_path) as start:
+        yield start
+
+
+@contextmanager
+def starter(folder: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers with logs in ``folder``; ends them when it is left."""
     servers: list[Server] = []
 
     def start(*arguments: str, **settings: str) -> Server:
-        servers.append(Server(tmp_path / f"server{len(servers)}.log", *arguments, **settings))
+        servers.append(Server(folder / f"server{len(servers)}.log", *arguments, **settings))
         return servers[-1]
 
-    yield start
-    for server in servers:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+    try:
+        yield start
+    finally:
+        for server in servers:
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
 
 
 @pytest.fixture(scope="session")

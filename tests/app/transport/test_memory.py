@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from app.errors import DrainingError, InferenceError, QueueFullError
-from app.transport import Outcome, Work
-from app.transport.memory import MAX_DELIVERIES, MemoryTransport, Throughput
+from app.transport import MAX_DELIVERIES, Outcome, Work
+from app.transport.memory import MemoryTransport
+from app.transport.throughput import Throughput
 from model.rows import GeneSet, Rows
 
 
@@ -39,7 +40,7 @@ def test_settled_work_answers_its_request_also_when_settled_before_it_is_awaited
     async def scenario() -> Outcome:
         transport = make()
         job = work(3)
-        transport.submit(job)
+        await transport.submit(job)
         (lease,) = transport.lease("a", 0)
         expected = outcome(3)
         assert transport.settle(lease, expected)
@@ -55,7 +56,7 @@ def test_leases_come_oldest_first_and_once() -> None:
         transport = make()
         jobs = [work(1) for _ in range(3)]
         for job in jobs:
-            transport.submit(job)
+            await transport.submit(job)
         assert [lease.work for lease in transport.lease("a", 0)] == jobs
         assert transport.lease("b", 0) == []
 
@@ -66,7 +67,7 @@ def test_only_the_first_outcome_counts() -> None:
     async def scenario() -> None:
         transport = make()
         job = work(1)
-        transport.submit(job)
+        await transport.submit(job)
         (lease,) = transport.lease("a", 0)
         first = outcome(1)
         assert transport.settle(lease, first)
@@ -80,10 +81,10 @@ def test_only_the_first_outcome_counts() -> None:
 def test_over_the_limit_on_rows_or_bytes_is_refused(limits: dict[str, float]) -> None:
     async def scenario() -> None:
         transport = make(**limits)
-        transport.submit(work(10))
+        await transport.submit(work(10))
         assert transport.depth().full
         with pytest.raises(QueueFullError) as caught:
-            transport.submit(work(1))
+            await transport.submit(work(1))
         assert caught.value.retry_after == 1
 
     run(scenario)
@@ -92,7 +93,7 @@ def test_over_the_limit_on_rows_or_bytes_is_refused(limits: dict[str, float]) ->
 def test_a_request_over_the_limit_is_taken_when_nothing_else_waits() -> None:
     async def scenario() -> None:
         transport = make(max_rows=10)
-        transport.submit(work(50))
+        await transport.submit(work(50))
         assert transport.depth().rows["online"] == 50
 
     run(scenario)
@@ -101,11 +102,11 @@ def test_a_request_over_the_limit_is_taken_when_nothing_else_waits() -> None:
 def test_progress_frees_room_and_settling_empties_the_queue() -> None:
     async def scenario() -> None:
         transport = make(max_rows=10)
-        transport.submit(work(10))
+        await transport.submit(work(10))
         (lease,) = transport.lease("a", 0)
         transport.extend(lease, 4)
         assert transport.depth().rows["online"] == 6
-        transport.submit(work(4))
+        await transport.submit(work(4))
         transport.settle(lease, outcome(10))
         assert transport.depth().rows == {"online": 4, "bulk": 0}
 
@@ -129,7 +130,7 @@ def test_lost_leases_are_handed_out_again_when_they_run_out() -> None:
         transport = MemoryTransport(
             max_rows=10, max_bytes=1 << 20, lease_seconds=0.0, on_redelivery=lambda: redelivered.append(1)
         )
-        transport.submit(work(2))
+        await transport.submit(work(2))
         (first,) = transport.lease("a", 0)
         transport.extend(first, 1)
         (second,) = transport.lease("b", 0.01)
@@ -145,9 +146,9 @@ def test_lost_leases_are_handed_out_again_when_they_run_out() -> None:
 def test_a_restarted_worker_gets_its_own_work_back_and_no_other() -> None:
     async def scenario() -> None:
         transport = make()
-        transport.submit(work(1))
+        await transport.submit(work(1))
         (mine,) = transport.lease("a", 0)
-        transport.submit(work(2))
+        await transport.submit(work(2))
         (theirs,) = transport.lease("b", 0)
         assert [lease.work for lease in transport.lease("a", 0, resume=True)] == [mine.work]
         assert transport.settle(theirs, outcome(2))
@@ -159,7 +160,7 @@ def test_work_that_keeps_killing_its_worker_fails() -> None:
     async def scenario() -> None:
         transport = make()
         job = work(1)
-        transport.submit(job)
+        await transport.submit(job)
         for delivery in range(MAX_DELIVERIES):
             (lease,) = transport.lease("a", 0, resume=True)
             assert lease.deliveries == delivery + 1
@@ -175,7 +176,7 @@ def test_a_cancelled_wait_marks_the_work_abandoned_waiting_or_leased() -> None:
         transport = make()
         for leased_first in (True, False):
             job = work(1)
-            transport.submit(job)
+            await transport.submit(job)
             leases = transport.lease("a", 0) if leased_first else []
             waiting = asyncio.create_task(transport.reply(job.id))
             await asyncio.sleep(0)
@@ -192,10 +193,10 @@ def test_a_cancelled_wait_marks_the_work_abandoned_waiting_or_leased() -> None:
 def test_a_closed_transport_takes_nothing_and_still_hands_out_what_it_has() -> None:
     async def scenario() -> None:
         transport = make()
-        transport.submit(work(1))
+        await transport.submit(work(1))
         transport.close()
         with pytest.raises(DrainingError):
-            transport.submit(work(1))
+            await transport.submit(work(1))
         assert len(transport.lease("a", 0)) == 1
 
     run(scenario)
