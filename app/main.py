@@ -44,8 +44,8 @@ def create_app(
 ) -> FastAPI:
     """A service of one bundle. The model is loaded once the app has started; /health/ready tells when it is.
 
-    ``tracing``: where spans go; default: what the settings name. ``worker``: of a process that takes its work from Redis;
-    it answers probes and scrapes alone.
+    ``tracing``: where spans go; default: what the settings name. ``worker``: of a process that takes its work from
+    Redis; it answers probes and scrapes alone.
     """
     if tracing is None and settings.otlp_endpoint:
         tracing = Tracing.to(settings.otlp_endpoint)

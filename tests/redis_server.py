@@ -25,8 +25,10 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """One process, with an append-only file in ``folder`` unless ``settings`` say otherwise. It can be killed and started
-    again on the same port and data."""
+    """One process, with an append-only file in ``folder`` unless ``settings`` say otherwise.
+
+    It can be killed and started again on the same port and data.
+    """
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder

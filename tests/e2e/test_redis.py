@@ -32,7 +32,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Ser
             service = start(**settings).wait_until_ready()
             yield service, worker.wait_until_ready()
             assert [server.stop() for server in (service, worker)] == [0, 0]
-            assert not [path for path in (folder / "spool" / "scpalm-spool").iterdir()], "payloads are left behind"
+            assert not list((folder / "spool" / "scpalm-spool").iterdir()), "payloads are left behind"
     finally:
         redis.stop()
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from app.errors import DrainingError, InferenceError, QueueFullError
-from app.transport import MAX_DELIVERIES, Lease, Outcome, Transport, Work
+from app.transport import MAX_DELIVERIES, Lane, Lease, Outcome, Transport, Work
 from app.transport.redis_streams import RedisTransport
 from tests.app.fakes import make_work
 from tests.app.transport.conftest import Open, run, until
 
-ROOM = {"online": 1000, "bulk": 1000}
+ROOM: dict[Lane, int] = {"online": 1000, "bulk": 1000}
 
 
 def outcome(num_rows: int, value: float = 0.0) -> Outcome:
