@@ -44,6 +44,15 @@ def test_the_documentation_has_stable_operations_schemas_and_examples(client: Cl
         "get /health/live": "health_live",
         "get /health/ready": "health_ready",
         "get /metrics": "metrics",
+        "get /v2": "v2_server",
+        "get /v2/health/live": "v2_live",
+        "get /v2/health/ready": "v2_ready",
+        "get /v2/models/{name}/versions/{version}": "v2_model_version",
+        "get /v2/models/{name}": "v2_model",
+        "get /v2/models/{name}/versions/{version}/ready": "v2_model_version_ready",
+        "get /v2/models/{name}/ready": "v2_model_ready",
+        "post /v2/models/{name}/versions/{version}/infer": "v2_infer_version",
+        "post /v2/models/{name}/infer": "v2_infer",
     }
     embed = document["paths"]["/embed"]["post"]
     content = embed["requestBody"]["content"]
