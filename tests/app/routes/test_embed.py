@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,6 +194,11 @@ def test_an_upload_slot_is_free_while_the_device_works(make_app: Callable[..., F
         session.gate.clear()
         waiting = client.submit(client.http.post("/embed", json=BODY))
         assert session.running.wait(20)
+        # The device starts with the first part, a moment before the parser says that it was the last.
+        until = time.monotonic() + 20
+        while client.service._uploads:
+            assert time.monotonic() < until, "the slot is held although nothing is read any more"
+            time.sleep(0.01)
         with client.service.upload_slot():
             session.gate.set()
             assert waiting.result(20).status_code == 200
