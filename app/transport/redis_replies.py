@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from app.errors import InferenceError, ServiceError
 from app.spool import Spool
 from app.transport import Outcome
+from app.transport.redis_link import end
 from app.transport.wire import WireError, read_outcome
 
 log = logging.getLogger("scpalm.redis")
@@ -47,9 +48,7 @@ class Listener:
                 await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
-        for task in self._fetching:
-            task.cancel()
-        await asyncio.gather(*self._fetching, return_exceptions=True)
+        await end(self._fetching)
 
     def _take(self, fields: dict[bytes, bytes]) -> None:
         work_id, spooled = fields[b"id"].decode(), fields.get(b"spool")

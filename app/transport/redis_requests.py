@@ -15,7 +15,7 @@ from app.errors import DrainingError, NotReadyError, QueueFullError, ServiceErro
 from app.spool import INLINE_BYTES, Spool
 from app.transport import Depth, Lane, Outcome, Work
 from app.transport import redis_scripts as scripts
-from app.transport.redis_link import GROUP, Keys, as_service_error, connect_async, prepare
+from app.transport.redis_link import GROUP, Keys, as_service_error, connect_async, end, prepare
 from app.transport.redis_replies import Listener
 from app.transport.redis_status import View
 from app.transport.throughput import seconds_for
@@ -95,9 +95,7 @@ class Requests:
         self._closed = True
 
     async def stop(self) -> None:
-        for task in (*self._loops, *self._background):
-            task.cancel()
-        await asyncio.gather(*self._loops, *self._background, return_exceptions=True)
+        await end([*self._loops, *self._background])
         if self._loops:
             await self._listener.stop()
         for client in (self._client, self._blocking):
