@@ -151,15 +151,44 @@ class Batcher:
         return sum(pending.rows_left for pending in self._lanes[lane])
 
     def form(self, batch: Batch | None = None) -> Batch | None:
-        """The next batch, or ``batch`` with more rows in it; None when no rows wait. Not yet assembled."""
+        """The next batch, or ``batch`` formed anew with what waits now; None when no rows wait. Not yet assembled."""
         batch = batch or Batch()
-        room = self._batch_rows - batch.num_rows
+        self._give_back(batch)
         online, bulk = (self.rows_left(lane) for lane in LANES)
-        guaranteed = min(bulk, int(np.ceil(room * BULK_SHARE)))
-        for_online = min(online, room - guaranteed)
+        for_online, for_bulk = self._shares(online, bulk)
         self._take("online", batch, for_online)
-        self._take("bulk", batch, room - for_online)
+        self._take("bulk", batch, for_bulk)
         return batch if batch.segments else None
+
+    def _shares(self, online: int, bulk: int) -> tuple[int, int]:
+        for room in (self._batch_rows // 2, self._batch_rows):
+            guaranteed = min(bulk, int(np.ceil(room * BULK_SHARE)))
+            # Few online cells ride with half a batch of files: whoever waits for them waits half as long.
+            if online and online <= room - guaranteed:
+                break
+        for_online = min(online, room - guaranteed)
+        return for_online, min(bulk, room - for_online)
+
+    def _give_back(self, batch: Batch) -> None:
+        """Take a batch apart that has not run: its requests come first again."""
+        for segment in reversed(batch.segments):
+            segment.pending.next_row = segment.start
+        for lane, queue in self._lanes.items():
+            first = {id(s.pending): s.pending for s in batch.segments if s.pending.lane == lane}
+            later = [pending for pending in queue if id(pending) not in first]
+            self._lanes[lane] = deque(p for p in [*first.values(), *later] if not p.settled)
+        batch.segments, batch.rows = [], None
+
+    def left_out(self, batch: Batch) -> bool:
+        """Whether a request waits that has no row in the batch, although others have more than an equal share."""
+        shares: dict[str, int] = {}
+        for segment in batch.segments:
+            request = segment.pending.lease.work.request
+            shares[request] = shares.get(request, 0) + len(segment)
+        equal = max(1, self._batch_rows // (len(shares) + 1))
+        return max(shares.values(), default=0) > equal and any(
+            pending.lease.work.request not in shares for pending in self.waiting()
+        )
 
     def _take(self, lane: Lane, batch: Batch, room: int) -> None:
         # By request, not by work: a file that comes in many parts has one turn.

@@ -65,24 +65,30 @@ class Opened:
     extras: Mapping[str, object] = field(default_factory=dict)
 
 
-def parse(scratch: Path, upload: Upload) -> Iterator[Opened | Prepared]:
+def parse(scratch: Path, upload: Upload) -> Iterator[tuple[Opened | Prepared, ...]]:
     """First what is known of the upload, then its cells as rows, CHUNK_CELLS at a time, each part when it is ready.
 
+    The first part comes together with what is known: many uploads are one part, and each turn between processes costs.
     ``scratch`` may be made and used for files. Raises InputError or ServiceError, also between parts.
     """
     assert _vocabulary is not None, "load_vocabulary comes first"
     codec = _codec(upload.media_type)
     options = DecodeOptions(upload.layer, upload.max_cells, upload.max_bytes, upload.header_bytes)
     preparer: Preparer | None = None
+    opened: tuple[Opened, ...] = ()
     try:
         body = _body(upload, scratch, as_file=codec.reads_files)
         for matrix in codec.decode(body, options):
             if preparer is None:
                 preparer = Preparer(_vocabulary, matrix.genes, matrix.ensembl_ids, upload.declared)
                 extras = _extras(codec, body, upload, options)
-                yield Opened(matrix.cells_in_all or matrix.num_cells, preparer.coverage, preparer.target, extras)
+                num_cells = matrix.cells_in_all or matrix.num_cells
+                opened = (Opened(num_cells, preparer.coverage, preparer.target, extras),)
             for part in matrix.parts(CHUNK_CELLS):
-                yield preparer.prepare(part)
+                yield *opened, preparer.prepare(part)
+                opened = ()
+        if opened:
+            yield opened
     except OverLimitError as error:
         raise TooLargeError(str(error), field=error.field) from error
 

@@ -96,21 +96,28 @@ class ParserPool:
         """
         self._refuse_unknown(upload)
         loop = asyncio.get_running_loop()
-        parts: asyncio.Queue[Opened | Prepared | None] = asyncio.Queue()
+        groups: asyncio.Queue[tuple[Opened | Prepared, ...] | None] = asyncio.Queue()
 
         def pump(sandbox: Sandbox, scratch: Path) -> None:
-            for part in sandbox.stream(parser_process.parse, scratch, upload):
-                loop.call_soon_threadsafe(parts.put_nowait, part)
+            for group in sandbox.stream(parser_process.parse, scratch, upload):
+                loop.call_soon_threadsafe(groups.put_nowait, group)
 
         reading = asyncio.create_task(self._run(upload.size, pump))
-        reading.add_done_callback(lambda _: parts.put_nowait(None))
+        reading.add_done_callback(lambda _: groups.put_nowait(None))
+        left: int | None = None
         try:
-            while (part := await parts.get()) is not None:
-                yield part
-            await reading
+            while left != 0 and (group := await groups.get()) is not None:
+                for part in group:
+                    left = part.num_cells if isinstance(part, Opened) else (left or 0) - len(part.rows)
+                    yield part
+            if left != 0:
+                await reading
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            if left == 0:  # all is there; that the parser also says so is not waited for
+                reading.add_done_callback(_look_at)
+            else:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
     async def encode(self, answer: Answer, media_type: str, upload: Upload | None = None) -> bytes | Path:
         """The answer in a format; where the request was a file of that format, built upon it.
@@ -174,6 +181,11 @@ class ParserPool:
             raise
         except SandboxError as error:
             raise _refusal(error) from error
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("parser: after the last cell: %s", error)
 
 
 def _refusal(error: SandboxError) -> InputError | TooLargeError:

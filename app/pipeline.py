@@ -40,6 +40,7 @@ class Options:
 
     Attributes:
         plan: what to compute, once the upload's genes are known. layer, declared, extras: see `Upload`.
+        quick: whether the plan takes no time worth a turn of a thread.
         reads: the media type of the body, whatever its header says, where the route takes one alone.
         header_bytes: see `Upload`. present: makes the response of such a route.
     """
@@ -48,6 +49,7 @@ class Options:
     layer: str | None
     declared: Declared
     extras: tuple[str, ...] = ()
+    quick: bool = False
     reads: str | None = None
     header_bytes: int | None = None
     present: Callable[[Answer, Opened], Awaitable[Response]] | None = None
@@ -111,8 +113,10 @@ async def _answer(
         assert isinstance(opened, Opened)
         ratio = opened.coverage.genes_matched / max(1, opened.coverage.genes_in)
         service.metrics.genes_matched_ratio.observe(ratio)
-        # In a thread: reading hundreds of SMILES takes longer than others should wait.
-        tasks = await asyncio.to_thread(options.plan, service, opened, media_type)
+        if options.quick:
+            tasks = options.plan(service, opened, media_type)
+        else:  # in a thread: reading hundreds of SMILES takes longer than others should wait
+            tasks = await asyncio.to_thread(options.plan, service, opened, media_type)
         with scratch_folder(service.settings.spool_dir) as folder:
             computation = Computation(service, tasks, opened.num_cells, folder)
             async with computation:

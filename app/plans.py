@@ -44,6 +44,11 @@ class Asked:
         """What of a body beside its cells these tasks read."""
         return ("drugs", *OPTIONAL) if "ic50" in self.names else ()
 
+    @property
+    def quick(self) -> bool:
+        """Whether no gene or drug has to be looked up."""
+        return {"embed", "pathways"}.issuperset(self.names)
+
     def tasks(
         self,
         bundle: Bundle,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import tempfile
 import time
@@ -185,6 +186,9 @@ class Service:
         else:
             bundle, device = loaded.bundle, loaded.info.device
             self.metrics.model_loaded(bundle.name, bundle.version, loaded.info)
+            # What was loaded stays: looking through it for garbage again and again would hold up requests.
+            gc.collect()
+            gc.freeze()
             if self.state is State.STARTING:
                 self.state = State.READY
             seconds = time.monotonic() - started

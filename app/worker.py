@@ -9,24 +9,26 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from app.batching import Batch, Batcher, Pending, Segment
+from app.batching import BULK_SHARE, Batch, Batcher, Pending, Segment
 from app.errors import ClientGoneError, InferenceError, ServiceError
 from app.tasks import Values
 from app.telemetry.metrics import Metrics
-from app.transport import LANES, Lane, Transport
+from app.transport import LANES, Lane, Lease, Transport
 from model.sessions import Encoded, Session
 
 log = logging.getLogger("scpalm.worker")
 
 # How often an idle loop wakes to show that it is alive.
 TICK_SECONDS = 0.5
+# How often it looks, while a full batch waits for the device, for a request that should have a place in it.
+LOOK_SECONDS = 0.02
 
 
 class Worker:
     """Two threads: one forms the next batch, one runs the session. Either dying ends the other: see ``alive``.
 
-    The slot between them holds the one batch formed ahead. While it is not full it is topped up with what arrives, so
-    that a thin batch formed early does not make later cells wait a turn.
+    The slot between them holds the one batch formed ahead. Until the device takes it, it is formed anew with what
+    arrives, so that neither a thin batch nor one full of a large file makes later cells wait a turn.
     """
 
     def __init__(
@@ -97,50 +99,53 @@ class Worker:
     # --- forming
 
     def _form_loop(self, resume: bool) -> None:
-        blocked = False
+        full = False
         while not self._stopping:
             self._moved["forming"] = time.monotonic()
-            if not self._slot_open(blocked):
-                continue
-            blocked = False
-            wait = 0.0 if self._batcher.has_rows else TICK_SECONDS
-            for lease in self._transport.lease(self._name, wait, room=self._room(), resume=resume):
-                self._held[lease.work.id] = self._batcher.add(lease)
+            full = full and self._still_full()
+            wait = 0.0 if full or self._batcher.has_rows else TICK_SECONDS
+            leases = self._transport.lease(self._name, wait, room=self._room(), resume=resume)
             resume = False
+            for lease in leases:
+                self._held[lease.work.id] = self._batcher.add(lease)
             for pending in self._batcher.take_abandoned():
                 self._settle(pending, _client_gone())
-            if self._batcher.has_rows:
-                blocked = not self._form()
+            if self._batcher.has_rows and not (full and not self._left_out(leases)):
+                full = self._form()
 
     def _room(self) -> dict[Lane, int]:
-        """Rows to fill the next batch with, beside what waits here already."""
+        """Rows to fill the next batch with, beside what waits here already; online ones may take the place of bulk."""
         slot = self._slot
-        free = self._batch_rows - (slot.num_rows if slot is not None else 0)
-        return {lane: free - self._batcher.rows_left(lane) for lane in LANES}
+        segments = slot.segments if slot is not None else []
+        free = self._batch_rows - sum(map(len, segments))
+        bulk = sum(len(segment) for segment in segments if segment.pending.lane == "bulk")
+        more = {"online": max(0, bulk - int(np.ceil(self._batch_rows * BULK_SHARE))), "bulk": 0}
+        return {lane: free + more[lane] - self._batcher.rows_left(lane) for lane in LANES}
 
-    def _slot_open(self, blocked: bool) -> bool:
-        """Whether the slot takes more rows, after a short wait if it does not."""
+    def _still_full(self) -> bool:
+        """Whether the device has not taken the full batch yet, after a short wait."""
         with self._changed:
-            if self._slot is not None and (blocked or self._slot.num_rows >= self._batch_rows):
-                self._changed.wait(TICK_SECONDS)
-                return self._slot is None
-            return True
+            if self._slot is not None:
+                self._changed.wait(LOOK_SECONDS)
+            return self._slot is not None
+
+    def _left_out(self, leases: Sequence[Lease]) -> bool:
+        slot = self._slot
+        return bool(leases) and slot is not None and self._batcher.left_out(slot)
 
     def _form(self) -> bool:
-        """Put the next batch into the slot, or more rows into the batch there. False when that batch took none."""
+        """Put the next batch into the slot, or form the one there anew. True when it takes no more."""
         with self._changed:
             early, self._slot = self._slot, None
-        before = early.num_rows if early is not None else 0
         batch = self._batcher.form(early)
         if batch is None:
-            return True
-        grown = batch.num_rows > before
-        if grown:
-            batch.assemble()
+            return False
+        batch.assemble()
         with self._changed:
             self._slot = batch
             self._changed.notify_all()
-        return grown
+        # Rows that still wait found no room.
+        return self._batcher.has_rows or batch.num_rows >= self._batch_rows
 
     # --- running
 

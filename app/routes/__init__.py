@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from app.service import Service
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -17,7 +17,7 @@ def get_service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
-def get_owner(request: Request) -> str:
+async def get_owner(request: Request) -> str:
     """Whose jobs these are: the name of the API key, or "" where there are none."""
     owner: str = getattr(request.state, "owner", "")
     return owner

@@ -57,7 +57,7 @@ Summary = Annotated[
 ]
 
 
-def _wishes(also: Also = "", genes: Genes = "", scale: ScaleQuery = "log", summary: Summary = False) -> Asked:
+async def _wishes(also: Also = "", genes: Genes = "", scale: ScaleQuery = "log", summary: Summary = False) -> Asked:
     return Asked(names_in(also), names_in(genes), scale, summary)
 
 
@@ -96,7 +96,7 @@ def options_of(asked: Asked, layer: str | None, declared: Declared) -> Options:
         target = opened.target if media_type == _H5AD else None
         return asked.tasks(service.bundle, service.info, target, opened.extras, opened.num_cells)
 
-    return Options(plan, layer, declared, asked.extras)
+    return Options(plan, layer, declared, asked.extras, quick=asked.quick)
 
 
 async def answer(

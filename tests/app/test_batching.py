@@ -95,6 +95,37 @@ def test_bulk_has_a_quarter_of_each_batch_and_online_the_rest() -> None:
         assert rows == {"online": 6, "bulk": 2}
 
 
+def test_few_online_cells_ride_with_half_a_batch_of_files() -> None:
+    batcher = Batcher(16)
+    for entry in (lease(100, "bulk"), lease(2, "online")):
+        batcher.add(entry)
+    batch = batcher.form()
+    assert batch is not None
+    assert {segment.pending.lane: len(segment) for segment in batch.segments} == {"online": 2, "bulk": 6}
+
+
+def test_a_batch_is_formed_anew_for_a_request_that_has_no_place_in_it() -> None:
+    batcher = Batcher(8)
+    large = batcher.add(lease(100))
+    batch = batcher.form()
+    assert batch is not None and batch.num_rows == 8 and not batcher.left_out(batch)
+    single = batcher.add(lease(1))
+    assert batcher.left_out(batch)
+    assert batcher.form(batch) is batch and not batcher.left_out(batch)
+    assert {id(segment.pending): len(segment) for segment in batch.segments} == {id(large): 7, id(single): 1}
+    rows = [row for batch in drain(batcher) for name, start, stop in batch for row in range(start, stop)]
+    assert rows == list(range(7, 100))
+
+
+def test_many_small_requests_are_not_formed_anew_for_one_more() -> None:
+    batcher = Batcher(4)
+    for _ in range(4):
+        batcher.add(lease(1))
+    batch = batcher.form()
+    batcher.add(lease(1))
+    assert batch is not None and not batcher.left_out(batch)
+
+
 def test_a_lane_alone_fills_the_batch() -> None:
     for lane in ("online", "bulk"):
         batcher = Batcher(8)

@@ -10,9 +10,9 @@ import pytest
 from app.errors import InferenceError
 from app.tasks import Embed
 from app.telemetry.metrics import Metrics
-from app.transport import Outcome, Work
+from app.transport import Lane, Outcome, Work
 from app.transport.memory import MemoryTransport
-from app.worker import TICK_SECONDS, Worker
+from app.worker import LOOK_SECONDS, TICK_SECONDS, Worker
 from tests.app.fakes import INFO, FakeSession, expected, make_rows, make_work
 
 StartWorker = Callable[..., Worker]
@@ -57,19 +57,21 @@ def test_each_request_gets_its_own_rows_back_in_order(
     run(scenario())
 
 
-def test_one_cell_beside_a_large_file_waits_for_two_batches_at_most(
-    session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
+@pytest.mark.parametrize("lane", ["bulk", "online"])
+def test_one_cell_beside_a_large_file_is_in_the_batch_after_the_one_that_runs(
+    session: FakeSession, transport: MemoryTransport, start_worker: StartWorker, lane: Lane
 ) -> None:
     async def scenario() -> None:
         session.gate.clear()
         start_worker()
-        large = make_work(50_000 // 50, "bulk")
+        large = make_work(50_000 // 50, lane)
         await transport.submit(large)
         await until(session.running.is_set)
         await asyncio.sleep(0.05)  # the batch ahead is formed
         single = make_work(1, seed=7)
         await transport.submit(single)
-        before = len(session.calls)
+        await asyncio.sleep(5 * LOOK_SECONDS)
+        assert len(session.calls) == 1
         session.gate.set()
         outcome = await transport.reply(single.id)
         np.testing.assert_array_equal(values_of(outcome), expected(single.rows))
@@ -77,10 +79,15 @@ def test_one_cell_beside_a_large_file_waits_for_two_batches_at_most(
         batch_of_single = next(
             number
             for number, rows in enumerate(session.calls)
-            if rows.gene_index[: len(sizes)].tolist() == sizes.tolist()
+            if any(
+                rows.gene_index[rows.indptr[row] : rows.indptr[row + 1]].tolist() == sizes.tolist()
+                for row in range(len(rows))
+            )
         )
-        assert batch_of_single - before <= 1, "the running batch, the one formed ahead, then the one with the cell"
-        await transport.reply(large.id)
+        assert batch_of_single == 1, "the batch formed ahead was full, and is formed anew"
+        done = await transport.reply(large.id)
+        np.testing.assert_array_equal(values_of(done), expected(large.rows))
+        assert sum(map(len, session.calls)) == len(large.rows) + 1
 
     run(scenario())
 
