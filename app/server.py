@@ -45,9 +45,8 @@ def serve(settings: Settings, open_session: OpenSession = open_default_session, 
 
     ``worker``: work for the services at ``settings.redis_url``; probes and scrapes alone are answered.
     """
-    with _listen(settings.host, settings.port) as listener:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings, listener, create_app(settings, open_session, worker=worker)))
+    with _listen(settings.host, settings.port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings, listener, create_app(settings, open_session, worker=worker)))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -63,8 +62,8 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # Connections inherit it. asyncio sets it only where a socket names its protocol, which these do not: an answer's
-        # body would wait for the acknowledgement of its headers, 40 ms.
+        # Connections inherit it. asyncio sets it only where a socket names its protocol, which these do not: the
+        # body of an answer would wait 40 ms for the acknowledgement of its headers.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:

@@ -72,7 +72,7 @@ async def parse_all(pool: ParserPool, upload: Upload) -> Prepared:
 
 def parsed(scratch: Path, upload: Upload) -> Prepared:
     """Parsed in this process."""
-    return joined(parser_process.parse(scratch, upload))
+    return joined(part for group in parser_process.parse(scratch, upload) for part in group)
 
 
 def assert_same(one: Prepared, other: Prepared) -> None:

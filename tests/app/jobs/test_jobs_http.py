@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,16 +146,15 @@ def test_an_unfinished_job_goes_on_after_a_restart_with_what_is_missing(
 
     def block_after_one_chunk(number: int = 512 // 8) -> None:
         while sum(map(len, session.calls)) < number * 8 + 8:
-            pass
+            time.sleep(0.001)
 
     with Client(make_app(results_dir=results)) as client:
         client.wait_until_loaded()
         location = accepted(client.post("/embed", json=body, headers=ASYNC))
         block_after_one_chunk()
         session.gate.clear()
-        closing = client.submit(client.service.jobs.close())
+        client.submit(client.service.jobs.close()).result(20)
         session.gate.set()
-        closing.result(20)
     done_before = sum(map(len, session.calls))
     assert done_before < 1500
     session.calls.clear()
