@@ -11,14 +11,14 @@ from uuid import uuid4
 
 from app.errors import InferenceError
 from app.parsing import Opened
-from app.service import Service
+from app.served import Model
 from app.tasks import Task, Values
 from app.transport import Lane, Outcome, Work
 from app.values import StoredValues, Table
 from model.normalize import InputReport
 from model.prepare import Prepared
 
-TaskPlan = Callable[[Service, Opened, str], tuple[Task, ...]]
+TaskPlan = Callable[[Model, Opened, str], tuple[Task, ...]]
 # Of results that are computed and not yet put away: cells of wide tasks go to the device in smaller works, and only a
 # few of these wait at once.
 _WORK_BYTES = 8 << 20
@@ -52,7 +52,7 @@ class Computation:
 
     def __init__(
         self,
-        service: Service,
+        model: Model,
         tasks: tuple[Task, ...],
         num_cells: int,
         directory: Path,
@@ -60,9 +60,9 @@ class Computation:
         first: int = 0,
         lane: Lane | None = None,
     ) -> None:
-        self._transport = service.transport
+        self._transport = model.transport
         self._tasks = tasks
-        self._lane = lane or service.lane_of(num_cells)
+        self._lane = lane or model.lane_of(num_cells)
         self._num_cells = num_cells
         self._first = first
         self._request = uuid4().hex

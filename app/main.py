@@ -17,7 +17,8 @@ from app.guard import GuardMiddleware
 from app.inference.errors import InferenceErrorMiddleware
 from app.keys import KeyRing
 from app.routes import cells, health, ic50, inference, jobs, models
-from app.service import OpenSession, Service, open_default_session
+from app.served import OpenSession, open_default_session
+from app.service import Service
 from app.settings import Settings
 from app.telemetry.access import AccessMiddleware
 from app.telemetry.metrics import Metrics

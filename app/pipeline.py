@@ -23,8 +23,9 @@ from app.errors import ServiceError, UnsupportedMediaTypeError
 from app.negotiation import choose_media_type
 from app.parsing import Opened
 from app.scratch import scratch_folder
+from app.served import Model
 from app.service import Service
-from app.tasks import Task
+from app.tasks import told_of
 from app.upload import Upload
 from model.normalize import Declared
 
@@ -40,6 +41,7 @@ class Options:
 
     Attributes:
         plan: what to compute, once the upload's genes are known. layer, declared, extras: see `Upload`.
+        model, version: whose results; None: the default model's, whatever its version.
         quick: whether the plan takes no time worth a turn of a thread.
         reads: the media type of the body, whatever its header says, where the route takes one alone.
         header_bytes: see `Upload`. present: makes the response of such a route.
@@ -49,6 +51,8 @@ class Options:
     layer: str | None
     declared: Declared
     extras: tuple[str, ...] = ()
+    model: str | None = None
+    version: str = ""
     quick: bool = False
     reads: str | None = None
     header_bytes: int | None = None
@@ -59,19 +63,20 @@ async def answer_cells(request: Request, service: Service, options: Options) -> 
     """Compute what ``options.plan`` says for the cells in the body. Raises ServiceError and InputError."""
     settings = service.settings
     try:
-        service.check_ready()
+        model = service.ready_model(options.model, options.version)
         codec, media_type = negotiate(request) if options.reads is None else _only(options.reads, request)
     except ServiceError:
         await discard_body(request, idle_seconds=settings.body_idle_seconds)
         raise
     with (
+        model.held(),
         ExitStack() as until_parsed,
         scratch_folder(settings.spool_dir) as folder,
     ):
         until_parsed.enter_context(service.upload_slot())
         body = await receive(request, service, folder)
         return await unless_disconnected(
-            request, _answer(service, options, body, codec, media_type, until_parsed.close)
+            request, _answer(service, model, options, body, codec, media_type, until_parsed.close)
         )
 
 
@@ -104,21 +109,27 @@ def upload_of(service: Service, options: Options, body: Body, codec: Codec) -> U
 
 
 async def _answer(
-    service: Service, options: Options, body: Body, codec: Codec, media_type: str, on_parsed: Callable[[], None]
+    service: Service,
+    model: Model,
+    options: Options,
+    body: Body,
+    codec: Codec,
+    media_type: str,
+    on_parsed: Callable[[], None],
 ) -> Response:
     upload = upload_of(service, options, body, codec)
     started = time.monotonic()
-    async with aclosing(service.parsers.parse(upload)) as parts:
+    async with aclosing(model.parsers.parse(upload)) as parts:
         opened = await anext(parts)
         assert isinstance(opened, Opened)
         ratio = opened.coverage.genes_matched / max(1, opened.coverage.genes_in)
         service.metrics.genes_matched_ratio.observe(ratio)
         if options.quick:
-            tasks = options.plan(service, opened, media_type)
+            tasks = options.plan(model, opened, media_type)
         else:  # in a thread: reading hundreds of SMILES takes longer than others should wait
-            tasks = await asyncio.to_thread(options.plan, service, opened, media_type)
+            tasks = await asyncio.to_thread(options.plan, model, opened, media_type)
         with scratch_folder(service.settings.spool_dir) as folder:
-            computation = Computation(service, tasks, opened.num_cells, folder)
+            computation = Computation(model, tasks, opened.num_cells, folder)
             async with computation:
                 async for part in parts:
                     assert not isinstance(part, Opened)
@@ -129,8 +140,8 @@ async def _answer(
                 results = await computation.results()
             encoding = time.monotonic()
             answer = Answer(
-                service.bundle.name,
-                service.bundle.version,
+                model.bundle.name,
+                model.bundle.version,
                 results.cells,
                 [
                     Part(task.name, task.key, results.values[task.name], task.columns, task.place, task.var_columns)
@@ -145,7 +156,7 @@ async def _answer(
             if options.present is not None:
                 response = await options.present(answer, opened)
             else:
-                content = await encode(service, answer, media_type, upload)
+                content = await encode(model, answer, media_type, upload)
     written = time.monotonic()
     if service.tracing is not None:
         on_device = results.started + results.queue_seconds
@@ -167,7 +178,7 @@ async def _answer(
     return response or respond(content, media_type, timings, answer.parts[0].key)
 
 
-async def encode(service: Service, answer: Answer, media_type: str, upload: Upload | None) -> bytes | Path:
+async def encode(model: Model, answer: Answer, media_type: str, upload: Upload | None) -> bytes | Path:
     """The answer as bytes or as a file that `respond` removes; small ones here, others by a parser's process."""
     codec = writer_for(media_type)
     size = sum(part.nbytes for part in answer.parts)
@@ -175,12 +186,7 @@ async def encode(service: Service, answer: Answer, media_type: str, upload: Uplo
         content = codec.encode(answer, Path(os.devnull))
         if content is not None:
             return content
-    return await service.parsers.encode(answer, media_type, upload)
-
-
-def told_of(tasks: Sequence[Task]) -> dict[str, object]:
-    """What is told of the results beside their values."""
-    return {name: what for task in tasks for name, what in task.about().items()}
+    return await model.parsers.encode(answer, media_type, upload)
 
 
 class _SpooledResponse(FileResponse):

@@ -15,7 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import create_app
-from app.service import OpenSession, Role, Service, State, open_default_session
+from app.served import OpenSession, Role, open_default_session
+from app.service import Service, State
 from app.settings import Settings
 
 log = logging.getLogger("scpalm.service")
@@ -96,6 +97,8 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, service.models.look_soon)
     host, port = listener.getsockname()[:2]
     role = service.role
     more = " (documentation: /docs)" if role is not Role.WORK else " (health and metrics of a worker)"

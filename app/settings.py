@@ -31,6 +31,16 @@ class Settings(BaseSettings):
         DEFAULT_BUNDLE,
         description="Directory of the model to serve. Default: the one in the package, so that nothing else is needed.",
     )
+    models_dir: Path | None = Field(
+        None,
+        description="Folder whose subfolders are further models, asked for by ?model=NAME. Default: empty, no others.",
+    )
+    reload_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="How often BUNDLE and MODELS_DIR are looked at for a model that has changed, which then takes "
+        "over; 0: on SIGHUP alone. Default: 5 s, and a copy under way is waited for.",
+    )
     host: str = Field(
         "127.0.0.1", description="Address to listen on. Default: this machine only; 0.0.0.0 opens it to the network."
     )
@@ -176,10 +186,10 @@ class Settings(BaseSettings):
             read_keys(value)
         return value
 
-    @field_validator("spool_dir")
+    @field_validator("spool_dir", "models_dir")
     @classmethod
-    def _spool_exists(cls, value: Path) -> Path:
-        if not value.is_dir():
+    def _folder_exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
             raise ValueError(f"{value} is not a directory; make it first")
         return value
 

@@ -59,6 +59,11 @@ class Task(ABC):
         return values
 
 
+def told_of(tasks: Sequence[Task]) -> dict[str, object]:
+    """What is told of the results beside their values."""
+    return {name: what for task in tasks for name, what in task.about().items()}
+
+
 class Embed(Task):
     """``h_C [B, D]``."""
 

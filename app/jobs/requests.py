@@ -12,7 +12,7 @@ from fastapi import Request, Response
 
 from app.body import discard_body
 from app.errors import IdempotencyError, InvalidParameterError, ServiceError
-from app.jobs.manifest import Manifest, model_of
+from app.jobs.manifest import Manifest
 from app.pipeline import negotiate, receive
 from app.plans import Asked, names_of_drugs
 from app.service import Service
@@ -27,33 +27,38 @@ def wants_async(prefer: str) -> bool:
 
 
 async def accept_job(
-    request: Request, service: Service, owner: str, asked: Asked, layer: str | None, declared: Declared
+    request: Request,
+    service: Service,
+    owner: str,
+    asked: Asked,
+    model_name: str | None,
+    layer: str | None,
+    declared: Declared,
 ) -> Response:
     """202 with the job's address; the same request again gives the same job. Raises ServiceError."""
     settings = service.settings
     key = request.headers.get("idempotency-key")
     try:
-        service.check_ready()
+        model = service.ready_model(model_name)
         codec, media_type = negotiate(request)
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
             raise InvalidParameterError(f"Use 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key")
         await asyncio.to_thread(
-            asked.tasks, service.bundle, service.info
+            asked.tasks, model.bundle, model.info
         )  # unknown names are told now, not by a failed job
     except ServiceError:
         await discard_body(request, idle_seconds=settings.body_idle_seconds)
         raise
     with (
+        model.held(),
         service.upload_slot(),
         tempfile.TemporaryDirectory(prefix="scpalm-", dir=settings.spool_dir, ignore_cleanup_errors=True) as folder,
     ):
         body = await receive(request, service, Path(folder))
         # A job's body is kept without the form around it.
         asked = replace(asked, drugs=(*asked.drugs, *names_of_drugs(body.fields))) if asked.extras else asked
-        manifest = Manifest(
-            codec.media_type, body.content_encoding, media_type, asked, layer, declared, model_of(service.bundle)
-        )
-        job = await service.jobs.accept(owner, body, manifest, key)
+        manifest = Manifest(codec.media_type, body.content_encoding, media_type, asked, layer, declared, model.identity)
+        job = await service.jobs.accept(owner, body, manifest, key, model)
         if key is not None and Manifest.from_json(job.manifest) != manifest:
             raise IdempotencyError("This key named another request before. Use a new one.", field="Idempotency-Key")
     content = orjson.dumps({"id": job.id, "state": job.state})

@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 import time
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,9 +16,10 @@ from app.body import Body
 from app.computation import Computation, Results
 from app.errors import DrainingError, JobStorageError, QueueFullError, ServiceError
 from app.jobs.ledger import Job, Ledger
-from app.jobs.manifest import Manifest, body_path, model_of
+from app.jobs.manifest import Manifest, body_path
 from app.jobs.store import CHUNK_ROWS, JobStore
 from app.parsing import Opened
+from app.served import Model
 from app.service import Service
 from app.tasks import Task
 from app.upload import Upload
@@ -52,6 +53,7 @@ class JobRunner:
             ) from error
         self.ledger = Ledger(directory / "jobs.sqlite")
         self._wake = asyncio.Event()
+        self._holds: dict[str, ExitStack] = {}  # of the models of jobs that wait, so that these outlive a successor
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self._loop: asyncio.Task[None] | None = None
         self._expiring: asyncio.Task[None] | None = None
@@ -77,14 +79,17 @@ class JobRunner:
     def folder(self, job_id: str) -> Path:
         return self._directory / job_id
 
-    async def accept(self, owner: str, body: Body, manifest: Manifest, key: str | None) -> Job:
+    async def accept(self, owner: str, body: Body, manifest: Manifest, key: str | None, model: Model) -> Job:
         """A job for this body; the same cells, options and model, or the same key, give the same job."""
         fingerprint = await asyncio.to_thread(manifest.fingerprint, body)
         job_id = uuid4().hex
         folder = self.folder(job_id)
         await asyncio.to_thread(_keep_body, body, folder)
         job = self.ledger.add(job_id, owner, fingerprint, key, manifest.as_json())
-        if job.id != job_id:
+        if job.id == job_id:
+            hold = self._holds[job.id] = ExitStack()
+            hold.enter_context(model.held())
+        else:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self._wake.set()
         return job
@@ -96,8 +101,13 @@ class JobRunner:
         if self._running is not None and self._running[0] == job.id:
             self._running[1].cancel()
             await asyncio.gather(self._running[1], return_exceptions=True)
+        self._release(job)
         await asyncio.to_thread(shutil.rmtree, self.folder(job.id), ignore_errors=True)
         return True
+
+    def _release(self, job: Job) -> None:
+        if (hold := self._holds.pop(job.id, None)) is not None:
+            hold.close()
 
     async def _run_all(self) -> None:
         await self._service.settled.wait()
@@ -119,6 +129,7 @@ class JobRunner:
                     raise
             finally:
                 self._running = None
+                self._release(job)
 
     async def _run(self, job: Job) -> None:
         started = time.monotonic()
@@ -136,16 +147,22 @@ class JobRunner:
                 log.info("job %s is done after %.1f s", job.id, time.monotonic() - started)
 
     async def _compute(self, job: Job) -> None:
-        service, manifest = self._service, Manifest.from_json(job.manifest)
-        if manifest.model != model_of(service.bundle):
-            raise JobStorageError("The model has changed since this job was sent. Send it again.")
+        manifest = Manifest.from_json(job.manifest)
+        model = self._service.models.exactly(manifest.model)
+        if model is None:
+            name, version, _ = manifest.model
+            raise JobStorageError(f"The model {name} {version} that this job was sent to is gone. Send it again.")
+        with model.held():
+            await self._compute_with(model, job, manifest)
+
+    async def _compute_with(self, model: Model, job: Job, manifest: Manifest) -> None:
         store = JobStore(self.folder(job.id))
-        upload = upload_of(manifest, store.folder, service)
+        upload = upload_of(manifest, store.folder, self._service)
         done = self.ledger.chunks(job)
-        async with aclosing(service.parsers.parse(upload)) as parts:
+        async with aclosing(model.parsers.parse(upload)) as parts:
             opened = await anext(parts)
             assert isinstance(opened, Opened)
-            tasks = await asyncio.to_thread(tasks_of, manifest, service, opened)
+            tasks = await asyncio.to_thread(tasks_of, manifest, model, opened)
             await asyncio.to_thread(store.open, tasks, opened)
             self.ledger.set_rows(job, opened.num_cells)
             number, waiting = 0, list[Prepared]()
@@ -155,7 +172,7 @@ class JobRunner:
                 rows = sum(len(prepared.rows) for prepared in waiting)
                 if rows >= CHUNK_ROWS or number * CHUNK_ROWS + rows == opened.num_cells:
                     if number not in done:
-                        results = await self._results(tasks, waiting, number * CHUNK_ROWS, rows, store.folder)
+                        results = await self._results(model, tasks, waiting, number * CHUNK_ROWS, rows, store.folder)
                         await asyncio.to_thread(store.put, number, results.values, results.cells, results.input)
                         _remove(results)
                         if not self.ledger.commit_chunk(job, number, rows):
@@ -163,11 +180,11 @@ class JobRunner:
                     number, waiting = number + 1, []
 
     async def _results(
-        self, tasks: tuple[Task, ...], parts: list[Prepared], first: int, rows: int, folder: Path
+        self, model: Model, tasks: tuple[Task, ...], parts: list[Prepared], first: int, rows: int, folder: Path
     ) -> Results:
         while True:
             try:
-                async with Computation(self._service, tasks, rows, folder, first=first, lane="bulk") as computation:
+                async with Computation(model, tasks, rows, folder, first=first, lane="bulk") as computation:
                     for part in parts:
                         await computation.add(part)
                     return await computation.results()
@@ -195,10 +212,10 @@ def upload_of(manifest: Manifest, folder: Path, service: Service) -> Upload:
     )
 
 
-def tasks_of(manifest: Manifest, service: Service, opened: Opened) -> tuple[Task, ...]:
+def tasks_of(manifest: Manifest, model: Model, opened: Opened) -> tuple[Task, ...]:
     """The job's tasks; imputed columns are those of the file when the answer was asked for as h5ad."""
     target = opened.target if manifest.accept == "application/x-hdf5" else None
-    return manifest.asked.tasks(service.bundle, service.info, target, opened.extras, opened.num_cells)
+    return manifest.asked.tasks(model.bundle, model.info, target, opened.extras, opened.num_cells)
 
 
 def _keep_body(body: Body, folder: Path) -> None:

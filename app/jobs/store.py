@@ -6,11 +6,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from app.codecs import Answer, Part
+from app.errors import JobStorageError
 from app.parser_process import Opened
-from app.tasks import Task, Values
+from app.tasks import Task, Values, told_of
 from app.values import StoredValues, Table
 from model.genes import Coverage
 from model.normalize import InputReport
@@ -35,6 +38,9 @@ class JobStore:
             "coverage": opened.coverage.as_dict(),
             "target": opened.target.tolist(),
             "extras": dict(opened.extras),
+            # The model may be gone when the result is fetched.
+            "parts": [_described(task) for task in tasks],
+            "about": told_of(tasks),
         }
         self._write("facts.json", facts)
         for task in tasks:
@@ -59,29 +65,38 @@ class JobStore:
         self._write(f"cells-{number:06d}.json", {"cells": cells, "input": report.as_dict()})
         _sync(self.folder)
 
-    def facts(self) -> Opened:
-        """What was known of the upload before its cells were read."""
-        facts = json.loads((self.folder / "facts.json").read_text())
-        coverage = Coverage(**{**facts["coverage"], "unmatched": tuple(facts["coverage"]["unmatched"])})
-        return Opened(facts["num_cells"], coverage, np.array(facts["target"], dtype=np.int32), facts["extras"])
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
+        return facts
 
-    def read(
-        self, tasks: Sequence[Task], scratch: Path
-    ) -> tuple[dict[str, Values | StoredValues], list[str], InputReport]:
-        """Everything, large values as files in ``scratch``."""
+    def read(self, model: tuple[str, str], scratch: Path) -> Answer:
+        """Everything, large values as files in ``scratch``. ``model``: name and version. Raises JobStorageError."""
+        facts = self._facts()
+        if "parts" not in facts:
+            raise JobStorageError("The result was written by another release. Send the job again.")
+        parts = [self._part(described, facts["num_cells"], scratch) for described in facts["parts"]]
+        chunks = [json.loads(path.read_text()) for path in sorted(self.folder.glob("cells-*.json"))]
+        report = InputReport(chunks[0]["input"]["detected"], chunks[0]["input"]["why"])
+        cells = [cell for chunk in chunks for cell in chunk["cells"]]
+        return Answer(*model, cells, parts, _coverage(facts), report, facts["about"])
+
+    def _part(self, described: dict[str, Any], num_cells: int, scratch: Path) -> Part:
         import zarr
 
-        num_cells = self.facts().num_cells
-        values = {}
-        for task in tasks:
-            table = Table((num_cells, task.width), task.dtype, scratch)
-            array = zarr.open_array(str(self.folder / f"{task.name}.zarr"), mode="r")
-            for start in range(0, num_cells, CHUNK_ROWS):
-                table.put(start, np.asarray(array[start : start + CHUNK_ROWS]))
-            values[task.name] = table.finish()
-        parts = [json.loads(path.read_text()) for path in sorted(self.folder.glob("cells-*.json"))]
-        report = InputReport(parts[0]["input"]["detected"], parts[0]["input"]["why"])
-        return values, [cell for part in parts for cell in part["cells"]], report
+        array = zarr.open_array(str(self.folder / f"{described['name']}.zarr"), mode="r")
+        dtype = np.float32 if array.dtype == np.float32 else np.int32
+        table = Table((num_cells, array.shape[1]), dtype, scratch)
+        for start in range(0, num_cells, CHUNK_ROWS):
+            table.put(start, np.asarray(array[start : start + CHUNK_ROWS]))
+        columns = described["var_columns"]
+        return Part(
+            described["name"],
+            described["key"],
+            table.finish(),
+            described["columns"],
+            described["place"],
+            None if columns is None else np.array(columns, np.int64),
+        )
 
     def _write(self, name: str, content: dict[str, object]) -> None:
         partial = self.folder / f"{name}.partial"
@@ -90,6 +105,21 @@ class JobStore:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self.folder / name)
+
+
+def _described(task: Task) -> dict[str, object]:
+    columns = None if task.columns is None else list(task.columns)
+    return {
+        "name": task.name,
+        "key": task.key,
+        "columns": columns,
+        "place": task.place,
+        "var_columns": None if task.var_columns is None else task.var_columns.tolist(),
+    }
+
+
+def _coverage(facts: dict[str, Any]) -> Coverage:
+    return Coverage(**{**facts["coverage"], "unmatched": tuple(facts["coverage"]["unmatched"])})
 
 
 def _sync(folder: Path) -> None:

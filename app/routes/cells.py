@@ -13,6 +13,7 @@ from app.pipeline import Options, answer_cells
 from app.plans import Asked, names_in
 from app.routes import OwnerDep, ServiceDep
 from app.routes.schemas import CELLS_BODY, PROBLEMS, CellsAnswer
+from app.served import Model
 from app.service import Service
 from app.tasks import Task
 from model.normalize import Declared
@@ -21,6 +22,14 @@ router = APIRouter(tags=["cells"])
 
 _H5AD = "application/x-hdf5"
 
+ModelName = Annotated[
+    str | None,
+    Query(
+        description="Name of the model, as in GET /models. Default: the one that is marked there.",
+        max_length=200,
+        examples=["mini"],
+    ),
+]
 Layer = Annotated[
     str | None,
     Query(
@@ -89,14 +98,14 @@ def responses(values: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def options_of(asked: Asked, layer: str | None, declared: Declared) -> Options:
+def options_of(asked: Asked, model: str | None, layer: str | None, declared: Declared) -> Options:
     """Options of a request that asks for these tasks."""
 
-    def plan(service: Service, opened: Opened, media_type: str) -> tuple[Task, ...]:
+    def plan(model: Model, opened: Opened, media_type: str) -> tuple[Task, ...]:
         target = opened.target if media_type == _H5AD else None
-        return asked.tasks(service.bundle, service.info, target, opened.extras, opened.num_cells)
+        return asked.tasks(model.bundle, model.info, target, opened.extras, opened.num_cells)
 
-    return Options(plan, layer, declared, asked.extras, quick=asked.quick)
+    return Options(plan, layer, declared, asked.extras, model, quick=asked.quick)
 
 
 async def answer(
@@ -104,6 +113,7 @@ async def answer(
     service: Service,
     owner: str,
     asked: Asked,
+    model: str | None,
     layer: str | None,
     declared: Declared,
 ) -> Response:
@@ -111,8 +121,8 @@ async def answer(
     if any("\0" in gene for gene in asked.genes) or (layer is not None and "\0" in layer):
         raise InvalidParameterError("A name holds a NUL character. Remove it.", field="genes")
     if wants_async(request.headers.get("prefer", "")):
-        return await accept_job(request, service, owner, asked, layer, declared)
-    return await answer_cells(request, service, options_of(asked, layer, declared))
+        return await accept_job(request, service, owner, asked, model, layer, declared)
+    return await answer_cells(request, service, options_of(asked, model, layer, declared))
 
 
 @router.post(
@@ -127,11 +137,12 @@ async def embed(
     service: ServiceDep,
     owner: OwnerDep,
     wishes: Wishes,
+    model: ModelName = None,
     layer: Layer = None,
     declared: Input = "auto",
 ) -> Response:
     """One vector `h_C` a cell, in the order of the cells. The same cell gives the same vector in any company."""
-    return await answer(request, service, owner, wishes.with_task("embed"), layer, declared)
+    return await answer(request, service, owner, wishes.with_task("embed"), model, layer, declared)
 
 
 @router.post(
@@ -146,11 +157,12 @@ async def impute(
     service: ServiceDep,
     owner: OwnerDep,
     wishes: Wishes,
+    model: ModelName = None,
     layer: Layer = None,
     declared: Input = "auto",
 ) -> Response:
     """Expression as the model's decoder sees it in the pathway codes of each cell; never below 0."""
-    return await answer(request, service, owner, wishes.with_task("impute"), layer, declared)
+    return await answer(request, service, owner, wishes.with_task("impute"), model, layer, declared)
 
 
 @router.post(
@@ -165,8 +177,9 @@ async def pathways(
     service: ServiceDep,
     owner: OwnerDep,
     wishes: Wishes,
+    model: ModelName = None,
     layer: Layer = None,
     declared: Input = "auto",
 ) -> Response:
     """Which pathway code each token of a cell has; with `summary`, the share of its tokens that have each code."""
-    return await answer(request, service, owner, wishes.with_task("pathways"), layer, declared)
+    return await answer(request, service, owner, wishes.with_task("pathways"), model, layer, declared)

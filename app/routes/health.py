@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.errors import NotReadyError, ServiceError
 from app.problems import Problem
@@ -20,7 +20,28 @@ _NOT_NOW: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "descriptio
 class Health(BaseModel):
     """A probe's good news."""
 
-    status: Literal["live", "ready"]
+    status: Literal["live"]
+
+
+class Serving(BaseModel):
+    """A model that serves."""
+
+    name: str
+    version: str
+    checksum: str = Field(description="Over all files of the bundle.")
+    runtime: str
+    device: str
+    precision: str = Field(description="How the bundle keeps its weights.")
+    cells_per_second: int | None = Field(
+        description="Of made-up cells with 1,000 expressed genes, measured when the model was opened."
+    )
+
+
+class Readiness(BaseModel):
+    """Ready, and with what."""
+
+    status: Literal["ready"]
+    models: list[Serving]
 
 
 @router.get("/health/live", operation_id="health_live", response_model=Health, responses=_NOT_NOW)
@@ -31,15 +52,15 @@ async def live(service: ServiceDep) -> Health:
     return Health(status="live")
 
 
-@router.get("/health/ready", operation_id="health_ready", response_model=Health, responses=_NOT_NOW)
-async def ready(service: ServiceDep) -> Health:
+@router.get("/health/ready", operation_id="health_ready", response_model=Readiness, responses=_NOT_NOW)
+async def ready(service: ServiceDep) -> Readiness:
     """The model is loaded and warmed up, its device works, the queue has room, no shutdown is under way."""
     await live(service)
     try:
         service.check_ready()
     except ServiceError as error:
         raise NotReadyError(error.detail, retry_after=error.retry_after) from error
-    return Health(status="ready")
+    return Readiness(status="ready", models=[Serving.model_validate(model.about) for model in service.models.all])
 
 
 @router.get(

@@ -12,7 +12,7 @@ from app.drug_tasks import drug_response_of
 from app.plans import Asked
 from app.problems import Problem
 from app.routes import OwnerDep, ServiceDep
-from app.routes.cells import Input, Layer, answer, responses
+from app.routes.cells import Input, Layer, ModelName, answer, responses
 from app.routes.schemas import CELLS_BODY, SparseCells, UploadForm
 
 router = APIRouter(tags=["drug response"])
@@ -88,6 +88,7 @@ async def ic50(
     request: Request,
     service: ServiceDep,
     owner: OwnerDep,
+    model: ModelName = None,
     layer: Layer = None,
     declared: Input = "auto",
     drugs: Drugs = None,
@@ -97,7 +98,7 @@ async def ic50(
     Mutation and methylation, where they are known: members of a JSON body, or dataframes `mutation` and `methylation`
     in `obsm` of an h5ad file.
     """
-    return await answer(request, service, owner, Asked(("ic50",), drugs=tuple(drugs or ())), layer, declared)
+    return await answer(request, service, owner, Asked(("ic50",), drugs=tuple(drugs or ())), model, layer, declared)
 
 
 @router.get(
@@ -106,9 +107,9 @@ async def ic50(
     response_model=DrugList,
     responses={404: {"model": Problem, "description": "The model has no drug response head."}},
 )
-async def list_drugs(service: ServiceDep) -> Any:
+async def list_drugs(service: ServiceDep, model: ModelName = None) -> Any:
     """The drugs known by name, with their targets. Any other drug can be given as SMILES."""
-    head = await asyncio.to_thread(drug_response_of, service.bundle)
+    head = await asyncio.to_thread(drug_response_of, service.model(model).bundle)
     return {
         "drugs": [
             {

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.codecs import Answer
 from app.codecs.inference import MEDIA_TYPE
-from app.errors import InvalidParameterError, UnknownModelError
+from app.errors import InvalidParameterError
 from app.inference.outputs import EXTRAS, OUTPUTS, Wanted, compose
 from app.parsing import Opened
 from app.pipeline import Options, answer_cells
@@ -18,7 +18,7 @@ from app.routes import ServiceDep
 from app.routes.cells import Input
 from app.routes.health import live, ready
 from app.routes.schemas import PROBLEMS
-from app.service import Service
+from app.served import Model
 from app.tasks import Task
 
 router = APIRouter(prefix="/v2", tags=["inference protocol"])
@@ -63,12 +63,12 @@ async def server_ready(service: ServiceDep) -> dict[str, bool]:
 @router.get("/models/{name}/versions/{version}", operation_id="v2_model_version", responses=_WHERE)
 async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, Any]:
     """The model's inputs and outputs."""
-    _find(service, name, version)
-    info = service.info
+    served = service.model(name, version)
+    info = served.info
     widths = {"embedding": info.embedding_width, "pathways": info.num_tokens, "cell_distance": 1}
     return {
-        "name": service.bundle.name,
-        "versions": [service.bundle.version],
+        "name": served.bundle.name,
+        "versions": [served.bundle.version],
         "platform": f"scpalm_{info.runtime}",
         "inputs": [{"name": name, "datatype": kind, "shape": [-1]} for name, kind, _ in _INPUTS],
         "outputs": [
@@ -86,9 +86,9 @@ async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, 
 @router.get("/models/{name}/versions/{version}/ready", operation_id="v2_model_version_ready", responses=_WHERE)
 async def model_ready(name: str, service: ServiceDep, version: str = "") -> dict[str, Any]:
     """Whether the model answers."""
-    _find(service, name, version)
     await ready(service)
-    return {"name": service.bundle.name, "ready": True}
+    service.ready_model(name, version)
+    return {"name": name, "ready": True}
 
 
 _BODY = {
@@ -133,14 +133,13 @@ async def infer(
     name: str, request: Request, service: ServiceDep, declared: Input = "auto", version: str = ""
 ) -> Response:
     """Cells as tensors in, results as tensors out; the same numbers as the other routes give."""
-    _find(service, name, version)
     text = request.headers.get(HEADER_LENGTH)
     if text is not None and not (text.isascii() and text.isdigit() and len(text) < 16):
         raise InvalidParameterError(f"'{text[:50]}' is no length.", field=HEADER_LENGTH)
 
-    def plan(service: Service, opened: Opened, media_type: str) -> tuple[Task, ...]:
+    def plan(model: Model, opened: Opened, media_type: str) -> tuple[Task, ...]:
         asked = Wanted.of(opened.extras).asked(opened.extras)
-        return asked.tasks(service.bundle, service.info, None, {}, opened.num_cells)
+        return asked.tasks(model.bundle, model.info, None, {}, opened.num_cells)
 
     async def present(answer: Answer, opened: Opened) -> Response:
         body, length = await asyncio.to_thread(compose, answer, Wanted.of(opened.extras))
@@ -153,17 +152,10 @@ async def infer(
         None,
         declared,
         EXTRAS,
+        name,
+        version,
         reads=MEDIA_TYPE,
         header_bytes=None if text is None else int(text),
         present=present,
     )
     return await answer_cells(request, service, options)
-
-
-def _find(service: Service, name: str, version: str) -> None:
-    bundle = service.bundle
-    if name != bundle.name or version not in ("", bundle.version):
-        wanted = f"{name[:100]} {version[:100]}".strip()
-        raise UnknownModelError(
-            f"There is no model '{wanted}'. Served here: {bundle.name} {bundle.version}.", field="name"
-        )

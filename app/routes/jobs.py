@@ -14,14 +14,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from app.codecs import CODECS, Answer, Part
+from app.codecs import CODECS
 from app.errors import JobNotFinishedError, UnknownJobError
 from app.jobs.ledger import Job
 from app.jobs.manifest import Manifest
-from app.jobs.runner import tasks_of, upload_of
+from app.jobs.runner import upload_of
 from app.jobs.store import JobStore
 from app.negotiation import choose_media_type
-from app.pipeline import encode, respond, told_of
+from app.pipeline import encode, respond
 from app.problems import Problem
 from app.routes import OwnerDep, ServiceDep
 from app.service import Service
@@ -149,13 +149,8 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
     media_type = choose_media_type(request.headers.get("accept"), offers)
     started = time.monotonic()
     store = JobStore(service.jobs.folder(job.id))
-    opened = await asyncio.to_thread(store.facts)
-    tasks = await asyncio.to_thread(tasks_of, manifest, service, opened)
-    with tempfile.TemporaryDirectory(prefix="scpalm-", dir=service.settings.spool_dir) as folder:
-        values, cells, report = await asyncio.to_thread(store.read, tasks, Path(folder))
-        parts = [
-            Part(task.name, task.key, values[task.name], task.columns, task.place, task.var_columns) for task in tasks
-        ]
-        answer = Answer(manifest.model[0], manifest.model[1], cells, parts, opened.coverage, report, told_of(tasks))
-        content = await encode(service, answer, media_type, upload_of(manifest, store.folder, service))
-    return respond(content, media_type, {"read": time.monotonic() - started}, parts[0].key)
+    model = service.model()  # any will do: it lends its processes that write
+    with model.held(), tempfile.TemporaryDirectory(prefix="scpalm-", dir=service.settings.spool_dir) as folder:
+        answer = await asyncio.to_thread(store.read, manifest.model[:2], Path(folder))
+        content = await encode(model, answer, media_type, upload_of(manifest, store.folder, service))
+    return respond(content, media_type, {"read": time.monotonic() - started}, answer.parts[0].key)

@@ -9,11 +9,9 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.errors import UnknownModelError, UnsupportedTaskError
+from app.errors import UnsupportedTaskError
 from app.problems import Problem
 from app.routes import ServiceDep
-from app.service import Service
-from model.bundle import Bundle
 
 router = APIRouter(tags=["models"])
 
@@ -36,10 +34,18 @@ class ServedModel(BaseModel):
     device: str = Field(description="cpu or cuda:n.")
 
 
+class RefusedModel(BaseModel):
+    """A folder of models whose content does not serve; what served from it before serves on."""
+
+    folder: str
+    reason: str
+
+
 class ModelList(BaseModel):
     """Every model served."""
 
     models: list[ServedModel]
+    refused: list[RefusedModel] = Field(description="What is in the folders of models and cannot be served, and why.")
 
 
 class FileEntry(BaseModel):
@@ -64,8 +70,19 @@ class ModelCard(BaseModel):
 @router.get("/models", operation_id="list_models", response_model=ModelList, responses=_NOT_READY)
 async def list_models(service: ServiceDep) -> ModelList:
     """The models served here."""
-    bundle, device = service.bundle, service.info.device
-    return ModelList(models=[ServedModel(name=bundle.name, version=bundle.version, default=True, device=device)])
+    default = service.model()
+    return ModelList(
+        models=[
+            ServedModel(
+                name=model.bundle.name,
+                version=model.bundle.version,
+                default=model is default,
+                device=model.info.device,
+            )
+            for model in service.models.all
+        ],
+        refused=[RefusedModel(folder=folder, reason=reason) for folder, reason in service.models.refused.items()],
+    )
 
 
 @router.get(
@@ -79,7 +96,7 @@ async def list_models(service: ServiceDep) -> ModelList:
 )
 async def get_model(name: str, service: ServiceDep) -> Response:
     """A model's card: training data, evaluation, sizes, and the checksum of every file."""
-    return Response(orjson.dumps(_bundle(name, service).manifest), media_type="application/json")
+    return Response(orjson.dumps(service.model(name).bundle.manifest), media_type="application/json")
 
 
 class GeneList(BaseModel):
@@ -96,7 +113,7 @@ class GeneList(BaseModel):
 )
 async def get_genes(name: str, service: ServiceDep) -> Response:
     """The vocabulary. Aliases and previous symbols are recognised too, and not listed."""
-    vocabulary = _bundle(name, service).vocabulary
+    vocabulary = service.model(name).bundle.vocabulary
     body = {"ensembl_ids": vocabulary.ensembl_ids, "symbols": vocabulary.symbols}
     return Response(orjson.dumps(body), media_type="application/json")
 
@@ -112,17 +129,10 @@ async def get_genes(name: str, service: ServiceDep) -> Response:
 )
 async def get_pathways(name: str, service: ServiceDep) -> Response:
     """What the pathway codes stand for: genes that they move, and Reactome terms among these."""
-    bundle = _bundle(name, service)
+    bundle = service.model(name).bundle
     if PATHWAYS_FILE not in bundle.manifest["files"]:
         raise UnsupportedTaskError(
             f"The codes of {bundle.name} {bundle.version} have not been named: the bundle has no {PATHWAYS_FILE}."
         )
     content = await asyncio.to_thread(bundle.file(PATHWAYS_FILE).read_bytes)
     return Response(content, media_type="application/json")
-
-
-def _bundle(name: str, service: Service) -> Bundle:
-    bundle = service.bundle
-    if name != bundle.name:
-        raise UnknownModelError(f"There is no model '{name[:100]}'. Served here: {bundle.name}.", field="name")
-    return bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, get_args
 
@@ -152,6 +153,11 @@ class Metrics:
             "scpalm_model_info", "The model served; always 1.", ("name", "version", "runtime", "device"),
             registry=self.registry,
         )  # fmt: skip
+        self.model_loads = counter(
+            "model_loads_total", "Models found in a folder and opened, or refused.", ("outcome",)
+        )
+        for outcome in ("loaded", "refused"):
+            self.model_loads.labels(outcome)
         for status in STATUSES:
             for endpoint in self._endpoints:
                 self.request_duration.labels(endpoint, status)
@@ -178,6 +184,10 @@ class Metrics:
         self.model_info.labels(name, version, info.runtime, info.device).set(1)
         for task in TASK_NAMES:
             self.inference_duration.labels(task, info.device)
+
+    def model_gone(self, name: str, version: str, info: SessionInfo) -> None:
+        with contextlib.suppress(KeyError):  # its workers may have had other devices when it was loaded
+            self.model_info.remove(name, version, info.runtime, info.device)
 
     def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
         label = endpoint if endpoint in self._endpoints else "other"

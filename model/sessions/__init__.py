@@ -73,8 +73,8 @@ class Session(Protocol):
         """``embed``: h_C ``[B, D]`` float32. ``pathways``: code index of each token ``[B, N]`` int32."""
         ...
 
-    def warm_up(self) -> None:
-        """Run every fixed shape once, so that no request pays for it."""
+    def warm_up(self) -> float:
+        """Run every fixed shape once, so that no request pays for it; cells a second after that, 0 where unknown."""
         ...
 
 

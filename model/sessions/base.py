@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,7 @@ from model.errors import BundleError
 from model.rows import Rows
 from model.sessions import Encoded, SessionInfo, Task
 from model.sessions.gene_head import GeneReadOut
-from model.sessions.shapes import Padded, ZeroTable, split, warm_shapes
+from model.sessions.shapes import Padded, ZeroTable, made_up_rows, split, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
 DECODED_CELLS = 16  # cells in one run of the decoder
@@ -122,6 +123,12 @@ class BucketedSession(ABC):
         embedding, codes = self.run_both(rows)
         return embedding if task == "embed" else codes
 
-    def warm_up(self) -> None:
-        """Run every fixed shape once."""
-        warm_shapes(self._run_padded, self._config.num_genes, self._config.num_tokens)
+    def warm_up(self) -> float:
+        """Run every fixed shape once; cells a second of made-up ones after that."""
+        config = self._config
+        warm_shapes(self._run_padded, config.num_genes, config.num_tokens)
+        rows = made_up_rows(config.num_genes)
+        self.run_both(rows)  # the zeros of its genes are summed now
+        started = time.perf_counter()
+        self.run_both(rows)
+        return len(rows) / (time.perf_counter() - started)

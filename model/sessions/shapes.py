@@ -122,3 +122,17 @@ def warm_shapes(run: Callable[[Padded], object], num_genes: int, num_tokens: int
     for length in lengths_for(num_genes):
         for size in batches_for(length):
             run(example(length, size, num_tokens))
+
+
+def made_up_rows(num_genes: int, num_cells: int = 64, expressed: int = 1000) -> Rows:
+    """Seeded cells of ``expressed`` genes each, to measure a session's speed with."""
+    random = np.random.default_rng(0)
+    expressed = min(expressed, num_genes)
+    genes = [np.sort(random.choice(num_genes, expressed, replace=False)) for _ in range(num_cells)]
+    return Rows(
+        np.arange(num_cells + 1, dtype=np.int64) * expressed,
+        np.concatenate(genes).astype(np.int32),
+        random.exponential(1.0, num_cells * expressed).astype(np.float32),
+        (GeneSet(np.ones(num_genes, bool)),),
+        np.zeros(num_cells, np.int32),
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from app.telemetry.metrics import Metrics
 from app.transport.memory import MemoryTransport
 from app.worker import Worker
 from model.bundle import Bundle
-from tests.app.fakes import Client, FakeSession, make_vocabulary
+from tests.app.fakes import Client, FakeSession, write_bundle
 
 
 @pytest.fixture
@@ -55,13 +53,7 @@ def start_worker(session: FakeSession, transport: MemoryTransport, metrics: Metr
 @pytest.fixture(scope="session")
 def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with genes and a manifest, and no network."""
-    folder = tmp_path_factory.mktemp("bundle")
-    make_vocabulary().save(folder / "genes.parquet")
-    digest = hashlib.sha256((folder / "genes.parquet").read_bytes()).hexdigest()
-    files = {"genes.parquet": {"sha256": digest}}
-    manifest = {"format_version": 1, "name": "fake", "version": "0.1", "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def _make_app(session: FakeSession, **settings: object) -> FastAPI:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -45,8 +48,8 @@ class FakeSession:
     def info(self) -> SessionInfo:
         return INFO
 
-    def warm_up(self) -> None:
-        pass
+    def warm_up(self) -> float:
+        return 0.0
 
     def encode(self, rows: Rows) -> Encoded:
         self.calls.append(rows)
@@ -104,6 +107,17 @@ def make_vocabulary() -> Vocabulary:
         [f"GENE{n}" for n in range(NUM_GENES)],
         [[] for _ in range(NUM_GENES)],
     )
+
+
+def write_bundle(folder: Path, name: str = "fake", version: str = "0.1") -> Path:
+    """Genes and a manifest, and no network."""
+    folder.mkdir(exist_ok=True)
+    make_vocabulary().save(folder / "genes.parquet")
+    digest = hashlib.sha256((folder / "genes.parquet").read_bytes()).hexdigest()
+    files = {"genes.parquet": {"sha256": digest}}
+    manifest = {"format_version": 1, "name": name, "version": version, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
 class Client:

@@ -10,7 +10,7 @@ import pytest
 
 from app.computation import Computation
 from app.errors import InferenceError, QueueFullError, ServiceError
-from app.service import Service
+from app.served import Model
 from app.tasks import Embed, Impute, Pathways, PathwayShares, Task
 from app.telemetry.metrics import Metrics
 from app.transport.memory import MemoryTransport
@@ -36,14 +36,14 @@ def compute(
     session: FakeSession, folder: Path, parts: list[Prepared], tasks: tuple[Task, ...], **limits: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     transport = MemoryTransport(max_rows=limits.get("max_rows", 10_000), max_bytes=1 << 30)
-    service = cast(Service, SimpleNamespace(transport=transport, lane_of=lambda cells: "online"))
+    model = cast(Model, SimpleNamespace(transport=transport, lane_of=lambda cells: "online"))
     worker = Worker(session, transport, Metrics(["/embed"], ["json"]), batch_rows=8)
 
     async def go() -> tuple[dict[str, np.ndarray], list[str]]:
         num_cells = limits.get("declared", sum(len(part.rows) for part in parts))
         worker.start()
         try:
-            async with asyncio.timeout(30), Computation(service, tasks, num_cells, folder) as computation:
+            async with asyncio.timeout(30), Computation(model, tasks, num_cells, folder) as computation:
                 for part in parts:
                     await computation.add(part)
                 results = await computation.results()

@@ -145,10 +145,10 @@ def test_a_deadline_that_passes_is_504_and_frees_the_queue(own_client: Client, s
     assert late.status_code == 504 and late.json()["type"].endswith("deadline")
     session.gate.set()
     for _ in range(100):
-        if own_client.service.transport.idle:
+        if own_client.service.model().transport.idle:
             break
         own_client.run(asyncio.sleep(0.02))
-    assert own_client.service.transport.idle
+    assert own_client.service.model().transport.idle
     assert own_client.post("/embed", json=BODY, headers={"X-Request-Timeout": "20"}).status_code == 200
     for wrong in ("soon", "-1", "0", "nan", "inf", "1e9"):
         assert own_client.post("/embed", json=BODY, headers={"X-Request-Timeout": wrong}).status_code == 422

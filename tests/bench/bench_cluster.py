@@ -36,7 +36,8 @@ def repeat(source: Path, out: Path, num_cells: int) -> None:
     """Write a file of ``num_cells`` cells, those of ``source`` over and over, without holding it in memory."""
     cells = anndata.read_h5ad(source)
     x = sparse.csr_matrix(cells.X)
-    anndata.AnnData(x[:1].copy(), var=cells.var[[]].copy()).write_h5ad(out)
+    # With every column of var: Ensembl ids match more genes than symbols do.
+    anndata.AnnData(x[:1].copy(), var=cells.var.copy()).write_h5ad(out)
     times = -(-num_cells // x.shape[0])
     indptr = np.concatenate([[0], np.cumsum(np.tile(np.diff(x.indptr), times)[:num_cells])]).astype(np.int64)
     with h5py.File(out, "r+") as file:

@@ -40,7 +40,7 @@ async def ask_all(client: Client, bodies: list[Sample]) -> list[httpx.Response]:
 
 
 def memory(client: Client) -> int:
-    processes = [os.getpid(), *client.service.parsers.pids]
+    processes = [os.getpid(), *client.service.model().parsers.pids]
     return sum(psutil.Process(pid).memory_info().rss for pid in processes)
 
 
@@ -74,5 +74,5 @@ def test_malformed_bodies(
         # The process of the device gets rows of the vocabulary only, whatever came in.
         assert all(rows.gene_index.max(initial=0) < 300 and (rows.value > 0).all() for rows in session.calls)
         assert [client.run(ask(client, sample)).json()["values"] for sample in good] == before
-        assert client.get("/health/ready").status_code == 200 and client.service.transport.idle
+        assert client.get("/health/ready").status_code == 200 and client.service.model().transport.idle
         assert memory(client) < held + MEMORY_GROWTH

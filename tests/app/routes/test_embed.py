@@ -235,7 +235,7 @@ def test_a_client_that_hangs_up_abandons_its_cells(own_client: Client, session: 
         async def receive() -> dict[str, object]:
             if messages:
                 return messages.pop()
-            while len(own_client.service.transport._entries) < 2:  # type: ignore[attr-defined]
+            while len(own_client.service.model().transport._entries) < 2:  # type: ignore[attr-defined]
                 await asyncio.sleep(0.005)
             return {"type": "http.disconnect"}
 

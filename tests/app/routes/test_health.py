@@ -46,7 +46,7 @@ def test_live_but_not_ready_while_loading(bundle_dir: Path, tmp_path: Path) -> N
 
 
 class _ColdSession(FakeSession):
-    def warm_up(self) -> None:
+    def warm_up(self) -> float:
         raise RuntimeError("no kernel for this shape")
 
 
