@@ -45,7 +45,9 @@ class ModelList(BaseModel):
     """Every model served."""
 
     models: list[ServedModel]
-    refused: list[RefusedModel] = Field(description="What is in the folders of models and cannot be served, and why.")
+    refused: list[RefusedModel] | None = Field(
+        None, description="What is in the folders of models and cannot be served, and why; left out where nothing is."
+    )
 
 
 class FileEntry(BaseModel):
@@ -67,7 +69,13 @@ class ModelCard(BaseModel):
     files: dict[str, FileEntry]
 
 
-@router.get("/models", operation_id="list_models", response_model=ModelList, responses=_NOT_READY)
+@router.get(
+    "/models",
+    operation_id="list_models",
+    response_model=ModelList,
+    response_model_exclude_none=True,
+    responses=_NOT_READY,
+)
 async def list_models(service: ServiceDep) -> ModelList:
     """The models served here."""
     default = service.model()
@@ -81,7 +89,8 @@ async def list_models(service: ServiceDep) -> ModelList:
             )
             for model in service.models.all
         ],
-        refused=[RefusedModel(folder=folder, reason=reason) for folder, reason in service.models.refused.items()],
+        refused=[RefusedModel(folder=folder, reason=reason) for folder, reason in service.models.refused.items()]
+        or None,
     )
 
 

@@ -90,7 +90,7 @@ def mark_of(answer: httpx.Response) -> float:
 def test_each_model_answers_to_its_name(client: Client, served: Served) -> None:
     listed = client.get("/models").json()
     assert [(m["name"], m["default"]) for m in listed["models"]] == [("one", True), ("two", False)]
-    assert listed["refused"] == []
+    assert "refused" not in listed
     for path, name in (("/embed", "one"), ("/embed?model=one", "one"), ("/pathways?also=embed&model=two", "two")):
         answer = client.post(path, json=BODY)
         assert answer.status_code == 200 and answer.json()["model"] == {"name": name, "version": "1"}
@@ -164,7 +164,7 @@ def test_a_damaged_model_is_refused_with_the_reason_and_the_old_one_serves(
         (folder / "genes.parquet").unlink()
     elif fault == "manifest":
         (folder / "manifest.json").write_text("{")
-    until(lambda: client.get("/models").json()["refused"] != [])
+    until(lambda: "refused" in client.get("/models").json())
     (refused,) = client.get("/models").json()["refused"]
     words = {
         "checksum": "checksum", "missing": "missing", "manifest": "manifest", "session": "does not fit", "name": "'one'"
@@ -177,7 +177,7 @@ def test_a_damaged_model_is_refused_with_the_reason_and_the_old_one_serves(
     served.broken.clear()
     write_bundle(folder, "two", "3")
     until(lambda: versions(client)["two"] == "3")
-    assert client.get("/models").json()["refused"] == []
+    assert "refused" not in client.get("/models").json()
 
 
 def test_a_model_whose_folder_is_gone_ends_and_a_new_one_comes(client: Client, served: Served) -> None:
@@ -191,7 +191,7 @@ def test_a_model_whose_folder_is_gone_ends_and_a_new_one_comes(client: Client, s
 
 def test_a_default_model_whose_folder_is_gone_serves_on(client: Client, served: Served) -> None:
     shutil.rmtree(served.default)
-    until(lambda: client.get("/models").json()["refused"] != [])
+    until(lambda: "refused" in client.get("/models").json())
     assert "manifest.json is missing" in client.get("/models").json()["refused"][0]["reason"]
     assert mark_of(client.post("/embed", json=BODY)) == served.sessions["one 1"].mark
 

@@ -274,7 +274,7 @@ def test_an_unexpected_fault_is_a_problem_without_a_traceback(
     def broken(num_cells: int) -> str:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(own_client.service, "lane_of", broken)
+    monkeypatch.setattr(own_client.service.model(), "lane_of", broken)
     answer = own_client.post("/embed", json=BODY)
     check_problem(answer, 500, "internal-error")
     assert "secret" not in answer.text

@@ -42,7 +42,10 @@ def test_live_but_not_ready_while_loading(bundle_dir: Path, tmp_path: Path) -> N
         assert client.post("/embed", json=BODY).status_code == 503
         may_load.set()
         client.wait_until_loaded()
-        assert client.get("/health/ready").json() == {"status": "ready"}
+        ready = client.get("/health/ready").json()
+        (model,) = ready.pop("models")
+        assert ready == {"status": "ready"}
+        assert (model["name"], model["version"], model["device"]) == ("fake", "0.1", "cpu")
 
 
 class _ColdSession(FakeSession):
