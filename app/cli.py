@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from app.cli_jobs import jobs
 from app.cli_worker import ServeCommand, worker
 from app.cluster.option import ClusterCommand, ClusterOption, ProcessesOption, address_of
 from model.errors import BundleError, InputError
@@ -70,6 +71,7 @@ def serve(
 
 
 cli.command(cls=ServeCommand)(worker)
+cli.command()(jobs)
 
 
 InArgument = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="The cells.")]
@@ -253,6 +255,9 @@ def _is_expected(error: Exception) -> bool:
         "InvalidParameterError",
         "UnsupportedTaskError",
         "ClusterError",
+        "LedgerError",
+        "NotReadyError",
+        "StorageFullError",
     )
 
 

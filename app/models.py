@@ -78,6 +78,11 @@ class Models:
         return [folder.model for folder in self._folders.values() if folder.model is not None]
 
     @property
+    def identities(self) -> list[Identity]:
+        """Of all that can be asked, those with a successor among them."""
+        return [model.identity for model in [*self.all, *(past.model for past in self._past)]]
+
+    @property
     def refused(self) -> dict[str, str]:
         """Why a folder's content does not serve, by the folder's name."""
         return {folder.path.name: folder.reason for folder in self._folders.values() if folder.reason}

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.errors import DrainingError, JobStorageError, NotReadyError, QueueFullError
+from app.errors import DrainingError, NotReadyError, QueueFullError
 from app.models import Models
 from app.served import Model, OpenSession, Role, open_default_session, open_model
 from app.settings import Settings
@@ -165,19 +163,11 @@ class Service:
         self._waits_for = what
 
     def _open_jobs(self) -> JobRunner:
+        from app.jobs.home import open_home
         from app.jobs.runner import JobRunner
 
-        keep_seconds = self.settings.job_hours * 3600
-        try:
-            directory = self.settings.results_dir or self.settings.spool_dir / "scpalm-jobs"
-            jobs = JobRunner(self, directory, keep_seconds=keep_seconds)
-        except JobStorageError:
-            if self.settings.results_dir is not None:
-                raise
-            # Another service uses the default folder: ours will not survive a restart, which nobody asked for.
-            directory = Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=self.settings.spool_dir))
-            jobs = JobRunner(self, directory, keep_seconds=keep_seconds)
-        self.metrics.watch_jobs(jobs.ledger.counts)
+        jobs = JobRunner(self, open_home(self.settings), keep_seconds=self.settings.job_hours * 3600)
+        self.metrics.watch_jobs(lambda: jobs.counts)
         jobs.start()
         return jobs
 

@@ -42,6 +42,16 @@ class Spool:
         except Exception as error:  # each kind of store has its own
             raise SpoolError(f"SCPALM_SPOOL_URL={_shown(url)} cannot be used: {_line(error)}") from error
 
+    @property
+    def files(self) -> tuple[Any, str]:
+        """The file system, and the path of this spool in it."""
+        return self._files, str(self._root)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the spool is a folder of this machine, perhaps a shared one."""
+        return Path(self._root) if _is_local(self._files) else None
+
     def _path(self, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise SpoolError("The message names no payload of the spool.")

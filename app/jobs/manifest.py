@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from app.body import Body
 from app.plans import Asked
@@ -50,12 +49,11 @@ class Manifest:
         return hashlib.sha256(digest.digest() + json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
+# The name of a job's body among its files.
+BODY_FILE = "body"
+
+
 def model_of(bundle: Bundle) -> tuple[str, str, str]:
     """Name, version, and a checksum over every file of a bundle."""
     checksums = sorted((name, entry["sha256"]) for name, entry in bundle.manifest["files"].items())
     return bundle.name, bundle.version, hashlib.sha256(repr(checksums).encode()).hexdigest()
-
-
-def body_path(folder: Path) -> Path:
-    """Where a job's folder keeps the body."""
-    return folder / "body"

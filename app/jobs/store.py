@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from app.codecs import Answer, Part
 from app.errors import JobStorageError
+from app.jobs.places import Place
 from app.parser_process import Opened
 from app.tasks import Task, Values, told_of
 from app.values import StoredValues, Table
@@ -23,10 +23,10 @@ CHUNK_ROWS = 2048
 
 
 class JobStore:
-    """The folder of one job."""
+    """The files of one job."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def open(self, tasks: Sequence[Task], opened: Opened) -> None:
         """Make room for the results, unless an earlier attempt has."""
@@ -44,9 +44,9 @@ class JobStore:
         }
         self._write("facts.json", facts)
         for task in tasks:
-            if not (self.folder / f"{task.name}.zarr").exists():
+            if not self._place.has(f"{task.name}.zarr/zarr.json"):
                 zarr.create_array(
-                    str(self.folder / f"{task.name}.zarr"),
+                    self._place.array(f"{task.name}.zarr"),
                     shape=(num_cells, task.width),
                     chunks=(min(CHUNK_ROWS, num_cells), task.width),
                     dtype=np.dtype(task.dtype),
@@ -58,15 +58,15 @@ class JobStore:
 
         for name, table in values.items():
             start = number * CHUNK_ROWS
-            array = zarr.open_array(str(self.folder / f"{name}.zarr"), mode="r+")
+            array = zarr.open_array(self._place.array(f"{name}.zarr"), mode="r+")
             # A whole chunk at once: a part of one would be read, changed and written again.
             block = table.read(0, table.shape[0]) if isinstance(table, StoredValues) else table
             array[start : start + len(block)] = block
         self._write(f"cells-{number:06d}.json", {"cells": cells, "input": report.as_dict()})
-        _sync(self.folder)
+        self._place.sync()
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
+        facts: dict[str, Any] = json.loads(self._place.read("facts.json"))
         return facts
 
     def read(self, model: tuple[str, str], scratch: Path) -> Answer:
@@ -75,7 +75,7 @@ class JobStore:
         if "parts" not in facts:
             raise JobStorageError("The result was written by another release. Send the job again.")
         parts = [self._part(described, facts["num_cells"], scratch) for described in facts["parts"]]
-        chunks = [json.loads(path.read_text()) for path in sorted(self.folder.glob("cells-*.json"))]
+        chunks = [json.loads(self._place.read(name)) for name in self._place.names("cells-")]
         report = InputReport(chunks[0]["input"]["detected"], chunks[0]["input"]["why"])
         cells = [cell for chunk in chunks for cell in chunk["cells"]]
         return Answer(*model, cells, parts, _coverage(facts), report, facts["about"])
@@ -83,7 +83,7 @@ class JobStore:
     def _part(self, described: dict[str, Any], num_cells: int, scratch: Path) -> Part:
         import zarr
 
-        array = zarr.open_array(str(self.folder / f"{described['name']}.zarr"), mode="r")
+        array = zarr.open_array(self._place.array(f"{described['name']}.zarr"), mode="r")
         dtype = np.float32 if array.dtype == np.float32 else np.int32
         table = Table((num_cells, array.shape[1]), dtype, scratch)
         for start in range(0, num_cells, CHUNK_ROWS):
@@ -99,12 +99,7 @@ class JobStore:
         )
 
     def _write(self, name: str, content: dict[str, object]) -> None:
-        partial = self.folder / f"{name}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, default=np.ndarray.tolist)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.folder / name)
+        self._place.write(name, json.dumps(content, default=np.ndarray.tolist).encode())
 
 
 def _described(task: Task) -> dict[str, object]:
@@ -120,13 +115,3 @@ def _described(task: Task) -> dict[str, object]:
 
 def _coverage(facts: dict[str, Any]) -> Coverage:
     return Coverage(**{**facts["coverage"], "unmatched": tuple(facts["coverage"]["unmatched"])})
-
-
-def _sync(folder: Path) -> None:
-    """Flush every file of a folder to the disk: the ledger points at it next."""
-    for path in [folder, *folder.rglob("*")]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import orjson
@@ -16,14 +15,15 @@ from pydantic import BaseModel, Field
 
 from app.codecs import CODECS
 from app.errors import JobNotFinishedError, UnknownJobError
+from app.jobs.chunk import upload_of
 from app.jobs.ledger import Job
-from app.jobs.manifest import Manifest
-from app.jobs.runner import upload_of
+from app.jobs.manifest import BODY_FILE, Manifest
 from app.jobs.store import JobStore
 from app.negotiation import choose_media_type
 from app.pipeline import encode, respond
 from app.problems import Problem
 from app.routes import OwnerDep, ServiceDep
+from app.scratch import made, scratch_folder
 from app.service import Service
 
 router = APIRouter(tags=["jobs"])
@@ -68,8 +68,8 @@ def state_of(job: Job) -> JobState:
     )
 
 
-def _job(job_id: str, service: Service, owner: str) -> Job:
-    job = service.jobs.ledger.get(job_id, owner)
+async def _job(job_id: str, service: Service, owner: str) -> Job:
+    job = await service.jobs.ledger.get(job_id, owner)
     if job is None:
         raise UnknownJobError("There is no such job. It may have expired, or belong to another key.", field="id")
     return job
@@ -78,20 +78,20 @@ def _job(job_id: str, service: Service, owner: str) -> Job:
 @router.get("/jobs", operation_id="list_jobs", response_model=JobList)
 async def list_jobs(service: ServiceDep, owner: OwnerDep) -> JobList:
     """The latest 100 jobs, the newest first."""
-    return JobList(jobs=[state_of(job) for job in service.jobs.ledger.latest(owner)])
+    return JobList(jobs=[state_of(job) for job in await service.jobs.ledger.latest(owner)])
 
 
 @router.get("/jobs/{job_id}", operation_id="get_job", response_model=JobState, responses=_UNKNOWN)
 async def get_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
     """State and progress."""
-    return state_of(_job(job_id, service, owner))
+    return state_of(await _job(job_id, service, owner))
 
 
 @router.delete("/jobs/{job_id}", operation_id="cancel_job", response_model=JobState, responses=_UNKNOWN)
 async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
     """Cancel an open job; one that has ended stays as it is."""
-    await service.jobs.cancel(_job(job_id, service, owner))
-    return state_of(_job(job_id, service, owner))
+    await service.jobs.cancel(await _job(job_id, service, owner))
+    return state_of(await _job(job_id, service, owner))
 
 
 @router.get(
@@ -108,12 +108,12 @@ async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobSt
 )
 async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Response:
     """The job's state, now and whenever it changes, until it ends."""
-    _job(job_id, service, owner)
+    await _job(job_id, service, owner)
 
     async def events() -> AsyncIterator[bytes]:
         last = None
         while True:
-            job = service.jobs.ledger.get(job_id, owner)
+            job = await service.jobs.ledger.get(job_id, owner)
             if job is None:
                 return
             ended = job.state not in ("queued", "running")
@@ -140,7 +140,7 @@ async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Respo
 )
 async def get_result(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
     """The result of a job that has succeeded."""
-    job = _job(job_id, service, owner)
+    job = await _job(job_id, service, owner)
     if job.state != "succeeded":
         reason = f": {job.error}" if job.error else f", {job.rows_done} of {job.rows or '?'} cells are done."
         raise JobNotFinishedError(f"The job is {job.state}{reason}")
@@ -148,9 +148,11 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
     offers = [manifest.accept, *(c.media_type for c in CODECS if c.media_type != manifest.accept)]
     media_type = choose_media_type(request.headers.get("accept"), offers)
     started = time.monotonic()
-    store = JobStore(service.jobs.folder(job.id))
+    place = service.jobs.place_of(job)
     model = service.model()  # any will do: it lends its processes that write
-    with model.held(), tempfile.TemporaryDirectory(prefix="scpalm-", dir=service.settings.spool_dir) as folder:
-        answer = await asyncio.to_thread(store.read, manifest.model[:2], Path(folder))
-        content = await encode(model, answer, media_type, upload_of(manifest, store.folder, service))
+    with model.held(), scratch_folder(service.settings.spool_dir) as folder, ExitStack() as files:
+        scratch = made(folder)
+        answer = await asyncio.to_thread(JobStore(place).read, manifest.model[:2], scratch)
+        body = await asyncio.to_thread(files.enter_context, place.local(BODY_FILE, scratch))
+        content = await encode(model, answer, media_type, upload_of(manifest, body, service))
     return respond(content, media_type, {"read": time.monotonic() - started}, answer.parts[0].key)

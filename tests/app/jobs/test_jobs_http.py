@@ -104,7 +104,7 @@ def test_a_job_that_fails_says_why(own_client: Client, session: FakeSession) -> 
     assert client.post("/impute", json=body_of(4), headers=ASYNC).status_code == 404, "the bundle has no decoder"
 
 
-def test_cancelling(own_client: Client, session: FakeSession) -> None:
+def test_cancelling(own_client: Client, session: FakeSession, tmp_path: Path) -> None:
     client = own_client
     session.gate.clear()
     running = accepted(client.post("/embed", json=body_of(20), headers=ASYNC))
@@ -118,7 +118,7 @@ def test_cancelling(own_client: Client, session: FakeSession) -> None:
     assert client.run(client.http.delete(running)).json()["state"] == "cancelled", "again changes nothing"
     again = accepted(client.post("/embed", json=body_of(20), headers=ASYNC))
     assert again != running and wait(client, again)["state"] == "succeeded"
-    folders = [path for path in client.service.jobs.folder("x").parent.iterdir() if path.is_dir()]
+    folders = [path for path in (tmp_path / "scpalm-jobs").iterdir() if path.is_dir()]
     assert [path.name for path in folders] == [again.rpartition("/")[2]], "cancelled jobs leave no files"
 
 

@@ -1,0 +1,70 @@
+"""Files of jobs: in a folder, and in an object store (fsspec's memory stands for one)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.jobs.places import LocalPlace, Place, SpoolPlace
+from app.jobs.store import JobStore
+from app.parser_process import Opened
+from app.spool import Spool, SpoolError
+from app.tasks import Embed, Pathways
+from model.genes import Coverage
+from model.normalize import InputReport
+from tests.app.fakes import INFO
+
+OPENED = Opened(5, Coverage(3, 2, 300, 2, 0, 0, ("X",)), np.array([0, 1, -1], np.int32), {"drugs": ["a"]})
+REPORT = InputReport("counts", "whole numbers")
+
+
+@pytest.fixture(params=["folder", "store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "folder":
+        return LocalPlace(tmp_path / "job")
+    return SpoolPlace(Spool(f"memory://{tmp_path}"), "job")
+
+
+def test_files_are_kept_listed_and_forgotten(place: Place, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"cells")
+    place.take_in("body", source)
+    for number in (1, 0):
+        place.write(f"cells-{number}.json", b"{}")
+    assert place.read("body") == b"cells" and place.names("cells-") == ["cells-0.json", "cells-1.json"]
+    assert place.has("body") and not place.has("other")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with place.local("body", scratch) as path:
+        assert path.read_bytes() == b"cells"
+    assert list(scratch.iterdir()) == []
+    place.remove()
+    place.remove()
+    assert not place.has("body")
+
+
+def test_results_come_back_as_they_were_put(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.jobs.store.CHUNK_ROWS", 2)
+    tasks = (Embed(INFO), Pathways(INFO))
+    embedding = np.arange(15, dtype=np.float32).reshape(5, 3)
+    codes = np.arange(5, dtype=np.int32)[:, None]
+    place.write("body", b"")
+    for number in (2, 0, 1):
+        store = JobStore(place)  # each time as another process would
+        store.open(tasks, OPENED)
+        rows = slice(2 * number, 2 * number + 2)
+        names = [f"cell{row}" for row in range(5)][rows]
+        store.put(number, {"embed": embedding[rows], "pathways": codes[rows]}, names, REPORT)
+    answer = JobStore(place).read(("mini", "1"), tmp_path)
+    assert answer.obs_names == [f"cell{row}" for row in range(5)] and answer.coverage == OPENED.coverage
+    assert [(part.name, part.key) for part in answer.parts] == [("embed", "X_scpalm"), ("pathways", tasks[1].key)]
+    np.testing.assert_array_equal(answer.parts[0].whole, embedding)
+    np.testing.assert_array_equal(answer.parts[1].whole, codes)
+    assert answer.parts[1].whole.dtype == np.int32 and answer.note()["model"] == {"name": "mini", "version": "1"}
+
+
+def test_a_store_that_does_not_answer_is_a_fault_of_the_spool(tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match="does not answer"):
+        SpoolPlace(Spool(f"memory://{tmp_path}"), "none").read("body")
