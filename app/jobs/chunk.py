@@ -18,7 +18,7 @@ from model.prepare import Prepared
 async def results_of(
     model: Model, tasks: tuple[Task, ...], parts: list[Prepared], first: int, rows: int, folder: Path
 ) -> Results:
-    """Results of the next ``rows`` cells, of which ``first`` is the first. Raises what the queue and the model raise."""
+    """Results of the next ``rows`` cells, of which ``first`` is the first. Raises what queue and model raise."""
     async with Computation(model, tasks, rows, folder, first=first, lane="bulk") as computation:
         for part in parts:
             await computation.add(part)

@@ -13,6 +13,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from app.body import Body
+from app.cancel import end
 from app.errors import DrainingError, JobStorageError, NotReadyError, QueueFullError, ServiceError, StorageFullError
 from app.jobs.chunk import remove_files, results_of, tasks_of, upload_of
 from app.jobs.home import JobHome
@@ -70,9 +71,7 @@ class JobRunner:
 
     async def close(self) -> None:
         """Stop; the job that runs waits for the next start, or for another process."""
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await end(self._loops)
         await self._home.close()
 
     def place_of(self, job: Job) -> Place:
@@ -107,8 +106,7 @@ class JobRunner:
         if not await self.ledger.cancel(job.id):
             return False
         if self._running is not None and self._running[0] == job.id:
-            self._running[1].cancel()
-            await asyncio.gather(self._running[1], return_exceptions=True)
+            await end([self._running[1]])
         self._release(job)
         await asyncio.to_thread(self.place_of(job).remove)
         return True
@@ -135,8 +133,7 @@ class JobRunner:
                 await asyncio.shield(task)
             except asyncio.CancelledError:
                 if not task.cancelled():  # this loop ends, not the job alone
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+                    await end([task])
                     with contextlib.suppress(*_AWAY):
                         await self.ledger.end(job, "queued")
                     raise
@@ -160,7 +157,7 @@ class JobRunner:
             await asyncio.sleep(self._home.lease_seconds / 3)
             if not await self._patiently(lambda: self.ledger.keep(job)):
                 log.info("job %s is no longer ours: cancelled, or taken over", job.id)
-                task.cancel()
+                await end([task])
                 return
 
     async def _run(self, job: Job) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -141,19 +139,6 @@ async def make_groups(client: redis.asyncio.Redis, keys: Keys) -> None:
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
-
-
-async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks that speak to Redis, until they have ended.
-
-    A client that is cancelled while it waits for an answer may raise an error of the connection instead, which a loop
-    takes for a Redis that is away and goes on.
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.2)
 
 
 def is_no_group(error: Exception) -> bool:

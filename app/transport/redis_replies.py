@@ -9,10 +9,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from app.cancel import end
 from app.errors import InferenceError, ServiceError
 from app.spool import Spool
 from app.transport import Outcome
-from app.transport.redis_link import end
 from app.transport.wire import WireError, read_outcome
 
 log = logging.getLogger("scpalm.redis")

@@ -11,11 +11,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from app.cancel import end
 from app.errors import DrainingError, NotReadyError, QueueFullError, ServiceError
 from app.spool import INLINE_BYTES, Spool
 from app.transport import Depth, Lane, Outcome, Work
 from app.transport import redis_scripts as scripts
-from app.transport.redis_link import GROUP, Keys, as_service_error, connect_async, end, prepare
+from app.transport.redis_link import GROUP, Keys, as_service_error, connect_async, prepare
 from app.transport.redis_replies import Listener
 from app.transport.redis_status import View
 from app.transport.throughput import seconds_for

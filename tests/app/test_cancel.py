@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from app.transport.redis_link import end
+from app.cancel import end
 from tests.app.transport.conftest import run
 
 
