@@ -1,0 +1,304 @@
+"""Services, workers and their Redis as real processes, and clients that notice every failed request."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+from scipy import sparse
+
+from model.bundle import Bundle
+from tests.e2e.conftest import BUNDLE, Server
+from tests.redis_server import RedisServer
+
+# Long enough for a loaded machine, short enough for a test.
+LEASE_SECONDS = 2.0
+Json = dict[str, object]
+
+
+def cells(number: int, seed: int = 0, poison: bool = False) -> Json:
+    """A body of seeded counts over the embedded model's genes: not real cells. ``poison``: workers die of the last."""
+    genes = Bundle.load(BUNDLE).vocabulary.symbols[:500]
+    counts = np.random.default_rng(seed).poisson(0.4, (number, len(genes)))
+    if poison:
+        counts[-1] = 0
+        counts[-1, 0] = 5
+    table = sparse.csr_matrix(counts)
+    return {
+        "genes": list(genes),
+        "indptr": table.indptr.tolist(),
+        "indices": table.indices.tolist(),
+        "data": table.data.tolist(),
+    }
+
+
+class Process(Server):
+    """`scpalm serve` or `scpalm worker` with the session of `tests.chaos.entry`."""
+
+    def __init__(self, log: Path, command: str, settings: dict[str, str], environment: dict[str, str]) -> None:
+        scpalm = {f"SCPALM_{name.upper()}": value for name, value in ({"bundle": str(BUNDLE)} | settings).items()}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("SCPALM_")}
+        self.log = log
+        with log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.entry", command, "--port", "0"],
+                stderr=stderr,
+                env=kept | scpalm | environment,
+                cwd=Path(__file__).parents[2],
+            )
+        self.url = ""
+
+    def metric(self, name: str) -> float:
+        """Sum over all labels."""
+        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
+        return sum(s.value for family in families for s in family.samples if s.name == f"scpalm_{name}")
+
+    def has_died(self, seconds: float = 20.0) -> bool:
+        """Whether it ends by itself within so long."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+@dataclass
+class Load:
+    """Clients that ask one after the other until they are told to stop; they turn to another service only when one
+    takes no connections any more.
+
+    Attributes:
+        answers: status, seconds and text of each; status 0 for a connection that broke.
+    """
+
+    urls: list[str]
+    size: int = 8
+    clients: int = 4
+    answers: list[tuple[int, float, str]] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Load:
+        body = cells(self.size)
+        for _ in range(self.clients):
+            self._threads.append(threading.Thread(target=self._ask, args=(body,)))
+            self._threads[-1].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, body: Json) -> None:
+        at = 0
+        with httpx.Client(timeout=60) as client:
+            while not self._over.is_set():
+                started = time.monotonic()
+                try:
+                    answer = client.post(f"{self.urls[at % len(self.urls)]}/embed", json=body)
+                    status, text = answer.status_code, answer.text if answer.status_code != 200 else ""
+                except httpx.ConnectError:
+                    at += 1
+                    continue
+                except httpx.HTTPError as error:
+                    status, text = 0, repr(error)
+                self.answers.append((status, time.monotonic() - started, text))
+                if status == 503:
+                    at += 1
+                    time.sleep(0.1)
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(status for status, _, _ in self.answers)
+
+    def lost(self, *allowed: int) -> int:
+        """Requests without a result, but for those turned away with a status that is allowed."""
+        return sum(count for status, count in self.statuses.items() if status not in (200, *allowed))
+
+
+class Proxy:
+    """A network between a worker and Redis that can be cut: what is sent meanwhile comes late."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._open = threading.Event()
+        self._open.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._open.clear()
+
+    def heal(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self._open.set()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._connect, args=(near,), daemon=True).start()
+
+    def _connect(self, near: socket.socket) -> None:
+        self._open.wait()
+        try:
+            far = socket.create_connection(("127.0.0.1", self._target))
+        except OSError:
+            near.close()
+            return
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                self._open.wait()
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+
+@dataclass
+class Cluster:
+    """What one case has under its hands.
+
+    Attributes:
+        redis: with an append-only file. folder: for files of the case; ``spool`` in it is what the processes share.
+    """
+
+    redis: RedisServer
+    folder: Path
+    processes: list[Process] = field(default_factory=list)
+
+    def start(self, command: str, *, wait: bool = True, redis_url: str = "", **environment: str) -> Process:
+        """A process; environment variables are those of `tests.chaos.entry`, without CHAOS."""
+        settings = {
+            "redis_url": redis_url or self.redis.url,
+            "spool_dir": str(self.spool),
+            "lease_seconds": str(LEASE_SECONDS),
+            "drain_seconds": "0.2",
+            "parser_processes": "1",
+        }
+        chaos = {f"CHAOS_{name.upper()}": value for name, value in environment.items()}
+        process = Process(self.folder / f"process{len(self.processes)}.log", command, settings, chaos)
+        self.processes.append(process)
+        (process.wait_until_ready if wait else process.wait_until_listening)()
+        return process
+
+    def services(self, number: int = 1, **environment: str) -> list[Process]:
+        """Services, which are ready as soon as there is a worker."""
+        return [self.start("serve", wait=False, **environment) for _ in range(number)]
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "spool"
+
+    def _keys(self, pattern: str) -> list[bytes]:
+        with self.redis.client() as client:
+            return list(client.scan_iter(f"scpalm:{{mini*}}:{pattern}"))
+
+    def in_hand(self) -> int:
+        """Works that a worker has a lease of."""
+        with self.redis.client() as client:
+            return sum(client.xpending(key, "workers")["pending"] for key in self._streams())
+
+    def _streams(self) -> list[bytes]:
+        return [key for lane in ("online", "bulk") for key in self._keys(lane)]
+
+    def doubled(self) -> int:
+        """Outcomes beyond one a work, ever since the start."""
+        with self.redis.client() as client:
+            works = sum(client.xinfo_stream(key)["entries-added"] for key in self._streams())
+            outcomes = sum(client.xinfo_stream(key)["entries-added"] for key in self._keys("replies:*"))
+        return max(0, int(outcomes - works))
+
+    def dead(self) -> int:
+        with self.redis.client() as client:
+            return sum(client.xlen(key) for key in self._keys("dead"))
+
+    def left(self) -> dict[str, int]:
+        """What is still counted, waiting or spooled; nothing once every request has its answer."""
+        found: dict[str, int] = {}
+        with self.redis.client() as client:
+            for key in self._keys("load"):
+                for name, count in client.hgetall(key).items():
+                    found[name.decode()] = int(count)
+            found |= {key.decode(): client.xlen(key) for key in self._streams()}
+        found["spool"] = sum(path.is_file() for path in (self.spool / "scpalm-spool").iterdir())
+        return {name: count for name, count in found.items() if count}
+
+    def assert_nothing_left(self, seconds: float = 10.0) -> None:
+        wait_until(lambda: not self.left(), seconds, self.left)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: Callable[[], object] = lambda: "") -> None:
+    """Raises AssertionError when it does not come true."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, f"it never came true {what()}"
+        time.sleep(0.01)
+
+
+def ask(process: Process, body: Json) -> httpx.Response:
+    """POST /embed."""
+    return httpx.post(f"{process.url}/embed", json=body, timeout=120)
+
+
+def in_background(process: Process, body: Json) -> tuple[threading.Thread, list[httpx.Response | Exception]]:
+    """The same, in a thread; the answer or the error comes into the list."""
+    answers: list[httpx.Response | Exception] = []
+
+    def go() -> None:
+        try:
+            answers.append(ask(process, body))
+        except httpx.HTTPError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    return thread, answers
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A Redis; the case starts the rest. What still runs at its end must end on SIGTERM, with 0."""
+    folder.mkdir(exist_ok=True)
+    (folder / "spool").mkdir()
+    redis = RedisServer(folder / "data").start()
+    made = Cluster(redis, folder)
+    try:
+        yield made
+        running = [process for process in made.processes if process.process.poll() is None]
+        for process in running:
+            process.process.send_signal(signal.SIGTERM)
+        assert [process.process.wait(30) for process in running] == [0] * len(running)
+    finally:
+        for process in made.processes:
+            process.process.kill()
+            process.process.wait()
+        redis.stop()

@@ -1,0 +1,88 @@
+"""`python -m tests.chaos.entry serve|worker --port 0`: scpalm's processes with a device that is a clock.
+
+Environment: ``CHAOS_SLEEP`` seconds a batch (what a GPU would take); ``CHAOS_HOLD`` a file, batches wait while it is
+there; ``CHAOS_CLOCK`` a file with the seconds by which this process' wall clock is off, read again and again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+# A cell with this value in its first gene ends the process that computes it.
+POISON = 666.0
+_real_time = time.time
+
+
+def _off_clock() -> float:
+    file = Path(os.environ["CHAOS_CLOCK"])
+    return _real_time() + (float(file.read_text() or 0) if file.exists() else 0.0)
+
+
+if "CHAOS_CLOCK" in os.environ:
+    time.time = _off_clock
+
+from app.settings import Settings, load_settings  # noqa: E402
+from app.transport.choice import info_of  # noqa: E402
+from model.bundle import Bundle  # noqa: E402
+from model.rows import Rows  # noqa: E402
+from model.sessions import Encoded, SessionInfo  # noqa: E402
+
+
+class SleepingSession:
+    """Facts of each row instead of an embedding, after a known time."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._info = info_of(bundle)
+        self._seconds = float(os.environ.get("CHAOS_SLEEP", "0"))
+        self._hold = Path(os.environ.get("CHAOS_HOLD", "/nowhere"))
+
+    @property
+    def info(self) -> SessionInfo:
+        return self._info
+
+    def warm_up(self) -> float:
+        return 0.0
+
+    def encode(self, rows: Rows) -> Encoded:
+        if rows.value.max(initial=0.0) > 9.0 and _is_poison(rows):
+            os._exit(1)
+        time.sleep(self._seconds)
+        while self._hold.exists():
+            time.sleep(0.005)
+        facts = np.zeros((len(rows), self._info.embedding_width), np.float32)
+        facts[:, 0] = np.add.reduceat(rows.value, rows.indptr[:-1])
+        facts[:, 1] = rows.lengths()
+        return Encoded(facts, np.zeros((len(rows), self._info.num_tokens), np.int32))
+
+    def run(self, task: str, rows: Rows) -> np.ndarray:
+        return self.encode(rows).embedding
+
+    def impute(self, codes: np.ndarray, genes: np.ndarray) -> np.ndarray:
+        return np.zeros((len(codes), len(genes)), np.float32)
+
+
+def _is_poison(rows: Rows) -> bool:
+    """A cell of a single gene: log1p of all its 10,000 counts."""
+    return bool((rows.lengths() == 1).any())
+
+
+def main() -> None:
+    command, port = sys.argv[1], int(sys.argv[3])
+    from app.server import serve
+    from app.telemetry.logging import configure_logging
+
+    configure_logging("text")
+
+    def open_session(bundle: Bundle, settings: Settings) -> SleepingSession:
+        return SleepingSession(bundle)
+
+    serve(load_settings(port=port), open_session, worker=command == "worker")
+
+
+if __name__ == "__main__":
+    main()
