@@ -73,5 +73,13 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 		$(PIP) install --quiet '$(CPU_TORCH)' || echo "No build of $(CPU_TORCH) for this Python: pip chooses another." >&2; \
 	fi
 	$(PIP) install --quiet --editable '.[dev]'
+	@# The tests of many workers want a real Redis, which pip does not have in a release that is new enough.
+	@if ! command -v redis-server >/dev/null 2>&1; then \
+		echo "redis-server (7 or later) is not there: apt-get install redis-server"; \
+		if [ "$$(id -u)" != 0 ] || ! { export DEBIAN_FRONTEND=noninteractive; install="timeout 120 apt-get install -y -q redis-server"; \
+			$$install >/dev/null 2>&1 || { timeout 120 apt-get update -q >/dev/null 2>&1 && $$install >/dev/null 2>&1; }; }; then \
+			echo "It could not be installed from here: the tests that need it are skipped." >&2; \
+		fi; \
+	fi
 	@# [dev] holds all that serving on a CPU needs.
 	@touch $(VENV)/.serve-cpu $@

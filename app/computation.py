@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from app.codecs.codec import CHUNK_CELLS
 from app.errors import InferenceError
 from app.parsing import Opened
 from app.served import Model
@@ -79,7 +80,9 @@ class Computation:
         self._over = asyncio.Event()
 
     async def __aenter__(self) -> Computation:
-        await self._transport.admit(self._request, self._num_cells, self._lane)
+        # What is one work is admitted when it is submitted.
+        if self._num_cells > min(CHUNK_CELLS, self._step):
+            await self._transport.admit(self._request, self._num_cells, self._lane)
         return self
 
     async def __aexit__(self, *_: object) -> None:

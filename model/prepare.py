@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from model.genes import Coverage, Vocabulary
 from model.matrix import CellMatrix
 from model.normalize import SCALE, Declared, InputReport, detect_input, to_linear
 from model.rows import Rows
+
+_FEW_ENTRIES = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,14 @@ class Prepared:
         """Cells ``start`` to ``stop``, as views."""
         rows, totals = self.rows.slice(start, stop), self.totals[start:stop]
         return Prepared(rows, self.cells[start:stop], self.coverage, self.input, totals)
+
+
+class _Table(NamedTuple):
+    """Compressed sparse rows."""
+
+    indptr: NDArray[np.integer]
+    indices: NDArray[np.int32]
+    data: NDArray[np.floating]
 
 
 class Preparer:
@@ -125,13 +136,15 @@ class Preparer:
             np.zeros(matrix.num_cells, dtype=np.int32),
         )
 
-    def _aligned(self, matrix: CellMatrix, linear: NDArray[np.floating]) -> sparse.csr_matrix:
+    def _aligned(self, matrix: CellMatrix, linear: NDArray[np.floating]) -> _Table:
         """``[B, G]``, ascending in each cell, duplicates summed: the order of the user's columns leaves no trace."""
         indptr, indices = matrix.indptr, self._columns[matrix.indices]
         if not linear.all():
             stored = linear != 0
             indptr = np.concatenate([[0], np.cumsum(stored)])[indptr]
             indices, linear = indices[stored], linear[stored]
+        if len(indices) <= _FEW_ENTRIES and not self._has_duplicates:
+            return self._sorted(indptr, indices, linear)
         # Transposed twice, entries come out in order without a comparison; half way, what the model does not know
         # lies at the end and is left behind.
         num_cells, num_genes = matrix.num_cells, self._num_genes
@@ -140,13 +153,21 @@ class Preparer:
         parts = (turned.data[:known], turned.indices[:known], turned.indptr[:-1])
         back = sparse.csr_matrix(parts, shape=(num_genes, num_cells)).tocsc()
         if not self._has_duplicates:
-            return back  # by cells, as its indptr goes
+            return _Table(back.indptr, back.indices, back.data)  # by cells, as its indptr goes
         table = sparse.csr_matrix(
             (back.data.astype(np.float64), back.indices, back.indptr), shape=(num_cells, num_genes)
         )
         table.has_sorted_indices = True
         table.sum_duplicates()
-        return table
+        return _Table(table.indptr, table.indices, table.data)
+
+    def _sorted(self, indptr: NDArray[np.int64], indices: NDArray[np.int32], linear: NDArray[np.floating]) -> _Table:
+        # The same order without a sparse matrix, the making of which takes longer than to sort one cell.
+        known = indices < self._num_genes
+        cell = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))[known]
+        order = np.argsort(cell * self._num_genes + indices[known], kind="stable")
+        ends = np.cumsum(np.bincount(cell, minlength=len(indptr) - 1))
+        return _Table(np.concatenate([[0], ends]), indices[known][order], linear[known][order])
 
 
 def prepare(matrix: CellMatrix, vocabulary: Vocabulary, declared: Declared = "auto") -> Prepared:

@@ -102,6 +102,7 @@ class MemoryTransport:
         with self._changed:
             if not self._take_kept(work):
                 self._check_room(len(work.rows), num_bytes)
+                self._on_admit(len(work.rows))
             now = time.monotonic()
             if not self._entries:
                 self._measured_until = now

@@ -139,6 +139,8 @@ class Requests:
         self._sent[work.id] = self._unanswered[work.id] = sent
         try:
             await self._send(sent, admitted)
+            if not admitted:
+                self._on_admit(len(work.rows))
         except BaseException:
             self._forget(sent)
             raise

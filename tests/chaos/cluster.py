@@ -26,6 +26,7 @@ from tests.redis_server import RedisServer
 
 # Long enough for a loaded machine, short enough for a test.
 LEASE_SECONDS = 2.0
+NO_REDIS = "none"
 Json = dict[str, object]
 
 
@@ -198,7 +199,7 @@ class Cluster:
     def start(self, command: str, *, wait: bool = True, redis_url: str = "", **environment: str) -> Process:
         """A process; environment variables are those of `tests.chaos.entry`, without CHAOS."""
         settings = {
-            "redis_url": redis_url or self.redis.url,
+            "redis_url": "" if redis_url == NO_REDIS else redis_url or self.redis.url,
             "spool_dir": str(self.spool),
             "lease_seconds": str(LEASE_SECONDS),
             "drain_seconds": "0.2",

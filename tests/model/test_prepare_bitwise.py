@@ -57,7 +57,11 @@ def table(kind: str, num_genes: int, seed: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("genes", [REPEATED, DISTINCT, COMPLETE], ids=["repeated", "distinct", "complete"])
 @pytest.mark.parametrize("kind", ["counts", "log", "expected"])
 @pytest.mark.parametrize("variant", ["plain", "stored zeros", "totals"])
-def test_rows_are_those_of_the_definition_bit_for_bit(genes: list[str], kind: str, variant: str) -> None:
+@pytest.mark.parametrize("few", [0, 1 << 20], ids=["many entries", "few entries"])
+def test_rows_are_those_of_the_definition_bit_for_bit(
+    genes: list[str], kind: str, variant: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.prepare._FEW_ENTRIES", few)
     matrix = matrix_of(table(kind, len(genes), seed=len(genes)), genes)
     if variant == "stored zeros":
         data = matrix.data.copy()
