@@ -164,6 +164,16 @@ def test_every_answer_has_the_headers_of_security_and_an_id(client: Client) -> N
     assert len(forged) == 32, "an id that could forge a line of the log is replaced"
 
 
+def test_other_origins_are_told_nothing(client: Client) -> None:
+    """CORS is off: a page of another site may not read an answer, nor ask whether it may send a body."""
+    origin = {"Origin": "https://elsewhere.example"}
+    asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    preflight = client.run(client.http.options("/embed", headers=asked))
+    assert preflight.status_code == 405
+    for answer in (preflight, client.get("/models", headers=origin)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
 def test_checks_name_what_is_wrong(tmp_path: Path) -> None:
     ring = KeyRing(write(tmp_path / "keys.json", entry("lab", "first", paths=["/embed"], rows_per_minute=1)))
     key = ring.find("first")

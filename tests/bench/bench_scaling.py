@@ -1,4 +1,4 @@
-"""Through Redis: cells a second with 1, 2 and 8 workers, beside the bare session, and the latency that the queue adds.
+"""Cells a second, embedded and through Redis with 1, 2 and 8 workers, beside the bare session, and the added latency.
 
     PYTHONPATH=. python tests/bench/bench_scaling.py [--sleep 0.5] [--seconds 8]
 
@@ -115,7 +115,13 @@ def scaling(folder: Path, sleep: float, seconds: float) -> None:
     print(f"a batch of {BATCH_CELLS} cells takes {sleep:g} s: the bare session does {bare:.0f} cells/s\n")
     print("| workers | cells/s | of the bare rate | times one worker | CPU of services | CPU of workers |")
     print("|---|---|---|---|---|---|")
-    with cluster(folder) as made:
+    with cluster(folder / "embedded") as made:
+        service = made.start("serve", redis_url=NO_REDIS, sleep=str(sleep))
+        at_first, started = cpu_seconds([service]), time.perf_counter()
+        found = rate([service], 16, seconds)
+        share = (cpu_seconds([service]) - at_first) / (time.perf_counter() - started)
+        print(f"| embedded, without Redis | {found:.0f} | {found / bare:.1%} | | {share:.2f} | |", flush=True)
+    with cluster(folder / "redis") as made:
         services = made.services(2)
         workers: list[Process] = []
         one = 0.0

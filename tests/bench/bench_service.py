@@ -111,9 +111,9 @@ def bare(bundle: Bundle, rows: Rows) -> Callable[[], float]:
 
 
 @contextmanager
-def served(bundle: Path) -> Iterator[str]:
+def served(bundle: Path, **settings: str) -> Iterator[str]:
     """The address of a `scpalm serve` process."""
-    environment = os.environ | {"SCPALM_BUNDLE": str(bundle), "SCPALM_BATCH_CELLS": str(BATCH_CELLS)}
+    environment = os.environ | {"SCPALM_BUNDLE": str(bundle), "SCPALM_BATCH_CELLS": str(BATCH_CELLS)} | settings
     command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         process = subprocess.Popen(command, stderr=log, env=environment, cwd=ROOT)

@@ -156,6 +156,23 @@ async def beside_a_file(client: httpx.AsyncClient, cells: anndata.AnnData, batch
     print(f"a batch of {BATCH_CELLS} cells is {batch:.0f} ms: {middle / batch:.1f} and {most / batch:.1f} batch times")
 
 
+async def retry_after(url: str, cells: anndata.AnnData, repeats: int) -> None:
+    """A full queue says when to come again: beside the time until it was empty."""
+    file = requests_of(cells, H5AD, 1000, 1)[0]
+    print(f"\n{'queue full: Retry-After':44s}{'said s':>9s}{'true s':>9s}{'ratio':>9s}")
+    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+        await ask(client, file, 0.0)  # the speed is known
+        for _ in range(repeats):
+            waiting = [asyncio.create_task(ask(client, file, 0.0)) for _ in range(5)]
+            await asyncio.sleep(1.5)
+            refused = await client.post("/embed", content=file.body, headers=file.headers)
+            started = time.perf_counter()
+            assert refused.status_code == 429, refused.text
+            await asyncio.gather(*waiting)
+            said, true = float(refused.headers["retry-after"]), time.perf_counter() - started
+            print(f"{'5 files of 1000 cells':44s}{said:9.0f}{true:9.1f}{said / true:9.2f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
@@ -168,6 +185,8 @@ def main() -> None:
     print(f"{cells.n_vars} genes, {what}")
     with served(arguments.bundle) as url:
         asyncio.run(measure(url, cells, bundle, arguments.repeats))
+    with served(arguments.bundle, SCPALM_MAX_QUEUED_CELLS="5000", SCPALM_MAX_CELLS="5000") as url:
+        asyncio.run(retry_after(url, cells, 3))
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ def in_background(process: Process, body: Json) -> tuple[threading.Thread, list[
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """A Redis; the case starts the rest. What still runs at its end must end on SIGTERM, with 0."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "spool").mkdir()
     redis = RedisServer(folder / "data").start()
     made = Cluster(redis, folder)

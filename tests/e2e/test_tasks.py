@@ -95,3 +95,32 @@ def test_wrong_wishes_are_named(server: Server, cells: Path, path: str, status: 
     data = anndata.read_h5ad(cells)[:2].copy()
     answer = httpx.post(f"{server.url}{path}", json=as_json(data), timeout=60)
     assert answer.status_code == status and word in answer.json()["detail"]
+
+
+def test_methylation_is_read_by_the_model_in_the_package(server: Server, cells: Path) -> None:
+    from app.drug_tasks import drug_response_of
+    from model.bundle import Bundle
+
+    head = drug_response_of(Bundle.load(BUNDLE))
+    body = as_json(anndata.read_h5ad(cells)[:3].copy())
+    random = np.random.default_rng(0)
+    calls, shares = (
+        random.integers(0, 2, (3, len(head.mutation_names))),
+        random.random((3, len(head.methylation_names))),
+    )
+    sent = {
+        "mutation": {"genes": list(head.mutation_names), "values": calls.tolist()},
+        "methylation": {"genes": list(head.methylation_names), "values": shares.tolist()},
+    }
+    found = {}
+    for setting, members in (
+        ("expression", {}),
+        ("mutation", {"mutation": sent["mutation"]}),
+        ("methylation", sent),
+    ):
+        answer = httpx.post(f"{server.url}/ic50?drugs=Cisplatin", json={**body, **members}, timeout=120)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["drug_response"]["inputs"] == setting
+        found[setting] = np.array(answer.json()["values"], np.float32)
+    assert np.abs(found["methylation"] - found["mutation"]).max() > 0
+    assert np.abs(found["mutation"] - found["expression"]).max() > 0
