@@ -117,8 +117,8 @@ class Batch:
 class Batcher:
     """Takes rows in turn from the waiting requests.
 
-    Every waiting request gets an equal share of each batch, and what a small one does not need goes to the others: one
-    cell is in the next batch formed, however long the file beside it. Requests that found no room come first next time.
+    Short requests come first, and whole; long ones share what is left, so that one cell is in the next batch formed,
+    however long the file beside it. Requests that found no room come first next time, and the first is never left out.
     """
 
     def __init__(self, batch_rows: int) -> None:
@@ -195,7 +195,8 @@ class Batcher:
         requests: dict[str, list[Pending]] = {}
         for pending in self._lanes[lane]:
             requests.setdefault(pending.lease.work.request, []).append(pending)
-        shares = fair_shares([sum(p.rows_left for p in works) for works in requests.values()], room)
+        demands = [sum(p.rows_left for p in works) for works in requests.values()]
+        shares = fair_shares(demands, room, max(1, self._batch_rows // 4))
         waiting: list[Pending] = []
         served: list[Pending] = []
         for works, share in zip(requests.values(), shares, strict=True):
@@ -209,12 +210,27 @@ class Batcher:
         self._lanes[lane] = deque(p for p in waiting + served if p.rows_left)
 
 
-def fair_shares(demands: Sequence[int], room: int) -> list[int]:
-    """Share ``room`` rows equally among ``demands``, nobody more than asked; short of room, the first get one."""
+def fair_shares(demands: Sequence[int], room: int, turn: int = 1) -> list[int]:
+    """Share ``room`` rows among ``demands``, in order of their turns.
+
+    As many take part as can have ``turn`` rows, or all they need: the first, then those that need no more than a turn,
+    the shortest first, then the others. They share equally, nobody more than asked. If every request had a few rows of
+    each batch, all would end late, and together.
+    """
     shares = [0] * len(demands)
+    left = room
+    line = sorted(range(1, len(demands)), key=lambda index: min(demands[index], turn + 1))
+    chosen: list[int] = []
+    for index in [0, *line] if demands else []:
+        if left <= 0:
+            break
+        chosen.append(index)
+        left -= min(demands[index], turn)
     # Smallest demands first: what they leave of their equal part raises the part of the rest.
-    order = sorted(range(min(len(demands), room)), key=demands.__getitem__)
-    for position, index in enumerate(order):
-        shares[index] = min(demands[index], room // (len(order) - position))
+    most = {index: demands[index] for index in chosen}
+    if left < 0:  # the last one gets what the others leave
+        most[chosen[-1]] = min(demands[chosen[-1]], turn) + left
+    for position, index in enumerate(sorted(chosen, key=most.__getitem__)):
+        shares[index] = min(most[index], room // (len(chosen) - position))
         room -= shares[index]
     return shares

@@ -45,6 +45,31 @@ def test_room_is_shared_equally_and_never_beyond_demand(demands: list[int], room
     assert fair_shares(demands, room) == shares
 
 
+@pytest.mark.parametrize(
+    ("demands", "shares"),
+    [
+        ([64] * 6, [64, 64, 64, 64, 0, 0]),
+        ([2000, 1], [255, 1]),
+        ([2000] * 3, [85, 85, 86]),
+        ([70] * 5, [64, 64, 64, 64, 0]),
+        ([64, 64, 64, 64, 1], [64, 64, 64, 63, 1]),
+        ([2000, *[1] * 300], [64, *[1] * 192, *[0] * 108]),
+    ],
+)
+def test_short_requests_are_not_cut_into_slices(demands: list[int], shares: list[int]) -> None:
+    assert fair_shares(demands, 256, 64) == shares
+
+
+def test_no_room_is_wasted_and_the_first_is_never_left_out() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(500):
+        demands = random.choice([1, 2, 5, 30, 64, 65, 200, 5000], random.integers(1, 12)).tolist()
+        room, turn = int(random.integers(1, 300)), int(random.choice([1, 2, 16, 64]))
+        shares = fair_shares(demands, room, turn)
+        assert sum(shares) == min(room, sum(demands)) and shares[0] > 0
+        assert all(0 <= share <= demand for share, demand in zip(shares, demands, strict=True))
+
+
 def test_one_cell_beside_a_large_file_is_in_the_next_batch() -> None:
     batcher = Batcher(8)
     batcher.add(lease(50_000))
@@ -72,15 +97,38 @@ def test_every_row_is_in_exactly_one_batch_in_order() -> None:
     assert not batcher.has_rows
 
 
-def test_more_requests_than_room_take_turns() -> None:
-    batcher = Batcher(4)
-    leases = [lease(2) for _ in range(10)]
+def test_more_requests_than_room_end_one_after_the_other() -> None:
+    batcher = Batcher(256)
+    leases = [lease(64) for _ in range(16)]
     for entry in leases:
         batcher.add(entry)
-    first_seen = [name for batch in drain(batcher)[:3] for name, _, _ in batch]
-    assert set(first_seen) == {entry.work.id for entry in leases}, (
-        "each request gets a row before any gets a second turn"
-    )
+    batches = drain(batcher)
+    assert [len(batch) for batch in batches] == [4] * 4, "not all of them late, and together"
+    assert [name for batch in batches for name, _, _ in batch] == [entry.work.id for entry in leases]
+
+
+def test_one_cell_is_in_the_next_batch_whatever_waits() -> None:
+    batcher = Batcher(256)
+    for size in [64] * 16 + [2000] * 3:
+        batcher.add(lease(size))
+    single = lease(1)
+    batcher.add(single)
+    batch = batcher.form()
+    assert batch is not None and batch.num_rows == 256
+    assert single.work.id in {segment.pending.lease.work.id for segment in batch.segments}
+
+
+def test_a_stream_of_short_requests_holds_up_no_long_one() -> None:
+    batcher = Batcher(8)
+    long = [batcher.add(lease(10)) for _ in range(3)]
+    formed = 0
+    while any(not_done.rows_left for not_done in long):
+        for _ in range(8):
+            batcher.add(lease(1))
+        batch = batcher.form()
+        assert batch is not None and batch.num_rows == 8
+        formed += 1
+    assert formed <= 20, "their turn comes every few batches, also under more than the device can do"
 
 
 def test_bulk_has_a_quarter_of_each_batch_and_online_the_rest() -> None:

@@ -163,14 +163,17 @@ async def retry_after(url: str, cells: anndata.AnnData, repeats: int) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
         await ask(client, file, 0.0)  # the speed is known
         for _ in range(repeats):
-            waiting = [asyncio.create_task(ask(client, file, 0.0)) for _ in range(5)]
-            await asyncio.sleep(1.5)
-            refused = await client.post("/embed", content=file.body, headers=file.headers)
-            started = time.perf_counter()
-            assert refused.status_code == 429, refused.text
-            await asyncio.gather(*waiting)
-            said, true = float(refused.headers["retry-after"]), time.perf_counter() - started
-            print(f"{'5 files of 1000 cells':44s}{said:9.0f}{true:9.1f}{said / true:9.2f}", flush=True)
+            answers = await asyncio.gather(*(_send(client, file, 0.3 * at) for at in range(9)))
+            refused = next(answer for answer in answers if answer[0].status_code == 429)
+            done = max(ended for answer, ended in answers if answer.status_code == 200)
+            said, true = float(refused[0].headers["retry-after"]), done - refused[1]
+            print(f"{'files of 1000 cells, 4000 may wait':44s}{said:9.0f}{true:9.1f}{said / true:9.2f}", flush=True)
+
+
+async def _send(client: httpx.AsyncClient, request: Request, after: float) -> tuple[httpx.Response, float]:
+    await asyncio.sleep(after)
+    answer = await client.post("/embed", content=request.body, headers=request.headers)
+    return answer, time.perf_counter()
 
 
 def main() -> None:
@@ -185,7 +188,7 @@ def main() -> None:
     print(f"{cells.n_vars} genes, {what}")
     with served(arguments.bundle) as url:
         asyncio.run(measure(url, cells, bundle, arguments.repeats))
-    with served(arguments.bundle, SCPALM_MAX_QUEUED_CELLS="5000", SCPALM_MAX_CELLS="5000") as url:
+    with served(arguments.bundle, SCPALM_MAX_QUEUED_CELLS="4000", SCPALM_MAX_CELLS="4000") as url:
         asyncio.run(retry_after(url, cells, 3))
 
 
