@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.bundle import Bundle
 from model.errors import BundleError
 from model.sessions.base import BucketedSession
-from model.sessions.shapes import Padded
+from model.sessions.shapes import LENGTHS, Padded, example
 
 MODEL_FILE = "embed.onnx"
 DECODER_FILE = "impute.onnx"
@@ -34,6 +34,16 @@ class OnnxSession(BucketedSession):
         # Many who serve never impute: the decoder is opened when it is first asked for.
         self._decoder: ort.InferenceSession | None = None
         self._opening = threading.Lock()
+
+    def warm_up(self) -> float:
+        rate = super().warm_up()
+        if self.info.device == "cpu":
+            # Buffers of the largest shapes are given back until they are needed: most services wait for their first
+            # cells for a while, and a smaller arena grows again in a moment.
+            options = ort.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self._session.run(["embedding"], example(LENGTHS[0], 1, self._config.num_tokens).feed(), options)
+        return rate
 
     def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         embedding, codes = self._session.run(["embedding", "codes"], batch.feed())
