@@ -143,7 +143,8 @@ class Models:
         directory = self._settings.models_dir
         if directory is None or not directory.is_dir():
             return []
-        return sorted(path for path in directory.iterdir() if (path / _MANIFEST).is_file())
+        default = self._settings.bundle.resolve()  # which may lie among them
+        return sorted(p for p in directory.iterdir() if (p / _MANIFEST).is_file() and p.resolve() != default)
 
     async def _open(self, folder: _Folder) -> None:
         folder.tried = folder.seen = await asyncio.to_thread(_signature, folder.path)

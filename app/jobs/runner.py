@@ -17,7 +17,7 @@ from app.cancel import end
 from app.errors import DrainingError, JobStorageError, NotReadyError, QueueFullError, ServiceError, StorageFullError
 from app.jobs.chunk import remove_files, results_of, tasks_of, upload_of
 from app.jobs.home import JobHome
-from app.jobs.ledger import STATES, Job, State
+from app.jobs.ledger import OPEN, STATES, Job, State
 from app.jobs.manifest import BODY_FILE, Manifest
 from app.jobs.places import Place
 from app.jobs.store import CHUNK_ROWS, JobStore
@@ -35,6 +35,7 @@ log = logging.getLogger("scpalm.jobs")
 T = TypeVar("T")
 
 _EXPIRY_CHECK_SECONDS = 600.0
+_COUNT_SECONDS = 2.0
 # How often the ledger is looked at: other processes write to it, too.
 _LOOK_SECONDS = 0.5
 # A ledger, spool or queue that is away comes back; a job has time.
@@ -107,12 +108,12 @@ class JobRunner:
             return False
         if self._running is not None and self._running[0] == job.id:
             await end([self._running[1]])
-        self._release(job)
+        self._release(job.id)
         await asyncio.to_thread(self.place_of(job).remove)
         return True
 
-    def _release(self, job: Job) -> None:
-        if (hold := self._holds.pop(job.id, None)) is not None:
+    def _release(self, job_id: str) -> None:
+        if (hold := self._holds.pop(job_id, None)) is not None:
             hold.close()
 
     # --- running
@@ -141,7 +142,7 @@ class JobRunner:
             finally:
                 keeping.cancel()
                 self._running = None
-                self._release(job)
+                self._release(job.id)
 
     async def _tidy(self, job: Job) -> None:
         """What was written after another process had cancelled the job, and removed its files."""
@@ -252,7 +253,11 @@ class JobRunner:
         while True:
             with contextlib.suppress(*_AWAY):
                 self.counts = await self.ledger.counts()
-            await asyncio.sleep(1.0)
+                for job_id in list(self._holds):  # ended by another process, or `scpalm jobs`
+                    job = await self.ledger.get(job_id)
+                    if job is None or job.state not in OPEN:
+                        self._release(job_id)
+            await asyncio.sleep(_COUNT_SECONDS)
 
     async def _expire(self) -> None:
         while True:

@@ -196,6 +196,14 @@ def test_a_default_model_whose_folder_is_gone_serves_on(client: Client, served: 
     assert mark_of(client.post("/embed", json=BODY)) == served.sessions["one 1"].mark
 
 
+def test_the_default_may_lie_among_the_others(served: Served) -> None:
+    write_bundle(served.more / "one", "one", "1")
+    write_bundle(served.more / "two", "two", "1")
+    with Client(served.app(bundle=served.more / ".." / "more" / "one")) as client:
+        client.wait_until_loaded()
+        assert client.get("/models").json().keys() == {"models"} and versions(client) == {"one": "1", "two": "1"}
+
+
 def test_a_damaged_model_at_the_start_does_not_hold_up_the_others(served: Served) -> None:
     folder = write_bundle(served.more / "two", "two", "1")
     (folder / "genes.parquet").write_bytes(b"cut")

@@ -41,6 +41,21 @@ def _values(answer: httpx.Response | Exception) -> np.ndarray:
     return np.array(answer.json()["values"], np.float32)
 
 
+def _until_served(service: Process) -> float:
+    started = time.monotonic()
+    wait_until(lambda: ask(service, cells(1)).status_code == 200)
+    seconds = time.monotonic() - started
+    time.sleep(0.5)
+    return seconds
+
+
+def _turned_away(cluster: Cluster, load: Load, seconds: float, when: str) -> Row:
+    assert load.lost(503) == 0, load.statuses
+    cluster.assert_nothing_left()
+    what = f"{load.statuses[200]} answered, {load.statuses[503]} turned away (503) {when}"
+    return Row(what, seconds, load.lost(503), cluster.doubled())
+
+
 def worker_killed(cluster: Cluster, size: int) -> Row:
     """kill -9 of the worker with the only request in hand: answered by the other within lease + 1 s."""
     (service,) = cluster.services()
@@ -200,14 +215,8 @@ def redis_restarted(cluster: Cluster, size: int) -> Row:
         ready = httpx.get(f"{service.url}/health/ready")
         assert ready.status_code == 503 and "Redis" in ready.json()["detail"]
         cluster.redis.start()
-        started = time.monotonic()
-        wait_until(lambda: ask(service, cells(1)).status_code == 200)
-        seconds = time.monotonic() - started
-        time.sleep(0.5)
-    assert load.lost(503) == 0, load.statuses
-    cluster.assert_nothing_left()
-    what = f"{load.statuses[200]} answered, {load.statuses[503]} turned away (503) while it was down"
-    return Row(what, seconds, load.lost(503), cluster.doubled())
+        seconds = _until_served(service)
+    return _turned_away(cluster, load, seconds, "while it was down")
 
 
 def redis_full(cluster: Cluster, size: int) -> Row:
@@ -238,14 +247,8 @@ def worker_frozen(cluster: Cluster, size: int) -> Row:
         worker.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: "No worker" in httpx.get(f"{service.url}/health/ready").text, 4 * LEASE_SECONDS)
         worker.process.send_signal(signal.SIGCONT)
-        started = time.monotonic()
-        wait_until(lambda: ask(service, cells(1)).status_code == 200)
-        seconds = time.monotonic() - started
-        time.sleep(0.5)
-    assert load.lost(503) == 0, load.statuses
-    cluster.assert_nothing_left()
-    what = f"{load.statuses[200]} answered, {load.statuses[503]} turned away (503: no worker)"
-    return Row(what, seconds, load.lost(503), cluster.doubled())
+        seconds = _until_served(service)
+    return _turned_away(cluster, load, seconds, "without a worker")
 
 
 def clocks_jump(cluster: Cluster, size: int) -> Row:

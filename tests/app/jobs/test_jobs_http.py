@@ -122,6 +122,22 @@ def test_cancelling(own_client: Client, session: FakeSession, tmp_path: Path) ->
     assert [path.name for path in folders] == [again.rpartition("/")[2]], "cancelled jobs leave no files"
 
 
+def test_a_job_that_another_process_ends_holds_its_model_no_longer(own_client: Client, session: FakeSession) -> None:
+    client, jobs = own_client, own_client.service.jobs
+    session.gate.clear()
+    running = accepted(client.post("/embed", json=body_of(20), headers=ASYNC))
+    waiting = accepted(client.post("/embed", json=body_of(21), headers=ASYNC))
+    assert session.running.wait(20) and len(jobs._holds) == 2
+    for location in (waiting, running):
+        assert client.run(jobs.ledger.cancel(location.rpartition("/")[2]))
+    ends = time.monotonic() + 20
+    while jobs._holds:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    session.gate.set()
+    assert wait(client, accepted(client.post("/embed", json=body_of(22), headers=ASYNC)))["state"] == "succeeded"
+
+
 def test_unknown_jobs(client: Client) -> None:
     for answer in (
         client.get("/jobs/nope"),
