@@ -14,6 +14,7 @@ ENV PATH=/opt/scpalm/bin:$PATH
 WORKDIR /src
 COPY deploy/constraints.txt deploy/constraints-gpu.txt deploy/
 COPY pyproject.toml README.md LICENSE ./
+COPY scpalm scpalm
 COPY app app
 COPY model model
 COPY training training

@@ -1,4 +1,4 @@
-"""One tree of errors: each class carries its HTTP status, code and title; `app.problems` turns them into answers."""
+"""One tree of errors: each class carries its HTTP status, code and title; `problems` turns them into answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """Something a client should hear about, other than its cells being wrong (`model.errors.InputError`).
+    """Something a client should hear about, other than its cells being wrong (`scpalm.model.errors.InputError`).
 
     Attributes:
         status, code, title: of the class; the code ends the problem's ``type``.

@@ -9,21 +9,22 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from app import problems
-from app.codecs import CODECS
-from app.codecs.inference import InferenceCodec
-from app.compression import CompressionMiddleware
-from app.guard import GuardMiddleware
-from app.inference.errors import InferenceErrorMiddleware
-from app.keys import KeyRing
-from app.routes import cells, health, ic50, inference, jobs, models
-from app.served import OpenSession, open_default_session
-from app.service import Service
-from app.settings import Settings
-from app.telemetry.access import AccessMiddleware
-from app.telemetry.metrics import Metrics
-from app.telemetry.tracing import Tracing, TracingMiddleware
-from app.web import docs
+from scpalm.app.auth.keys import KeyRing
+from scpalm.app.codecs.registry import CODECS
+from scpalm.app.http import problems
+from scpalm.app.http.middleware.access import AccessMiddleware
+from scpalm.app.http.middleware.compression import CompressionMiddleware
+from scpalm.app.http.middleware.guard import GuardMiddleware
+from scpalm.app.http.routes import cells, health, ic50, jobs, models
+from scpalm.app.http.web import docs
+from scpalm.app.serving.model import OpenSession, open_default_session
+from scpalm.app.serving.service import Service
+from scpalm.app.settings import Settings
+from scpalm.app.telemetry.metrics import Metrics
+from scpalm.app.telemetry.tracing import Tracing, TracingMiddleware
+from scpalm.app.v2 import routes as inference
+from scpalm.app.v2.codec import InferenceCodec
+from scpalm.app.v2.errors import InferenceErrorMiddleware
 
 _ROUTERS = (cells.router, ic50.router, jobs.router, models.router, health.router, inference.router, docs.router)
 

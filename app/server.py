@@ -14,10 +14,10 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app.main import create_app
-from app.served import OpenSession, Role, open_default_session
-from app.service import Service, State
-from app.settings import Settings
+from scpalm.app.main import create_app
+from scpalm.app.serving.model import OpenSession, Role, open_default_session
+from scpalm.app.serving.service import Service, State
+from scpalm.app.settings import Settings
 
 log = logging.getLogger("scpalm.service")
 

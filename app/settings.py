@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.keys import read_keys
-from app.telemetry.tracing import missing_package
-from model.bundle import DEFAULT_BUNDLE
+from scpalm.app.auth.keys import read_keys
+from scpalm.app.telemetry.tracing import missing_package
+from scpalm.model.bundle import DEFAULT_BUNDLE
 
 PREFIX = "SCPALM_"
 LogFormat = Literal["text", "json"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import InputError
+from scpalm.model.errors import InputError
 
 K = 15
 UNKNOWN = "unknown"

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model.errors import BundleError
-from model.genes import Vocabulary
+from scpalm.model.errors import BundleError
+from scpalm.model.genes.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "mini"

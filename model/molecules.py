@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import InputError
+from scpalm.model.errors import InputError
 
 if TYPE_CHECKING:
     from rdkit.Chem import Atom, Mol

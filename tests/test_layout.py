@@ -14,11 +14,12 @@ SOURCES = sorted(path for room in ("app", "model", "training") for path in (ROOT
 # Imports every module of the service with the libraries of training out of reach, and prints how many there were.
 WITHOUT_TRAINING_LIBRARIES = """
 import importlib, pkgutil, sys
-for name in ("torch", "sklearn", "igraph", "scanpy", "celltypist", "onnx", "tensorboard", "matplotlib", "training"):
+hidden = ("torch", "sklearn", "igraph", "scanpy", "celltypist", "onnx", "tensorboard", "matplotlib", "scpalm.training")
+for name in hidden:
     sys.modules[name] = None
-import app
-modules = [module.name for module in pkgutil.walk_packages(app.__path__, "app.")]
-modules += ["model.prepare", "model.h5ad", "model.bundle", "model.sessions", "model.sessions.drug_response"]
+import scpalm.app
+modules = [module.name for module in pkgutil.walk_packages(scpalm.app.__path__, "scpalm.app.")]
+modules += ["scpalm.model.genes.prepare", "scpalm.model.io.h5ad", "scpalm.model.sessions.session"]
 for module in modules:
     importlib.import_module(module)
 print(len(modules))

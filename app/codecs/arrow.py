@@ -13,11 +13,11 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from app.codecs.codec import Answer, DecodeOptions, Part
-from app.codecs.sparse_json import names_of
-from app.values import IN_MEMORY_BYTES, row_blocks, rows_a_block
-from model.errors import InputError, OverLimitError, UnreadableError
-from model.matrix import CellMatrix
+from scpalm.app.codecs.codec import Answer, DecodeOptions, Part
+from scpalm.app.codecs.sparse_json import names_of
+from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_a_block
+from scpalm.model.errors import InputError, OverLimitError, UnreadableError
+from scpalm.model.io.matrix import CellMatrix
 
 _MEND = (
     "Send an Arrow IPC stream with the columns 'indices' (list of integers) and 'data' (list of numbers), optionally "

@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.tasks import Place, Values
-from app.values import StoredValues
-from model.genes import Coverage
-from model.matrix import CellMatrix
-from model.normalize import InputReport
+from scpalm.app.storage.values import StoredValues
+from scpalm.app.tasks.task import Place, Values
+from scpalm.model.genes.normalize import InputReport
+from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.io.matrix import CellMatrix
 
 # Cells of a file that are prepared at once, so that the first reach the device while others are still read; half a
 # million values, which the processor's cache holds. The first ones decide what the values are (counts or log), so
@@ -44,7 +44,7 @@ class Part:
     Attributes:
         name: of the task. key: where an h5ad answer keeps the values. values: ``[B, width]`` float32 or int32.
         columns: what the columns stand for, where that has a name.
-        place, var_columns: ``layers`` when columns belong to columns of the user's matrix; see `app.tasks.Task`.
+        place, var_columns: ``layers`` when columns belong to columns of the user's matrix; see `Task`.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Answer:
 
     Attributes:
         model_name, model_version: of the bundle. obs_names: the cells. parts: one a task, the route's own first.
-        coverage: genes known. input: counts or log, and why. about: of the results, see `app.tasks.Task.about`.
+        coverage: genes known. input: counts or log, and why. about: of the results, see `Task.about`.
     """
 
     model_name: str

@@ -11,8 +11,8 @@ from typing import IO
 
 import zstandard
 
-from app.errors import TooLargeError, UnsupportedMediaTypeError
-from model.errors import UnreadableError
+from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
+from scpalm.model.errors import UnreadableError
 
 CONTENT_ENCODINGS = ("gzip", "zstd")
 _BLOCK = 1 << 20

@@ -7,15 +7,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.codecs.codec import CHUNK_CELLS, Answer, DecodeOptions
-from app.h5ad_writer import H5adWriter, described
-from app.values import row_blocks
-from model.h5ad import H5adFile
-from model.matrix import CellMatrix
+from scpalm.app.codecs.codec import CHUNK_CELLS, Answer, DecodeOptions
+from scpalm.app.storage.values import row_blocks
+from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.h5ad_writer import H5adWriter, described
+from scpalm.model.io.matrix import CellMatrix
 
 
 class H5adCodec:
-    """Reads through `model.h5ad`; bodies are files. Writes ``obsm[key]`` (or ``layers``) and ``uns["scpalm"]``."""
+    """Reads through `H5adFile`; bodies are files. Writes ``obsm[key]`` (or ``layers``) and ``uns["scpalm"]``."""
 
     name = "h5ad"
     media_type = "application/x-hdf5"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.codecs.codec import Answer, DecodeOptions
-from app.values import StoredValues
-from model.matrix import CellMatrix
+from scpalm.app.codecs.codec import Answer, DecodeOptions
+from scpalm.app.storage.values import StoredValues
+from scpalm.model.io.matrix import CellMatrix
 
 
 class NpyCodec:

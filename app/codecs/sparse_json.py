@@ -12,10 +12,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from app.codecs.codec import Answer, DecodeOptions, Part
-from app.values import IN_MEMORY_BYTES, row_blocks
-from model.errors import InputError, OverLimitError, UnreadableError
-from model.matrix import CellMatrix
+from scpalm.app.codecs.codec import Answer, DecodeOptions, Part
+from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks
+from scpalm.model.errors import InputError, OverLimitError, UnreadableError
+from scpalm.model.io.matrix import CellMatrix
 
 MAX_NAME = 1_000  # characters of a gene's or cell's name
 _EXAMPLE = '{"genes": ["CD3D", "NKG7"], "indptr": [0, 1, 3], "indices": [0, 0, 1], "data": [4, 1, 7]}'

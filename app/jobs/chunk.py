@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.computation import Computation, Results
-from app.jobs.manifest import Manifest
-from app.parsing import Opened
-from app.served import Model
-from app.service import Service
-from app.tasks import Task
-from app.upload import Upload
-from app.values import StoredValues
-from model.prepare import Prepared
+from scpalm.app.execution.computation import Computation, Results
+from scpalm.app.jobs.manifest import Manifest
+from scpalm.app.parsing.pool import Opened
+from scpalm.app.parsing.upload import Upload
+from scpalm.app.serving.model import Model
+from scpalm.app.serving.service import Service
+from scpalm.app.storage.values import StoredValues
+from scpalm.app.tasks.task import Task
+from scpalm.model.genes.prepare import Prepared
 
 
 async def results_of(

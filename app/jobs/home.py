@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.errors import JobStorageError
-from app.jobs.ledger import Ledger
-from app.jobs.places import LocalPlace, Place, SpoolPlace
-from app.jobs.sqlite_ledger import SqliteLedger
-from app.settings import Settings
-from app.spool import Spool
+from scpalm.app.errors import JobStorageError
+from scpalm.app.jobs.ledger.ledger import Ledger
+from scpalm.app.jobs.ledger.sqlite import SqliteLedger
+from scpalm.app.jobs.places import LocalPlace, Place, SpoolPlace
+from scpalm.app.settings import Settings
+from scpalm.app.storage.spool import Spool
 
 log = logging.getLogger("scpalm.jobs")
 
@@ -78,7 +78,7 @@ def _own(directory: Path) -> JobHome:
 
 
 def _shared(settings: Settings) -> JobHome:
-    from app.jobs.redis_ledger import RedisLedger
+    from scpalm.app.jobs.ledger.redis import RedisLedger
 
     spool = Spool(settings.spool_url or str(settings.spool_dir / "scpalm-spool"))
     ledger = RedisLedger(settings.redis_url, lease_seconds=settings.lease_seconds)

@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from app.body import Body
-from app.plans import Asked
-from model.bundle import Bundle
-from model.normalize import Declared
+from scpalm.app.http.body import Body
+from scpalm.app.tasks.plans import Asked
+from scpalm.model.bundle import Bundle
+from scpalm.model.genes.normalize import Declared
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Manifest:
 
     Attributes:
         media_type, content_encoding: of the body. accept: media type of the answer, where the fetch does not say.
-        asked: the tasks. layer, declared: see `app.upload.Upload`. model: name, version and checksum of what computes.
+        asked: the tasks. layer, declared: see `Upload`. model: name, version and checksum of what computes.
     """
 
     media_type: str

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from app.errors import ServiceError, StorageFullError
-from app.spool import Spool, SpoolError
+from scpalm.app.errors import ServiceError, StorageFullError
+from scpalm.app.storage.spool import Spool, SpoolError
 
 _NO_ROOM = 28  # ENOSPC
 

@@ -12,23 +12,30 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from app.body import Body
-from app.cancel import end
-from app.errors import DrainingError, JobStorageError, NotReadyError, QueueFullError, ServiceError, StorageFullError
-from app.jobs.chunk import remove_files, results_of, tasks_of, upload_of
-from app.jobs.home import JobHome
-from app.jobs.ledger import OPEN, STATES, Job, State
-from app.jobs.manifest import BODY_FILE, Manifest
-from app.jobs.places import Place
-from app.jobs.store import CHUNK_ROWS, JobStore
-from app.parsing import Opened
-from app.scratch import made, scratch_folder
-from app.served import Model
-from app.service import Service
-from app.spool import SpoolError
-from app.tasks import Task
-from model.errors import InputError
-from model.prepare import Prepared
+from scpalm.app.background import end
+from scpalm.app.errors import (
+    DrainingError,
+    JobStorageError,
+    NotReadyError,
+    QueueFullError,
+    ServiceError,
+    StorageFullError,
+)
+from scpalm.app.http.body import Body
+from scpalm.app.jobs.chunk import remove_files, results_of, tasks_of, upload_of
+from scpalm.app.jobs.home import JobHome
+from scpalm.app.jobs.ledger.ledger import OPEN, STATES, Job, State
+from scpalm.app.jobs.manifest import BODY_FILE, Manifest
+from scpalm.app.jobs.places import Place
+from scpalm.app.jobs.store import CHUNK_ROWS, JobStore
+from scpalm.app.parsing.pool import Opened
+from scpalm.app.serving.model import Model
+from scpalm.app.serving.service import Service
+from scpalm.app.storage.scratch import made, scratch_folder
+from scpalm.app.storage.spool import SpoolError
+from scpalm.app.tasks.task import Task
+from scpalm.model.errors import InputError
+from scpalm.model.genes.prepare import Prepared
 
 log = logging.getLogger("scpalm.jobs")
 

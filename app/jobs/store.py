@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from app.codecs import Answer, Part
-from app.errors import JobStorageError
-from app.jobs.places import Place
-from app.parser_process import Opened
-from app.tasks import Task, Values, told_of
-from app.values import StoredValues, Table
-from model.genes import Coverage
-from model.normalize import InputReport
+from scpalm.app.codecs.registry import Answer, Part
+from scpalm.app.errors import JobStorageError
+from scpalm.app.jobs.places import Place
+from scpalm.app.parsing.child import Opened
+from scpalm.app.storage.values import StoredValues, Table
+from scpalm.app.tasks.task import Task, Values, told_of
+from scpalm.model.genes.normalize import InputReport
+from scpalm.model.genes.vocabulary import Coverage
 
 # zarr is imported where it is used: it takes a second, and most services run for days without a job.
 CHUNK_ROWS = 2048

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from app.jobs.ledger import State
-from app.tasks import TASK_NAMES
-from app.transport import LANES, Depth
-from model.sessions import SessionInfo
+from scpalm.app.jobs.ledger.ledger import State
+from scpalm.app.queue.transport import LANES, Depth
+from scpalm.app.tasks.task import TASK_NAMES
+from scpalm.model.sessions.session import SessionInfo
 
 # Every counter's birth time would double the lines of a scrape.
 disable_created_metrics()

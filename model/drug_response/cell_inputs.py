@@ -15,10 +15,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import InputError
-from model.genes import Vocabulary
-from model.matrix import CellMatrix
-from model.rows import GeneSet, Rows
+from scpalm.model.errors import InputError
+from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.io.matrix import CellMatrix
 
 Part = Literal["h_C", "genes"]
 # Less of the panel than this, and the answer would be the average cell's.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.drug_response.drug_table import Drug, DrugTable
+from scpalm.model.drug_response.drug_table import Drug, DrugTable
 
 
 @dataclass(frozen=True)

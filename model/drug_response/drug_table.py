@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.errors import BundleError, InputError
-from model.molecules import MoleculeError, MoleculeGraph, parse_smiles
+from scpalm.model.errors import BundleError, InputError
+from scpalm.model.molecules import MoleculeError, MoleculeGraph, parse_smiles
 
 if TYPE_CHECKING:
     from rdkit.DataStructs import ExplicitBitVect

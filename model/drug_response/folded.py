@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.drug_response.config import DrugResponseConfig, pooling_share
-from model.molecules import NUM_FEATURES, MoleculeGraph, batch_graphs
+from scpalm.model.drug_response.config import DrugResponseConfig, pooling_share
+from scpalm.model.molecules import NUM_FEATURES, MoleculeGraph, batch_graphs
 
 Floats = NDArray[np.float32]
 # Cells run in blocks of a fixed size, so that a cell's result does not depend on how many were asked for.

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.drug_response.config import AtomPooling, DrugResponseConfig, pooling_share
-from model.molecules import NUM_FEATURES, GraphBatch
+from scpalm.model.drug_response.config import AtomPooling, DrugResponseConfig, pooling_share
+from scpalm.model.molecules import NUM_FEATURES, GraphBatch
 
 
 class GraphTensors(nn.Module):

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from model.bundle import Bundle
-from model.config import NetworkConfig
-from model.errors import BundleError
-from model.rows import Rows
-from model.sessions import Encoded, SessionInfo, Task
-from model.sessions.gene_head import GeneReadOut
-from model.sessions.shapes import Padded, ZeroTable, made_up_rows, split, warm_shapes
+from scpalm.model.bundle import Bundle
+from scpalm.model.errors import BundleError
+from scpalm.model.genes.rows import Rows
+from scpalm.model.network.config import NetworkConfig
+from scpalm.model.sessions.gene_head import GeneReadOut
+from scpalm.model.sessions.session import Encoded, SessionInfo, Task
+from scpalm.model.sessions.shapes import Padded, ZeroTable, made_up_rows, split, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
 DECODED_CELLS = 16  # cells in one run of the decoder
@@ -90,7 +90,7 @@ class BucketedSession(ABC):
         return embedding, codes
 
     def encode(self, rows: Rows) -> Encoded:
-        """See ``model.sessions.Session``."""
+        """See ``scpalm.model.sessions.session.Session``."""
         return Encoded(*self.run_both(rows), rows)
 
     @abstractmethod
@@ -98,7 +98,7 @@ class BucketedSession(ABC):
         """Codes ``[B, N]`` of one fixed B -> what the gene head reads, ``[B, N, D]``. Raises BundleError."""
 
     def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See ``model.sessions.Session``."""
+        """See ``scpalm.model.sessions.session.Session``."""
         if self._gene_head is None:
             self._gene_head = GeneReadOut.load(self._bundle, self._config)
         columns = self._gene_head.columns(genes)
@@ -117,7 +117,7 @@ class BucketedSession(ABC):
         return out
 
     def run(self, task: Task, rows: Rows) -> NDArray[np.float32] | NDArray[np.int32]:
-        """See ``model.sessions.Session``. Raises ValueError for an unknown task."""
+        """See ``scpalm.model.sessions.session.Session``. Raises ValueError for an unknown task."""
         if task not in ("embed", "pathways"):
             raise ValueError(f"Unknown task '{task}': choose embed or pathways.")
         embedding, codes = self.run_both(rows)

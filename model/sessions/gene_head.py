@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from model.bundle import Bundle
-from model.config import NetworkConfig
-from model.errors import BundleError
+from scpalm.model.bundle import Bundle
+from scpalm.model.errors import BundleError
+from scpalm.model.network.config import NetworkConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Columns:
 
 
 class GeneReadOut:
-    """``o_g = w_g . h_token(g) + b_g``; see `model.pathways.GeneHead`."""
+    """``o_g = w_g . h_token(g) + b_g``; see `scpalm.model.network.pathways.GeneHead`."""
 
     def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], num_tokens: int) -> None:
         # [N, S, D], or [1, S, D] where tokens share one

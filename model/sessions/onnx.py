@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from model.bundle import Bundle
-from model.errors import BundleError
-from model.sessions.base import BucketedSession
-from model.sessions.shapes import LENGTHS, Padded, example
+from scpalm.model.bundle import Bundle
+from scpalm.model.errors import BundleError
+from scpalm.model.sessions.base import BucketedSession
+from scpalm.model.sessions.shapes import LENGTHS, Padded, example
 
 MODEL_FILE = "embed.onnx"
 DECODER_FILE = "impute.onnx"
@@ -20,7 +20,7 @@ _Providers = list[str | tuple[str, dict[str, int]]]
 
 
 class OnnxSession(BucketedSession):
-    """See ``model.sessions.Session``. Raises BundleError when the graph is missing or does not load."""
+    """See ``scpalm.model.sessions.session.Session``. Raises BundleError when the graph is missing or does not load."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
         self._providers, where = _providers(device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.rows import GeneSet, Rows
+from scpalm.model.genes.rows import GeneSet, Rows
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 BATCHES = (16, 4, 1)

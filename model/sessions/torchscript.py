@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from model.bundle import Bundle
-from model.config import NetworkConfig
-from model.decoder import TokenDecoder
-from model.errors import BundleError
-from model.inference import InferenceNetwork
-from model.sessions.base import WEIGHTS_FILE, BucketedSession, network_config
-from model.sessions.shapes import Padded, example
+from scpalm.model.bundle import Bundle
+from scpalm.model.errors import BundleError
+from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.decoder import TokenDecoder
+from scpalm.model.network.folded import InferenceNetwork
+from scpalm.model.sessions.base import WEIGHTS_FILE, BucketedSession, network_config
+from scpalm.model.sessions.shapes import Padded, example
 
 # Weights kept as 8-bit integers have a scale a row, under this ending of their name.
 INT8_SCALE = ".int8_scale"
@@ -55,7 +55,7 @@ def trace(network: InferenceNetwork, config: NetworkConfig) -> torch.jit.ScriptM
 
 
 class TorchScriptSession(BucketedSession):
-    """See ``model.sessions.Session``."""
+    """See ``scpalm.model.sessions.session.Session``."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
         if device == "auto":

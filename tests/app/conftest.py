@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from app.main import create_app
-from app.settings import Settings
-from app.telemetry.metrics import Metrics
-from app.transport.memory import MemoryTransport
-from app.worker import Worker
-from model.bundle import Bundle
+from scpalm.app.execution.worker import Worker
+from scpalm.app.main import create_app
+from scpalm.app.queue.memory import MemoryTransport
+from scpalm.app.settings import Settings
+from scpalm.app.telemetry.metrics import Metrics
+from scpalm.model.bundle import Bundle
 from tests.app.fakes import Client, FakeSession, write_bundle
 
 

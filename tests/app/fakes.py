@@ -16,12 +16,12 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from app.service import Service
-from app.tasks import Embed
-from app.transport import Lane, Work
-from model.genes import Vocabulary
-from model.rows import GeneSet, Rows
-from model.sessions import Encoded, SessionInfo
+from scpalm.app.queue.transport import Lane, Work
+from scpalm.app.serving.service import Service
+from scpalm.app.tasks.task import Embed
+from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.sessions.session import Encoded, SessionInfo
 
 T = TypeVar("T")
 

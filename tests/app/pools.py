@@ -11,13 +11,13 @@ import numpy as np
 import orjson
 from anndata import AnnData
 
-from app import parser_process
-from app.parser_process import Opened
-from app.parsing import ParserPool
-from app.upload import Upload
-from model.genes import Vocabulary
-from model.prepare import Prepared
-from model.rows import Rows
+from scpalm.app.parsing import child as parser_process
+from scpalm.app.parsing.child import Opened
+from scpalm.app.parsing.pool import ParserPool
+from scpalm.app.parsing.upload import Upload
+from scpalm.model.genes.prepare import Prepared
+from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.vocabulary import Vocabulary
 from tests.model.small_cells import NUM_GENES, small_counts
 
 H5AD, JSON = "application/x-hdf5", "application/json"

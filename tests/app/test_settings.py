@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, load_settings, setting_lines
+from scpalm.app.settings import Settings, SettingsError, load_settings, setting_lines
 
 
 @pytest.mark.parametrize(

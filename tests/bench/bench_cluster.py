@@ -22,12 +22,12 @@ import psutil  # type: ignore[import-untyped, unused-ignore]
 from numpy.typing import NDArray
 from scipy import sparse
 
-from app.cluster.driver import embed_atlas
-from app.files import process_file
-from app.runtime import open_runtime
-from app.sample import write_sample
-from app.tasks import Embed
-from model.bundle import Bundle
+from scpalm.app.offline.cluster.driver import embed_atlas
+from scpalm.app.offline.files import process_file
+from scpalm.app.offline.sample import write_sample
+from scpalm.app.serving.runtime import open_runtime
+from scpalm.app.tasks.task import Embed
+from scpalm.model.bundle import Bundle
 
 _NAMES = 65536
 

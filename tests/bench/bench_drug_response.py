@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from model.bundle import DEFAULT_BUNDLE, Bundle
-from model.matrix import CellMatrix
-from model.prepare import prepare
-from model.rows import Rows
-from model.sessions import Session, open_session
-from model.sessions.drug_response import DrugResponseSession
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.drug_response.session import DrugResponseSession
+from scpalm.model.genes.prepare import prepare
+from scpalm.model.genes.rows import Rows
+from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.sessions.session import Session, open_session
 
 
 def make_rows(bundle: Bundle, panel: list[str], cells: int, expressed: int, seed: int = 0) -> Rows:

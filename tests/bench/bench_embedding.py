@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.embedding import GeneEmbedding, SparseCells
+from scpalm.model.network.embedding import GeneEmbedding, SparseCells
 
 GENE_WIDTH = 64
 

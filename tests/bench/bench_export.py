@@ -17,16 +17,16 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 
-from model.bundle import DEFAULT_BUNDLE, Bundle
-from model.sessions.onnx import MODEL_FILE, OnnxSession
-from model.sessions.torchscript import load_network
-from training.build_corpus import build_corpus
-from training.bundle_files import write_json
-from training.corpus import Corpus
-from training.export import write_manifest
-from training.onnx_graph import export_graph
-from training.precision import LIMITS, as_rows, beyond, loss_of_precision, parity_cells, stored
-from training.source import CorpusOptions
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.sessions.onnx import MODEL_FILE, OnnxSession
+from scpalm.model.sessions.torchscript import load_network
+from scpalm.training.corpus.build import build_corpus
+from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.source import CorpusOptions
+from scpalm.training.export.bundle_files import write_json
+from scpalm.training.export.export import write_manifest
+from scpalm.training.export.onnx_graph import export_graph
+from scpalm.training.runs.precision import LIMITS, as_rows, beyond, loss_of_precision, parity_cells, stored
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from model.genes import Vocabulary
-from training.batches import Feed, ThinnedCells, WholeCells
-from training.config import Stage1Config
-from training.corpus import FORMAT_VERSION, Corpus
-from training.memory import keep_freed_memory
-from training.sampler import Sampler
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.training.corpus.corpus import FORMAT_VERSION, Corpus
+from scpalm.training.data.batches import Feed, ThinnedCells, WholeCells
+from scpalm.training.data.sampler import Sampler
+from scpalm.training.runs.config import Stage1Config
+from scpalm.training.runs.memory import keep_freed_memory
 
 BATCH = 128
 SHARD = 8192

@@ -21,10 +21,10 @@ import pandas as pd
 import pyarrow as pa
 from scipy import sparse
 
-from app.codecs import CHUNK_CELLS, Codec, DecodeOptions, codec_for
-from model.bundle import DEFAULT_BUNDLE, Bundle
-from model.matrix import CellMatrix
-from model.prepare import Preparer
+from scpalm.app.codecs.registry import CHUNK_CELLS, Codec, DecodeOptions, codec_for
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.genes.prepare import Preparer
+from scpalm.model.io.matrix import CellMatrix
 
 TARGETS = {"h5ad": 20_000, "json": 2_500, "arrow": 500_000}
 

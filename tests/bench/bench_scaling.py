@@ -25,8 +25,8 @@ import numpy as np
 import psutil  # type: ignore[import-untyped, unused-ignore]
 from scipy import sparse
 
-from app.settings import Settings
-from model.bundle import Bundle
+from scpalm.app.settings import Settings
+from scpalm.model.bundle import Bundle
 from tests.bench.service import ARROW, as_arrow
 from tests.chaos.cluster import NO_REDIS, Cluster, Process, cluster, wait_until
 

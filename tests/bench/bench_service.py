@@ -22,14 +22,14 @@ import numpy as np
 import orjson
 from scipy import sparse
 
-from app.sample import write_sample
-from app.settings import Settings
-from model.bundle import DEFAULT_BUNDLE, Bundle
-from model.errors import InputError
-from model.matrix import CellMatrix
-from model.prepare import prepare
-from model.rows import Rows
-from model.sessions import open_session
+from scpalm.app.offline.sample import write_sample
+from scpalm.app.settings import Settings
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.errors import InputError
+from scpalm.model.genes.prepare import prepare
+from scpalm.model.genes.rows import Rows
+from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.sessions.session import open_session
 
 BATCH_CELLS = Settings.model_fields["batch_cells"].default
 SMALL_CELLS = 64
@@ -114,7 +114,7 @@ def bare(bundle: Bundle, rows: Rows) -> Callable[[], float]:
 def served(bundle: Path, **settings: str) -> Iterator[str]:
     """The address of a `scpalm serve` process."""
     environment = os.environ | {"SCPALM_BUNDLE": str(bundle), "SCPALM_BATCH_CELLS": str(BATCH_CELLS)} | settings
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "scpalm.app.cli", "serve", "--port", "0"]
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         process = subprocess.Popen(command, stderr=log, env=environment, cwd=ROOT)
         try:

@@ -37,7 +37,7 @@ def start(folder: str) -> tuple[float, float, float]:
     environment = os.environ | {"SCPALM_PORT": str(port), "SCPALM_RESULTS_DIR": folder}
     began = time.monotonic()
     server = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve"],
+        [sys.executable, "-m", "scpalm.app.cli", "serve"],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -23,18 +23,18 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import PRESETS, NetworkConfig, preset
-from model.pathways import PathwayAutoencoder
+from scpalm.model.network.config import PRESETS, NetworkConfig, preset
+from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.data.cached_cells import Cache
+from scpalm.training.runs.config import Stage1Config, Stage2Config, override
+from scpalm.training.runs.memory import keep_freed_memory
+from scpalm.training.runs.run import pick_device
+from scpalm.training.runs.trainer import StageTrainer
+from scpalm.training.stages.baselines import Yardsticks, gene_means
+from scpalm.training.stages.stage1 import Stage1Trainer
+from scpalm.training.stages.stage2 import Stage2Trainer
 from tests.bench.bench_loader import write_corpus
-from training.baselines import Yardsticks, gene_means
-from training.cached_cells import Cache
-from training.config import Stage1Config, Stage2Config, override
-from training.corpus import Corpus
-from training.memory import keep_freed_memory
-from training.run import pick_device
-from training.stage1 import Stage1Trainer
-from training.stage2 import Stage2Trainer
-from training.trainer import StageTrainer
 
 
 def make_trainer(corpus: Corpus, case: dict[str, Any], device: torch.device) -> StageTrainer[Any]:

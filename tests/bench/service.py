@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 
-from model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from tests.bench.bench_service import BATCH_CELLS, as_h5ad, as_json, as_rows, bare, real_cells, served, take
 
 ARROW, JSON, H5AD = "application/vnd.apache.arrow.stream", "application/json", "application/x-hdf5"

@@ -25,7 +25,7 @@ import pandas as pd
 import psutil  # type: ignore[import-untyped, unused-ignore]
 from scipy import sparse
 
-from model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from tests.bench.bench_service import as_h5ad, as_json
 from tests.bench.bench_start import free_port, ready
 from tests.bench.service import ARROW, H5AD, JSON, as_arrow
@@ -117,7 +117,7 @@ def main() -> None:
         port = free_port()
         environment = os.environ | {"SCPALM_PORT": str(port), "SCPALM_RESULTS_DIR": f"{folder}/jobs"}
         server = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"],
+            [sys.executable, "-m", "scpalm.app.cli", "serve"],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

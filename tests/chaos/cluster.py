@@ -20,7 +20,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from scipy import sparse
 
-from model.bundle import Bundle
+from scpalm.model.bundle import Bundle
 from tests.e2e.conftest import BUNDLE, Server
 from tests.redis_server import RedisServer
 

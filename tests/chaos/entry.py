@@ -26,11 +26,11 @@ def _off_clock() -> float:
 if "CHAOS_CLOCK" in os.environ:
     time.time = _off_clock
 
-from app.settings import Settings, load_settings  # noqa: E402
-from app.transport.choice import info_of  # noqa: E402
-from model.bundle import Bundle  # noqa: E402
-from model.rows import Rows  # noqa: E402
-from model.sessions import Encoded, SessionInfo  # noqa: E402
+from scpalm.app.queue.choice import info_of  # noqa: E402
+from scpalm.app.settings import Settings, load_settings  # noqa: E402
+from scpalm.model.bundle import Bundle  # noqa: E402
+from scpalm.model.genes.rows import Rows  # noqa: E402
+from scpalm.model.sessions.session import Encoded, SessionInfo  # noqa: E402
 
 
 class SleepingSession:
@@ -73,8 +73,8 @@ def _is_poison(rows: Rows) -> bool:
 
 def main() -> None:
     command, port = sys.argv[1], int(sys.argv[3])
-    from app.server import serve
-    from app.telemetry.logging import configure_logging
+    from scpalm.app.server import serve
+    from scpalm.app.telemetry.logging import configure_logging
 
     configure_logging("text")
 

@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 import typer
 
-from app.cli import cli
-from model.bundle import Bundle
+from scpalm.app.cli.main import cli
+from scpalm.model.bundle import Bundle
 from tests.bench.bench_service import real_cells
 from tests.deploy.dashboard import panels, queries
 from tests.deploy.load import Load

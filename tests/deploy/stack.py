@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from app.settings import PREFIX
+from scpalm.app.settings import PREFIX
 from tests.deploy.files import PROMETHEUS, ROOT, compose, load
 
 OURS = ("api", "worker", "worker-cpu", "single")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import typer
 
-from app.cli import cli
-from app.settings import PREFIX, Settings
+from scpalm.app.cli.main import cli
+from scpalm.app.settings import PREFIX, Settings
 from tests.deploy.files import PROMETHEUS, ROOT, compose, load, rules, tool
 
 OURS = ("api", "worker", "worker-cpu", "single", "single-gpu")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import PREFIX, Settings
+from scpalm.app.settings import PREFIX, Settings
 from tests.deploy.files import DEPLOY, compose, tool
 from tests.deploy.test_prometheus import known_metrics, metrics_in
 

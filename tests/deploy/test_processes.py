@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import typer
 
-from app.cli import cli
-from model.bundle import Bundle
+from scpalm.app.cli.main import cli
+from scpalm.model.bundle import Bundle
 from tests.bench.bench_service import as_json, real_cells, take
 from tests.deploy.image import build
 from tests.deploy.show_dashboard import run

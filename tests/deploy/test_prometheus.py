@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.utils import floatToGoString
 
-from app.telemetry.metrics import DURATION_BUCKETS, Metrics
+from scpalm.app.telemetry.metrics import DURATION_BUCKETS, Metrics
 from tests.deploy.files import DEPLOY, PROMETHEUS, load, rules, tool
 
 ALERTS = [rule["alert"] for rule in rules("alerts.yml")]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 
 # The embedded bundle, or another one that is to be tried.
 BUNDLE = Path(os.environ.get("SCPALM_BUNDLE", DEFAULT_BUNDLE))
@@ -38,7 +38,7 @@ class Server:
         self.log = log
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", command, "--port", "0", *arguments],
+                [sys.executable, "-m", "scpalm.app.cli", command, "--port", "0", *arguments],
                 stderr=stderr,
                 stdout=subprocess.DEVNULL,
                 env=environment,

@@ -51,8 +51,8 @@ def test_every_command_works(start_server: StartServer, cells: Path, tmp_path: P
 
 
 def test_every_route_is_among_them() -> None:
-    from app.main import create_app
-    from app.settings import Settings
+    from scpalm.app.main import create_app
+    from scpalm.app.settings import Settings
 
     document = create_app(Settings()).openapi()
     text = "\n".join(commands()).replace("$JOB", "/jobs/{job_id}").replace("/models/mini", "/models/{name}")

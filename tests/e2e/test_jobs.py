@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.jobs.store import CHUNK_ROWS
+from scpalm.app.jobs.store import CHUNK_ROWS
 from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server
 from tests.e2e.test_serve import H5AD
 

@@ -94,8 +94,8 @@ WITHOUT_RUNTIME = """
 import asyncio, json, sys
 for name in ("torch", "onnxruntime"):
     sys.modules[name] = None  # importing it would fail
-from app.main import create_app
-from app.settings import load_settings
+from scpalm.app.main import create_app
+from scpalm.app.settings import load_settings
 
 async def main():
     app = create_app(load_settings())

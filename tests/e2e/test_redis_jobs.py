@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from app.jobs.store import CHUNK_ROWS
+from scpalm.app.jobs.store import CHUNK_ROWS
 from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server, starter
 from tests.e2e.test_serve import H5AD
 from tests.redis_server import RedisServer, needs_redis

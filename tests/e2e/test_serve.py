@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.routes.schemas import SparseCells
-from model.bundle import Bundle
+from scpalm.app.http.schemas import SparseCells
+from scpalm.model.bundle import Bundle
 from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server
 
 StartServer = Callable[..., Server]
@@ -88,7 +88,7 @@ def test_many_clients_at_once_each_get_their_own_cells(server: Server, cells: Pa
 
 def test_the_command_line_gives_what_the_service_gives(server: Server, cells: Path, tmp_path: Path) -> None:
     out = ["-o", str(tmp_path / "out.h5ad"), "--bundle", str(BUNDLE)]
-    command = [sys.executable, "-m", "app.cli", "embed", str(cells), *out]
+    command = [sys.executable, "-m", "scpalm.app.cli", "embed", str(cells), *out]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert "150/150" in done.stderr

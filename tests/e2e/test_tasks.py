@@ -78,7 +78,15 @@ def test_the_users_file_gets_its_own_columns_as_a_layer_from_service_and_command
     assert served.shape == data.shape and np.isnan(served[:, 0]).all() and np.isfinite(served[:, 1:]).all()
     gene = data.var_names[5]
     np.testing.assert_array_equal(served[:3, 5], npy(server, f"/impute?genes={gene}", data[:3].copy())[:, 0])
-    command = [sys.executable, "-m", "app.cli", "impute", str(tmp_path / "in.h5ad"), "-o", str(tmp_path / "cli.h5ad")]
+    command = [
+        sys.executable,
+        "-m",
+        "scpalm.app.cli",
+        "impute",
+        str(tmp_path / "in.h5ad"),
+        "-o",
+        str(tmp_path / "cli.h5ad"),
+    ]
     subprocess.run([*command, "--bundle", str(BUNDLE)], check=True, cwd=Path(__file__).parents[2], capture_output=True)
     np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "cli.h5ad").layers["scpalm_imputed"], served)
 
@@ -98,8 +106,8 @@ def test_wrong_wishes_are_named(server: Server, cells: Path, path: str, status: 
 
 
 def test_methylation_is_read_by_the_model_in_the_package(server: Server, cells: Path) -> None:
-    from app.drug_tasks import drug_response_of
-    from model.bundle import Bundle
+    from scpalm.app.tasks.ic50 import drug_response_of
+    from scpalm.model.bundle import Bundle
 
     head = drug_response_of(Bundle.load(BUNDLE))
     body = as_json(anndata.read_h5ad(cells)[:3].copy())

@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pytest
 
-from model.bundle import Bundle
+from scpalm.model.bundle import Bundle
 from tests.e2e.conftest import BUNDLE, Server
 from tests.e2e.test_serve import embed_json
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from model.bundle import Bundle
+from scpalm.model.bundle import Bundle
 from tests.training.bundles import exported
 
 

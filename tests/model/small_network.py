@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.config import NetworkConfig
-from model.embedding import SparseCells
+from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.embedding import SparseCells
 
 GENES = 50
 CONFIG = NetworkConfig(

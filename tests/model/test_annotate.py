@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.annotate import UNKNOWN, Reference
-from model.errors import InputError
+from scpalm.model.annotate import UNKNOWN, Reference
+from scpalm.model.errors import InputError
 
 
 def groups(num: int, seed: int) -> tuple[np.ndarray, list[object]]:

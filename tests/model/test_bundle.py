@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from model.bundle import FORMAT_VERSION, Bundle
-from model.errors import BundleError
-from model.sessions.base import network_config
+from scpalm.model.bundle import FORMAT_VERSION, Bundle
+from scpalm.model.errors import BundleError
+from scpalm.model.sessions.base import network_config
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from model.errors import InputError
-from model.molecules import (
+from scpalm.model.errors import InputError
+from scpalm.model.molecules import (
     FEATURE_BLOCKS,
     MAX_HEAVY_ATOMS,
     NUM_FEATURES,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scpalm.training.export.export import export_run
 from tests.training.tiny import write_corpus, write_random_run
-from training.export import export_run
 
 
 @dataclass(frozen=True)

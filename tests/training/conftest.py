@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from scpalm.training.corpus.corpus import Corpus
 from tests.training.bundles import Exported, exported
 from tests.training.tiny import write_corpus
-from training.corpus import Corpus
 
 
 @pytest.fixture(scope="session", autouse=True)

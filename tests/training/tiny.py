@@ -11,15 +11,15 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from model.cells import CellEncoder
-from model.config import NetworkConfig
-from model.genes import Vocabulary
-from model.pathways import PathwayAutoencoder
-from training.build_corpus import build_corpus
-from training.config import Stage1Config, Stage2Config, as_dict
-from training.corpus import Corpus
-from training.run import Run
-from training.source import CorpusOptions
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.network.cells import CellEncoder
+from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.training.corpus.build import build_corpus
+from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.source import CorpusOptions
+from scpalm.training.runs.config import Stage1Config, Stage2Config, as_dict
+from scpalm.training.runs.run import Run
 
 NUM_GENES = 120
 SIZES = NetworkConfig(

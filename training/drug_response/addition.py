@@ -12,13 +12,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from model.drug_response.network import DrugResponseNetwork
-from training.drug_response.config import DrugTrainingConfig
-from training.drug_response.features import LineFeatures
-from training.drug_response.member import Member, Progress
-from training.drug_response.refine import Refinement, norms_stay, refine
-from training.drug_response.splits import Split
-from training.drug_response.tables import Tables
+from scpalm.model.drug_response.network import DrugResponseNetwork
+from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.features import LineFeatures
+from scpalm.training.drug_response.member import Member, Progress
+from scpalm.training.drug_response.refine import Refinement, norms_stay, refine
+from scpalm.training.drug_response.splits import Split
+from scpalm.training.drug_response.tables import Tables
 
 _ADDED = 2  # stage, as part of each random draw
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-from model.drug_response.config import AtomPooling, Head, Readout
-from training.config import ConfigError
+from scpalm.model.drug_response.config import AtomPooling, Head, Readout
+from scpalm.training.runs.config import ConfigError
 
 Inputs = Literal["h_C", "genes", "h_C+genes", "pca", "scfoundation"]
 Setting = Literal["expression", "mutation", "methylation"]

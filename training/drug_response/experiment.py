@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from model.bundle import Bundle
-from model.drug_response.cell_inputs import Standard
-from model.drug_response.config import DrugResponseConfig
-from model.drug_response.network import DrugResponseNetwork, GraphTensors
-from model.molecules import batch_graphs
-from training.config import ConfigError
-from training.drug_response.addition import train_addition
-from training.drug_response.config import DrugTrainingConfig, Inputs, Setting
-from training.drug_response.features import LineEmbeddings, LineFeatures, line_features
-from training.drug_response.member import train_member
-from training.drug_response.splits import Split, make_split
-from training.drug_response.tables import Tables
-from training.drug_response.tuning import tune
-from training.run import RunError, write_atomically
+from scpalm.model.bundle import Bundle
+from scpalm.model.drug_response.cell_inputs import Standard
+from scpalm.model.drug_response.config import DrugResponseConfig
+from scpalm.model.drug_response.network import DrugResponseNetwork, GraphTensors
+from scpalm.model.molecules import batch_graphs
+from scpalm.training.drug_response.addition import train_addition
+from scpalm.training.drug_response.config import DrugTrainingConfig, Inputs, Setting
+from scpalm.training.drug_response.features import LineEmbeddings, LineFeatures, line_features
+from scpalm.training.drug_response.member import train_member
+from scpalm.training.drug_response.splits import Split, make_split
+from scpalm.training.drug_response.tables import Tables
+from scpalm.training.drug_response.tuning import tune
+from scpalm.training.runs.config import ConfigError
+from scpalm.training.runs.run import RunError, write_atomically
 
 PARTS = ("validation", "calibration", "test")
 

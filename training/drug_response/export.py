@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import nn
 
-from model.bundle import Bundle
-from model.drug_response.domain import Domain, nearest
-from model.drug_response.drug_table import Drug, DrugTable
-from model.drug_response.network import CellBranch, DrugResponseNetwork, GraphTensors, ProductHead
-from model.molecules import MoleculeGraph, batch_graphs
-from model.sessions.drug_response import (
+from scpalm.model.bundle import Bundle
+from scpalm.model.drug_response.domain import Domain, nearest
+from scpalm.model.drug_response.drug_table import Drug, DrugTable
+from scpalm.model.drug_response.network import CellBranch, DrugResponseNetwork, GraphTensors, ProductHead
+from scpalm.model.drug_response.session import (
     CARD_FILE,
     CARD_VERSION,
     TABLE_FILE,
@@ -30,16 +29,17 @@ from model.sessions.drug_response import (
     DrugResponseSession,
     Setting,
 )
-from training.bundle_files import add_files
-from training.drug_response.experiment import DrugRun, Outcome, Variant, encoder_files
-from training.drug_response.features import PARTS, LineEmbeddings, line_features
-from training.drug_response.interval import LEVEL, calibrate
-from training.drug_response.ridge import solve
-from training.drug_response.splits import Split, make_split
-from training.drug_response.synonyms import SYNONYMS
-from training.drug_response.tables import Tables
-from training.evaluation.rows import Row
-from training.run import RunError
+from scpalm.model.molecules import MoleculeGraph, batch_graphs
+from scpalm.training.drug_response.experiment import DrugRun, Outcome, Variant, encoder_files
+from scpalm.training.drug_response.features import PARTS, LineEmbeddings, line_features
+from scpalm.training.drug_response.interval import LEVEL, calibrate
+from scpalm.training.drug_response.ridge import solve
+from scpalm.training.drug_response.splits import Split, make_split
+from scpalm.training.drug_response.synonyms import SYNONYMS
+from scpalm.training.drug_response.tables import Tables
+from scpalm.training.evaluation.common.rows import Row
+from scpalm.training.export.bundle_files import add_files
+from scpalm.training.runs.run import RunError
 
 TERMS = (
     "Trained on GDSC drug responses (Genomics of Drug Sensitivity in Cancer, Wellcome Sanger Institute and "

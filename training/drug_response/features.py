@@ -8,21 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.bundle import Bundle
-from model.drug_response.cell_inputs import (
-    CellInputs,
-    Panel,
-    Part,
-    Standard,
-    bulk_matrix,
-    mutation_features,
-)
-from model.drug_response.network import CellTensors
-from model.prepare import Preparer
-from model.rows import Rows
-from model.sessions import open_session
-from training.drug_response.config import Inputs, Setting
-from training.drug_response.tables import Tables, TablesError
+from scpalm.model.bundle import Bundle
+from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Part, Standard, bulk_matrix, mutation_features
+from scpalm.model.drug_response.network import CellTensors
+from scpalm.model.genes.prepare import Preparer
+from scpalm.model.genes.rows import Rows
+from scpalm.model.sessions.session import open_session
+from scpalm.training.drug_response.config import Inputs, Setting
+from scpalm.training.drug_response.tables import Tables, TablesError
 
 Floats = NDArray[np.float32]
 

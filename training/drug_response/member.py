@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.drug_response.config import DrugResponseConfig
-from model.drug_response.network import DrugResponseNetwork, GraphTensors
-from model.molecules import batch_graphs
-from training.drug_response.config import DrugTrainingConfig
-from training.drug_response.features import LineFeatures
-from training.drug_response.ridge import solve
-from training.drug_response.splits import Split
-from training.drug_response.steps import Numbers, line_epoch, one_cycle, take_step, validation_rmse
-from training.drug_response.tables import Tables
+from scpalm.model.drug_response.config import DrugResponseConfig
+from scpalm.model.drug_response.network import DrugResponseNetwork, GraphTensors
+from scpalm.model.molecules import batch_graphs
+from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.features import LineFeatures
+from scpalm.training.drug_response.ridge import solve
+from scpalm.training.drug_response.splits import Split
+from scpalm.training.drug_response.steps import Numbers, line_epoch, one_cycle, take_step, validation_rmse
+from scpalm.training.drug_response.tables import Tables
 
 Progress = Callable[[str, float, float], None]
 _FREE, _ENCODER = 0, 1  # stages, as part of each random draw

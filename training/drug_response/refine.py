@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.drug_response.network import CellTensors, DrugResponseNetwork, GraphTensors
-from model.molecules import batch_graphs
-from training.drug_response.config import DrugTrainingConfig
-from training.drug_response.member import Progress
-from training.drug_response.splits import Split
-from training.drug_response.steps import Numbers, line_epoch, one_cycle, take_step, validation_rmse
-from training.drug_response.tables import Tables
+from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork, GraphTensors
+from scpalm.model.molecules import batch_graphs
+from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.member import Progress
+from scpalm.training.drug_response.splits import Split
+from scpalm.training.drug_response.steps import Numbers, line_epoch, one_cycle, take_step, validation_rmse
+from scpalm.training.drug_response.tables import Tables
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import ConfigError
-from training.drug_response.tables import Tables
+from scpalm.training.drug_response.tables import Tables
+from scpalm.training.runs.config import ConfigError
 
 SplitName = Literal["published", "pair-dedup", "cell-line", "drug"]
 Rows = NDArray[np.int64]

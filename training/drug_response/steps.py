@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.drug_response.network import CellTensors, DrugResponseNetwork
-from training.drug_response.splits import Split
-from training.drug_response.tables import Tables
+from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork
+from scpalm.training.drug_response.splits import Split
+from scpalm.training.drug_response.tables import Tables
 
 Numbers = NDArray[np.int64]
 Optimizer = torch.optim.Optimizer

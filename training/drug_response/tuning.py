@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.bundle import Bundle
-from model.drug_response.network import CellTensors, DrugResponseNetwork
-from model.inference import InferenceNetwork
-from model.sessions.torchscript import load_network
-from training.drug_response.config import DrugTrainingConfig
-from training.drug_response.features import LineEmbeddings, LineFeatures
-from training.drug_response.member import Member, Progress
-from training.drug_response.refine import Refinement, norms_stay, refine
-from training.drug_response.splits import Split
-from training.drug_response.steps import Numbers
-from training.drug_response.tables import Tables
+from scpalm.model.bundle import Bundle
+from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork
+from scpalm.model.network.folded import InferenceNetwork
+from scpalm.model.sessions.torchscript import load_network
+from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.features import LineEmbeddings, LineFeatures
+from scpalm.training.drug_response.member import Member, Progress
+from scpalm.training.drug_response.refine import Refinement, norms_stay, refine
+from scpalm.training.drug_response.splits import Split
+from scpalm.training.drug_response.steps import Numbers
+from scpalm.training.drug_response.tables import Tables
 
 _TUNED = 3  # stage, as part of each random draw
 

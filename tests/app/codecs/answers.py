@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.codecs import Answer, Part
-from model.genes import Coverage
-from model.normalize import InputReport
+from scpalm.app.codecs.registry import Answer, Part
+from scpalm.model.genes.normalize import InputReport
+from scpalm.model.genes.vocabulary import Coverage
 
 
 def answer_for(names: list[str], width: int = 4) -> Answer:

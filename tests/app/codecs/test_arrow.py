@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from app.codecs import ArrowCodec, DecodeOptions, NpyCodec, Part, SparseJsonCodec
-from app.codecs.codec import Answer
-from app.values import Table
-from model.errors import InputError, OverLimitError, UnreadableError
+from scpalm.app.codecs.codec import Answer
+from scpalm.app.codecs.registry import ArrowCodec, DecodeOptions, NpyCodec, Part, SparseJsonCodec
+from scpalm.app.storage.values import Table
+from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from tests.app.codecs.answers import answer_for
 from tests.model.small_cells import NUM_CELLS, dense, joined, small_counts
 
@@ -127,9 +127,9 @@ def two_parts(folder: Path, num_cells: int = 7) -> Answer:
 @pytest.mark.parametrize("in_file", [False, True])
 def test_answers_of_several_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool) -> None:
     if in_file:
-        for module in ("app.values", "app.codecs.arrow", "app.codecs.sparse_json"):
+        for module in ("scpalm.app.storage.values", "scpalm.app.codecs.arrow", "scpalm.app.codecs.sparse_json"):
             monkeypatch.setattr(f"{module}.IN_MEMORY_BYTES", 10)
-        monkeypatch.setattr("app.values.BLOCK_BYTES", 24)
+        monkeypatch.setattr("scpalm.app.storage.values.BLOCK_BYTES", 24)
     answer = two_parts(tmp_path)
     imputed = answer.parts[1].whole
 
@@ -156,7 +156,7 @@ def test_npy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = NpyCodec().encode(answer, tmp_path / "out.npy")
     assert content is not None
     np.testing.assert_array_equal(np.load(io.BytesIO(content)), answer.parts[0].whole)
-    monkeypatch.setattr("app.values.IN_MEMORY_BYTES", 10)
+    monkeypatch.setattr("scpalm.app.storage.values.IN_MEMORY_BYTES", 10)
     stored = two_parts(tmp_path)
     large = Answer("mini", "1", stored.obs_names, stored.parts[1:], stored.coverage, stored.input)
     assert NpyCodec().encode(large, tmp_path / "out.npy") is None

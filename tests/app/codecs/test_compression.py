@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from app.codecs.compression import check_encoding, decompress
-from app.errors import TooLargeError, UnsupportedMediaTypeError
-from model.errors import UnreadableError
+from scpalm.app.codecs.compression import check_encoding, decompress
+from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
+from scpalm.model.errors import UnreadableError
 
 CONTENT = bytes(range(256)) * 4000
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from app.codecs import DecodeOptions, H5adCodec
-from model.errors import InputError, OverLimitError
+from scpalm.app.codecs.registry import DecodeOptions, H5adCodec
+from scpalm.model.errors import InputError, OverLimitError
 from tests.app.codecs.answers import answer_for
 from tests.model.small_cells import NUM_CELLS, dense, joined, small_counts
 
@@ -27,7 +27,7 @@ def test_reads_cells(path: Path) -> None:
 
 
 def test_many_cells_come_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.codecs.h5ad.CHUNK_CELLS", 9)
+    monkeypatch.setattr("scpalm.app.codecs.h5ad.CHUNK_CELLS", 9)
     parts = list(H5adCodec().decode(path, DecodeOptions()))
     assert [part.num_cells for part in parts] == [9, 9, 5]
     np.testing.assert_array_equal(joined(parts), dense(small_counts()))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.codecs import CODECS, H5adCodec, SparseJsonCodec, codec_for, writer_for
+from scpalm.app.codecs.registry import CODECS, H5adCodec, SparseJsonCodec, codec_for, writer_for
 
 
 @pytest.mark.parametrize(

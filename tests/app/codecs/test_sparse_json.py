@@ -8,9 +8,9 @@ import orjson
 import pytest
 from anndata import AnnData
 
-from app.codecs import DecodeOptions, SparseJsonCodec
-from model.errors import InputError, OverLimitError, UnreadableError
-from model.matrix import CellMatrix
+from scpalm.app.codecs.registry import DecodeOptions, SparseJsonCodec
+from scpalm.model.errors import InputError, OverLimitError, UnreadableError
+from scpalm.model.io.matrix import CellMatrix
 from tests.app.codecs.answers import answer_for
 
 GOOD: dict[str, object] = {

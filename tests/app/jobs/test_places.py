@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.jobs.places import LocalPlace, Place, SpoolPlace
-from app.jobs.store import JobStore
-from app.parser_process import Opened
-from app.spool import Spool, SpoolError
-from app.tasks import Embed, Pathways
-from model.genes import Coverage
-from model.normalize import InputReport
+from scpalm.app.jobs.places import LocalPlace, Place, SpoolPlace
+from scpalm.app.jobs.store import JobStore
+from scpalm.app.parsing.child import Opened
+from scpalm.app.storage.spool import Spool, SpoolError
+from scpalm.app.tasks.task import Embed, Pathways
+from scpalm.model.genes.normalize import InputReport
+from scpalm.model.genes.vocabulary import Coverage
 from tests.app.fakes import INFO
 
 OPENED = Opened(5, Coverage(3, 2, 300, 2, 0, 0, ("X",)), np.array([0, 1, -1], np.int32), {"drugs": ["a"]})
@@ -46,7 +46,7 @@ def test_files_are_kept_listed_and_forgotten(place: Place, tmp_path: Path) -> No
 
 
 def test_results_come_back_as_they_were_put(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.jobs.store.CHUNK_ROWS", 2)
+    monkeypatch.setattr("scpalm.app.jobs.store.CHUNK_ROWS", 2)
     tasks = (Embed(INFO), Pathways(INFO))
     embedding = np.arange(15, dtype=np.float32).reshape(5, 3)
     codes = np.arange(5, dtype=np.int32)[:, None]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from app.telemetry.logging import JsonFormatter
+from scpalm.app.telemetry.logging import JsonFormatter
 from tests.app.fakes import Client
 
 

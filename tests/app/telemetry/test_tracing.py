@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.main import create_app
-from app.settings import Settings, SettingsError, load_settings
+from scpalm.app.main import create_app
+from scpalm.app.settings import Settings, SettingsError, load_settings
 from tests.app.fakes import Client, FakeSession
 from tests.fuzz.mutations import good_json
 
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from app.telemetry.tracing import Tracing
+from scpalm.app.telemetry.tracing import Tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -77,6 +77,8 @@ def test_settings_name_a_collector_or_say_what_is_missing(monkeypatch: pytest.Mo
     with pytest.raises(SettingsError, match=r"OTLP_ENDPOINT.*no address"):
         load_settings(otlp_endpoint="collector")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
-    monkeypatch.setattr("app.telemetry.tracing.find_spec", lambda name: None if name.endswith("http") else object())
+    monkeypatch.setattr(
+        "scpalm.app.telemetry.tracing.find_spec", lambda name: None if name.endswith("http") else object()
+    )
     with pytest.raises(SettingsError, match=r"scpalm\[tracing\]"):
         load_settings(otlp_endpoint="http://collector:4318")

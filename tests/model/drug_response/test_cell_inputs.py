@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.drug_response.cell_inputs import (
+from scpalm.model.drug_response.cell_inputs import (
     CellInputs,
     Panel,
     Standard,
@@ -11,10 +11,10 @@ from model.drug_response.cell_inputs import (
     log1p_cp10k,
     mutation_features,
 )
-from model.errors import InputError
-from model.matrix import CellMatrix
-from model.prepare import Preparer, prepare
-from model.rows import Rows
+from scpalm.model.errors import InputError
+from scpalm.model.genes.prepare import Preparer, prepare
+from scpalm.model.genes.rows import Rows
+from scpalm.model.io.matrix import CellMatrix
 from tests.training.tiny import tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model.drug_response.drug_table import MAX_DRUGS, Drug, DrugTable
-from model.errors import BundleError, InputError
+from scpalm.model.drug_response.drug_table import MAX_DRUGS, Drug, DrugTable
+from scpalm.model.errors import BundleError, InputError
 
 ASPIRIN = Drug("Aspirin", "CC(=O)Oc1ccccc1C(=O)O", 2244, "PTGS1", "Other", ("ASA",), known=True, in_training=True)
 SALT = Drug("Cis-platin", "N.N.[Cl-].[Cl-].[Pt+2]", 84691, known=True, in_training=True)

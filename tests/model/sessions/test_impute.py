@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from model.bundle import Bundle
-from model.errors import BundleError
-from model.pathways import PathwayAutoencoder
-from model.sessions import Session, open_session
-from model.sessions.base import network_config
+from scpalm.model.bundle import Bundle
+from scpalm.model.errors import BundleError
+from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.model.sessions.base import network_config
+from scpalm.model.sessions.session import Session, open_session
 from tests.training.tiny import NUM_GENES
 
 RUNTIMES = ("onnx", "torchscript")

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from model.bundle import Bundle
-from model.errors import BundleError
-from model.rows import GeneSet, Rows
-from model.sessions import Session, open_session
+from scpalm.model.bundle import Bundle
+from scpalm.model.errors import BundleError
+from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.sessions.session import Session, open_session
+from scpalm.training.export.export import write_manifest
 from tests.training.tiny import NUM_GENES, SIZES
-from training.export import write_manifest
 
 RUNTIMES = ("onnx", "torchscript")
 

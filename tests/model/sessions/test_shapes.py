@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.rows import GeneSet, Rows
-from model.sessions.shapes import (
+from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.sessions.shapes import (
     BATCHES,
     LENGTHS,
     Padded,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from model.bundle import Bundle
+from scpalm.model.bundle import Bundle
+from scpalm.training.drug_response.features import LineEmbeddings, embed_lines
+from scpalm.training.drug_response.tables import Tables, load_tables
 from tests.training.bundles import exported
 from tests.training.drug_response.small_tables import write_tables
-from training.drug_response.features import LineEmbeddings, embed_lines
-from training.drug_response.tables import Tables, load_tables
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from model.bundle import Bundle
-from model.drug_response.cell_inputs import Standard
-from model.drug_response.config import DrugResponseConfig
-from model.drug_response.drug_table import Drug, DrugTable
-from model.drug_response.network import DrugResponseNetwork
-from model.matrix import CellMatrix
-from model.molecules import parse_smiles
-from model.prepare import prepare
-from model.rows import Rows
-from model.sessions.drug_response import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession
+from scpalm.model.bundle import Bundle
+from scpalm.model.drug_response.cell_inputs import Standard
+from scpalm.model.drug_response.config import DrugResponseConfig
+from scpalm.model.drug_response.drug_table import Drug, DrugTable
+from scpalm.model.drug_response.network import DrugResponseNetwork
+from scpalm.model.drug_response.session import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession
+from scpalm.model.genes.prepare import prepare
+from scpalm.model.genes.rows import Rows
+from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.molecules import parse_smiles
+from scpalm.training.drug_response.export import fold
+from scpalm.training.export.bundle_files import add_files
 from tests.training.tiny import tiny_counts
-from training.bundle_files import add_files
-from training.drug_response.export import fold
 
 WIDTH = 16  # h_C of the tiny bundle
 GENES = [f"GENE{i}" for i in range(30)]

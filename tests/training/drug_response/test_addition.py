@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from scpalm.training.drug_response.addition import train_addition, widened
+from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.experiment import predict
+from scpalm.training.drug_response.features import LineFeatures, line_features
+from scpalm.training.drug_response.member import Member
+from scpalm.training.drug_response.splits import Split, make_split
+from scpalm.training.drug_response.tuning import tune
+from scpalm.training.evaluation.drug_response.metrics import rmse
+from scpalm.training.runs.config import ConfigError
 from tests.training.drug_response.conftest import Small
 from tests.training.drug_response.test_member import QUICK, features_of, train
-from training.config import ConfigError
-from training.drug_response.addition import train_addition, widened
-from training.drug_response.config import DrugTrainingConfig
-from training.drug_response.experiment import predict
-from training.drug_response.features import LineFeatures, line_features
-from training.drug_response.member import Member
-from training.drug_response.splits import Split, make_split
-from training.drug_response.tuning import tune
-from training.evaluation.drug_response.metrics import rmse
 
 
 @pytest.fixture(scope="module")

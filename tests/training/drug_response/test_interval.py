@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.drug_response.interval import calibrate
+from scpalm.training.drug_response.interval import calibrate
 
 
 def test_new_rows_are_held_as_often_as_promised() -> None:

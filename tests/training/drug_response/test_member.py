@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from model.molecules import ELEMENTS
+from scpalm.model.molecules import ELEMENTS
+from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.experiment import predict
+from scpalm.training.drug_response.features import LineFeatures, line_features
+from scpalm.training.drug_response.member import Member, train_member
+from scpalm.training.drug_response.splits import Split, make_split
+from scpalm.training.drug_response.tables import Tables
+from scpalm.training.evaluation.drug_response.metrics import residual_pcc, rmse
+from scpalm.training.evaluation.drug_response.references import drug_means
 from tests.training.drug_response.conftest import Small
-from training.drug_response.config import DrugTrainingConfig
-from training.drug_response.experiment import predict
-from training.drug_response.features import LineFeatures, line_features
-from training.drug_response.member import Member, train_member
-from training.drug_response.splits import Split, make_split
-from training.drug_response.tables import Tables
-from training.evaluation.drug_response.metrics import residual_pcc, rmse
-from training.evaluation.drug_response.references import drug_means
 
 QUICK = DrugTrainingConfig(
     inputs="genes", free_epochs=60, encoder_epochs=20, graph_width=16, line_groups=4, drug_groups=3, dropout=0.05

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from scpalm.training.drug_response.splits import make_split
+from scpalm.training.runs.config import ConfigError
 from tests.training.drug_response.conftest import Small
-from training.config import ConfigError
-from training.drug_response.splits import make_split
 
 PARTS = ("train", "validation", "calibration", "test")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scpalm.training.drug_response.tables import TablesError, load_tables
 from tests.training.drug_response.conftest import Small
-from training.drug_response.tables import TablesError, load_tables
 
 
 def test_profiles_are_found_by_line(small: Small) -> None:

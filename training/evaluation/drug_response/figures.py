@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from training.drug_response.experiment import DrugRun, Variant
-from training.drug_response.splits import make_split
-from training.drug_response.tables import Tables
-from training.evaluation.drug_response.metrics import pcc, pcc_by_group, wins
-from training.evaluation.drug_response.report import group_names
-from training.run import RunError
+from scpalm.training.drug_response.experiment import DrugRun, Variant
+from scpalm.training.drug_response.splits import make_split
+from scpalm.training.drug_response.tables import Tables
+from scpalm.training.evaluation.drug_response.metrics import pcc, pcc_by_group, wins
+from scpalm.training.evaluation.drug_response.report import group_names
+from scpalm.training.runs.run import RunError
 
 OURS, THEIRS = "#1f77b4", "#7f7f7f"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from training.drug_response.splits import Split
-from training.drug_response.tables import Tables
-from training.evaluation.drug_response.metrics import rmse
+from scpalm.training.drug_response.splits import Split
+from scpalm.training.drug_response.tables import Tables
+from scpalm.training.evaluation.drug_response.metrics import rmse
 
 Floats = NDArray[np.float64]
 RIDGE_ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0)

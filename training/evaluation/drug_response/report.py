@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.drug_response.experiment import DrugRun, Outcome, Variant
-from training.drug_response.interval import Interval, calibrate
-from training.drug_response.splits import Split, make_split
-from training.drug_response.tables import Tables
-from training.evaluation.drug_response.metrics import coverage, pcc_by_group, scores, wins
-from training.evaluation.drug_response.references import drug_means, references
-from training.evaluation.rows import Row
+from scpalm.training.drug_response.experiment import DrugRun, Outcome, Variant
+from scpalm.training.drug_response.interval import Interval, calibrate
+from scpalm.training.drug_response.splits import Split, make_split
+from scpalm.training.drug_response.tables import Tables
+from scpalm.training.evaluation.common.rows import Row
+from scpalm.training.evaluation.drug_response.metrics import coverage, pcc_by_group, scores, wins
+from scpalm.training.evaluation.drug_response.references import drug_means, references
 
 COLUMNS = ("pcc", "spearman", "rmse", "residual_pcc", "drug_pcc", "line_pcc", "type_pcc", "coverage")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.bundle import Bundle
-from model.sessions.drug_response import DrugResponseSession
-from training.drug_response.features import embed_lines
-from training.drug_response.splits import make_split
-from training.drug_response.tables import Tables
-from training.evaluation.drug_response.metrics import coverage
-from training.evaluation.drug_response.report import reference_rows, score_rows
-from training.evaluation.rows import Row
+from scpalm.model.bundle import Bundle
+from scpalm.model.drug_response.session import DrugResponseSession
+from scpalm.training.drug_response.features import embed_lines
+from scpalm.training.drug_response.splits import make_split
+from scpalm.training.drug_response.tables import Tables
+from scpalm.training.evaluation.common.rows import Row
+from scpalm.training.evaluation.drug_response.metrics import coverage
+from scpalm.training.evaluation.drug_response.report import reference_rows, score_rows
 
 
 def shipped_rows(tables: Tables, bundle: Bundle) -> list[Row]:

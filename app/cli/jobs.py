@@ -1,0 +1,140 @@
+"""The command ``scpalm jobs``: what is queued, runs, has ended, or could not be done; and second chances."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from scpalm.app.jobs.dead_letters import DeadLetter
+    from scpalm.app.jobs.ledger.ledger import Job, Ledger
+    from scpalm.app.settings import Settings
+
+# The command imports what it needs: `--help` must not wait for the model's libraries.
+
+
+class LedgerError(RuntimeError):
+    """There is no ledger, or the job is not one that this can be done to; the text says what to do."""
+
+
+def jobs(
+    dead: Annotated[
+        bool, typer.Option("--dead", help="What processes died with in hand: jobs, and requests in Redis.")
+    ] = False,
+    replay: Annotated[str | None, typer.Option(metavar="ID", help="Put a failed job back into the queue.")] = None,
+    cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel an open job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list, the newest first.")] = 100,
+) -> None:
+    """List the jobs of the services with these settings (SCPALM_REDIS_URL, or SCPALM_RESULTS_DIR)."""
+    if sum((dead, replay is not None, cancel is not None)) > 1:
+        raise typer.BadParameter("--dead, --replay and --cancel go one at a time.")
+    asyncio.run(_run(dead, replay, cancel, limit))
+
+
+async def _run(dead: bool, replay: str | None, cancel: str | None, limit: int) -> None:
+    from scpalm.app.settings import load_settings
+
+    settings = load_settings()
+    ledger = _open(settings)
+    try:
+        if replay is not None:
+            await _replay(ledger, replay)
+        elif cancel is not None:
+            await _cancel(ledger, cancel)
+        elif dead:
+            from scpalm.app.jobs.dead_letters import dead_letters
+
+            _print_jobs(await ledger.dead(limit))
+            if settings.redis_url:
+                _print_letters(await asyncio.to_thread(dead_letters, settings.redis_url, limit))
+        else:
+            _print_jobs(await ledger.latest(limit=limit))
+    finally:
+        await ledger.close()
+
+
+def _open(settings: Settings) -> Ledger:
+    if settings.redis_url:
+        from scpalm.app.jobs.ledger.redis import RedisLedger
+
+        return RedisLedger(settings.redis_url, lease_seconds=settings.lease_seconds)
+    from scpalm.app.jobs.home import LEDGER_FILE, own_directory
+    from scpalm.app.jobs.ledger.sqlite import SqliteLedger
+
+    path: Path = own_directory(settings) / LEDGER_FILE
+    if not path.is_file():
+        raise LedgerError(
+            f"There is no ledger of jobs at {path}. Set SCPALM_RESULTS_DIR, SCPALM_SPOOL_DIR or SCPALM_REDIS_URL as "
+            "the service has it."
+        )
+    return SqliteLedger(path)
+
+
+async def _replay(ledger: Ledger, job_id: str) -> None:
+    job = await _known(ledger, job_id)
+    if not await ledger.replay(job_id):
+        raise LedgerError(f"Job {job_id} is {job.state}: only failed ones can be put back.")
+    typer.echo(f"{job_id} waits again; {job.rows_done} cells are done already.", err=True)
+
+
+async def _cancel(ledger: Ledger, job_id: str) -> None:
+    job = await _known(ledger, job_id)
+    if not await ledger.cancel(job_id):
+        raise LedgerError(f"Job {job_id} is {job.state} already.")
+    typer.echo(f"{job_id} is cancelled.", err=True)
+
+
+async def _known(ledger: Ledger, job_id: str) -> Job:
+    job = await ledger.get(job_id)
+    if job is None:
+        raise LedgerError(
+            f"There is no job {job_id}. `scpalm jobs` lists those that are known. The caller of a request (not a job) "
+            "has been told that it failed, and sends it again."
+        )
+    return job
+
+
+def _print_jobs(found: Sequence[Job]) -> None:
+    from scpalm.app.jobs.manifest import Manifest
+
+    rows = []
+    for job in found:
+        manifest = Manifest.from_json(job.manifest)
+        speed = job.rows_done / max(1e-3, (job.ended or time.time()) - job.started) if job.started else 0.0
+        rows.append(
+            (
+                job.id,
+                job.state,
+                ",".join(manifest.asked.names),
+                " ".join(manifest.model[:2]),
+                f"{job.rows_done}/{job.rows if job.rows is not None else '?'}",
+                f"{speed:.0f}",
+                _age(job.created),
+                job.error or "",
+            )
+        )
+    _print_table(("job", "state", "tasks", "model", "cells", "cells/s", "age", "error"), rows)
+
+
+def _print_letters(letters: Sequence[DeadLetter]) -> None:
+    rows = [(x.id, x.model, x.lane, str(x.rows), str(x.deliveries), _age(x.moment)) for x in letters]
+    if rows:
+        typer.echo()
+        _print_table(("request", "model", "lane", "cells", "deliveries", "age"), rows)
+
+
+def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _age(moment: float) -> str:
+    seconds = max(0, int(time.time() - moment))
+    days, hours, minutes = seconds // 86400, seconds // 3600, seconds // 60
+    return f"{days}d" if days else f"{hours}h" if hours else f"{minutes}m" if minutes else f"{seconds}s"

@@ -1,0 +1,236 @@
+"""Rows of many requests -> device batches -> rows back to their requests. No clock, no threads: only who is next."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scpalm.app.errors import ServiceError
+from scpalm.app.queue.transport import LANES, Lane, Lease, Outcome
+from scpalm.app.tasks.task import Values
+from scpalm.model.genes.rows import Rows
+
+# A batch with work of both lanes gives bulk at least one row in four, so that files move on under any online load.
+BULK_SHARE = 0.25
+
+
+@dataclass(eq=False)
+class Pending:
+    """One leased request on its way through the batches."""
+
+    lease: Lease
+    next_row: int = 0
+    rows_done: int = 0
+    values: dict[str, Values] = field(default_factory=dict)
+    started_at: float | None = None
+    settled: bool = False
+
+    @property
+    def lane(self) -> Lane:
+        return self.lease.work.lane
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.lease.work.rows)
+
+    @property
+    def rows_left(self) -> int:
+        """Rows that no batch has taken yet."""
+        return self.num_rows - self.next_row
+
+    @property
+    def finished(self) -> bool:
+        return self.rows_done == self.num_rows
+
+    def start(self, now: float) -> bool:
+        """Note that the first row reached the device; True the first time."""
+        if self.started_at is not None:
+            return False
+        self.started_at = now
+        return True
+
+    def fill(self, start: int, num_rows: int, values: dict[str, Values]) -> None:
+        """Put the results of rows ``start ...`` in their place."""
+        for name, part in values.items():
+            if len(part) == self.num_rows:
+                self.values[name] = part
+                continue
+            if name not in self.values:
+                self.values[name] = np.empty((self.num_rows, *part.shape[1:]), dtype=part.dtype)
+            self.values[name][start : start + num_rows] = part
+        self.rows_done += num_rows
+
+    def outcome(self, error: ServiceError | None = None) -> Outcome:
+        """The result, or the error, with its times."""
+        now = time.monotonic()
+        started = self.started_at if self.started_at is not None else now
+        values = self.values if error is None else None
+        return Outcome(values, error, started - self.lease.submitted_at, now - started)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Rows ``start`` to ``stop`` of one request."""
+
+    pending: Pending
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def rows(self) -> Rows:
+        return self.pending.lease.work.rows.slice(self.start, self.stop)
+
+
+@dataclass(eq=False)
+class Batch:
+    """What one run of the session gets: segments of requests, in order. All tasks start from the same run.
+
+    Attributes:
+        rows: the segments' rows, put together by ``assemble`` while the device is busy with another batch.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    rows: Rows | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return sum(map(len, self.segments))
+
+    def assemble(self) -> None:
+        self.rows = Rows.concat([segment.rows() for segment in self.segments])
+
+    def drop_settled(self) -> None:
+        """Leave out requests settled since the batch was formed: failed in the batch before, or abandoned."""
+        kept = [segment for segment in self.segments if not segment.pending.settled]
+        if len(kept) < len(self.segments):
+            self.segments = kept
+            if kept:
+                self.assemble()
+
+
+class Batcher:
+    """Takes rows in turn from the waiting requests.
+
+    Short requests come first, and whole; long ones share what is left, so that one cell is in the next batch formed,
+    however long the file beside it. Requests that found no room come first next time, and the first is never left out.
+    """
+
+    def __init__(self, batch_rows: int) -> None:
+        self._batch_rows = batch_rows
+        self._lanes: dict[Lane, deque[Pending]] = {lane: deque() for lane in LANES}
+
+    def add(self, lease: Lease) -> Pending:
+        pending = Pending(lease)
+        self._lanes[lease.work.lane].append(pending)
+        return pending
+
+    @property
+    def has_rows(self) -> bool:
+        return any(self._lanes.values())
+
+    def waiting(self) -> list[Pending]:
+        """Requests with rows that no batch has taken yet."""
+        return [pending for lane in self._lanes.values() for pending in lane]
+
+    def take_abandoned(self) -> list[Pending]:
+        """Remove and return the requests that nobody waits for; requests settled already are removed silently."""
+        gone = []
+        for lane, queue in self._lanes.items():
+            gone += [pending for pending in queue if pending.lease.abandoned and not pending.settled]
+            self._lanes[lane] = deque(p for p in queue if not (p.lease.abandoned or p.settled))
+        return gone
+
+    def rows_left(self, lane: Lane) -> int:
+        """Rows of a lane that no batch has taken yet."""
+        return sum(pending.rows_left for pending in self._lanes[lane])
+
+    def form(self, batch: Batch | None = None) -> Batch | None:
+        """The next batch, or ``batch`` formed anew with what waits now; None when no rows wait. Not yet assembled."""
+        batch = batch or Batch()
+        self._give_back(batch)
+        online, bulk = (self.rows_left(lane) for lane in LANES)
+        for_online, for_bulk = self._shares(online, bulk)
+        self._take("online", batch, for_online)
+        self._take("bulk", batch, for_bulk)
+        return batch if batch.segments else None
+
+    def _shares(self, online: int, bulk: int) -> tuple[int, int]:
+        for room in (self._batch_rows // 2, self._batch_rows):
+            guaranteed = min(bulk, int(np.ceil(room * BULK_SHARE)))
+            # Few online cells ride with half a batch of files: whoever waits for them waits half as long.
+            if online and online <= room - guaranteed:
+                break
+        for_online = min(online, room - guaranteed)
+        return for_online, min(bulk, room - for_online)
+
+    def _give_back(self, batch: Batch) -> None:
+        """Take a batch apart that has not run: its requests come first again."""
+        for segment in reversed(batch.segments):
+            segment.pending.next_row = segment.start
+        for lane, queue in self._lanes.items():
+            first = {id(s.pending): s.pending for s in batch.segments if s.pending.lane == lane}
+            later = [pending for pending in queue if id(pending) not in first]
+            self._lanes[lane] = deque(p for p in [*first.values(), *later] if not p.settled)
+        batch.segments, batch.rows = [], None
+
+    def left_out(self, batch: Batch) -> bool:
+        """Whether a request waits that has no row in the batch, although others have more than an equal share."""
+        shares: dict[str, int] = {}
+        for segment in batch.segments:
+            request = segment.pending.lease.work.request
+            shares[request] = shares.get(request, 0) + len(segment)
+        equal = max(1, self._batch_rows // (len(shares) + 1))
+        return max(shares.values(), default=0) > equal and any(
+            pending.lease.work.request not in shares for pending in self.waiting()
+        )
+
+    def _take(self, lane: Lane, batch: Batch, room: int) -> None:
+        # By request, not by work: a file that comes in many parts has one turn.
+        requests: dict[str, list[Pending]] = {}
+        for pending in self._lanes[lane]:
+            requests.setdefault(pending.lease.work.request, []).append(pending)
+        demands = [sum(p.rows_left for p in works) for works in requests.values()]
+        shares = fair_shares(demands, room, max(1, self._batch_rows // 4))
+        waiting: list[Pending] = []
+        served: list[Pending] = []
+        for works, share in zip(requests.values(), shares, strict=True):
+            (served if share else waiting).extend(works)
+            for pending in works:
+                count = min(share, pending.rows_left)
+                if count:
+                    batch.segments.append(Segment(pending, pending.next_row, pending.next_row + count))
+                    pending.next_row += count
+                    share -= count
+        self._lanes[lane] = deque(p for p in waiting + served if p.rows_left)
+
+
+def fair_shares(demands: Sequence[int], room: int, turn: int = 1) -> list[int]:
+    """Share ``room`` rows among ``demands``, in order of their turns.
+
+    As many take part as can have ``turn`` rows, or all they need: the first, then those that need no more than a turn,
+    the shortest first, then the others. They share equally, nobody more than asked. If every request had a few rows of
+    each batch, all would end late, and together.
+    """
+    shares = [0] * len(demands)
+    left = room
+    line = sorted(range(1, len(demands)), key=lambda index: min(demands[index], turn + 1))
+    chosen: list[int] = []
+    for index in [0, *line] if demands else []:
+        if left <= 0:
+            break
+        chosen.append(index)
+        left -= min(demands[index], turn)
+    # Smallest demands first: what they leave of their equal part raises the part of the rest.
+    most = {index: demands[index] for index in chosen}
+    if left < 0:  # the last one gets what the others leave
+        most[chosen[-1]] = min(demands[chosen[-1]], turn) + left
+    for position, index in enumerate(sorted(chosen, key=most.__getitem__)):
+        shares[index] = min(most[index], room // (len(chosen) - position))
+        room -= shares[index]
+    return shares

@@ -1,0 +1,276 @@
+"""A worker owns one device: lease -> batch -> session.run -> settle, one batch formed ahead while the device runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from scpalm.app.errors import ClientGoneError, InferenceError, ServiceError
+from scpalm.app.execution.batching import BULK_SHARE, Batch, Batcher, Pending, Segment
+from scpalm.app.queue.transport import LANES, Lane, Lease, Transport
+from scpalm.app.tasks.task import Values
+from scpalm.app.telemetry.metrics import Metrics
+from scpalm.model.sessions.session import Encoded, Session
+
+log = logging.getLogger("scpalm.worker")
+
+# How often an idle loop wakes to show that it is alive.
+TICK_SECONDS = 0.5
+# How often it looks, while a full batch waits for the device, for a request that should have a place in it.
+LOOK_SECONDS = 0.02
+
+
+class Worker:
+    """Two threads: one forms the next batch, one runs the session. Either dying ends the other: see ``alive``.
+
+    The slot between them holds the one batch formed ahead. Until the device takes it, it is formed anew with what
+    arrives, so that neither a thin batch nor one full of a large file makes later cells wait a turn.
+    """
+
+    def __init__(
+        self, session: Session, transport: Transport, metrics: Metrics, *, batch_rows: int, name: str = "device-0"
+    ) -> None:
+        self._session = session
+        self._transport = transport
+        self._metrics = metrics
+        self._batch_rows = batch_rows
+        self._name = name
+        self._device = session.info.device
+        self._batcher = Batcher(batch_rows)
+        self._held: dict[str, Pending] = {}
+        self._slot: Batch | None = None
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._failed = False
+        self._moved = {"forming": time.monotonic(), "running": time.monotonic()}
+        self._threads: list[threading.Thread] = []
+
+    # --- life
+
+    def start(self, *, resume: bool = False) -> None:
+        """Start both threads; ``resume`` takes back what a dead worker of this name left unfinished."""
+        loops: dict[str, Callable[[], None]] = {
+            "forming": lambda: self._form_loop(resume),
+            "running": self._device_loop,
+        }
+        for name, loop in loops.items():
+            thread = threading.Thread(target=self._guarded, args=(loop,), name=f"{self._name}-{name}", daemon=True)
+            self._threads.append(thread)
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Both threads run (or have not been started)."""
+        return not self._failed and all(thread.is_alive() for thread in self._threads)
+
+    def stalled_seconds(self) -> float:
+        """Seconds since the slower of the two loops last moved; a batch on the device counts as standing still."""
+        return time.monotonic() - min(self._moved.values())
+
+    def renew(self) -> None:
+        """Extend every lease in hand. Called from outside, about three times a lease."""
+        for pending in list(self._held.values()):
+            self._transport.extend(pending.lease, pending.rows_done)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End both threads after the batch that runs; leased work stays unsettled."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout)
+
+    def _guarded(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except BaseException:  # whatever it was, the other thread must not go on alone
+            log.exception("worker %s died", self._name)
+            self._failed = True
+        finally:
+            with self._changed:
+                self._stopping = True
+                self._changed.notify_all()
+
+    # --- forming
+
+    def _form_loop(self, resume: bool) -> None:
+        full = False
+        while not self._stopping:
+            self._moved["forming"] = time.monotonic()
+            full = full and self._still_full()
+            wait = 0.0 if full or self._batcher.has_rows else TICK_SECONDS
+            leases = self._transport.lease(self._name, wait, room=self._room(), resume=resume)
+            resume = False
+            for lease in leases:
+                self._held[lease.work.id] = self._batcher.add(lease)
+            for pending in self._batcher.take_abandoned():
+                self._settle(pending, _client_gone())
+            if self._batcher.has_rows and not (full and not self._left_out(leases)):
+                full = self._form()
+
+    def _room(self) -> dict[Lane, int]:
+        """Rows to fill the next batch with, beside what waits here already; online ones may take the place of bulk."""
+        slot = self._slot
+        segments = slot.segments if slot is not None else []
+        free = self._batch_rows - sum(map(len, segments))
+        bulk = sum(len(segment) for segment in segments if segment.pending.lane == "bulk")
+        more = {"online": max(0, bulk - int(np.ceil(self._batch_rows * BULK_SHARE))), "bulk": 0}
+        return {lane: free + more[lane] - self._batcher.rows_left(lane) for lane in LANES}
+
+    def _still_full(self) -> bool:
+        """Whether the device has not taken the full batch yet, after a short wait."""
+        with self._changed:
+            if self._slot is not None:
+                self._changed.wait(LOOK_SECONDS)
+            return self._slot is not None
+
+    def _left_out(self, leases: Sequence[Lease]) -> bool:
+        slot = self._slot
+        return bool(leases) and slot is not None and self._batcher.left_out(slot)
+
+    def _form(self) -> bool:
+        """Put the next batch into the slot, or form the one there anew. True when it takes no more."""
+        with self._changed:
+            early, self._slot = self._slot, None
+        batch = self._batcher.form(early)
+        if batch is None:
+            return False
+        batch.assemble()
+        with self._changed:
+            self._slot = batch
+            self._changed.notify_all()
+        # Rows that still wait found no room.
+        return self._batcher.has_rows or batch.num_rows >= self._batch_rows
+
+    # --- running
+
+    def _device_loop(self) -> None:
+        while True:
+            self._moved["running"] = time.monotonic()
+            with self._changed:
+                if self._slot is None:
+                    if self._stopping:
+                        return
+                    self._changed.wait(TICK_SECONDS)
+                batch, self._slot = self._slot, None
+                self._changed.notify_all()
+            if batch is not None:
+                self._run(batch)
+
+    def _run(self, batch: Batch) -> None:
+        for segment in batch.segments:
+            if segment.pending.lease.abandoned and not segment.pending.settled:
+                self._settle(segment.pending, _client_gone())
+        batch.drop_settled()
+        if not batch.segments:
+            return
+        now = time.monotonic()
+        for segment in batch.segments:
+            if segment.pending.start(now):
+                self._metrics.queue_duration.labels(segment.pending.lane).observe(
+                    now - segment.pending.lease.submitted_at
+                )
+        self._metrics.batch_rows.observe(batch.num_rows)
+        self._metrics.batch_fill_ratio.observe(batch.num_rows / self._batch_rows)
+        self._metrics.batch_requests.observe(len({id(segment.pending) for segment in batch.segments}))
+        self._bisect(batch)
+
+    def _bisect(self, batch: Batch) -> None:
+        """Run a batch; when it fails, run its halves, until the request that is to blame stands alone."""
+        batch.drop_settled()
+        if not batch.segments:
+            return
+        try:
+            encoded = self._timed_run(batch)
+        except Exception as error:
+            requests = {id(segment.pending): segment.pending for segment in batch.segments}
+            if len(requests) == 1:
+                log.exception("the session failed on request %s", batch.segments[0].pending.lease.work.id)
+                detail = (
+                    f"The model failed with {type(error).__name__}. Send the cells in smaller requests to find which."
+                )
+                self._settle(batch.segments[0].pending, InferenceError(detail))
+                return
+            log.warning("a batch of %d requests failed (%s): bisecting", len(requests), error)
+            middle = len(batch.segments) // 2
+            for half in (batch.segments[:middle], batch.segments[middle:]):
+                part = Batch(list(half))
+                part.assemble()
+                self._bisect(part)
+            return
+        self._hand_back(batch.segments, encoded)
+
+    def _timed_run(self, batch: Batch) -> Encoded:
+        assert batch.rows is not None
+        started = time.monotonic()
+        try:
+            encoded = self._session.encode(batch.rows)
+        finally:
+            self._note_time("embed", started)
+        if len(encoded) != len(batch.rows):
+            raise ValueError(f"the session gave {len(encoded)} rows for {len(batch.rows)}")
+        return encoded
+
+    def _note_time(self, task: str, started: float) -> None:
+        now = self._moved["running"] = time.monotonic()
+        self._metrics.device_busy.inc(now - started)
+        self._metrics.inference_duration.labels(task, self._device).observe(now - started)
+
+    def _hand_back(self, segments: Sequence[Segment], encoded: Encoded) -> None:
+        offset = 0
+        for segment in segments:
+            part = encoded.slice(offset, offset + len(segment))
+            offset += len(segment)
+            pending = segment.pending
+            if pending.settled:
+                continue
+            try:
+                values = self._run_tasks(segment, part)
+            except InferenceError as error:
+                self._settle(pending, error)
+                continue
+            pending.fill(segment.start, len(segment), values)
+            for task in (task for task in pending.lease.work.tasks if task.counted):
+                self._metrics.rows.labels(pending.lane, task.name).inc(len(segment))
+            if pending.finished:
+                self._settle(pending)
+            else:
+                self._transport.extend(pending.lease, pending.rows_done)
+
+    def _run_tasks(self, segment: Segment, encoded: Encoded) -> dict[str, Values]:
+        """Every task of one request on its part of a batch. Raises InferenceError."""
+        work = segment.pending.lease.work
+        results: dict[str, Values] = {}
+        for task in work.tasks:
+            started = time.monotonic()
+            try:
+                values = results[task.name] = task.run(self._session, encoded, work.first + segment.start)
+            except Exception as error:  # of one request: the others of the batch must not suffer
+                log.exception("task %s failed on request %s", task.name, work.request)
+                raise InferenceError(f"'{task.name}' failed with {type(error).__name__}. Send fewer cells.") from error
+            if task.name != "embed" and task.counted:
+                self._note_time(task.name, started)
+            if not task.whole(values):
+                bad = int(np.flatnonzero(~np.isfinite(values).all(axis=-1))[0])
+                cell = work.first + segment.start + bad
+                raise InferenceError(f"The model gave no finite value for the cell at row {cell}.")
+        return results
+
+    def _settle(self, pending: Pending, error: ServiceError | None = None) -> None:
+        pending.settled = True
+        self._held.pop(pending.lease.work.id, None)
+        if not self._transport.settle(pending.lease, pending.outcome(error)):
+            return
+        if pending.lease.abandoned:
+            self._metrics.drop("client_gone")
+        elif error is not None:
+            self._metrics.drop("inference_failed")
+
+
+def _client_gone() -> ClientGoneError:
+    return ClientGoneError("The client closed the connection before its cells reached the device.")

@@ -1,0 +1,26 @@
+"""One resource a file; what they share is the running service."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from scpalm.app.serving.service import Service
+
+
+async def get_service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]
+
+
+async def get_owner(request: Request) -> str:
+    """Whose jobs these are: the name of the API key, or "" where there are none."""
+    owner: str = getattr(request.state, "owner", "")
+    return owner
+
+
+OwnerDep = Annotated[str, Depends(get_owner)]

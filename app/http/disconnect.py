@@ -1,0 +1,36 @@
+"""Clients that hang up: work for them is cancelled, instead of computed for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from fastapi import Request
+
+from scpalm.app.errors import ClientGoneError
+
+T = TypeVar("T")
+
+
+async def unless_disconnected(request: Request, work: Coroutine[None, None, T]) -> T:
+    """The result of ``work``; cancels it and raises ClientGoneError when the client hangs up first.
+
+    Only after the whole body was read: it listens where the body would come.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGoneError("The client closed the connection before its answer was ready.")
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

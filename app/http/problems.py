@@ -1,0 +1,140 @@
+"""Every error an answer: ``application/problem+json`` (RFC 9457), whoever raised it. Never a traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from scpalm.app.errors import (
+    BadRequestError,
+    BodyTimeoutError,
+    InvalidParameterError,
+    MethodNotAllowedError,
+    MissingKeyError,
+    NotFoundError,
+    ServiceError,
+    TooLargeError,
+)
+from scpalm.model.errors import InputError, OverLimitError, UnreadableError
+
+log = logging.getLogger("scpalm.request")
+
+MEDIA_TYPE = "application/problem+json"
+_TYPE = "urn:scpalm:problem:"
+
+
+class Problem(BaseModel):
+    """What went wrong and how to mend it (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": _TYPE + "negative-value",
+                "title": "These cells cannot be used",
+                "status": 422,
+                "detail": "The value of gene 'CD3D' in cell 'AAAC-1' is negative (-1.0). Send raw counts.",
+                "field": "data",
+                "cell": "AAAC-1",
+                "gene": "CD3D",
+            }
+        }
+    )
+
+    type: str = Field(description="Stable name of the fault.")
+    title: str = Field(description="The fault in general.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What is wrong here, where, and how to mend it.")
+    field: str | None = Field(None, description="The field, parameter or header at fault.")
+    cell: str | None = Field(None, description="The first cell at fault.")
+    gene: str | None = Field(None, description="The first gene at fault.")
+
+
+def problem_of_input(error: InputError) -> Problem:
+    """Unreadable cells are 400, too many of them 413, readable and wrong ones 422."""
+    status, title = 422, "These cells cannot be used"
+    if isinstance(error, UnreadableError):
+        status, title = 400, "These bytes cannot be read"
+    elif isinstance(error, OverLimitError):
+        status, title = TooLargeError.status, TooLargeError.title
+    return Problem(
+        type=_TYPE + error.code,
+        title=title,
+        status=status,
+        detail=f"{error.detail} {error.mend}",
+        field=error.field,
+        cell=error.cell,
+        gene=error.gene,
+    )
+
+
+def problem_of_service(error: ServiceError) -> Problem:
+    return Problem(
+        type=_TYPE + error.code, title=error.title, status=error.status, detail=error.detail, field=error.field
+    )
+
+
+def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    body = orjson.dumps(problem.model_dump(exclude_none=True))
+    return Response(body, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def answer_of_service(error: ServiceError) -> Response:
+    """A problem, with the headers that its kind needs."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if isinstance(error, BodyTimeoutError):
+        headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
+    if isinstance(error, MissingKeyError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return answer(problem_of_service(error), headers)
+
+
+def _on_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return answer_of_service(error)
+
+
+def _on_input_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InputError)
+    return answer(problem_of_input(error))
+
+
+def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return answer(problem_of_service(InvalidParameterError(f"'{field}': {first['msg']}.", field=field)))
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 404:
+        problem = problem_of_service(NotFoundError(f"There is nothing at {path}. See /docs for what there is."))
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        problem = problem_of_service(MethodNotAllowedError(f"{path} does not take {request.method}. Use {allowed}."))
+    else:
+        problem = problem_of_service(BadRequestError(str(error.detail)))
+        problem.status = error.status_code
+    return answer(problem, error.headers)
+
+
+def _on_unexpected(request: Request, error: Exception) -> Response:
+    log.error("unexpected %s on %s %s", type(error).__name__, request.method, request.url.path)
+    detail = "An unexpected fault, not yours. The service's log has it; please report it with the time of this answer."
+    return answer(problem_of_service(ServiceError(detail)))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of ``app`` as a problem."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(InputError, _on_input_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected)

@@ -1,0 +1,158 @@
+"""Jobs: requests sent with ``Prefer: respond-async``; their state, events and results."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from scpalm.app.codecs.registry import CODECS
+from scpalm.app.errors import JobNotFinishedError, UnknownJobError
+from scpalm.app.http.dependencies import OwnerDep, ServiceDep
+from scpalm.app.http.negotiation import choose_media_type
+from scpalm.app.http.problems import Problem
+from scpalm.app.http.request import encode, respond
+from scpalm.app.jobs.chunk import upload_of
+from scpalm.app.jobs.ledger.ledger import Job
+from scpalm.app.jobs.manifest import BODY_FILE, Manifest
+from scpalm.app.jobs.store import JobStore
+from scpalm.app.serving.service import Service
+from scpalm.app.storage.scratch import made, scratch_folder
+
+router = APIRouter(tags=["jobs"])
+
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "No such job."}}
+_EVENT_SECONDS = 0.5
+
+
+class JobState(BaseModel):
+    """A job as it stands."""
+
+    id: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    rows_done: int = Field(description="Cells whose results are safely kept.")
+    rows: int | None = Field(description="Cells in all, once the body has been opened.")
+    rows_per_second: float | None = Field(description="Since the job was last started.")
+    seconds_left: float | None = Field(description="At that speed.")
+    error: str | None = Field(description="Why it failed.")
+
+
+class JobList(BaseModel):
+    """The latest jobs."""
+
+    jobs: list[JobState]
+
+
+def state_of(job: Job) -> JobState:
+    """What a client is told of a job."""
+    speed = left = None
+    if job.started is not None and job.rows_done:
+        speed = job.rows_done / max(1e-3, (job.ended or time.time()) - job.started)
+        if job.state == "running" and job.rows is not None:
+            left = (job.rows - job.rows_done) / speed
+    return JobState(
+        id=job.id,
+        state=job.state,
+        rows_done=job.rows_done,
+        rows=job.rows,
+        rows_per_second=speed,
+        seconds_left=left,
+        error=job.error,
+    )
+
+
+async def _job(job_id: str, service: Service, owner: str) -> Job:
+    job = await service.jobs.ledger.get(job_id, owner)
+    if job is None:
+        raise UnknownJobError("There is no such job. It may have expired, or belong to another key.", field="id")
+    return job
+
+
+@router.get("/jobs", operation_id="list_jobs", response_model=JobList)
+async def list_jobs(service: ServiceDep, owner: OwnerDep) -> JobList:
+    """The latest 100 jobs, the newest first."""
+    return JobList(jobs=[state_of(job) for job in await service.jobs.ledger.latest(owner)])
+
+
+@router.get("/jobs/{job_id}", operation_id="get_job", response_model=JobState, responses=_UNKNOWN)
+async def get_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
+    """State and progress."""
+    return state_of(await _job(job_id, service, owner))
+
+
+@router.delete("/jobs/{job_id}", operation_id="cancel_job", response_model=JobState, responses=_UNKNOWN)
+async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
+    """Cancel an open job; one that has ended stays as it is."""
+    await service.jobs.cancel(await _job(job_id, service, owner))
+    return state_of(await _job(job_id, service, owner))
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    operation_id="get_job_events",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Server-sent events `progress`, each with the job's state; the last one is `end`.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **_UNKNOWN,
+    },
+)
+async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Response:
+    """The job's state, now and whenever it changes, until it ends."""
+    await _job(job_id, service, owner)
+
+    async def events() -> AsyncIterator[bytes]:
+        last = None
+        while True:
+            job = await service.jobs.ledger.get(job_id, owner)
+            if job is None:
+                return
+            ended = job.state not in ("queued", "running")
+            if ended or (job.state, job.rows_done) != last:
+                last = (job.state, job.rows_done)
+                content = orjson.dumps(state_of(job).model_dump())
+                yield b"event: " + (b"end" if ended else b"progress") + b"\ndata: " + content + b"\n\n"
+            if ended:
+                return
+            await asyncio.sleep(_EVENT_SECONDS)
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/jobs/{job_id}/result",
+    operation_id="get_job_result",
+    response_class=Response,
+    responses={
+        200: {"description": "As the request would have been answered; the format by `Accept`.", "content": {}},
+        **_UNKNOWN,
+        409: {"model": Problem, "description": "Not done yet, failed, or cancelled."},
+    },
+)
+async def get_result(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
+    """The result of a job that has succeeded."""
+    job = await _job(job_id, service, owner)
+    if job.state != "succeeded":
+        reason = f": {job.error}" if job.error else f", {job.rows_done} of {job.rows or '?'} cells are done."
+        raise JobNotFinishedError(f"The job is {job.state}{reason}")
+    manifest = Manifest.from_json(job.manifest)
+    offers = [manifest.accept, *(c.media_type for c in CODECS if c.media_type != manifest.accept)]
+    media_type = choose_media_type(request.headers.get("accept"), offers)
+    started = time.monotonic()
+    place = service.jobs.place_of(job)
+    model = service.model()  # any will do: it lends its processes that write
+    with model.held(), scratch_folder(service.settings.spool_dir) as folder, ExitStack() as files:
+        scratch = made(folder)
+        answer = await asyncio.to_thread(JobStore(place).read, manifest.model[:2], scratch)
+        body = await asyncio.to_thread(files.enter_context, place.local(BODY_FILE, scratch))
+        content = await encode(model, answer, media_type, upload_of(manifest, body, service))
+    return respond(content, media_type, {"read": time.monotonic() - started}, answer.parts[0].key)

@@ -1,0 +1,136 @@
+"""The ledger of many processes, in Redis: any of them may take a job, and goes on with it when another one dies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from redis.exceptions import RedisError
+
+from scpalm.app.jobs.ledger import redis_scripts as scripts
+from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, State
+from scpalm.app.queue.redis.connection import as_service_error, connect_async
+
+T = TypeVar("T")
+
+PREFIX = "scpalm:{jobs}:"
+_SCRIPTS = ("ADD", "TAKE", "KEEP", "SET_ROWS", "COMMIT", "END", "CANCEL", "REPLAY", "FORGET")
+
+
+class RedisLedger:
+    """See `scpalm.app.jobs.ledger.ledger.Ledger`. Used from one event loop.
+
+    Raises QueueError for an address that is none; every method NotReadyError or StorageFullError where Redis is away or
+    full.
+    """
+
+    def __init__(self, url: str, *, lease_seconds: float) -> None:
+        self._client: Any = connect_async(url)
+        self._lease_ms = int(1000 * lease_seconds)
+        self._scripts = {name: self._client.register_script(getattr(scripts, name)) for name in _SCRIPTS}
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def add(self, job_id: str, owner: str, fingerprint: str, key: str | None, manifest: str, model: str) -> Job:
+        given = [job_id, _safe(owner), fingerprint, _safe(key or ""), manifest, model, owner]
+        found = (await self._run("ADD", given)).decode()
+        job = await self.get(found)
+        if job is None:  # forgotten in between: it had ended long ago
+            return await self.add(job_id, owner, fingerprint, key, manifest, model)
+        return job
+
+    async def get(self, job_id: str, owner: str | None = None) -> Job | None:
+        fields = await self._ask(lambda: self._client.hgetall(f"{PREFIX}job:{job_id}"))
+        job = _job(fields) if fields else None
+        return job if job is not None and owner in (None, job.owner) else None
+
+    async def latest(self, owner: str | None = None, limit: int = 100) -> list[Job]:
+        return await self._listed("all" if owner is None else f"of:{_safe(owner)}", limit)
+
+    async def dead(self, limit: int = 100) -> list[Job]:
+        return await self._listed("dead", limit)
+
+    async def _listed(self, name: str, limit: int) -> list[Job]:
+        ids = await self._ask(lambda: self._client.zrevrange(f"{PREFIX}{name}", 0, limit - 1))
+        jobs = [await self.get(job_id.decode()) for job_id in ids]
+        return [job for job in jobs if job is not None]
+
+    async def counts(self) -> dict[State, int]:
+        queued = await self._ask(lambda: self._client.zcard(f"{PREFIX}queued"))
+        running = await self._ask(lambda: self._client.zcard(f"{PREFIX}running"))
+        ended = await self._ask(lambda: self._client.hgetall(f"{PREFIX}counts"))
+        found = {name.decode(): int(count) for name, count in ended.items()} | {"queued": queued, "running": running}
+        return {state: int(found.get(state, 0)) for state in STATES}
+
+    async def take(self, models: Sequence[str]) -> Job | None:
+        died = DIED.format(deaths=MAX_DEATHS)
+        job_id = await self._run("TAKE", [self._lease_ms, MAX_DEATHS, died, *models])
+        return await self.get(job_id.decode()) if job_id else None
+
+    async def keep(self, job: Job) -> bool:
+        return bool(await self._run("KEEP", [job.id, job.attempt, self._lease_ms]))
+
+    async def set_rows(self, job: Job, rows: int) -> None:
+        await self._run("SET_ROWS", [job.id, job.attempt, rows])
+
+    async def commit_chunk(self, job: Job, number: int, rows: int) -> bool:
+        return bool(await self._run("COMMIT", [job.id, job.attempt, number, rows, self._lease_ms]))
+
+    async def chunks(self, job: Job) -> set[int]:
+        return {int(number) for number in await self._ask(lambda: self._client.smembers(f"{PREFIX}chunks:{job.id}"))}
+
+    async def end(self, job: Job, state: State, error: str | None = None) -> bool:
+        return bool(await self._run("END", [job.id, job.attempt, state, error or ""]))
+
+    async def cancel(self, job_id: str) -> bool:
+        return bool(await self._run("CANCEL", [job_id]))
+
+    async def replay(self, job_id: str) -> bool:
+        return bool(await self._run("REPLAY", [job_id]))
+
+    async def expired(self, before: float) -> list[str]:
+        ids = await self._ask(lambda: self._client.zrangebyscore(f"{PREFIX}ended", "-inf", int(1000 * before)))
+        return [job_id.decode() for job_id in ids]
+
+    async def forget(self, job_id: str) -> None:
+        await self._run("FORGET", [job_id])
+
+    async def _run(self, name: str, arguments: Sequence[str | int]) -> Any:
+        return await self._ask(lambda: self._scripts[name](keys=[PREFIX], args=list(arguments)))
+
+    async def _ask(self, command: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await command()
+        except (RedisError, OSError) as error:
+            raise as_service_error(error) from error
+
+
+def _safe(name: str) -> str:
+    """A user's word as a part of a key; nothing stays nothing."""
+    return hashlib.sha256(name.encode()).hexdigest() if name else ""
+
+
+def _job(fields: dict[bytes, bytes]) -> Job:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+
+    def moment(name: str) -> float | None:
+        return float(text[name]) / 1000 if name in text else None
+
+    return Job(
+        text["id"],
+        text["name"],
+        text["fingerprint"],
+        text["manifest"],
+        cast(State, text["state"]),
+        int(text["attempt"]),
+        int(text["rows"]) if "rows" in text else None,
+        int(text["rows_done"]),
+        text.get("error") or None,
+        moment("created") or 0.0,
+        moment("started"),
+        moment("ended"),
+        text["model"],
+        int(text["deaths"]),
+    )

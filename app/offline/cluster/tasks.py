@@ -1,0 +1,91 @@
+"""What runs on a Dask worker: one open file and one session a process, kept from task to task."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from distributed import Worker, WorkerPlugin, get_worker
+
+from scpalm.app.codecs.codec import CHUNK_CELLS
+from scpalm.app.offline.cluster.atlas import Atlas, ClusterError, release
+from scpalm.app.offline.cluster.store import ResultWriter
+from scpalm.app.serving.runtime import open_runtime
+from scpalm.model.bundle import Bundle, sha256_of
+from scpalm.model.genes.prepare import Preparer
+from scpalm.model.io.cells import open_cells
+from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.zarr import ZarrFile
+from scpalm.model.sessions.session import Session
+
+
+@dataclass(frozen=True)
+class _Opened:
+    cells: H5adFile | ZarrFile
+    preparer: Preparer
+    session: Session
+    result: ResultWriter
+
+
+class EmbedPlugin(WorkerPlugin):
+    """State of one run in a worker process; Dask gives it to every worker, also to one that joins or starts again."""
+
+    def __init__(self, atlas: Atlas, folder: Path, *, local: bool) -> None:
+        self.name = f"scpalm-embed-{atlas.identity[:16]}"
+        self._atlas = atlas
+        self._folder = folder
+        self._local = local
+        self._threads = 1
+        self._opened: _Opened | None = None
+
+    def setup(self, worker: Worker) -> None:
+        """Runs in the worker. What takes long, or may fail on the user's account, waits for the first task."""
+        self._threads = worker.state.nthreads
+        self._lock = threading.Lock()
+        if self._local and threading.current_thread() is threading.main_thread():
+            # Ctrl-C goes to every process of the terminal. The one that was called stops the others in order.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def teardown(self, worker: Worker) -> None:
+        if self._opened is not None:
+            self._opened.cells.__exit__(None, None, None)
+
+    def embed(self, start: int, stop: int) -> None:
+        """Compute rows ``start`` to ``stop`` and write them. Raises InputError, BundleError, ClusterError, OSError."""
+        with self._lock:  # one at a time: the session uses all threads of the worker by itself
+            if self._opened is None:
+                self._opened = self._open()
+            opened = self._opened
+            values = np.empty((stop - start, self._atlas.width), dtype=np.float32)
+            names: list[str] = []
+            for first in range(start, stop, CHUNK_CELLS):
+                last = min(first + CHUNK_CELLS, stop)
+                prepared = opened.preparer.prepare(opened.cells.rows(first, last))
+                values[first - start : last - start] = opened.session.encode(prepared.rows).embedding
+                names += prepared.cells
+            opened.result.put(start, names, values)
+
+    def _open(self) -> _Opened:
+        atlas = self._atlas
+        if release() != atlas.release:
+            raise ClusterError(
+                f"A worker has scpalm {release()}, this command is {atlas.release}. Install the same on all machines."
+            )
+        bundle = Bundle.load(atlas.bundle)
+        if sha256_of(bundle.path / "manifest.json") != atlas.manifest:
+            raise ClusterError(f"A worker finds another model in {bundle.path}. Copy the same to all machines.")
+        cells = open_cells(atlas.source, layer=atlas.layer)
+        preparer = Preparer(bundle.vocabulary, cells.genes, cells.ensembl_ids, atlas.declared, atlas.report)
+        session = open_runtime(bundle, threads=self._threads)
+        return _Opened(cells, preparer, session, ResultWriter(self._folder))
+
+
+def embed_rows(plugin: str, start: int, stop: int) -> tuple[int, int]:
+    """The task: (path, first row, last row), where the path is known to the plugin of that name."""
+    state = get_worker().plugins[plugin]
+    assert isinstance(state, EmbedPlugin)
+    state.embed(start, stop)
+    return start, stop

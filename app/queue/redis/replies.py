@@ -1,0 +1,75 @@
+"""Replies that workers leave in Redis for one process: read as they come, at least once each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from scpalm.app.background import end
+from scpalm.app.errors import InferenceError, ServiceError
+from scpalm.app.queue.transport import Outcome
+from scpalm.app.queue.wire import WireError, read_outcome
+from scpalm.app.storage.spool import Spool
+
+log = logging.getLogger("scpalm.redis")
+
+AT_ONCE = 8
+BLOCK_MS = 1000
+
+
+class Listener:
+    """Tells ``on_reply`` the id of a work and its outcome; one that comes twice is told twice."""
+
+    def __init__(self, client: Any, spool: Spool, stream: str, on_reply: Callable[[str, Outcome], None]) -> None:
+        self._client, self._spool, self._stream, self._on_reply = client, spool, stream, on_reply
+        self._fetching: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        last, read = "0-0", list[Any]()
+        while True:
+            try:
+                if read:
+                    await self._client.xdel(self._stream, *read)
+                    read = []
+                found = await self._client.xread({self._stream: last}, count=AT_ONCE, block=BLOCK_MS)
+                for entry, fields in found[0][1] if found else []:
+                    last = entry
+                    read.append(entry)
+                    self._take(fields)
+            except (RedisError, OSError) as error:
+                log.debug("waiting for Redis: %s", error)
+                # From the start: a Redis that lost its data numbers anew.
+                last, read = "0-0", []
+                await asyncio.sleep(0.1)
+
+    async def stop(self) -> None:
+        await end(self._fetching)
+
+    def _take(self, fields: dict[bytes, bytes]) -> None:
+        work_id, spooled = fields[b"id"].decode(), fields.get(b"spool")
+        if spooled is None:
+            self._on_reply(work_id, _read(fields[b"payload"]))
+            return
+        task = asyncio.create_task(self._fetch(work_id, spooled.decode()))
+        self._fetching.add(task)
+        task.add_done_callback(self._fetching.discard)
+
+    async def _fetch(self, work_id: str, name: str) -> None:
+        try:
+            outcome = _read(await asyncio.to_thread(self._spool.get, name))
+        except ServiceError as error:
+            outcome = Outcome(None, error)
+        self._on_reply(work_id, outcome)
+        await asyncio.to_thread(self._spool.remove, name)
+
+
+def _read(content: bytes) -> Outcome:
+    try:
+        return read_outcome(content)
+    except WireError as error:
+        return Outcome(None, InferenceError(str(error)))

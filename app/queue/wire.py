@@ -1,0 +1,158 @@
+"""Work and outcomes as bytes: safetensors, which are named arrays with a few lines of text. No pickle.
+
+Version 1 of a message; a reader refuses others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
+
+from scpalm.app.errors import InferenceError, ServiceError
+from scpalm.app.queue.task_wire import TaskReader, UnknownTaskError, pack_tasks
+from scpalm.app.queue.transport import Lane, Outcome, Work
+from scpalm.app.tasks.task import Values
+from scpalm.model.errors import BundleError
+from scpalm.model.genes.rows import GeneSet, Rows
+
+VERSION = 1
+_HEADER = "scpalm"
+# Gene sets of files that keep coming: one object each, so that the session's read-outs of their zeros are found again.
+_GENE_SETS = 256
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class WireError(ValueError):
+    """A message that cannot be read; the text says why."""
+
+
+def _pack(header: dict[str, Any], arrays: Arrays) -> bytes:
+    text = json.dumps({"version": VERSION, **header}, separators=(",", ":"))
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {_HEADER: text})
+
+
+_DTYPES = {
+    "F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64, "U8": np.uint8, "U16": np.uint16,
+}  # fmt: skip
+
+
+def _unpack(content: bytes) -> tuple[dict[str, Any], Arrays]:
+    """Raises WireError."""
+    try:
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_HEADER])
+        version = header["version"]
+        if version != VERSION:
+            raise WireError(f"The message has version {version}, this release reads {VERSION}. Update both sides.")
+        arrays = {
+            name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in deserialize(content)
+        }
+    except WireError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise WireError(f"The message cannot be read ({type(error).__name__}: {error}).") from error
+    return header, arrays
+
+
+def pack_work(work: Work) -> bytes:
+    """The rows and what is to be computed of them; not the names, which stay with who asks."""
+    rows = work.rows
+    num_genes = len(rows.gene_sets[0].measured)
+    recipes, arrays = pack_tasks(work.tasks, work.first, len(rows))
+    arrays |= {
+        "lengths": rows.lengths().astype(np.int32),
+        # Half the bytes; a vocabulary has less than 65,536 genes.
+        "gene_index": rows.gene_index.astype(np.uint16) if num_genes <= 1 << 16 else rows.gene_index,
+        "value": rows.value,
+        "gene_set_of_row": rows.gene_set_of_row,
+        "measured": np.packbits(np.stack([gene_set.measured for gene_set in rows.gene_sets]), axis=1),
+    }
+    header = {
+        "id": work.id,
+        "request": work.request,
+        "lane": work.lane,
+        "first": work.first,
+        "num_genes": num_genes,
+        "tasks": recipes,
+    }
+    return _pack(header, arrays)
+
+
+class WorkReader:
+    """Bytes -> Work, for one bundle."""
+
+    def __init__(self, tasks: TaskReader) -> None:
+        self._tasks = tasks
+        self._gene_sets: OrderedDict[bytes, GeneSet] = OrderedDict()
+
+    def read(self, content: bytes) -> Work:
+        """Raises WireError, also for tasks that this release or bundle does not have."""
+        header, arrays = _unpack(content)
+        try:
+            num_genes = int(header["num_genes"])
+            indptr = np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)])
+            gene_index = arrays["gene_index"].astype(np.int32)
+            owners = arrays["gene_set_of_row"]
+            sets = tuple(self._gene_set(packed, num_genes) for packed in arrays["measured"])
+            entries, value = int(indptr[-1]), arrays["value"]
+            if not entries == len(gene_index) == len(value) or len(owners) != len(indptr) - 1:
+                raise WireError("The arrays of the message do not fit together.")
+            if (entries and int(gene_index.max()) >= num_genes) or (len(owners) and int(owners.max()) >= len(sets)):
+                raise WireError("The message names a gene or gene set that it does not have.")
+            first = int(header["first"])
+            tasks = self._tasks.read(header["tasks"], arrays, first)
+            rows = Rows(indptr, gene_index, value, sets, owners)
+            return Work(tasks, rows, cast(Lane, header["lane"]), first, str(header["request"]), str(header["id"]))
+        except (KeyError, TypeError, IndexError, UnknownTaskError, BundleError, ServiceError) as error:
+            raise WireError(f"The message cannot be read ({type(error).__name__}: {error}).") from error
+
+    def _gene_set(self, packed: NDArray[np.uint8], num_genes: int) -> GeneSet:
+        key = packed.tobytes()
+        found = self._gene_sets.get(key)
+        if found is None or len(found.measured) != num_genes:
+            found = self._gene_sets[key] = GeneSet(np.unpackbits(packed, count=num_genes).astype(bool))
+            while len(self._gene_sets) > _GENE_SETS:
+                self._gene_sets.popitem(last=False)
+        else:
+            self._gene_sets.move_to_end(key)
+        return found
+
+
+def pack_outcome(outcome: Outcome) -> bytes:
+    """Values or error, and the times."""
+    error = outcome.error
+    header: dict[str, Any] = {
+        "queue": outcome.queue_seconds,
+        "inference": outcome.inference_seconds,
+        "error": None if error is None else [error.code, error.detail, error.field, error.retry_after],
+    }
+    values = outcome.values if error is None else None
+    return _pack(header, cast(Arrays, dict(values)) if values is not None else {})
+
+
+def error_outcome(error: ServiceError) -> bytes:
+    return pack_outcome(Outcome(None, error))
+
+
+def read_outcome(content: bytes) -> Outcome:
+    """Raises WireError."""
+    header, arrays = _unpack(content)
+    error = None
+    if header["error"] is not None:
+        code, detail, field, retry_after = header["error"]
+        kind = _errors().get(code, InferenceError)
+        error = kind(str(detail), field=field, retry_after=retry_after)
+    values = cast("dict[str, Values]", arrays) if error is None else None
+    return Outcome(values, error, float(header["queue"]), float(header["inference"]))
+
+
+def _errors() -> dict[str, type[ServiceError]]:
+    return {kind.code: kind for kind in ServiceError.__subclasses__()}

@@ -1,0 +1,192 @@
+"""The parts of one running process, and the states it goes through: starting, ready, draining, or failed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING
+
+from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError
+from scpalm.app.queue.choice import open_transport
+from scpalm.app.queue.transport import LANES, Depth
+from scpalm.app.serving.model import Model, OpenSession, Role, open_default_session, open_model
+from scpalm.app.serving.models import Models
+from scpalm.app.settings import Settings
+from scpalm.app.telemetry.metrics import Metrics
+from scpalm.app.telemetry.tracing import Tracing
+from scpalm.model.bundle import Bundle
+
+if TYPE_CHECKING:
+    from scpalm.app.jobs.runner import JobRunner
+
+log = logging.getLogger("scpalm.service")
+
+
+class State(Enum):
+    """Where a service is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Service:
+    """The models of one app, its jobs and its state. Made at once; `start` loads the models beside it.
+
+    With a queue in Redis a process has one half: requests, without a session, or with ``worker`` the work.
+
+    Raises QueueError, SpoolError for addresses that cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        open_session: OpenSession = open_default_session,
+        tracing: Tracing | None = None,
+        *,
+        worker: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.tracing = tracing
+        self.role = Role.ALL if not settings.redis_url else Role.WORK if worker else Role.REQUESTS
+        self.state = State.STARTING
+        self.failure = ""
+        open_transport(settings, metrics)  # an address that is none is told now, not when a model is loaded
+        self.models = Models(settings, metrics, partial(self._open_model, open_session))
+        metrics.watch_queue(self.depth)
+        self._jobs: JobRunner | None = None
+        self._waits_for = "The model is being loaded. Try again in a moment."
+        self._uploads = 0
+        self._loading: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.settled = asyncio.Event()
+
+    # --- what is loaded
+
+    def model(self, name: str | None = None, version: str = "") -> Model:
+        """The model of this name, or the default one. Raises NotReadyError until it is loaded, UnknownModelError."""
+        if not self.settled.is_set() or self.state is State.FAILED:
+            raise self._not_ready()
+        return self.models.get(name, version)
+
+    @property
+    def jobs(self) -> JobRunner:
+        """Raises NotReadyError until the models are loaded."""
+        if self._jobs is None:
+            raise self._not_ready()
+        return self._jobs
+
+    def _not_ready(self) -> NotReadyError:
+        if self.state is State.FAILED:
+            return NotReadyError(f"The model could not be loaded: {self.failure}")
+        return NotReadyError(self._waits_for, retry_after=1)
+
+    # --- health
+
+    def check_ready(self) -> None:
+        """Whether a request for the default model may start. Raises what `ready_model` does."""
+        self.ready_model()
+
+    def ready_model(self, name: str | None = None, version: str = "") -> Model:
+        """The model of a request that may start; see `model`. Raises DrainingError, and what `Model.check` raises."""
+        if self.state is State.DRAINING:
+            raise DrainingError("The service takes no new work. Send the request to another replica.")
+        model = self.model(name, version)
+        model.check()
+        return model
+
+    def depth(self) -> Depth:
+        """What waits now, over all models."""
+        depths = [model.transport.depth() for model in self.models.all]
+        return Depth(
+            {lane: sum(depth.rows[lane] for depth in depths) for lane in LANES},
+            {lane: max((depth.oldest_seconds[lane] for depth in depths), default=0.0) for lane in LANES},
+            any(depth.full for depth in depths),
+            max((depth.retry_after for depth in depths), default=1),
+        )
+
+    def live(self) -> bool:
+        """The device loops moved lately; true while there is none yet."""
+        return all(model.alive() for model in self.models.all)
+
+    @contextmanager
+    def upload_slot(self) -> Iterator[None]:
+        """Held while a body is received and parsed. Raises QueueFullError when too many are."""
+        if self._uploads >= self.settings.max_uploads:
+            raise QueueFullError(f"{self._uploads} uploads are being read. Try again in a second.", retry_after=1)
+        self._uploads += 1
+        try:
+            yield
+        finally:
+            self._uploads -= 1
+
+    # --- life
+
+    def start(self) -> None:
+        """Load the model in the background, so that signals and probes are answered meanwhile."""
+        self._loading = asyncio.create_task(self._load(), name="load")
+
+    async def _load(self) -> None:
+        started = time.monotonic()
+        try:
+            await self.models.load()
+            if self.role is not Role.WORK:
+                self._jobs = self._open_jobs()
+        except Exception as error:  # whatever it was: the service stays up, not ready, and says why
+            self.state = State.FAILED
+            self.failure = " ".join(str(error).split()) or type(error).__name__
+            log.error("the model could not be loaded: %s", self.failure)
+        else:
+            # What was loaded stays: looking through it for garbage again and again would hold up requests.
+            gc.collect()
+            gc.freeze()
+            if self.state is State.STARTING:
+                self.state = State.READY
+            self._watching = asyncio.create_task(self.models.watch(), name="models")
+            log.info("%s ready after %.1f s", ", ".join(map(str, self.models.all)), time.monotonic() - started)
+        finally:
+            self.settled.set()
+
+    async def _open_model(self, open_session: OpenSession, bundle: Bundle) -> Model:
+        return await open_model(bundle, self.settings, self.metrics, open_session, self.role, self._wait_for)
+
+    def _wait_for(self, what: str) -> None:
+        self._waits_for = what
+
+    def _open_jobs(self) -> JobRunner:
+        from scpalm.app.jobs.home import open_home
+        from scpalm.app.jobs.runner import JobRunner
+
+        jobs = JobRunner(self, open_home(self.settings), keep_seconds=self.settings.job_hours * 3600)
+        self.metrics.watch_jobs(lambda: jobs.counts)
+        jobs.start()
+        return jobs
+
+    def drain(self) -> None:
+        """Turn away new requests; those under way are finished."""
+        if self.state is not State.DRAINING:
+            log.info("draining")
+            self.state = State.DRAINING
+
+    async def close(self) -> None:
+        """Finish what is queued, then end threads and processes."""
+        self.drain()
+        if self._loading is not None:
+            if not self.settled.is_set() and self.role is not Role.ALL:
+                self._loading.cancel()  # it may wait for Redis
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        if self._jobs is not None:
+            await self._jobs.close()
+        await self.models.close()

@@ -1,0 +1,81 @@
+"""Results in memory or, when they are large, in a file: written as they come, read again block by block."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from scpalm.app.storage.scratch import made
+from scpalm.app.tasks.task import Values
+
+IN_MEMORY_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class StoredValues:
+    """``[rows, width]`` in a ``.npy`` file. Read without mapping it: the readers' address space is limited."""
+
+    path: Path
+    shape: tuple[int, int]
+    dtype: np.dtype[np.float32] | np.dtype[np.int32]
+    offset: int
+
+    def read(self, start: int, stop: int) -> Values:
+        """Rows ``start`` to ``stop``."""
+        count = (stop - start) * self.shape[1]
+        offset = self.offset + start * self.shape[1] * self.dtype.itemsize
+        part = cast(Values, np.fromfile(self.path, self.dtype, count, offset=offset))
+        return part.reshape(stop - start, self.shape[1])
+
+
+class Table:
+    """Takes ``[rows, width]`` values row by row; a file in ``directory`` keeps them where they are large."""
+
+    def __init__(self, shape: tuple[int, int], dtype: type[np.float32] | type[np.int32], directory: Path) -> None:
+        self._path: Path | None = None
+        self._values: Values
+        if shape[0] * shape[1] * np.dtype(dtype).itemsize <= IN_MEMORY_BYTES:
+            self._values = cast(Values, np.empty(shape, dtype))
+            return
+        with tempfile.NamedTemporaryFile(dir=made(directory), prefix="values-", suffix=".npy", delete=False) as file:
+            self._path = Path(file.name)
+        self._mapped: np.memmap[tuple[int, int], np.dtype[np.float32]] = np.lib.format.open_memmap(
+            self._path, "w+", dtype, shape
+        )
+        self._values = self._mapped
+
+    @property
+    def in_file(self) -> bool:
+        return self._path is not None
+
+    def put(self, start: int, values: Values) -> None:
+        """Rows ``start`` and following."""
+        self._values[start : start + len(values)] = values
+
+    def finish(self) -> Values | StoredValues:
+        """What was put."""
+        if self._path is None:
+            return self._values
+        self._mapped.flush()
+        values = self._mapped
+        return StoredValues(self._path, (values.shape[0], values.shape[1]), np.dtype(values.dtype.type), values.offset)
+
+
+def rows_a_block(values: Values | StoredValues, block_bytes: int = BLOCK_BYTES) -> int:
+    """How many rows are some megabytes, at least 1."""
+    return max(1, block_bytes // max(1, values.shape[1] * values.dtype.itemsize))
+
+
+def row_blocks(values: Values | StoredValues, step: int | None = None) -> Iterator[Values]:
+    """The rows in order, ``step`` at a time; default: some megabytes."""
+    num_rows = values.shape[0]
+    step = step or rows_a_block(values)
+    for start in range(0, num_rows, step):
+        stop = min(start + step, num_rows)
+        yield values.read(start, stop) if isinstance(values, StoredValues) else values[start:stop]

@@ -1,0 +1,96 @@
+"""Cells as the tensors of an inference request; see ``scpalm.app.v2``. Only read: the route writes the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.app.codecs.codec import Answer, DecodeOptions
+from scpalm.app.codecs.sparse_json import names_of
+from scpalm.app.v2.message import MEND, Message, Tensor, read_message
+from scpalm.model.errors import InputError, OverLimitError
+from scpalm.model.io.matrix import CellMatrix
+
+MEDIA_TYPE = "application/vnd.scpalm.inference"
+_CELLS = ("genes", "indptr", "indices", "data", "obs_names")
+OTHERS = ("drugs", "impute_genes")
+
+
+class InferenceCodec:
+    """Inputs ``indptr``, ``indices``, ``data``, ``genes`` and, where there are any, ``obs_names``."""
+
+    name = "inference"
+    media_type = MEDIA_TYPE
+    media_types: tuple[str, ...] = (MEDIA_TYPE,)
+    suffix = ".bin"
+    reads_files = False
+
+    def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
+        tensors = _read(body, options).tensors
+        for name in tensors:
+            if name not in (*_CELLS, *OTHERS):
+                raise InputError("unknown-input", f"There is no input '{name}'.", mend=MEND, field=name)
+        indptr = _whole(tensors, "indptr")
+        num_cells = max(0, len(indptr) - 1)
+        if options.max_cells is not None and num_cells > options.max_cells:
+            raise OverLimitError(
+                "too-many-cells",
+                f"The request has {num_cells} cells, the limit is {options.max_cells}.",
+                mend="Send it in parts.",
+                field="indptr",
+            )
+        indices, data = _whole(tensors, "indices"), _numbers(tensors, "data")
+        with np.errstate(over="ignore"):
+            values = data.astype(np.float32)
+        matrix = CellMatrix(
+            indptr=indptr,
+            # Held at the ends of int32, not wrapped around: an index that is too large must not come to look valid.
+            indices=np.clip(indices, -1, np.iinfo(np.int32).max).astype(np.int32),
+            data=values,
+            genes=_strings(tensors, "genes"),
+            cells=_strings(tensors, "obs_names") if "obs_names" in tensors else [str(n) for n in range(num_cells)],
+        )
+        matrix.validate()
+        yield matrix
+
+    def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
+        """``outputs``, ``parameters`` and ``id`` of the JSON part, and inputs beside the cells, as they are."""
+        message = _read(body, options)
+        found: dict[str, object] = {name: message.head[name] for name in names if name in message.head}
+        return found | {name: _strings(message.tensors, name) for name in OTHERS if name in message.tensors}
+
+    def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
+        raise TypeError("answers are written by the route")
+
+
+def _read(body: bytes | Path, options: DecodeOptions) -> Message:
+    return read_message(body.read_bytes() if isinstance(body, Path) else body, options.header_bytes)
+
+
+def _numbers(tensors: dict[str, Tensor], name: str) -> NDArray[np.generic]:
+    found = tensors.get(name)
+    if found is None:
+        raise InputError("missing-field", f"There is no input '{name}'.", mend=MEND, field=name)
+    if isinstance(found, list):
+        raise InputError("wrong-type", f"Input '{name}' is BYTES; it holds numbers.", mend=MEND, field=name)
+    return found
+
+
+def _whole(tensors: dict[str, Tensor], name: str) -> NDArray[np.int64]:
+    found = _numbers(tensors, name)
+    if found.dtype.kind not in "iu":
+        raise InputError("wrong-type", f"Input '{name}' is not of an INT datatype.", mend=MEND, field=name)
+    # Of UINT64 what is beyond INT64 becomes negative, and is refused as such.
+    return found.astype(np.int64)
+
+
+def _strings(tensors: dict[str, Tensor], name: str) -> list[str]:
+    found = tensors.get(name)
+    if found is None:
+        raise InputError("missing-field", f"There is no input '{name}'.", mend=MEND, field=name)
+    if not isinstance(found, list):
+        raise InputError("wrong-type", f"Input '{name}' is not BYTES.", mend=MEND, field=name)
+    return names_of({name: found}, name)

@@ -1,0 +1,255 @@
+"""Drug response for the service: rows and h_C -> ln IC50 with interval and domain. NumPy alone, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from scpalm.model.bundle import Bundle
+from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Standard, mutation_features
+from scpalm.model.drug_response.config import DrugResponseConfig
+from scpalm.model.drug_response.domain import Domain
+from scpalm.model.drug_response.drug_table import Drug, DrugTable
+from scpalm.model.drug_response.folded import FoldedMembers
+from scpalm.model.errors import BundleError, InputError
+from scpalm.model.genes.rows import Rows
+
+WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "drug_response.safetensors", "drug_response.json", "drugs.parquet"
+UNITS = "ln IC50 (uM)"
+CARD_VERSION = 2  # 1: every setting has all its tensors
+Setting = Literal["expression", "mutation", "methylation"]
+_MOST_CACHED = 4096
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Answers for C cells and D drugs, ln IC50 with IC50 in uM.
+
+    Attributes:
+        ln_ic50: ``[C, D]`` mean of the members. A cell that expresses no gene of the panel has NaN, here and below.
+        lower, upper: ``[C, D]`` interval that holds the measured value with probability ``level``, for a pair like the
+            training pairs; for a drug that is not of the training drugs, as it was for others held out in their turn.
+        cell_distance: ``[C]`` root mean square z-score of the cell's features. cell_outside: ``[C]`` farther than any
+            training line. drug_similarity: ``[D]`` to the nearest training drug, 0 to 1. drug_outside: ``[D]``.
+        setting: which inputs were used. level: of the interval.
+    """
+
+    ln_ic50: Floats
+    lower: Floats
+    upper: Floats
+    cell_distance: Floats
+    cell_outside: NDArray[np.bool_]
+    drug_similarity: Floats
+    drug_outside: NDArray[np.bool_]
+    setting: Setting
+    level: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Head:
+    members: FoldedMembers
+    standards: dict[str, Standard]
+    cell_inputs: CellInputs
+    spread: float
+    quantile: float
+    new_drug: float
+    level: float
+
+
+class DrugResponseSession:
+    """Opens the drug response head of a bundle.
+
+    Attributes:
+        drugs: the known drugs. panel: the genes it reads; call ``panel.only(rows)`` before the encoder.
+        mutation_names, methylation_names: what the columns of the optional inputs are, in order.
+        terms: of the training data, to be stated with every answer. tissues: TCGA types of the training lines.
+
+    Raises BundleError when the bundle has no head, or one that does not fit.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        tensors_file, card_file = bundle.file(WEIGHTS_FILE), bundle.file(CARD_FILE)
+        self.drugs = DrugTable.load(bundle.file(TABLE_FILE))
+        try:
+            card = json.loads(card_file.read_text(encoding="utf-8"))
+            tensors = {name: array.astype(np.float32) for name, array in load_file(tensors_file).items()}
+            if card["version"] not in range(1, CARD_VERSION + 1):
+                raise ValueError(f"version {card['version']}, this release reads up to {CARD_VERSION}")
+            self.panel = Panel(card["genes"], bundle.vocabulary)
+            self.mutation_names = tuple(str(name) for name in card["mutation_names"])
+            self.methylation_names = tuple(str(name) for name in card["methylation_names"])
+            self.terms, self.tissues = str(card["terms"]), tuple(str(name) for name in card["tissues"])
+            self._domain = Domain(float(card["domain"]["cell_distance"]), float(card["domain"]["drug_similarity"]))
+            self._embedding_width = int(bundle.manifest["network"]["width"])
+            self._heads = self._open(card["settings"], tensors)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{card_file} and {WEIGHTS_FILE} do not fit ({error}). Export the head again.") from error
+        if "expression" not in self._heads:
+            raise BundleError(f"{card_file} has no head for expression alone. Export the head again.")
+        self._right: OrderedDict[tuple[str, bool, str], Floats] = OrderedDict()
+
+    @property
+    def domain(self) -> Domain:
+        """The bounds beyond which a cell or a drug counts as outside the training domain."""
+        return self._domain
+
+    def drug_similarities(self, drugs: Sequence[Drug]) -> Floats:
+        """``[D]`` similarity of each drug to the nearest training drug. Raises MoleculeError."""
+        return self._domain.drug_similarities(drugs, self.drugs)
+
+    def level_of(self, setting: Setting) -> float:
+        """Probability of the interval of a setting. Raises InputError when this bundle has no head for it."""
+        return self._need(setting).level
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Which of ``expression``, ``mutation`` and ``methylation`` (which needs both) can be answered."""
+        return tuple(self._heads)
+
+    def predict(
+        self,
+        embedding: Floats,
+        panel_rows: Rows,
+        drugs: Sequence[Drug],
+        *,
+        mutation: NDArray[np.integer] | None = None,
+        methylation: Floats | None = None,
+    ) -> Predictions:
+        """ln IC50 of every cell with every drug; each pair's answer is the same in any company.
+
+        Args:
+            embedding: ``[C, D]`` h_C of ``panel_rows``. panel_rows: cells from ``panel.only``.
+            mutation: ``[C, len(mutation_names)]`` 0, 1 or -1 (unknown). methylation: ``[C, len(methylation_names)]``
+                share in [0, 1], NaN where unknown; read together with mutation.
+
+        Raises InputError for optional inputs of the wrong shape or value, or that this bundle has no head for;
+        MoleculeError for a drug that cannot be read; FloatingPointError for an embedding that is not finite.
+        """
+        if not np.isfinite(embedding).all():  # a missing feature is one thing, a broken one another
+            raise FloatingPointError("h_C is not finite")
+        setting = self._setting(mutation, methylation)
+        head = self._heads[setting]
+        raw = head.cell_inputs.features(embedding, panel_rows)
+        branches = [raw]
+        if mutation is not None:
+            _check("mutation", mutation, (len(raw), len(self.mutation_names)), (-1, 1))
+            branches.append(head.standards["mutation"].apply(mutation_features(mutation)))
+        if methylation is not None:
+            _check("methylation", methylation, (len(raw), len(self.methylation_names)), (0, 1))
+            branches.append(head.standards["methylation"].apply(methylation))
+        right = np.stack([self._units(setting, drug) for drug in drugs], axis=1)
+        members = head.members.pairs(head.members.left(branches), right)
+        mean = members.mean(axis=0)
+        width = head.quantile * np.sqrt(members.var(axis=0) + head.spread**2)
+        width[:, [not drug.in_training for drug in drugs]] = head.new_drug
+        distance = self._domain.cell_distances(raw, head.cell_inputs.num_known(panel_rows, embedding.shape[1]))
+        silent = panel_rows.lengths() == 0
+        mean[silent] = distance[silent] = np.nan
+        similarity = self._domain.drug_similarities(drugs, self.drugs)
+        return Predictions(
+            mean,
+            mean - width,
+            mean + width,
+            distance,
+            ~(distance <= self._domain.cell_distance),
+            similarity,
+            similarity < self._domain.drug_similarity,
+            setting,
+            head.level,
+        )
+
+    def _setting(self, mutation: object, methylation: object) -> Setting:
+        if methylation is not None and mutation is None:
+            raise InputError(
+                "mutation-missing",
+                "Methylation is given without mutation; the head reads methylation beside mutation calls.",
+                mend="Send both (-1 for calls that are not known), or neither.",
+                field="mutation",
+            )
+        setting: Setting = "expression" if mutation is None else "mutation" if methylation is None else "methylation"
+        self._need(setting)
+        return setting
+
+    def _need(self, setting: Setting) -> _Head:
+        if setting not in self._heads:
+            raise InputError(
+                "setting-missing",
+                f"This model has no drug response head that reads {setting}.",
+                mend=f"Leave it out; the model reads {', '.join(self._heads)}.",
+                field=setting,
+            )
+        return self._heads[setting]
+
+    def _units(self, setting: str, drug: Drug) -> Floats:
+        key = (setting, drug.in_training, drug.graph.canonical)
+        found = self._right.get(key)
+        if found is None:
+            found = self._heads[setting].members.right(drug.graph, new=not drug.in_training)
+            self._right[key] = found
+            # pop of another thread's key at the same moment does no harm
+            while len(self._right) > _MOST_CACHED:
+                self._right.popitem(last=False)
+        return found
+
+    def _open(self, entries: dict[str, dict[str, object]], tensors: dict[str, Floats]) -> dict[str, _Head]:
+        """The settings in their order: each has the tensors of the one before it, but for those that it has itself."""
+        heads: dict[str, _Head] = {}
+        own: dict[str, Floats] = {}
+        for name in (setting for setting in get_args(Setting) if setting in entries):
+            prefix = f"{name}."
+            own = own | {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            heads[name] = self._head(name, entries[name], own)
+        return heads
+
+    def _head(self, name: str, entry: dict[str, object], own: dict[str, Floats]) -> _Head:
+        config = DrugResponseConfig.from_dict(entry["config"])  # type: ignore[arg-type]
+        members = FoldedMembers(config, own)
+        members.check()
+        standards = {
+            branch: Standard(own[f"standard.{branch}.mean"], own[f"standard.{branch}.sd"]) for branch in config.branches
+        }
+        inputs = CellInputs(tuple(entry["inputs"]), self.panel, standards["cell"])  # type: ignore[arg-type]
+        widths = {
+            "cell": sum(len(self.panel) if part == "genes" else self._embedding_width for part in inputs.parts),
+            "mutation": 2 * len(self.mutation_names),
+            "methylation": len(self.methylation_names),
+        }
+        for branch in config.branches:
+            if not len(standards[branch].mean) == len(standards[branch].sd) == widths[branch]:
+                raise ValueError(f"'{branch}' of {name} reads {len(standards[branch].mean)}, not {widths[branch]}")
+        interval: dict[str, float] = entry["interval"]  # type: ignore[assignment]
+        widths_of = (float(interval[key]) for key in ("spread", "quantile", "new_drug", "level"))
+        return _Head(members, standards, inputs, *widths_of)
+
+
+def _check(field: str, values: NDArray[np.generic], shape: tuple[int, int], bounds: tuple[int, int]) -> None:
+    if values.shape != shape:
+        raise InputError(
+            "bad-shape",
+            f"'{field}' has shape {values.shape}, not {shape} (cells, columns).",
+            mend="Send one row a cell and one column a name.",
+            field=field,
+        )
+    numbers = values.astype(np.float64)
+    wrong = (numbers < bounds[0]) | (numbers > bounds[1]) | np.isinf(numbers)
+    if field == "mutation":
+        wrong |= numbers != np.rint(numbers)
+    if wrong.any():
+        row, column = (int(i[0]) for i in np.nonzero(wrong))
+        allowed = "0, 1 or -1 (unknown)" if field == "mutation" else "a share from 0 to 1, or missing"
+        raise InputError(
+            "bad-value",
+            f"'{field}' is {values[row, column]} in cell number {row + 1}, column {column + 1}; it must be {allowed}.",
+            mend="Correct it or leave it out.",
+            field=field,
+        )

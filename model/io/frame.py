@@ -1,0 +1,145 @@
+"""Columns of an h5ad file's ``obs`` and ``var``, in every encoding anndata has used since 0.7."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.errors import InputError
+from scpalm.model.io.hdf5 import attribute, checked, find, guarded, read_strings
+
+_WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
+_ALL = slice(None)
+
+
+class Frame:
+    """One dataframe of an h5ad file.
+
+    Args:
+        node: the group; raises InputError when it is missing (``missing-part``) or of the compound kind that
+            anndata wrote before 0.7 (``legacy-h5ad``).
+        name: ``obs``, ``var`` or ``raw/var``, for messages.
+        max_bytes: largest size of a column as declared by the file.
+    """
+
+    def __init__(self, node: h5py.Group | h5py.Dataset | None, name: str, max_bytes: int | None = None) -> None:
+        if isinstance(node, h5py.Dataset):
+            raise InputError(
+                "legacy-h5ad",
+                f"'{name}' is stored as one table, the way anndata wrote it before version 0.7.",
+                mend=_WRITE_AGAIN,
+                field=name,
+            )
+        if node is None:
+            raise InputError("missing-part", f"The file has no '{name}'.", mend=_WRITE_AGAIN, field=name)
+        self._group = node
+        self._name = name
+        self._max_bytes = max_bytes
+        self._index_name = attribute(node, "_index") or ("_index" if find(node, "_index") is not None else "index")
+
+    def index(self, rows: slice = _ALL) -> list[str]:
+        """Names of the rows, or of some. Raises InputError or UnreadableError."""
+        values = self.column(self._index_name, rows)
+        if values is None:
+            raise InputError("missing-part", f"'{self._name}' has no index.", mend=_WRITE_AGAIN, field=self._name)
+        if values.dtype.kind in "iu":
+            return [str(int(value)) for value in values]
+        if values.dtype != object:
+            raise InputError(
+                "not-strings", f"The index of '{self._name}' does not hold names.", mend=_WRITE_AGAIN, field=self._name
+            )
+        return values.tolist()
+
+    def columns(self, most: int) -> list[str]:
+        """Names of the columns in order, without the index. Raises InputError for more than ``most``."""
+        with guarded(f"The columns of '{self._name}'"):
+            order = self._group.attrs.get("column-order")
+            names = [] if order is None else [_text(name) for name in np.atleast_1d(order)[: most + 1]]
+        if len(names) > most:
+            raise InputError(
+                "too-many-columns",
+                f"'{self._name}' has over {most} columns.",
+                mend="Keep the columns that are needed.",
+                field=self._name,
+            )
+        return names
+
+    def names_of(self, column: str) -> list[str] | None:
+        """A column of strings, or None where it is absent or holds something else."""
+        values = self.column(column)
+        return values.tolist() if values is not None and values.dtype == object else None
+
+    def column(self, column: str, rows: slice = _ALL) -> NDArray[np.generic] | None:
+        """A column ``[rows]``, or None where there is none.
+
+        Strings come as Python strings ("" where missing), numbers as stored (missing: NaN), booleans as bool (missing:
+        False). Raises InputError for any other content.
+        """
+        node = find(self._group, column)
+        what = f"{self._name}/{column[:200]}"
+        if isinstance(node, h5py.Dataset):
+            # anndata 0.7 kept the categories of all columns together, beside them.
+            categories = find(self._group, f"__categories/{column}")
+            if categories is None:
+                return self._dataset(node, what, rows)
+            return self._categorical(node, categories, what, rows)
+        return None if node is None else self._group_column(node, what, rows)
+
+    def _dataset(self, node: h5py.Dataset | h5py.Group | None, what: str, rows: slice = _ALL) -> NDArray[np.generic]:
+        dataset = checked(node, what, max_bytes=self._max_bytes)
+        with guarded(f"'{what}'"):
+            if dataset.dtype.kind in "biuf":
+                return np.asarray(dataset[rows])
+        return read_strings(dataset, what, rows)
+
+    def _group_column(self, group: h5py.Group, what: str, rows: slice = _ALL) -> NDArray[np.generic]:
+        encoding = attribute(group, "encoding-type") or ""
+        if encoding == "categorical":
+            return self._categorical(find(group, "codes"), find(group, "categories"), what, rows)
+        if not encoding.startswith("nullable-"):
+            raise InputError(
+                "unknown-encoding", f"'{what}' is stored as '{encoding[:50]}'.", mend=_WRITE_AGAIN, field=what
+            )
+        values = self._dataset(find(group, "values"), what, rows)
+        mask = self._dataset(find(group, "mask"), what, rows)
+        if mask.dtype != bool or len(mask) != len(values):
+            raise InputError("wrong-shape", f"The mask of '{what}' does not fit.", mend=_WRITE_AGAIN, field=what)
+        if values.dtype.kind in "iu":
+            values = values.astype(np.float64)
+        values[mask] = "" if values.dtype == object else False if values.dtype == bool else np.nan
+        return values
+
+    def _categorical(
+        self,
+        codes: h5py.Dataset | h5py.Group | None,
+        categories: h5py.Dataset | h5py.Group | None,
+        what: str,
+        rows: slice,
+    ) -> NDArray[np.generic]:
+        position = self._dataset(codes, what, rows)
+        # pandas' nullable strings may be the categories, and then they are a group themselves.
+        if isinstance(categories, h5py.Group):
+            if (attribute(categories, "encoding-type") or "") == "categorical":
+                raise InputError(
+                    "unknown-encoding", f"The categories of '{what}' have categories.", mend=_WRITE_AGAIN, field=what
+                )
+            known = self._group_column(categories, what)
+        else:
+            known = self._dataset(categories, what)
+        if position.dtype.kind not in "iu" or (len(position) and (position.max() >= len(known) or position.min() < -1)):
+            raise InputError(
+                "index-out-of-range", f"'{what}' has codes beyond its categories.", mend=_WRITE_AGAIN, field=what
+            )
+        if known.dtype == object:
+            missing = np.array([""], dtype=object)
+        elif known.dtype == bool:
+            missing = np.array([False])
+        else:
+            missing = np.array([np.nan]) if len(position) and position.min() < 0 else known[:0]
+        # Code -1 means missing, and takes the last entry.
+        return np.concatenate([known, missing])[position.astype(np.int64)]
+
+
+def _text(name: object) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

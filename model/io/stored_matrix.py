@@ -1,0 +1,230 @@
+"""A matrix inside an h5ad file (CSR, CSC or dense), read as blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.errors import InputError
+from scpalm.model.io.hdf5 import attribute, checked, find, guarded, refuse_over
+
+_WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
+_DENSE_BYTES = 64 * 2**20  # of a dense matrix in memory at once
+_CSC_ENTRIES = 16 * 2**20  # entries of a column-wise matrix gathered per pass over the file
+_CSC_BLOCK = 4 * 2**20  # entries of it read at once
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Rows ``start`` and following: ``indptr`` [rows + 1] int64, ``indices`` int32, ``data`` float32."""
+
+    start: int
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+
+
+class StoredMatrix:
+    """Raises InputError or OverLimitError from the constructor (form, declared size) and while blocks are read."""
+
+    def __init__(self, node: h5py.Group | h5py.Dataset, name: str, max_bytes: int | None = None) -> None:
+        self.name = name
+        self._node = node
+        if isinstance(node, h5py.Dataset):
+            self._format = "dense"
+            dataset = checked(node, name, ndim=2, max_bytes=max_bytes)
+            self._refuse_kind(dataset, "biuf", name)
+            self.shape = (int(dataset.shape[0]), int(dataset.shape[1]))
+            return
+        encoding = attribute(node, "encoding-type") or attribute(node, "h5sparse_format") or ""
+        self._format = encoding.removesuffix("_matrix")
+        if self._format not in ("csr", "csc"):
+            raise InputError(
+                "unknown-encoding",
+                f"'{name}' is stored as '{encoding[:50]}', not as a csr, csc or dense matrix.",
+                mend=_WRITE_AGAIN,
+                field=name,
+            )
+        self.shape = self._declared_shape(node)
+        self._data = checked(find(node, "data"), f"{name}/data", max_bytes=max_bytes)
+        self._indices = checked(find(node, "indices"), f"{name}/indices", max_bytes=max_bytes)
+        self._indptr = checked(find(node, "indptr"), f"{name}/indptr", max_bytes=max_bytes)
+        self._check_parts(max_bytes)
+
+    def _declared_shape(self, node: h5py.Group) -> tuple[int, int]:
+        with guarded(f"The shape of '{self.name}'"):
+            value = np.asarray(node.attrs.get("shape", node.attrs.get("h5sparse_shape", ())))
+            if value.shape != (2,) or value.dtype.kind not in "iu" or value.min() < 0 or value.max() > 2**62:
+                raise InputError(
+                    "wrong-shape", f"'{self.name}' has no valid shape.", mend=_WRITE_AGAIN, field=self.name
+                )
+            return int(value[0]), int(value[1])
+
+    def _refuse_kind(self, dataset: h5py.Dataset, kinds: str, what: str) -> None:
+        with guarded(f"'{what}'"):
+            kind = dataset.dtype.kind
+        if kind not in kinds:
+            raise InputError(
+                "wrong-type",
+                f"'{what}' holds {dataset.dtype} values instead of {'numbers' if 'f' in kinds else 'whole numbers'}.",
+                mend="Store counts as an integer or float matrix.",
+                field=what,
+            )
+
+    def _check_parts(self, max_bytes: int | None) -> None:
+        for dataset, part, kinds in (
+            (self._data, "data", "biuf"),
+            (self._indices, "indices", "iu"),
+            (self._indptr, "indptr", "iu"),
+        ):
+            self._refuse_kind(dataset, kinds, f"{self.name}/{part}")
+        major = self.shape[0] if self._format == "csr" else self.shape[1]
+        entries = len(self._data)
+        refuse_over(
+            sum(d.size * d.dtype.itemsize for d in (self._data, self._indices, self._indptr)), max_bytes, self.name
+        )
+        for part, length, expected in (
+            ("indptr", len(self._indptr), major + 1),
+            ("indices", len(self._indices), entries),
+        ):
+            if length != expected:
+                raise InputError(
+                    "length-mismatch",
+                    f"'{self.name}/{part}' has length {length} instead of {expected}.",
+                    mend=_WRITE_AGAIN,
+                    field=f"{self.name}/{part}",
+                )
+
+    def blocks(self, size: int, cells: Sequence[str]) -> Iterator[RowBlock]:
+        """All rows in order, ``size`` at a time; ``cells`` names them in messages."""
+        if self._format == "dense":
+            return self._dense_blocks(size)
+        if self._format == "csr":
+            return self._csr_blocks(size, cells)
+        return self._csc_blocks(size, cells)
+
+    def block(self, start: int, stop: int, cells: Sequence[str]) -> RowBlock:
+        """Rows ``start`` to ``stop``; ``cells`` are the names of these. Raises InputError (``by-columns``) for CSC."""
+        if self._format == "dense":
+            return self._dense_block(start, stop)
+        if self._format == "csc":
+            raise InputError(
+                "by-columns",
+                f"'{self.name}' is stored by columns (csc): every few rows of it are a pass over the whole file.",
+                mend="Convert it once, with anndata: cells.X = cells.X.tocsr().",
+                field=self.name,
+            )
+        with guarded(f"'{self.name}/indptr'"):
+            bounds = self._indptr[start : stop + 1].astype(np.int64)
+        if (np.diff(bounds) < 0).any() or bounds[0] < 0 or bounds[-1] > len(self._data):
+            raise self._pointer_fault()
+        return self._csr_block(start, bounds, cells)
+
+    def _row_pointers(self) -> NDArray[np.int64]:
+        with guarded(f"'{self.name}/indptr'"):
+            indptr = self._indptr[:].astype(np.int64)
+        if indptr[0] != 0 or indptr[-1] != len(self._data) or (np.diff(indptr) < 0).any():
+            raise self._pointer_fault()
+        return indptr
+
+    def _pointer_fault(self) -> InputError:
+        return InputError(
+            "indptr-order",
+            f"'{self.name}/indptr' does not rise from 0 to the number of entries ({len(self._data)}).",
+            mend=_WRITE_AGAIN,
+            field=f"{self.name}/indptr",
+        )
+
+    def _read(self, start: int, stop: int) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
+        with guarded(f"'{self.name}'"), np.errstate(over="ignore"):
+            return self._indices[start:stop], self._data[start:stop].astype(np.float32, copy=False)
+
+    def _index_fault(self, index: int, limit: int, cell: str | None) -> InputError:
+        where = f"Cell '{cell}'" if cell is not None else f"'{self.name}/indices'"
+        axis = "genes" if self._format == "csr" else "cells"
+        return InputError(
+            "index-out-of-range",
+            f"{where} has index {index}, but there are {limit} {axis}.",
+            mend=f"Indices go from 0 to {limit - 1}. {_WRITE_AGAIN}",
+            field=f"{self.name}/indices",
+            cell=cell,
+        )
+
+    def _csr_blocks(self, size: int, cells: Sequence[str]) -> Iterator[RowBlock]:
+        indptr = self._row_pointers()
+        for start in range(0, self.shape[0], size):
+            stop = min(start + size, self.shape[0])
+            yield self._csr_block(start, indptr[start : stop + 1], cells[start:stop])
+
+    def _csr_block(self, start: int, bounds: NDArray[np.int64], cells: Sequence[str]) -> RowBlock:
+        indices, data = self._read(int(bounds[0]), int(bounds[-1]))
+        # In the file's own integer type: after a cast to int32 a large index could look valid.
+        bad = np.flatnonzero((indices < 0) | (indices >= self.shape[1]))
+        if len(bad):
+            row = int(np.searchsorted(bounds - bounds[0], bad[0], side="right")) - 1
+            raise self._index_fault(int(indices[bad[0]]), self.shape[1], cells[row])
+        return RowBlock(start, bounds - bounds[0], indices.astype(np.int32, copy=False), data)
+
+    def _dense_blocks(self, size: int) -> Iterator[RowBlock]:
+        for start in range(0, self.shape[0], size):
+            yield self._dense_block(start, min(start + size, self.shape[0]))
+
+    def _dense_block(self, start: int, stop: int) -> RowBlock:
+        step = max(1, _DENSE_BYTES // max(1, self.shape[1] * self._node.dtype.itemsize))
+        counts, columns, values = [np.zeros(1, np.int64)], [], []
+        for first in range(start, stop, step):
+            with guarded(f"'{self.name}'"), np.errstate(over="ignore"):
+                block = np.asarray(self._node[first : min(first + step, stop)])
+                row, column = np.nonzero(block)  # NaN counts as not zero: it stays, to be found and named
+                counts.append(np.bincount(row, minlength=len(block)))
+                columns.append(column.astype(np.int32))
+                values.append(block[row, column].astype(np.float32))
+        return RowBlock(start, np.cumsum(np.concatenate(counts)), np.concatenate(columns), np.concatenate(values))
+
+    def _csc_blocks(self, size: int, cells: Sequence[str]) -> Iterator[RowBlock]:
+        indptr = self._row_pointers()
+        lengths = np.zeros(self.shape[0], dtype=np.int64)
+        for rows, _, _ in self._csc_entries(indptr):
+            lengths += np.bincount(rows, minlength=self.shape[0])
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        start = 0
+        while start < self.shape[0]:
+            # As many whole blocks as fit a pass, at least one.
+            fits = int(np.searchsorted(ends, ends[start] + _CSC_ENTRIES, side="right")) - 1
+            stop = min(self.shape[0], max(start + size, start + (fits - start) // size * size))
+            yield from self._csc_pass(indptr, start, stop, size, ends)
+            start = stop
+
+    def _csc_entries(
+        self, indptr: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]]:
+        for first in range(0, len(self._data), _CSC_BLOCK):
+            rows, data = self._read(first, first + _CSC_BLOCK)
+            bad = np.flatnonzero((rows < 0) | (rows >= self.shape[0]))
+            if len(bad):
+                raise self._index_fault(int(rows[bad[0]]), self.shape[0], None)
+            entry = np.arange(first, first + len(data))
+            columns = np.searchsorted(indptr, entry, side="right") - 1
+            yield rows.astype(np.int32), columns.astype(np.int32), data
+
+    def _csc_pass(
+        self, indptr: NDArray[np.int64], start: int, stop: int, size: int, ends: NDArray[np.int64]
+    ) -> Iterator[RowBlock]:
+        parts = []
+        for rows, columns, data in self._csc_entries(indptr):
+            mine = (rows >= start) & (rows < stop)
+            parts.append((rows[mine], columns[mine], data[mine]))
+        rows, columns, data = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else _NO_ENTRIES
+        order = np.argsort(rows, kind="stable")
+        columns, data = columns[order], data[order]
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
+            entries = slice(int(ends[first] - ends[start]), int(ends[last] - ends[start]))
+            yield RowBlock(first, ends[first : last + 1] - ends[first], columns[entries], data[entries])
+
+
+_NO_ENTRIES = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))

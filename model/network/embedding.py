@@ -1,0 +1,155 @@
+"""Permutation-invariant embedding of genes (paper 3.1, Algorithm 2), by its exact sparse identity."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scpalm.model.network.config import Pooling, ValueMap
+
+
+class SparseCells:
+    """A batch of cells on a device.
+
+    Attributes:
+        gene_index: ``[entries]`` int64. value: ``[entries]`` log1p CP10K, > 0.
+        offsets: ``[B]`` int64, first entry of each cell.
+        measured: ``[B, G]`` bool or ``[1, G]`` where all cells share one gene set.
+    """
+
+    def __init__(self, gene_index: Tensor, value: Tensor, offsets: Tensor, measured: Tensor) -> None:
+        self.gene_index = gene_index
+        self.value = value
+        self.offsets = offsets
+        self.measured = measured
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def lengths(self) -> Tensor:
+        """``[B]`` number of expressed genes n."""
+        ends = torch.cat([self.offsets[1:], self.offsets.new_tensor([len(self.gene_index)])])
+        return ends - self.offsets
+
+    def cell_of_entry(self) -> Tensor:
+        """``[entries]`` int64."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.value.device), self.lengths())
+
+    def dense(self, num_genes: int) -> Tensor:
+        """``[B, G]`` values; only as the target of the loss."""
+        out = self.value.new_zeros(len(self), num_genes)
+        out[self.cell_of_entry(), self.gene_index] = self.value
+        return out
+
+
+class GeneEmbedding(nn.Module):
+    """``f [B, N]``: mean (or sum) of what the expressed genes, and once the mean zero, say to N read-outs.
+
+    Since ``x >= 0`` and leaky_relu is positively homogeneous, gene g says ``x_g * A_g + C_g``; ``A, C [G, N]`` are
+    computed once a step, so no ``[B, G, d1]`` tensor exists (paper Table 5: 43,678 MiB).
+
+    With ``value_map="two_layer"`` that no longer holds: what a gene says is computed for every expressed value,
+    ``[entries, d1]``, and summed before ``W_o``, which is linear. Unexpressed genes still share one value, W_v(0).
+    """
+
+    def __init__(
+        self,
+        num_genes: int,
+        num_tokens: int,
+        gene_width: int,
+        pooling: Pooling = "mean",
+        value_map: ValueMap = "linear",
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.scale = nn.Parameter(torch.randn(num_genes, gene_width))  # P
+        self.gate = nn.Parameter(torch.ones(num_genes, gene_width))  # alpha
+        self.identity = nn.Parameter(torch.randn(num_genes, gene_width) * 0.02)  # E_gene
+        self.value_map: nn.Module = nn.Linear(gene_width, gene_width)  # W_v
+        if value_map == "two_layer":
+            self.value_map = nn.Sequential(self.value_map, nn.LeakyReLU(), nn.Linear(gene_width, gene_width))
+        self.read_out = nn.Linear(2 * gene_width, num_tokens)  # W_o
+        self._frozen: tuple[Tensor, Tensor] | None = None
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """``A, C [G, N]`` with ``E_g = x_g * A_g + C_g``. Raises ValueError for a value map that has none."""
+        if not isinstance(self.value_map, nn.Linear):
+            raise ValueError("A value map of two layers is not linear in a gene's value: there are no tables A and C.")
+        width = self.scale.shape[1]
+        r = F.leaky_relu(self.scale)
+        value = self.gate * r + r @ self.value_map.weight.T  # [G, d1], times x
+        to_value, to_identity = self.read_out.weight[:, :width], self.read_out.weight[:, width:]
+        slope = value @ to_value.T
+        offset = self.identity @ to_identity.T + (to_value @ self.value_map.bias + self.read_out.bias)
+        return slope, offset
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Stop training the embedding and keep its tables."""
+        self.requires_grad_(False)
+        self._frozen = self.tables() if isinstance(self.value_map, nn.Linear) else None
+
+    def forward(self, cells: SparseCells) -> Tensor:
+        with torch.autocast(cells.value.device.type, enabled=False):  # sums over thousands of genes want float32
+            if not isinstance(self.value_map, nn.Linear):
+                return self._by_value(cells)
+            slope, offset = self._frozen or self.tables()
+            return pool(cells, slope, offset, self.pooling)
+
+    def _by_value(self, cells: SparseCells) -> Tensor:
+        """``f [B, N]`` where what a gene says is not linear in its value."""
+        genes = cells.gene_index
+        r = F.leaky_relu(cells.value[:, None] * self.scale[genes])  # [entries, d1]
+        said = self.gate[genes] * r + self.value_map(r)
+        value = said.new_zeros(len(cells), said.shape[1]).index_add(0, cells.cell_of_entry(), said)  # [B, d1]
+        identity = F.embedding_bag(genes, self.identity, cells.offsets, mode="sum")
+        n = cells.lengths().to(value.dtype)[:, None]
+        measured = cells.measured.to(value.dtype)
+        zeros = measured.sum(dim=1, keepdim=True) - n
+        any_zero = (zeros > 0).to(value.dtype)
+        unexpressed = self.value_map(r.new_zeros(1, r.shape[1])).expand_as(value)
+        z0 = self.read_out(torch.cat([unexpressed, (measured @ self.identity - identity) / zeros.clamp(min=1)], dim=1))
+        total = F.linear(torch.cat([value, identity], dim=1), self.read_out.weight) + n * self.read_out.bias
+        total = total + any_zero * z0
+        return total if self.pooling == "sum" else total / (n + any_zero)
+
+    @torch.no_grad()
+    def spectral_start(self, components: Tensor) -> None:
+        """Make ``A`` equal to ``components [G, M]`` (M <= N read-outs, the rest keep their start) where ``d1 >= 2 M``.
+
+        With ``d1 < 2 M`` the first ``d1 / 2`` components are used. ``leaky_relu`` of a negative part is cancelled by
+        taking the positive and negative parts as two non-negative features.
+        """
+        width = self.scale.shape[1]
+        count = min(components.shape[1], width // 2, self.read_out.out_features)
+        chosen = components[:, :count]
+        self.scale[:, : 2 * count] = torch.cat([chosen.clamp(min=0), (-chosen).clamp(min=0)], dim=1)
+        self.gate.fill_(1.0)
+        last = self.value_map[-1] if isinstance(self.value_map, nn.Sequential) else self.value_map
+        for parameter in last.parameters():
+            parameter.zero_()
+        eye = torch.eye(count)
+        self.read_out.weight[:count, :width] = 0.0
+        self.read_out.weight[:count, : 2 * count] = torch.cat([eye, -eye], dim=1)
+        self.read_out.weight[:count, width:] = 0.0  # C = 0: the read-out is X V, or X V / (n + 1)
+        self.read_out.bias[:count] = 0.0
+
+
+def pool(cells: SparseCells, slope: Tensor, offset: Tensor, pooling: Pooling) -> Tensor:
+    """``f [B, N]`` from the tables, z0 the mean offset of the measured zeros.
+
+    ``mean``: ``(X A + M C + z0) / (n + 1)``. ``sum``: without the division.
+    """
+    ones = torch.ones_like(cells.value)
+    expressed = F.embedding_bag(cells.gene_index, slope, cells.offsets, mode="sum", per_sample_weights=cells.value) + (
+        marks := F.embedding_bag(cells.gene_index, offset, cells.offsets, mode="sum", per_sample_weights=ones)
+    )
+    n = cells.lengths().to(slope.dtype)[:, None]
+    measured = cells.measured.to(slope.dtype)
+    zeros = measured.sum(dim=1, keepdim=True) - n
+    # Where every measured gene is expressed there is no z0 to average in.
+    any_zero = (zeros > 0).to(slope.dtype)
+    z0 = any_zero * (measured @ offset - marks) / zeros.clamp(min=1)
+    total = expressed + z0
+    return total if pooling == "sum" else total / (n + any_zero)

@@ -1,0 +1,71 @@
+"""A transformer one can read top to bottom (paper 3.2)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scpalm.model.network.config import NormPlace
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens of one cell."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
+        """``[B, T, D] -> [B, T, D]``; with ``num_queries`` only the first so many tokens are computed."""
+        B, T, D = x.shape
+        q, k, v = self.qkv(x).reshape(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
+        if num_queries is not None:
+            q = q[:, :, :num_queries]
+        mixed = F.scaled_dot_product_attention(q, k, v)  # [B, heads, T, D / heads]
+        return self.out(mixed.transpose(1, 2).reshape(B, -1, D))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each added to its input; ``norm`` says on which side of the sum LN stands."""
+
+    def __init__(self, width: int, num_heads: int, norm: NormPlace = "pre") -> None:
+        super().__init__()
+        self.pre = norm == "pre"
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
+        mixed = self.attention(self.norm1(x) if self.pre else x, num_queries)
+        x = x[:, : mixed.shape[1]] + mixed
+        if self.pre:
+            return x + self.feed_forward(self.norm2(x))
+        x = self.norm1(x)
+        return self.norm2(x + self.feed_forward(x))
+
+
+class Transformer(nn.Module):
+    """``[B, T, D] -> [B, T, D]``: layers (GELU, feed-forward 4 D, no dropout) and a final LN.
+
+    Post-LN layers end in an LN of their own; the final one stays, so that both kinds have one place for a last scale.
+    """
+
+    def __init__(self, width: int, num_layers: int, num_heads: int, norm: NormPlace = "pre") -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(width, num_heads, norm) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
+
+    def first_token(self, x: Tensor) -> Tensor:
+        """``[B, T, D] -> [B, D]``: the first token only; the last layer computes nothing else."""
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            x = layer(x, 1) if number == last else layer(x)
+        return self.norm(x)[:, 0]

@@ -1,0 +1,94 @@
+"""Sessions: rows -> outputs on one device. One contract, two runtimes (ONNX Runtime is the default)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.bundle import Bundle
+from scpalm.model.genes.rows import Rows
+
+Task = Literal["embed", "pathways"]
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What a session serves.
+
+    Attributes:
+        runtime: ``onnx`` or ``torchscript``. device: ``cpu`` or ``cuda:n``.
+        embedding_width: D. num_tokens: N. num_codes: K. num_genes: G.
+    """
+
+    runtime: str
+    device: str
+    embedding_width: int
+    num_tokens: int
+    num_codes: int
+    num_genes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What one pass of the network knows of B cells; every task starts from it.
+
+    Attributes:
+        embedding: h_C ``[B, D]`` float32. codes: code index of each token ``[B, N]`` int32. rows: what went in.
+    """
+
+    embedding: NDArray[np.float32]
+    codes: NDArray[np.int32]
+    rows: Rows | None = None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def slice(self, start: int, stop: int) -> Encoded:
+        """Cells ``start`` to ``stop``, as views."""
+        rows = self.rows.slice(start, stop) if self.rows is not None else None
+        return Encoded(self.embedding[start:stop], self.codes[start:stop], rows)
+
+
+class Session(Protocol):
+    """Rows in, one output row per cell back, in order. The same cell gives the same bits in any company."""
+
+    @property
+    def info(self) -> SessionInfo: ...
+
+    def encode(self, rows: Rows) -> Encoded:
+        """One pass of the network: embedding and codes of each cell."""
+        ...
+
+    def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Codes ``[B, N]`` -> log1p CP10K ``[B, len(genes)]`` of the vocabulary positions ``genes``.
+
+        Raises BundleError when the bundle holds no decoder.
+        """
+        ...
+
+    def run(self, task: Task, rows: Rows) -> NDArray[np.float32] | NDArray[np.int32]:
+        """``embed``: h_C ``[B, D]`` float32. ``pathways``: code index of each token ``[B, N]`` int32."""
+        ...
+
+    def warm_up(self) -> float:
+        """Run every fixed shape once, so that no request pays for it; cells a second after that, 0 where unknown."""
+        ...
+
+
+def open_session(bundle: Bundle, *, runtime: str = "onnx", device: str = "auto", threads: int | None = None) -> Session:
+    """Open a bundle on a device; ``threads`` defaults to the cores this process may use.
+
+    Raises BundleError when the bundle lacks the runtime's file, ValueError for an unknown runtime or device.
+    """
+    if runtime == "onnx":
+        from scpalm.model.sessions.onnx import OnnxSession
+
+        return OnnxSession(bundle, device=device, threads=threads)
+    if runtime == "torchscript":
+        from scpalm.model.sessions.torchscript import TorchScriptSession
+
+        return TorchScriptSession(bundle, device=device, threads=threads)
+    raise ValueError(f"Unknown runtime '{runtime}': choose onnx or torchscript.")

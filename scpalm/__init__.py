@@ -1,0 +1,1 @@
+"""Embeddings, imputation, pathway tokens and drug response of single cells."""

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+
+from scpalm.app.errors import BodyTimeoutError, StorageFullError
+from scpalm.app.http.body import IN_MEMORY_BYTES, Body, discard_body, read_body
+from scpalm.app.http.form import Form
+
+FORM_TYPE = "multipart/form-data; boundary=b"
+
+
+def request_of(chunks: Iterator[bytes], *, stalls: bool, content_type: str = "application/json") -> Request:
+    """A request whose body stops after the chunks: it ends, or nothing more comes."""
+
+    async def receive() -> dict[str, object]:
+        chunk = next(chunks, None)
+        if chunk is None and stalls:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}
+    return Request(scope, receive)
+
+
+def read(request: Request, folder: Path, idle_seconds: float = 30.0) -> Body:
+    return asyncio.run(
+        read_body(request, folder, max_bytes=1 << 30, idle_seconds=idle_seconds, form_type="application/x-hdf5")
+    )
+
+
+@pytest.mark.parametrize("size", [10, IN_MEMORY_BYTES + 10])
+@pytest.mark.parametrize("content_type", ["application/json", FORM_TYPE])
+def test_a_body_that_stalls_is_given_up(tmp_path: Path, size: int, content_type: str) -> None:
+    first = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + b"x" * size
+    with pytest.raises(BodyTimeoutError, match="SCPALM_BODY_IDLE_SECONDS"):
+        read(request_of(iter([first]), stalls=True, content_type=content_type), tmp_path, idle_seconds=0.05)
+
+
+def test_a_refused_body_that_stalls_is_given_up_too() -> None:
+    started = time.monotonic()
+    asyncio.run(discard_body(request_of(iter([b"x"]), stalls=True), idle_seconds=0.05))
+    assert time.monotonic() - started < 30
+
+
+def test_a_slow_body_that_keeps_coming_is_read(tmp_path: Path) -> None:
+    def slowly() -> Iterator[bytes]:
+        for _ in range(5):
+            time.sleep(0.1)
+            yield b"x"
+
+    assert read(request_of(slowly(), stalls=False), tmp_path, idle_seconds=0.3).data == b"xxxxx"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("content_type", ["application/json", FORM_TYPE])
+def test_a_full_disk_is_told_after_the_rest_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, content_type: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
+    monkeypatch.setattr(Form, "write", full)
+    chunks = iter([b"x" * (IN_MEMORY_BYTES + 1), b"more", b"and more"])
+    with pytest.raises(StorageFullError, match="SCPALM_SPOOL_DIR") as caught:
+        read(request_of(chunks, stalls=False, content_type=content_type), tmp_path)
+    assert caught.value.status == 503 and caught.value.retry_after
+    assert next(chunks, None) is None
+
+
+def test_other_faults_of_the_disk_are_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", broken)
+    with pytest.raises(OSError, match="broken"):
+        read(request_of(iter([b"x" * (IN_MEMORY_BYTES + 1)]), stalls=False), tmp_path)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scpalm.app.errors import BadRequestError
+from scpalm.app.http.form import Form
+
+TYPE = "multipart/form-data; boundary=b"
+
+
+def body(*parts: tuple[str, bytes]) -> bytes:
+    pieces = [
+        b"--b\r\nContent-Disposition: form-data; " + disposition.encode() + b"\r\n\r\n" + content + b"\r\n"
+        for disposition, content in parts
+    ]
+    return b"".join(pieces) + b"--b--\r\n"
+
+
+FILE = 'name="file"; filename="../../etc/cells.h5ad"'
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_the_file_is_on_disk_whatever_the_chunks(tmp_path: Path, step: int) -> None:
+    content = bytes(range(256)) * 3 + b"\r\n--not the boundary"
+    sent = body((FILE, content), ('name="drugs"', "Imatinib é".encode()))
+    form = Form(TYPE, tmp_path)
+    for start in range(0, len(sent), step):
+        form.write(sent[start : start + step])
+    path, fields = form.finish()
+    assert path.read_bytes() == content
+    assert path.parent == tmp_path
+    assert fields == {"drugs": "Imatinib é"}
+
+
+def test_a_file_without_a_file_name_counts(tmp_path: Path) -> None:
+    form = Form(TYPE, tmp_path)
+    form.write(body(('name="file"', b"abc")))
+    assert form.finish()[0].read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "sent", "words"),
+    [
+        ("multipart/form-data", b"", "boundary"),
+        (TYPE, b"", "ends before"),
+        (TYPE, body((FILE, b"abc"))[:-10], "ends before"),
+        (TYPE, b"not a form at all", "cannot be read"),
+        (TYPE, body(('name="upload"; filename="x"', b"abc")), "'upload'"),
+        (TYPE, body((FILE, b"abc"), (FILE, b"abc")), "more than one"),
+        (TYPE, body(*((f'name="f{n}"', b"") for n in range(70))), "64 parts"),
+        (TYPE, body(('name="big"', b"x" * (2 << 20))), "'big'"),
+    ],
+)
+def test_a_broken_form_is_refused_with_the_reason(tmp_path: Path, content_type: str, sent: bytes, words: str) -> None:
+    with pytest.raises(BadRequestError, match=words):
+        form = Form(content_type, tmp_path)
+        form.write(sent)
+        form.finish()

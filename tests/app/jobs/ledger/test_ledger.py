@@ -1,0 +1,288 @@
+"""What every ledger promises."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from scpalm.app.errors import NotReadyError
+from scpalm.app.jobs.ledger.ledger import MAX_DEATHS, Job, Ledger
+from scpalm.app.jobs.ledger.redis import RedisLedger
+from scpalm.app.jobs.ledger.sqlite import SqliteLedger
+from tests.redis_server import SERVER, RedisServer, needs_redis
+
+LEASE_SECONDS = 0.3
+Scenario = Callable[[Ledger], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@asynccontextmanager
+async def in_redis(server: RedisServer) -> AsyncIterator[RedisLedger]:
+    ledger = RedisLedger(server.url, lease_seconds=LEASE_SECONDS)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def check(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
+    """Runs a scenario on an empty ledger."""
+    if request.param == "redis" and SERVER is None:
+        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+
+    async def run(scenario: Scenario) -> None:
+        async with asyncio.timeout(20):
+            if request.param == "redis":
+                server: RedisServer = request.getfixturevalue("redis_server")
+                server.client().flushall()
+                async with in_redis(server) as shared:
+                    await scenario(shared)
+            else:
+                ledger = SqliteLedger(tmp_path / "jobs.sqlite")
+                await scenario(ledger)
+                await ledger.close()
+
+    return lambda scenario: asyncio.run(run(scenario))
+
+
+async def add(
+    ledger: Ledger, name: str, *, owner: str = "", fingerprint: str = "", key: str | None = None, model: str = "m"
+) -> Job:
+    return await ledger.add(name, owner, fingerprint or name, key, "{}", model)
+
+
+async def take(ledger: Ledger, *models: str) -> Job:
+    job = await ledger.take(models or ("m",))
+    assert job is not None
+    return job
+
+
+def test_jobs_run_in_order_and_once(check: Callable[[Scenario], None]) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        for name in ("a", "b"):
+            await add(ledger, name)
+            await asyncio.sleep(0.002)
+        first, second = await take(ledger), await take(ledger)
+        assert await ledger.take(("m",)) is None
+        assert [first.id, second.id] == ["a", "b"] and first.attempt == 1 and first.state == "running"
+        assert await ledger.end(first, "succeeded") and not await ledger.end(first, "failed", "late")
+        assert await ledger.counts() == {"queued": 0, "running": 1, "succeeded": 1, "failed": 0, "cancelled": 0}
+        assert [job.id for job in await ledger.latest()] == ["b", "a"]
+
+    check(scenario)
+
+
+def test_a_job_put_back_is_another_attempt_and_the_stale_one_is_shut_out(check: Callable[[Scenario], None]) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        await add(ledger, "a")
+        stale = await take(ledger)
+        await ledger.set_rows(stale, 15)
+        assert await ledger.commit_chunk(stale, 0, 10)
+        assert not await ledger.commit_chunk(stale, 0, 10), "a chunk is committed once"
+        assert await ledger.keep(stale) and await ledger.end(stale, "queued")
+        fresh = await take(ledger)
+        assert (fresh.attempt, fresh.rows_done, fresh.rows) == (2, 10, 15)
+        assert not await ledger.commit_chunk(stale, 1, 10) and not await ledger.end(stale, "failed")
+        assert not await ledger.keep(stale) and await ledger.keep(fresh)
+        assert await ledger.commit_chunk(fresh, 1, 5) and await ledger.chunks(fresh) == {0, 1}
+        job = await ledger.get("a")
+        assert job is not None and job.rows_done == 15
+
+    check(scenario)
+
+
+def test_the_same_request_is_the_same_job_unless_it_failed(check: Callable[[Scenario], None]) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        await add(ledger, "a", fingerprint="same")
+        assert (await add(ledger, "b", fingerprint="same")).id == "a"
+        assert (await add(ledger, "c", owner="other", fingerprint="same")).id == "c", "owners do not share"
+        assert await ledger.end(await take(ledger), "failed", "why")
+        assert (await add(ledger, "d", fingerprint="same")).id == "d"
+        failed = await ledger.get("a")
+        assert failed is not None and (failed.state, failed.error) == ("failed", "why")
+        await add(ledger, "e", owner="Ä:{x}", key="k")
+        assert (await add(ledger, "f", owner="Ä:{x}", fingerprint="another", key="k")).id == "e", "the key names it"
+        assert await ledger.get("e", "Ä:{x}") is not None and await ledger.get("e", "somebody else") is None
+        assert [job.id for job in await ledger.latest("Ä:{x}")] == ["e"]
+
+    check(scenario)
+
+
+def test_a_cancelled_job_is_nobodys(check: Callable[[Scenario], None]) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        await add(ledger, "a")
+        await add(ledger, "b")
+        job = await take(ledger)
+        assert await ledger.cancel("a") and not await ledger.cancel("a") and not await ledger.cancel("none")
+        assert not await ledger.keep(job)
+        assert not await ledger.commit_chunk(job, 0, 1) and not await ledger.end(job, "succeeded")
+        assert await ledger.cancel("b") and await ledger.take(("m",)) is None
+        assert (await ledger.counts())["cancelled"] == 2
+
+    check(scenario)
+
+
+def test_old_jobs_are_forgotten_with_their_chunks(check: Callable[[Scenario], None]) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        await add(ledger, "a", key="k")
+        job = await take(ledger)
+        await ledger.commit_chunk(job, 0, 1)
+        assert await ledger.expired(time.time() + 1) == [], "open jobs do not expire"
+        await ledger.forget("a")
+        assert await ledger.get("a") is not None
+        await ledger.end(job, "succeeded")
+        assert await ledger.expired(time.time() - 60) == []
+        assert await ledger.expired(time.time() + 1) == ["a"]
+        await ledger.forget("a")
+        assert await ledger.get("a") is None and await ledger.chunks(job) == set()
+        assert (await add(ledger, "b", fingerprint="a", key="k")).id == "b"
+        assert await ledger.counts() == {"queued": 1, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
+
+    check(scenario)
+
+
+def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first = SqliteLedger(tmp_path / "jobs.sqlite")
+        await add(first, "a", owner="owner")
+        await first.commit_chunk(await take(first), 0, 7)
+        # Not closed: as after a kill.
+        second = SqliteLedger(tmp_path / "jobs.sqlite")
+        again = await second.get("a", "owner")
+        assert again is not None and again.rows_done == 7 and again.state == "running"
+        assert second.requeue_running() == 1
+        assert (await take(second)).attempt == 2
+        await first.close()
+        await second.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_every_process_dies_of_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        for death in range(MAX_DEATHS):
+            ledger = SqliteLedger(tmp_path / "jobs.sqlite")
+            if death == 0:
+                await add(ledger, "a")
+            else:
+                assert ledger.requeue_running() == 1
+            await take(ledger)
+            await ledger.close()
+        ledger = SqliteLedger(tmp_path / "jobs.sqlite")
+        assert ledger.requeue_running() == 0
+        job = await ledger.get("a")
+        assert job is not None and job.state == "failed" and "died" in str(job.error)
+        await ledger.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_ledger_of_the_release_before_is_read(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "jobs.sqlite")
+    database.execute(
+        "CREATE TABLE jobs (id TEXT PRIMARY KEY, owner TEXT NOT NULL, fingerprint TEXT NOT NULL, idempotency_key TEXT, "
+        "manifest TEXT NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, rows INTEGER, "
+        "rows_done INTEGER NOT NULL DEFAULT 0, error TEXT, created REAL NOT NULL, started REAL, ended REAL, "
+        "UNIQUE (owner, idempotency_key))"
+    )
+    database.execute(
+        "INSERT INTO jobs (id, owner, fingerprint, manifest, state, created) VALUES ('a', '', 'a', '{}', 'queued', 1)"
+    )
+    database.commit()
+    database.close()
+
+    async def scenario() -> None:
+        ledger = SqliteLedger(tmp_path / "jobs.sqlite")
+        assert (await take(ledger)).id == "a"
+        await ledger.close()
+
+    asyncio.run(scenario())
+
+
+@needs_redis
+def test_a_silent_process_loses_its_job_to_another(redis_server: RedisServer) -> None:
+    redis_server.client().flushall()
+
+    async def scenario() -> None:
+        async with in_redis(redis_server) as one, in_redis(redis_server) as other:
+            await add(one, "a")
+            stale = await take(one)
+            for _ in range(4):  # one that speaks keeps it
+                await asyncio.sleep(LEASE_SECONDS / 2)
+                assert await one.keep(stale) and await other.take(("m",)) is None
+            await asyncio.sleep(1.5 * LEASE_SECONDS)
+            fresh = await take(other)
+            assert fresh.attempt == 2 and fresh.deaths == 1
+            assert not await one.commit_chunk(stale, 0, 1) and not await one.end(stale, "succeeded")
+            assert await other.commit_chunk(fresh, 0, 1)
+            job = await other.get("a")
+            assert job is not None and job.deaths == 0, "a chunk was done: it is not what they die of"
+
+    asyncio.run(scenario())
+
+
+@needs_redis
+def test_a_job_that_processes_die_of_is_a_dead_letter_until_it_is_replayed(redis_server: RedisServer) -> None:
+    redis_server.client().flushall()
+
+    async def scenario() -> None:
+        async with in_redis(redis_server) as ledger:
+            await add(ledger, "a")
+            await add(ledger, "b")
+            for _ in range(MAX_DEATHS):
+                assert (await take(ledger)).id == "a"
+                await asyncio.sleep(1.3 * LEASE_SECONDS)
+            assert (await take(ledger)).id == "b", "the others go on"
+            (dead,) = await ledger.dead()
+            assert dead.id == "a" and dead.state == "failed" and "died" in str(dead.error)
+            assert not await ledger.replay("b") and await ledger.replay("a") and not await ledger.replay("a")
+            assert await ledger.dead() == [] and (await ledger.counts())["failed"] == 0
+            again = await take(ledger)
+            assert (again.id, again.deaths, again.error) == ("a", 0, None)
+
+    asyncio.run(scenario())
+
+
+@needs_redis
+def test_a_process_takes_only_jobs_of_models_that_it_serves(redis_server: RedisServer) -> None:
+    redis_server.client().flushall()
+
+    async def scenario() -> None:
+        async with in_redis(redis_server) as ledger:
+            await add(ledger, "a", model="new")
+            assert await ledger.take(("old",)) is None and await ledger.take(()) is None
+            assert (await take(ledger, "old", "new")).id == "a"
+
+    asyncio.run(scenario())
+
+
+@needs_redis
+def test_a_ledger_that_is_away_says_so(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "data").start()
+
+    async def scenario() -> None:
+        async with in_redis(server) as ledger:
+            await add(ledger, "a")
+            server.kill()
+            with pytest.raises(NotReadyError, match="Redis"):
+                await ledger.get("a")
+            server.start()
+            assert await ledger.get("a") is not None, "the append-only file has it"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        server.stop()

@@ -1,0 +1,120 @@
+"""Uploads that crash, stall or fill the process that reads them: an error for their sender, nothing for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from scpalm.app.errors import TooLargeError
+from scpalm.app.parsing.pool import ParserPool, Upload
+from scpalm.model.errors import InputError, UnreadableError
+from tests.app.pools import H5AD, JSON, as_json, parse_all, with_pool, write_genes, write_h5ad
+from tests.model.small_cells import NUM_CELLS, NUM_GENES, small_counts
+
+
+@pytest.fixture
+def genes(tmp_path: Path) -> Path:
+    return write_genes(tmp_path)
+
+
+@pytest.fixture
+def h5ad(tmp_path: Path) -> Path:
+    return write_h5ad(tmp_path)
+
+
+def test_more_memory_than_allowed_is_too_large(genes: Path, h5ad: Path) -> None:
+    with h5py.File(h5ad, "r+") as file:
+        del file["obs/_index"]
+        # A few kB that ask for gigabytes of names.
+        file.create_dataset("obs/_index", (2**28,), h5py.string_dtype(), chunks=(2**20,))
+        del file["X"]
+        file.create_dataset("X", (2**28, NUM_GENES), "f4", chunks=(2**20, NUM_GENES))
+
+    async def use(pool: ParserPool) -> None:
+        with pytest.raises(TooLargeError, match="memory"):
+            await parse_all(pool, Upload(h5ad, H5AD))
+        assert len((await parse_all(pool, Upload(as_json(small_counts()), JSON))).rows) == NUM_CELLS
+
+    with_pool(genes, use)
+
+
+def make_slow(h5ad: Path) -> None:
+    with h5py.File(h5ad, "r+") as file:
+        del file["X"], file["var/_index"]
+        # Nothing is stored, and sixteen million names are looked at.
+        file.create_dataset("X", (NUM_CELLS, 2**24), "f4", chunks=(1, 2**20))
+        file.create_dataset("var/_index", (2**24,), "S1", chunks=(2**20,), fillvalue=b"G")
+
+
+def test_an_upload_that_takes_too_long_is_refused(genes: Path, h5ad: Path) -> None:
+    make_slow(h5ad)
+
+    async def use(pool: ParserPool) -> None:
+        with pytest.raises(UnreadableError) as caught:
+            await parse_all(pool, Upload(h5ad, H5AD))
+        assert caught.value.code == "parser-timeout"
+        assert len((await parse_all(pool, Upload(as_json(small_counts()), JSON))).rows) == NUM_CELLS
+
+    with_pool(genes, use, seconds=1.0)
+
+
+def test_a_crash_while_reading_is_the_uploads_fault(genes: Path, h5ad: Path) -> None:
+    """What a bug in the HDF5 library would do, done from outside."""
+    make_slow(h5ad)
+
+    async def use(pool: ParserPool) -> None:
+        task = asyncio.create_task(parse_all(pool, Upload(h5ad, H5AD)))
+        await asyncio.sleep(0.2)
+        os.kill(pool.pids[0], signal.SIGSEGV)
+        with pytest.raises(UnreadableError, match="SIGSEGV") as caught:
+            await task
+        assert caught.value.code == "parser-crash"
+        assert len((await parse_all(pool, Upload(as_json(small_counts()), JSON))).rows) == NUM_CELLS
+
+    with_pool(genes, use)
+
+
+def test_a_client_that_hangs_up_frees_the_process(genes: Path, h5ad: Path) -> None:
+    make_slow(h5ad)
+
+    async def use(pool: ParserPool) -> None:
+        before = pool.pids
+        task = asyncio.create_task(parse_all(pool, Upload(h5ad, H5AD)))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len((await parse_all(pool, Upload(as_json(small_counts()), JSON))).rows) == NUM_CELLS
+        assert pool.pids != before
+
+    with_pool(genes, use)
+
+
+def test_damaged_files_never_get_further_than_an_error(genes: Path, h5ad: Path) -> None:
+    """Bytes changed at random, also where HDF5 keeps its own structures: cells, an error, or a crash that is one."""
+    content = h5ad.read_bytes()
+    random = np.random.default_rng(0)
+    outcomes: list[str] = []
+
+    async def use(pool: ParserPool) -> None:
+        for _ in range(40):
+            damaged = np.frombuffer(content, dtype=np.uint8).copy()
+            places = random.integers(0, len(content), size=int(random.integers(1, 60)))
+            damaged[places] = random.integers(0, 256, size=len(places))
+            try:
+                prepared = await parse_all(pool, Upload(damaged.tobytes(), H5AD, max_bytes=1 << 26))
+                outcomes.append("cells")
+                assert len(prepared.rows) == len(prepared.cells)
+            except (InputError, TooLargeError) as error:
+                outcomes.append(error.code)
+        assert len((await parse_all(pool, Upload(h5ad, H5AD))).rows) == NUM_CELLS
+
+    with_pool(genes, use)
+    assert len(outcomes) == 40
+    assert len(set(outcomes)) > 2

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import orjson
+import pytest
+import zstandard
+from anndata import AnnData
+
+from scpalm.app.codecs.registry import Answer, DecodeOptions, Part, SparseJsonCodec
+from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
+from scpalm.app.parsing import child as parser_process
+from scpalm.app.parsing.pool import ParserPool, Upload
+from scpalm.app.parsing.sandbox import Limits, Sandbox
+from scpalm.model.errors import BundleError, InputError, UnreadableError
+from scpalm.model.genes.prepare import Prepared, prepare
+from scpalm.model.genes.vocabulary import Vocabulary
+from tests.app.pools import (
+    H5AD,
+    JSON,
+    as_json,
+    assert_same,
+    parse_all,
+    parsed,
+    vocabulary_of,
+    with_pool,
+    write_genes,
+    write_h5ad,
+)
+from tests.model.small_cells import NUM_CELLS, NUM_GENES, small_counts
+
+
+@pytest.fixture
+def genes(tmp_path: Path) -> Path:
+    return write_genes(tmp_path)
+
+
+@pytest.fixture
+def h5ad(tmp_path: Path) -> Path:
+    return write_h5ad(tmp_path)
+
+
+def test_every_way_in_gives_the_same_rows(genes: Path, h5ad: Path) -> None:
+    body = as_json(small_counts())
+    uploads = [
+        Upload(body, JSON),
+        Upload(body, "application/json; charset=utf-8"),
+        Upload(gzip.compress(body), JSON, "gzip"),
+        Upload(zstandard.compress(body), JSON, "zstd"),
+        Upload(h5ad, H5AD),
+        Upload(h5ad.read_bytes(), H5AD),
+        Upload(gzip.compress(h5ad.read_bytes()), H5AD, "gzip"),
+    ]
+    (h5ad.parent / "packed").write_bytes(zstandard.compress(h5ad.read_bytes()))
+    uploads.append(Upload(h5ad.parent / "packed", H5AD, "zstd"))
+
+    async def use(pool: ParserPool) -> None:
+        (matrix,) = SparseJsonCodec().decode(body, DecodeOptions())
+        expected = prepare(matrix, Vocabulary.load(genes))
+        assert len(expected.rows) == NUM_CELLS
+        for upload in uploads:
+            assert_same(await parse_all(pool, upload), expected)
+
+    with_pool(genes, use)
+
+
+def test_real_cells(tmp_path: Path, real_cells: AnnData) -> None:
+    vocabulary_of(list(real_cells.var_names)).save(tmp_path / "genes.parquet")
+    real_cells.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
+
+    async def use(pool: ParserPool) -> None:
+        from_file = await parse_all(pool, Upload(tmp_path / "cells.h5ad", H5AD))
+        assert_same(from_file, await parse_all(pool, Upload(as_json(real_cells), JSON)))
+        assert from_file.input.detected == "counts"
+        assert from_file.coverage.genes_matched == real_cells.n_vars
+        counts = real_cells.X[7].toarray()[0]
+        row = from_file.rows.slice(7, 8)
+        np.testing.assert_array_equal(row.gene_index, np.flatnonzero(counts))
+        np.testing.assert_allclose(row.value, np.log1p(counts[counts > 0] * 1e4 / counts.sum()), rtol=1e-6)
+
+    with_pool(tmp_path / "genes.parquet", use)
+
+
+def test_a_file_of_many_cells_is_prepared_in_parts(genes: Path, h5ad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser_process.load_vocabulary(genes)
+    whole = parsed(genes, Upload(h5ad, H5AD))
+    monkeypatch.setattr("scpalm.app.codecs.h5ad.CHUNK_CELLS", 4)
+    parts = parsed(genes, Upload(h5ad, H5AD))
+    assert_same(parts, whole)
+    assert len(parts.rows.gene_sets) == 1
+
+
+def test_gene_lists_are_remembered_but_not_mixed_up(genes: Path) -> None:
+    parser_process.load_vocabulary(genes)
+    for count in [40, 20, 30, 40, *range(12, 32), 20]:
+        prepared = parsed(genes, Upload(as_json(small_counts()[:1, :count].copy()), JSON))
+        assert prepared.coverage.genes_in == count
+        assert prepared.rows.gene_sets[0].measured.sum() == count
+
+
+def test_errors_about_cells_come_through(genes: Path, h5ad: Path) -> None:
+    broken = h5ad.with_name("broken.h5ad")
+    broken.write_bytes(h5ad.read_bytes()[:3000])
+    wrong = json.loads(as_json(small_counts()))
+    wrong["data"][5] = -1
+    cases: list[tuple[Upload, type[Exception], str]] = [
+        (Upload(broken, H5AD), UnreadableError, "truncated-h5ad"),
+        (Upload(b"no HDF5", H5AD), UnreadableError, "not-hdf5"),
+        (Upload(b"", H5AD), UnreadableError, "not-hdf5"),
+        (Upload(b"{", JSON), UnreadableError, "not-json"),
+        (Upload(orjson.dumps(wrong), JSON), InputError, "negative-value"),
+        (Upload(h5ad, H5AD, layer="spliced"), InputError, "no-such-layer"),
+        (Upload(b"not gzip", JSON, "gzip"), UnreadableError, "bad-compression"),
+        (Upload(h5ad, H5AD, max_cells=NUM_CELLS - 1), TooLargeError, "too-large"),
+        (Upload(as_json(small_counts()), JSON, max_cells=NUM_CELLS - 1), TooLargeError, "too-large"),
+        (Upload(h5ad, H5AD, max_bytes=500), TooLargeError, "too-large"),
+        (Upload(gzip.compress(bytes(1 << 20)), JSON, "gzip", max_bytes=1 << 16), TooLargeError, "too-large"),
+        (Upload(b"a,b", "text/csv"), UnsupportedMediaTypeError, "unsupported-media-type"),
+        (Upload(b"{}", JSON, "br"), UnsupportedMediaTypeError, "unsupported-media-type"),
+    ]
+
+    async def use(pool: ParserPool) -> None:
+        for upload, kind, code in cases:
+            try:
+                await parse_all(pool, upload)
+            except (InputError, TooLargeError, UnsupportedMediaTypeError) as error:
+                assert (type(error), error.code) == (kind, code)
+            else:
+                raise AssertionError(f"{code} was not raised")
+        assert len((await parse_all(pool, Upload(h5ad, H5AD))).rows) == NUM_CELLS
+
+    with_pool(genes, use)
+
+
+def test_what_values_are_declared_as_is_handed_on(genes: Path) -> None:
+    cells = small_counts()
+    cells.X = cells.X * 0.5
+
+    async def use(pool: ParserPool) -> None:
+        assert (await parse_all(pool, Upload(as_json(cells), JSON, declared="log"))).input.detected == "log"
+        with pytest.raises(InputError) as caught:
+            await parse_all(pool, Upload(as_json(cells), JSON, declared="counts"))
+        assert caught.value.code == "not-counts"
+
+    with_pool(genes, use)
+
+
+def answer_of(prepared: Prepared) -> Answer:
+    values = np.arange(len(prepared.cells) * 4, dtype=np.float32).reshape(-1, 4)
+    return Answer("mini", "1", prepared.cells, [Part("embed", "X_scpalm", values)], prepared.coverage, prepared.input)
+
+
+def test_answers(genes: Path, h5ad: Path) -> None:
+    async def use(pool: ParserPool) -> None:
+        upload = Upload(zstandard.compress(h5ad.read_bytes()), H5AD, "zstd")
+        answer = answer_of(await parse_all(pool, upload))
+
+        content = await pool.encode(answer, JSON, upload)
+        assert isinstance(content, bytes)
+        assert json.loads(content)["values"] == answer.parts[0].whole.tolist()
+
+        path = await pool.encode(answer, H5AD, upload)
+        assert isinstance(path, Path)
+        cells = anndata.read_h5ad(path)
+        np.testing.assert_array_equal(cells.obsm["X_scpalm"], answer.parts[0].values)
+        assert cells.shape == (NUM_CELLS, NUM_GENES)
+        path.unlink()
+
+        path = await pool.encode(answer, H5AD, Upload(as_json(small_counts()), JSON))
+        assert isinstance(path, Path)
+        cells = anndata.read_h5ad(path)
+        assert list(cells.obs_names) == answer.obs_names
+        assert cells.shape == (NUM_CELLS, 0)
+        path.unlink()
+
+        with pytest.raises(UnsupportedMediaTypeError):
+            await pool.encode(answer, "text/csv")
+
+    with_pool(genes, use)
+
+
+def test_a_failed_answer_leaves_no_file(genes: Path, h5ad: Path) -> None:
+    async def use(pool: ParserPool) -> None:
+        answer = answer_of(await parse_all(pool, Upload(h5ad, H5AD)))
+        with h5py.File(h5ad, "r+") as file:
+            del file["uns"]
+            file["uns"] = [1, 2]
+        with pytest.raises(InputError):
+            await pool.encode(answer, H5AD, Upload(h5ad, H5AD))
+        assert [path for path in (genes.parent / "spool").rglob("*") if path.is_file()] == []
+
+    with_pool(genes, use)
+
+
+def test_a_large_upload_leaves_a_process_for_small_ones(
+    genes: Path, h5ad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scpalm.app.parsing.pool.LARGE_BYTES", 10_000)
+    assert h5ad.stat().st_size > 10_000
+    body = as_json(small_counts()[:3])
+    assert len(body) < 10_000
+    finished: list[str] = []
+
+    async def go() -> None:
+        async with ParserPool(genes, processes=2, memory_bytes=1 << 30) as pool:
+
+            async def parse(name: str, upload: Upload) -> None:
+                await parse_all(pool, upload)
+                finished.append(name)
+
+            large = [asyncio.create_task(parse("large", Upload(h5ad, H5AD))) for _ in range(6)]
+            await asyncio.sleep(0)
+            await parse("small", Upload(body, JSON))
+            await asyncio.gather(*large)
+
+    asyncio.run(go())
+    assert finished.index("small") < 6
+
+
+def test_a_pool_without_its_genes_does_not_start(tmp_path: Path) -> None:
+    async def use(pool: ParserPool) -> None:
+        raise AssertionError("it started")
+
+    with pytest.raises(BundleError):
+        with_pool(tmp_path / "absent.parquet", use)
+
+
+def test_the_parsers_import_no_model_and_no_server(genes: Path) -> None:
+    sandbox = Sandbox(parser_process.load_vocabulary, (genes,), Limits(1 << 30, 30.0))
+    try:
+        modules = set(sandbox.call(eval, "sorted(__import__('sys').modules)"))
+    finally:
+        sandbox.close()
+    assert "h5py" in modules
+    assert not modules & {"torch", "onnxruntime", "fastapi", "uvicorn"}
+
+
+def test_a_hang_up_after_the_call_leaves_the_process_to_the_next(genes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled: list[Sandbox] = []
+    monkeypatch.setattr(Sandbox, "cancel", lambda sandbox: cancelled.append(sandbox))
+
+    async def use(pool: ParserPool) -> None:
+        loop = asyncio.get_running_loop()
+        for ended in (True, False):
+            call = loop.create_future()
+            with monkeypatch.context() as patch:
+                patch.setattr(loop, "run_in_executor", lambda *_, call=call: call)
+                parsing = asyncio.create_task(parse_all(pool, Upload(as_json(small_counts()), JSON)))
+                await asyncio.sleep(0.05)
+            if ended:
+                call.set_result(None)
+            parsing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await parsing
+            assert len(cancelled) == (0 if ended else 1)
+        call.set_result(None)
+        await asyncio.sleep(0)
+
+    with_pool(genes, use)

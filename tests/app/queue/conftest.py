@@ -1,0 +1,83 @@
+"""Every transport, for the tests of what the Protocol promises."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scpalm.app.queue.memory import MemoryTransport
+from scpalm.app.queue.redis.transport import RedisTransport
+from scpalm.app.queue.transport import Transport
+from scpalm.app.storage.spool import Spool
+from scpalm.model.bundle import Bundle
+from tests.app.fakes import INFO
+from tests.redis_server import SERVER, RedisServer
+
+LIMITS = {"max_rows": 100, "max_bytes": 1 << 20}
+Open = Any
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Shared; a test takes a bundle of its own, and so keys of its own."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+def bundle_named(name: str, path: Path = Path("/nowhere")) -> Bundle:
+    return Bundle(path, json.loads(json.dumps({"name": name, "version": "1", "files": {}})))
+
+
+@pytest.fixture(params=["memory", "redis"])
+def open_transport(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens a transport with the given limits; an asynchronous context manager. ``another`` is one more worker's."""
+    if request.param == "memory":
+
+        @asynccontextmanager
+        async def open_memory(**options: Any) -> AsyncIterator[Transport]:
+            yield MemoryTransport(**{**LIMITS, **options})
+
+        # The workers of a queue in memory share it.
+        open_memory.another = lambda transport, **options: nullcontext(transport)  # type: ignore[attr-defined]
+        return open_memory
+    if SERVER is None:
+        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    return opener(request.getfixturevalue("redis_server"), tmp_path, request.node.name)
+
+
+def opener(server: RedisServer, folder: Path, name: str) -> Open:
+    """Opens transports on a real Redis, with the half of a service and that of a worker."""
+
+    @asynccontextmanager
+    async def open_redis(*, works: bool = True, **options: Any) -> AsyncIterator[RedisTransport]:
+        transport = RedisTransport(server.url, Spool(str(folder / "spool")), **{**LIMITS, **options})
+        await transport.start(bundle_named(name))
+        if works:
+            transport.start_leases(INFO)
+        try:
+            yield transport
+        finally:
+            await transport.stop()
+
+    open_redis.another = lambda transport, **options: open_redis(**options)  # type: ignore[attr-defined]
+    return open_redis
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await scenario
+
+    asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)

@@ -1,0 +1,252 @@
+"""Several models at once: asked for by name, swapped without a gap, refused with the reason."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+
+from scpalm.app.main import create_app
+from scpalm.app.settings import Settings
+from scpalm.model.bundle import Bundle
+from scpalm.model.genes.rows import Rows
+from scpalm.model.sessions.session import Encoded
+from tests.app.fakes import Client, FakeSession, write_bundle
+
+BODY = {"genes": [f"GENE{n}" for n in range(30)], "indptr": [0, 1], "indices": [5], "data": [3]}
+ASYNC = {"prefer": "respond-async"}
+
+
+class _Session(FakeSession):
+    """Its first value says which version of which model answered."""
+
+    def __init__(self, mark: float) -> None:
+        super().__init__()
+        self.mark = mark
+
+    def encode(self, rows: Rows) -> Encoded:
+        encoded = super().encode(rows)
+        return Encoded(np.full_like(encoded.embedding, self.mark), encoded.codes)
+
+
+class Served:
+    """A service with a folder of models, and the sessions that it opened, by name and version."""
+
+    def __init__(self, folder: Path) -> None:
+        self.default, self.more = write_bundle(folder / "default", "one", "1"), folder / "more"
+        self.more.mkdir()
+        self.spool = folder / "spool"
+        self.spool.mkdir()
+        self.sessions: dict[str, _Session] = {}
+        self.broken: set[str] = set()
+
+    def app(self, **settings: object) -> FastAPI:
+        chosen = {"bundle": self.default, "models_dir": self.more, "reload_seconds": 0.1, **settings}
+        more = {"batch_cells": 8, "parser_processes": 1, "spool_dir": self.spool}
+        return create_app(Settings(**more, **chosen), self._open)  # type: ignore[arg-type]
+
+    def _open(self, bundle: Bundle, settings: Settings) -> _Session:
+        name = f"{bundle.name} {bundle.version}"
+        if name in self.broken:
+            raise ValueError("the graph does not fit")
+        session = self.sessions[name] = _Session(float(len(self.sessions)))
+        return session
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    return Served(tmp_path)
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    write_bundle(served.more / "two", "two", "1")
+    with Client(served.app()) as client:
+        yield client.wait_until_loaded()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < ends, "it never came true"
+        time.sleep(0.02)
+
+
+def versions(client: Client) -> dict[str, str]:
+    return {model["name"]: model["version"] for model in client.get("/models").json()["models"]}
+
+
+def mark_of(answer: httpx.Response) -> float:
+    assert answer.status_code == 200, answer.text
+    return float(answer.json()["values"][0][0])
+
+
+def test_each_model_answers_to_its_name(client: Client, served: Served) -> None:
+    listed = client.get("/models").json()
+    assert [(m["name"], m["default"]) for m in listed["models"]] == [("one", True), ("two", False)]
+    assert "refused" not in listed
+    for path, name in (("/embed", "one"), ("/embed?model=one", "one"), ("/pathways?also=embed&model=two", "two")):
+        answer = client.post(path, json=BODY)
+        assert answer.status_code == 200 and answer.json()["model"] == {"name": name, "version": "1"}
+    marks = {name: mark_of(client.post(f"/embed?model={name}", json=BODY)) for name in ("one", "two")}
+    assert marks == {name: served.sessions[f"{name} 1"].mark for name in marks}
+    assert client.get("/models/two").json()["name"] == "two"
+    assert client.get("/models/two/genes").status_code == 200
+    assert client.get("/v2/models/two").json()["versions"] == ["1"]
+    assert client.get("/v2/models/two/versions/1/ready").json() == {"name": "two", "ready": True}
+    ready = client.get("/health/ready").json()["models"]
+    assert [model["name"] for model in ready] == ["one", "two"] and all(len(m["checksum"]) == 64 for m in ready)
+
+
+@pytest.mark.parametrize("headers", [{}, ASYNC])
+@pytest.mark.parametrize("path", ["/embed", "/impute", "/pathways", "/ic50"])
+def test_a_name_that_is_none_is_404_and_names_others(client: Client, path: str, headers: dict[str, str]) -> None:
+    answer = client.post(f"{path}?model=three", json=BODY, headers=headers)
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "urn:scpalm:problem:unknown-model"
+    assert answer.json()["field"] == "model" and "one 1, two 1" in answer.json()["detail"]
+
+
+def test_a_successor_takes_over_and_no_request_is_dropped(client: Client, served: Served) -> None:
+    old = served.sessions["two 1"]
+    old.gate.clear()
+    waiting = [client.submit(client.http.post("/embed?model=two", json=BODY)) for _ in range(3)]
+    assert old.running.wait(20)
+    write_bundle(served.more / "two", "two", "2")
+    until(lambda: versions(client)["two"] == "2")
+    # The old one has work in hand; the new one answers already.
+    assert mark_of(client.post("/embed?model=two", json=BODY)) == served.sessions["two 2"].mark
+    assert not any(answer.done() for answer in waiting)
+    old.gate.set()
+    for answer in waiting:
+        done = answer.result(20)
+        assert mark_of(done) == old.mark and done.json()["model"]["version"] == "1"
+    until(lambda: not client.service.models._past)
+    info = client.get("/metrics").text
+    assert 'scpalm_model_info{device="cpu",name="two",runtime="fake",version="2"} 1.0' in info
+    assert 'name="two",runtime="fake",version="1"' not in info
+    until(lambda: len(list(served.spool.glob("scpalm-model-*"))) == 2)
+
+
+def test_requests_find_a_model_while_it_is_swapped_again_and_again(client: Client, served: Served) -> None:
+    answers = []
+    for version in range(2, 6):
+        write_bundle(served.default, "one", str(version))
+        ends = time.monotonic() + 20
+        while versions(client)["one"] != str(version):
+            answers += [client.submit(client.http.post("/embed", json=BODY)) for _ in range(4)]
+            time.sleep(0.02)
+            assert time.monotonic() < ends
+    done = [answer.result(20) for answer in answers]
+    assert {answer.status_code for answer in done} == {200}
+    marks = {f"one {answer.json()['model']['version']}": mark_of(answer) for answer in done}
+    assert len(marks) >= 2
+    assert marks == {name: served.sessions[name].mark for name in marks}
+
+
+@pytest.mark.parametrize("fault", ["checksum", "missing", "manifest", "session", "name"])
+def test_a_damaged_model_is_refused_with_the_reason_and_the_old_one_serves(
+    client: Client, served: Served, fault: str
+) -> None:
+    folder = served.more / "two"
+    if fault == "session":
+        served.broken.add("two 2")
+    write_bundle(folder, "one" if fault == "name" else "two", "2")
+    if fault == "checksum":
+        (folder / "genes.parquet").write_bytes(b"cut")
+    elif fault == "missing":
+        (folder / "genes.parquet").unlink()
+    elif fault == "manifest":
+        (folder / "manifest.json").write_text("{")
+    until(lambda: "refused" in client.get("/models").json())
+    (refused,) = client.get("/models").json()["refused"]
+    words = {
+        "checksum": "checksum", "missing": "missing", "manifest": "manifest", "session": "does not fit", "name": "'one'"
+    }  # fmt: skip
+    assert refused["folder"] == "two" and words[fault] in refused["reason"]
+    assert str(served.spool) not in refused["reason"], "the copy is nobody's business"
+    assert versions(client) == {"one": "1", "two": "1"}
+    assert mark_of(client.post("/embed?model=two", json=BODY)) == served.sessions["two 1"].mark
+    assert client.get("/health/ready").status_code == 200
+    served.broken.clear()
+    write_bundle(folder, "two", "3")
+    until(lambda: versions(client)["two"] == "3")
+    assert "refused" not in client.get("/models").json()
+
+
+def test_a_model_whose_folder_is_gone_ends_and_a_new_one_comes(client: Client, served: Served) -> None:
+    shutil.rmtree(served.more / "two")
+    until(lambda: versions(client) == {"one": "1"})
+    assert client.post("/embed?model=two", json=BODY).status_code == 404
+    write_bundle(served.more / "late", "late", "1")
+    until(lambda: "late" in versions(client))
+    assert mark_of(client.post("/embed?model=late", json=BODY)) == served.sessions["late 1"].mark
+
+
+def test_a_default_model_whose_folder_is_gone_serves_on(client: Client, served: Served) -> None:
+    shutil.rmtree(served.default)
+    until(lambda: "refused" in client.get("/models").json())
+    assert "manifest.json is missing" in client.get("/models").json()["refused"][0]["reason"]
+    assert mark_of(client.post("/embed", json=BODY)) == served.sessions["one 1"].mark
+
+
+def test_the_default_may_lie_among_the_others(served: Served) -> None:
+    write_bundle(served.more / "one", "one", "1")
+    write_bundle(served.more / "two", "two", "1")
+    with Client(served.app(bundle=served.more / ".." / "more" / "one")) as client:
+        client.wait_until_loaded()
+        assert client.get("/models").json().keys() == {"models"} and versions(client) == {"one": "1", "two": "1"}
+
+
+def test_a_damaged_model_at_the_start_does_not_hold_up_the_others(served: Served) -> None:
+    folder = write_bundle(served.more / "two", "two", "1")
+    (folder / "genes.parquet").write_bytes(b"cut")
+    with Client(served.app()) as client:
+        client.wait_until_loaded()
+        assert client.get("/health/ready").status_code == 200
+        assert client.get("/models").json()["refused"][0]["folder"] == "two"
+
+
+def test_a_job_is_done_by_the_model_it_was_sent_to(client: Client, served: Served) -> None:
+    old = served.sessions["one 1"]
+    old.gate.clear()
+    sent = [
+        client.post("/embed", json={**BODY, "obs_names": [name]}, headers=ASYNC).headers["location"] for name in "ab"
+    ]
+    write_bundle(served.default, "one", "2")
+    until(lambda: versions(client)["one"] == "2")
+    old.gate.set()
+    for location in sent:
+        until(lambda location=location: client.get(location).json()["state"] == "succeeded")  # type: ignore[misc]
+        result = client.get(f"{location}/result")
+        assert mark_of(result) == old.mark and result.json()["model"]["version"] == "1"
+    until(lambda: not client.service.models._past)
+    assert mark_of(client.get(f"{sent[0]}/result")) == old.mark, "a result needs no model"
+
+
+def test_nothing_changes_without_a_signal_where_that_is_wanted(served: Served) -> None:
+    with Client(served.app(reload_seconds=0)) as client:
+        client.wait_until_loaded()
+        write_bundle(served.default, "one", "2")
+        time.sleep(0.5)
+        assert versions(client) == {"one": "1"}
+        client.service.models.look_soon()
+        client.run(_pass())
+        until(lambda: versions(client) == {"one": "2"})
+
+
+async def _pass() -> None:
+    """A turn of the loop: an event that was set from outside is seen then."""
+
+
+def test_no_copy_is_left_when_the_service_ends(served: Served) -> None:
+    with Client(served.app()) as client:
+        client.wait_until_loaded()
+        assert len(list(served.spool.glob("scpalm-model-*"))) == 1
+    assert list(served.spool.glob("scpalm-model-*")) == []

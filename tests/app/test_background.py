@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import asyncio
+
+from scpalm.app.background import end
+from tests.app.queue.conftest import run
+
+
+def test_a_loop_that_swallows_its_cancellation_ends_all_the_same() -> None:
+    """As a Redis client does that is cancelled in the middle of an answer."""
+
+    async def loop(swallowed: int) -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if swallowed == 0:
+                    raise
+                swallowed -= 1
+
+    async def scenario() -> None:
+        tasks = [asyncio.create_task(loop(number)) for number in (0, 1, 2)]
+        await asyncio.sleep(0)
+        await end(tasks)
+        assert all(task.cancelled() for task in tasks)
+
+    run(scenario())

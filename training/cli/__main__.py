@@ -1,0 +1,5 @@
+"""``torchrun -m scpalm.training.cli``."""
+
+from scpalm.training.cli.main import main
+
+main()

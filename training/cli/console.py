@@ -1,0 +1,65 @@
+"""What the commands share: progress bars on stderr, and errors as one line with exit status 1 or 2."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import typer
+from tqdm import tqdm
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """A command whose expected errors are one line on stderr: 2 for wrong use, 1 for everything else."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        from scpalm.model.errors import BundleError, InputError
+        from scpalm.training.corpus.corpus import CorpusError
+        from scpalm.training.runs.config import ConfigError
+        from scpalm.training.runs.run import RunError
+
+        try:
+            return function(*args, **kwargs)
+        except ConfigError as error:
+            status, text = 2, str(error)
+        except (InputError, BundleError, CorpusError, RunError, OSError, ValueError) as error:
+            status, text = 1, str(error)
+        except KeyboardInterrupt:
+            status, text = 1, "Stopped. Training keeps its checkpoint: continue with --resume."
+        typer.echo(f"error: {' '.join(text.split())}", err=True)
+        raise typer.Exit(status)
+
+    return wrapped
+
+
+class Bar:
+    def __init__(self, bar: tqdm) -> None:
+        self._bar = bar
+
+    def advance(self, amount: int, note: str = "") -> None:
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(amount)
+
+    def move_to(self, position: int, scalars: Mapping[str, float] | None = None) -> None:
+        if scalars:
+            shown = ("mse", "held_out_mse", "gene_mean_mse", "pca_mse", "used_codes", "contrastive")
+            self._bar.set_postfix({k: f"{scalars[k]:.4g}" for k in shown if k in scalars}, refresh=False)
+        self._bar.update(position - self._bar.n)
+
+
+@contextmanager
+def progress_bar(total: int | None, title: str, *, unit: str, start: int = 0) -> Iterator[Bar]:
+    # Of several processes that train together only the first shows a bar.
+    silent = os.environ.get("RANK", "0") != "0"
+    with tqdm(
+        total=total, desc=title, unit=unit, initial=start, file=sys.stderr, dynamic_ncols=True, disable=silent
+    ) as bar:
+        yield Bar(bar)

@@ -1,0 +1,102 @@
+"""``scpalm-train drug-response`` and ``scpalm-train evaluate drug-response``: wiring only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scpalm.model.bundle import DEFAULT_BUNDLE
+from scpalm.training.cli.console import command
+
+DataDir = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="The folder that holds response.parquet.")]
+
+
+@command
+def drug_response(
+    data_dir: DataDir,
+    out: Annotated[Path, typer.Option("--out", help="The run's folder.")],
+    bundle: Annotated[Path, typer.Option(help="The bundle whose encoder gives h_C.")] = DEFAULT_BUNDLE,
+    split: Annotated[str, typer.Option(help="published, pair-dedup, cell-line or drug.")] = "published",
+    inputs: Annotated[
+        str, typer.Option(help="Comma-separated: h_C, genes, h_C+genes, pca, scfoundation.")
+    ] = "h_C+genes",
+    settings: Annotated[str, typer.Option(help="Comma-separated: expression, mutation, methylation.")] = "expression",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 5,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; finished members are kept.")] = False,
+    test: Annotated[bool, typer.Option(help="Score the test rows, too; leave that to the end.")] = True,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Write Figures 4 and 5 into this folder.")] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Put the first of --inputs, in every setting, into the bundle.")
+    ] = False,
+    unknown_drugs: Annotated[
+        Path | None,
+        typer.Option(help="For --export: a run of --split drug, for the intervals of drugs outside the table."),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+) -> None:
+    """Train DeepCDR heads on a bundle's h_C (or genes), beside their references; optionally export them."""
+    import torch
+
+    from scpalm.model.bundle import Bundle
+    from scpalm.training.drug_response.config import DrugTrainingConfig
+    from scpalm.training.drug_response.experiment import DrugRun, run_record, train_run, variants_of
+    from scpalm.training.drug_response.export import export_head
+    from scpalm.training.drug_response.features import embed_lines
+    from scpalm.training.drug_response.tables import load_tables
+    from scpalm.training.evaluation.common.rows import write_rows
+    from scpalm.training.evaluation.common.table import table
+    from scpalm.training.evaluation.drug_response.figures import draw_figures
+    from scpalm.training.evaluation.drug_response.report import COLUMNS, run_rows, summary, win_lines
+    from scpalm.training.runs.config import ConfigError, override, split_settings
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if export and (unknown_drugs is None or split != "published"):
+        raise ConfigError("--export needs --split published and --unknown-drugs RUN, a run of --split drug.")
+    variants = variants_of(inputs.split(","), settings.split(","))
+    config = override(DrugTrainingConfig(), split_settings(set_ or [], DrugTrainingConfig())[0])
+    tables, encoder, run = load_tables(data_dir), Bundle.load(bundle), DrugRun(out)
+    run.start(run_record(tables, encoder, split, config), resume=resume)
+    lines = embed_lines(tables, encoder, threads=threads)
+
+    def show(name: str, stage: str, step: float, rmse: float) -> None:
+        typer.echo(f"  {name}: {stage} {step:g}, validation RMSE {rmse:.4f}", err=True)
+
+    for outcome in train_run(run, tables, lines, encoder, split, variants, range(seeds), config, show):
+        typer.echo(f"{outcome.variant.name}, seed {outcome.seed}: done", err=True)
+    rows = run_rows(run, tables, split, variants, range(seeds), test=test)
+    typer.echo(table(rows, COLUMNS))
+    if json_out is not None:
+        write_rows(json_out, rows)
+    if test and split == "published":
+        typer.echo("\n".join(win_lines(run, tables, variants)))
+    if figures is not None:
+        typer.echo(f"{', '.join(path.name for path in draw_figures(run, tables, variants[0], figures))} -> {figures}")
+    if export and unknown_drugs is not None:
+        shipped = [variant for variant in variants if variant.inputs == variants[0].inputs]
+        report = export_head(run, tables, lines, encoder, shipped, DrugRun(unknown_drugs), summary(rows))
+        typer.echo("\n".join(report))
+
+
+@command
+def evaluate_drug_response(
+    data_dir: DataDir,
+    bundle: Annotated[Path, typer.Option(help="The bundle whose head is scored.")] = DEFAULT_BUNDLE,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+) -> None:
+    """Score the drug response head of a bundle on the published test rows, beside its references."""
+    from scpalm.model.bundle import Bundle
+    from scpalm.training.drug_response.tables import load_tables
+    from scpalm.training.evaluation.common.rows import write_rows
+    from scpalm.training.evaluation.common.table import table
+    from scpalm.training.evaluation.drug_response.report import COLUMNS
+    from scpalm.training.evaluation.drug_response.shipped import shipped_rows
+
+    rows = shipped_rows(load_tables(data_dir), Bundle.load(bundle))
+    typer.echo(table(rows, COLUMNS))
+    if json_out is not None:
+        write_rows(json_out, rows)

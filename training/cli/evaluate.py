@@ -1,0 +1,276 @@
+"""``scpalm-train evaluate``: each number beside its baselines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scpalm.model.bundle import DEFAULT_BUNDLE
+from scpalm.training.cli.console import command
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from scpalm.training.evaluation.common.dataset import Dataset
+    from scpalm.training.evaluation.common.rows import Row
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the rows here.")]
+Label = Annotated[str, typer.Option(help="Column of obs with the labels.")]
+BundleOption = Annotated[Path, typer.Option("--bundle", help="The bundle to score.")]
+Methods = Annotated[str | None, typer.Option(help="Comma-separated; default: all.")]
+Keep = Annotated[list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")]
+Record = Annotated[bool, typer.Option("--record", help="Write means and sds into the bundle's card.")]
+
+app = typer.Typer(help="Score a bundle beside its baselines.", no_args_is_help=True)
+
+
+def datasets_of(files: list[Path], label: str, keep: list[str] | None, batch_key: str | None = None) -> list[Dataset]:
+    """Labelled files; ``keep`` as on the command line. Raises InputError."""
+    import anndata
+
+    from scpalm.training.evaluation.common.dataset import load_dataset
+
+    pairs = _pairs(keep)
+    out = []
+    for path in files:
+        columns = anndata.read_h5ad(path, backed="r").obs.columns if pairs and path.is_file() else ()
+        kept = {name: value for name, value in pairs.items() if name in columns}
+        out.append(load_dataset(path, label, keep=kept, batch_key=batch_key))
+    return out
+
+
+def _pairs(pairs: list[str] | None) -> dict[str, str]:
+    return dict(pair.partition("=")[::2] for pair in pairs or [])
+
+
+def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bundle: Path, *, record: bool) -> None:
+    """Print the table; write the rows, and into the bundle's card, where that was asked for."""
+    from scpalm.training.evaluation.common.rows import record_rows, write_rows
+    from scpalm.training.evaluation.common.table import table
+
+    typer.echo(table(rows, columns))
+    if json_out is not None:
+        write_rows(json_out, rows)
+    if record:
+        record_rows(bundle, rows)
+
+
+def _tell(text: str) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"  {text}", err=True)
+
+
+@app.callback()
+def evaluate() -> None:
+    """Score a bundle beside its baselines."""
+
+
+@app.command()
+@command
+def clustering(
+    files: list[Path],
+    json_out: Json = None,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 10,
+    methods: Methods = None,
+    keep: Keep = None,
+    extended: Annotated[bool, typer.Option("--extended", help="Best resolution and a logistic probe too.")] = False,
+    batch_key: Annotated[
+        str | None, typer.Option(help="Column of obs with batches: iLISI, cLISI, graph connectivity too.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write a UMAP of every method, by label and by cluster, into this folder.")
+    ] = None,
+    record: Record = False,
+) -> None:
+    """Leiden clusters and kNN votes against labels, for the model and its baselines; prints a table."""
+    from scpalm.model.bundle import Bundle
+    from scpalm.training.evaluation.clustering.baselines import Baselines
+    from scpalm.training.evaluation.common.compare import compare_clustering
+    from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
+    from scpalm.training.evaluation.common.picture import draw_umap
+    from scpalm.training.evaluation.common.source import EmbeddingSource
+    from scpalm.training.evaluation.common.table import CLUSTERING_COLUMNS
+
+    datasets = datasets_of(files, label, keep, batch_key)
+
+    def draw(dataset: Dataset, method: str, array: NDArray[np.floating]) -> None:
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            draw_umap(array, dataset, pictures / f"{dataset.name}-{method}.png", title=method)
+
+    sources: list[EmbeddingSource] = [BundleEmbeddings(Bundle.load(bundle)), Baselines()]
+    chosen = methods.split(",") if methods else None
+    rows = compare_clustering(
+        datasets,
+        sources,
+        methods=chosen,
+        seeds=range(seeds),
+        extended=extended,
+        progress=_tell,
+        on_array=draw,
+    )
+    _finish(rows, CLUSTERING_COLUMNS, json_out, bundle, record=record)
+
+
+@app.command()
+@command
+def imputation(
+    files: list[Path],
+    json_out: Json = None,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    seeds: Annotated[int, typer.Option(help="Number of seeds: of masks and of methods.", min=1)] = 3,
+    methods: Methods = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Training corpus, for its gene means as one more zero-shot baseline.")
+    ] = None,
+    keep: Keep = None,
+    clusters: Annotated[bool, typer.Option(help="Cluster the imputed cells as well.")] = True,
+    record: Record = False,
+) -> None:
+    """Hidden counts against what each method says of them, and what imputing does to clusters; prints a table."""
+    from scpalm.model.bundle import Bundle
+    from scpalm.training.corpus.corpus import Corpus
+    from scpalm.training.evaluation.common.table import IMPUTATION_COLUMNS
+    from scpalm.training.evaluation.imputation.imputation import compare_imputation
+    from scpalm.training.stages.baselines import gene_means
+
+    loaded = Bundle.load(bundle)
+    means = None
+    if corpus is not None:
+        opened = Corpus(corpus)
+        if opened.vocabulary.ensembl_ids != loaded.vocabulary.ensembl_ids:
+            raise ValueError(f"{corpus} and {bundle} have different genes. Name the corpus the bundle was trained on.")
+        means = gene_means(opened, opened.train_rows)
+    rows = compare_imputation(
+        datasets_of(files, label, keep),
+        loaded,
+        corpus_means=means,
+        methods=methods.split(",") if methods else None,
+        seeds=range(seeds),
+        clusters=clusters,
+        progress=_tell,
+    )
+    _finish(rows, IMPUTATION_COLUMNS, json_out, bundle, record=record)
+
+
+@app.command()
+@command
+def pathways(
+    sources: Annotated[list[Path], typer.Argument(metavar="FILE.h5ad|CORPUS ...", help="Cells, best of the training.")],
+    gene_sets: Annotated[list[Path], typer.Option("--gene-sets", help="GMT files of symbols, e.g. Reactome.")],
+    json_out: Json = None,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    permutations: Annotated[int, typer.Option(help="Of the codes, for the null.", min=0)] = 20,
+    seeds: Annotated[int, typer.Option(help="Seeds of the permutations.", min=1)] = 1,
+    codes_out: Annotated[Path | None, typer.Option("--codes", help="Write pathways.json here.")] = None,
+    heatmap: Annotated[Path | None, typer.Option(help="Write a PNG of codes by cell type here.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Put rows and pathways.json into the bundle.")] = False,
+) -> None:
+    """Genes and terms of each code, beside codes permuted over cells; prints a table."""
+    import orjson
+
+    from scpalm.model.bundle import Bundle
+    from scpalm.training.evaluation.common.table import PATHWAY_COLUMNS
+    from scpalm.training.evaluation.pathways.cells import draw_heatmap, label_shares, read_pathway_cells
+    from scpalm.training.evaluation.pathways.gene_sets import read_gmt
+    from scpalm.training.evaluation.pathways.pathways import code_pathways, pathway_rows, pathways_document
+    from scpalm.training.export.bundle_files import add_files
+
+    loaded = Bundle.load(bundle)
+    sets = {name: genes for path in gene_sets for name, genes in read_gmt(path).items()}
+    cells = read_pathway_cells(loaded, sources, label)
+    num_codes = int(loaded.manifest["network"]["num_codes"])
+    name = sources[0].stem if len(sources) == 1 else f"{len(sources)} files"
+    rows = []
+    document: dict[str, object] = {}
+    for seed in range(seeds):
+        found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=_tell)
+        rows += pathway_rows(name, len(cells), found, seed)
+        document = document or pathways_document(found, cells.symbols, rows, [path.stem for path in gene_sets])
+    content = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    if codes_out is not None:
+        codes_out.write_bytes(content)
+    if heatmap is not None:
+        names, shares = label_shares(cells.codes, cells.labels, num_codes)
+        if not names:
+            raise ValueError(f"No label in '{label}' has 20 cells: there is no heatmap to draw. Name another --label.")
+        draw_heatmap(names, shares, heatmap)
+    if record:
+        add_files(bundle, {"pathways.json": content}, {})
+    _finish(rows, PATHWAY_COLUMNS, json_out, bundle, record=record)
+
+
+@app.command()
+@command
+def annotation(
+    queries: Annotated[list[Path], typer.Argument(metavar="QUERY.h5ad ...", help="Labelled cells to annotate.")],
+    reference: Annotated[Path, typer.Option("--reference", help="Labelled cells to annotate from.")],
+    json_out: Json = None,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    label_map: Annotated[list[str] | None, typer.Option("--map", help="query=reference: one type, two names.")] = None,
+    methods: Methods = None,
+    keep: Keep = None,
+    record: Record = False,
+) -> None:
+    """Labels carried from one file to others, beside principal components of both; prints a table."""
+    from scpalm.model.bundle import Bundle
+    from scpalm.training.evaluation.clustering.annotation import METHODS, compare_annotation
+    from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
+    from scpalm.training.evaluation.common.table import ANNOTATION_COLUMNS
+
+    rows = compare_annotation(
+        datasets_of([reference], label, keep)[0],
+        datasets_of(queries, label, keep),
+        BundleEmbeddings(Bundle.load(bundle)),
+        label_map=_pairs(label_map),
+        methods=methods.split(",") if methods else METHODS,
+        progress=_tell,
+    )
+    _finish(rows, ANNOTATION_COLUMNS, json_out, bundle, record=record)
+
+
+@app.command()
+@command
+def report(
+    rows: Annotated[list[Path], typer.Argument(metavar="ROWS.json ...", help="What --json of the others wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML page to write.")],
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    pictures: Annotated[list[Path] | None, typer.Option("--picture", help="PNG to put into the page.")] = None,
+) -> None:
+    """One HTML page of all rows, pictures inside."""
+    from scpalm.model.bundle import Bundle
+    from scpalm.training.evaluation.common.report import read_rows, write_report
+
+    all_rows = [row for path in rows for row in read_rows(path)]
+    write_report(out, all_rows, Bundle.load(bundle), pictures or [])
+    typer.echo(f"{len(all_rows):,} rows -> {out}")
+
+
+@app.command()
+@command
+def picture(
+    file: Path,
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")],
+    label: Annotated[str, typer.Option(help="Column of obs with the labels.")] = "cell_type",
+    bundle: Annotated[Path, typer.Option(help="The bundle.")] = DEFAULT_BUNDLE,
+    seed: Annotated[int, typer.Option(help="Of UMAP and Leiden.")] = 0,
+) -> None:
+    """UMAP of h_C, coloured by label and by Leiden cluster, as one PNG."""
+    from scpalm.model.bundle import Bundle
+    from scpalm.training.evaluation.common.dataset import load_dataset
+    from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
+    from scpalm.training.evaluation.common.picture import draw_umap
+
+    dataset = load_dataset(file, label)
+    draw_umap(BundleEmbeddings(Bundle.load(bundle)).embed("h_C", dataset.matrix), dataset, out, seed=seed)
+    typer.echo(f"{dataset.matrix.num_cells:,} cells -> {out}")

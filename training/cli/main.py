@@ -1,0 +1,243 @@
+"""``scpalm-train``: corpus, pathways, cells, export, evaluate. Wiring only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from scpalm.model.bundle import DEFAULT_BUNDLE
+from scpalm.training.cli.ablation import ablation
+from scpalm.training.cli.console import command, progress_bar
+from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
+from scpalm.training.cli.evaluate import app as evaluate_app
+from scpalm.training.cli.evaluate_all import evaluate_all
+
+app = typer.Typer(
+    help="Train scPaLM offline: counts -> corpus -> pathways (stage 1) -> cells (stage 2) -> bundle.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(evaluate_app, name="evaluate")
+app.command("drug-response")(drug_response)
+evaluate_app.command("all")(evaluate_all)
+evaluate_app.command("ablation")(ablation)
+evaluate_app.command("drug-response")(evaluate_drug_response)
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated; see the option list.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
+
+
+@app.command()
+@command
+def vocabulary(
+    hgnc: Annotated[Path, typer.Argument(help="hgnc_complete_set.txt[.gz]")],
+    gencode: Annotated[Path, typer.Argument(help="CSV without header: Ensembl id, name")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="genes.parquet to write")],
+) -> None:
+    """Build the gene vocabulary from reference tables."""
+    from scpalm.training.corpus.vocabulary import build_vocabulary
+
+    genes = build_vocabulary(hgnc, gencode)
+    genes.save(out)
+    typer.echo(f"{len(genes):,} genes -> {out}")
+
+
+@app.command()
+@command
+def corpus(
+    out_dir: Path,
+    files: list[Path],
+    genes: Annotated[Path | None, typer.Option(help="genes.parquet; default: the embedded bundle's.")] = None,
+    never: Annotated[list[Path] | None, typer.Option(help="Evaluation file whose cells must not enter.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")
+    ] = None,
+    totals_column: Annotated[str, typer.Option(help="obs column with counts over all genes.")] = "total_UMIs",
+    layer: Annotated[
+        str, typer.Option(help="X, raw or a layer; auto: whichever of X, the layer counts and raw.X holds counts.")
+    ] = "auto",
+    held_out: Annotated[float, typer.Option(help="Share of cells kept for the held-out loss.", min=0, max=0.9)] = 0.02,
+    seed: Annotated[int, typer.Option(help="Of the held-out choice.")] = 0,
+) -> None:
+    """Turn h5ad files and zarr stores, each with genes of its own, into one sharded sparse corpus; report each file."""
+    from scpalm.model.genes.vocabulary import Vocabulary
+    from scpalm.training.corpus.build import build_corpus
+    from scpalm.training.corpus.source import CorpusOptions
+    from scpalm.training.runs.config import ConfigError
+
+    pairs = dict(pair.partition("=")[::2] for pair in keep or [])
+    if not all(pairs) or not all(pairs.values()):
+        raise ConfigError("--keep takes column=value.")
+    options = CorpusOptions(totals_column=totals_column, keep=pairs, layer=layer, held_out=held_out, seed=seed)
+    known = Vocabulary.load(genes or DEFAULT_BUNDLE / "genes.parquet")
+    with progress_bar(None, "corpus", unit="cell") as bar:
+        meta = build_corpus(
+            out_dir, files, known, options, never=never or [], progress=lambda name, n: bar.advance(n, name)
+        )
+    typer.echo(f"{'file':44} {'cells':>7} {'genes':>7} {'known':>7} {'dupl.':>6} {'filt.':>6} {'eval':>5}  input")
+    for file in meta["files"]:
+        typer.echo(
+            f"{file['file'][:44]:44} {file['cells']:7,} {file.get('genes_in', 0):7,} {file.get('genes_matched', 0):7,} "
+            f"{file['duplicates']:6,} {file['filtered']:6,} {file['evaluation_cells']:5,}  {file.get('input', '-')}"
+        )
+    typer.echo(f"{sum(meta['shard_cells']):,} cells, {meta['num_genes']:,} genes -> {out_dir}")
+
+
+@app.command()
+@command
+def pathways(
+    corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS")],
+    out: Annotated[Path, typer.Option("--out", help="The run's folder.")],
+    preset: Annotated[str, typer.Option(help="mini or base.")] = "mini",
+    steps: Annotated[int | None, typer.Option(help="Batches to train.")] = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Stage 1: train the pathway autoencoder."""
+    from scpalm.model.network.config import PRESETS, NetworkConfig
+    from scpalm.model.network.config import preset as sizes_of
+    from scpalm.training.corpus.corpus import Corpus
+    from scpalm.training.runs.config import ConfigError, Stage1Config, as_dict, override, split_settings
+    from scpalm.training.runs.memory import keep_freed_memory
+    from scpalm.training.runs.processes import is_first, local_device, together, wait_for_all
+    from scpalm.training.runs.run import Run, RunError, pick_device
+    from scpalm.training.stages.stage1 import STAGE, Stage1Trainer, train_pathways
+
+    if preset not in PRESETS:
+        raise ConfigError(f"Unknown preset '{preset}': choose {' or '.join(PRESETS)}.")
+    where = local_device(pick_device(device))
+    cells, run = Corpus(corpus_dir), Run(out)
+    network, config = sizes_of(preset, cells.num_genes), Stage1Config()
+    if resume:
+        run.check_corpus(corpus_dir, cells.digest)
+        network, config = run.section("network", NetworkConfig), run.section(STAGE, Stage1Config)
+        if settings:
+            raise RunError("--set cannot change a run that is resumed; start a new one.")
+    for_network, for_training = split_settings(settings or [], network, config)
+    network, config = override(network, for_network), override(config, for_training)
+    config.refuse_ineffective_sizes(for_network)
+    if steps is not None:
+        config = override(config, {"steps": str(steps)})
+    record = {
+        "preset": preset,
+        "corpus": str(corpus_dir.resolve()),
+        "corpus_digest": cells.digest,
+        "network": network.as_dict(),
+        STAGE: as_dict(config),
+    }
+    keep_freed_memory()
+    with together(where):
+        if is_first() and resume:
+            run.save_config(run.config() | record | {"preset": run.config()["preset"]})
+        elif is_first():
+            run.create(record)
+        wait_for_all()
+        trainer = Stage1Trainer(cells, network, config, where)
+        if resume and run.has_checkpoint(STAGE):
+            run.resume(trainer, STAGE)
+        _train(trainer, run, train_pathways, "pathways")
+
+
+@app.command()
+@command
+def cells(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
+    steps: Annotated[int | None, typer.Option(help="Batches to train.")] = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Stage 2: train the cell token on the codes of a finished stage 1."""
+    from scpalm.model.network.config import NetworkConfig
+    from scpalm.training.corpus.corpus import Corpus
+    from scpalm.training.runs.config import Stage2Config, as_dict, override
+    from scpalm.training.runs.memory import keep_freed_memory
+    from scpalm.training.runs.processes import is_first, local_device, together, wait_for_all
+    from scpalm.training.runs.run import Run, RunError, pick_device
+    from scpalm.training.stages.stage2 import STAGE, load_stage1, prepare_stage2, train_cells
+
+    run, where = Run(run_dir), local_device(pick_device(device))
+    saved = run.config()
+    if resume and settings:
+        raise RunError("--set cannot change a run that is resumed; train stage 2 anew.")
+    if not resume and run.has_checkpoint(STAGE):
+        raise RunError(f"{run_dir} holds a stage 2 already. Continue it with --resume, or remove {STAGE}.pt.")
+    config = run.section(STAGE, Stage2Config) if resume and STAGE in saved else Stage2Config()
+    pairs = dict(_key_value(text) for text in settings or [])
+    sees_cell = {key: pairs.pop(key) for key in ("decoder_sees_cell",) if key in pairs}
+    network = override(run.section("network", NetworkConfig), sees_cell)
+    config = override(config, pairs)
+    if steps is not None:
+        config = override(config, {"steps": str(steps)})
+    corpus_ = Corpus(saved["corpus"])
+    run.check_corpus(corpus_.path, corpus_.digest)
+    run.finished("stage1")
+    stage1 = load_stage1(run, network)
+    keep_freed_memory()
+    with together(where):
+        if is_first():
+            run.save_config(saved | {"network": network.as_dict(), STAGE: as_dict(config)})
+        wait_for_all()
+        with progress_bar(config.replicas * len(corpus_), "codes", unit="cell") as bar:
+            trainer = prepare_stage2(
+                corpus_, stage1, config, where, lambda done, total: bar.move_to(done), kept=run.path / "codes.npz"
+            )
+        if resume and run.has_checkpoint(STAGE):
+            run.resume(trainer, STAGE)
+        _train(trainer, run, train_cells, "cells")
+
+
+@app.command()
+@command
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model; default: the preset's.")] = None,
+    version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
+    card: Annotated[Path | None, typer.Option(help="JSON with 'training_data' and 'notes' for the manifest.")] = None,
+    torchscript: Annotated[Path | None, typer.Option(help="Also write a TorchScript archive here.")] = None,
+    precision: Annotated[
+        Literal["float32", "float16", "int8"],
+        typer.Option(help="How weights are kept; refused if it costs too much."),
+    ] = "float16",
+) -> None:
+    """Fold a finished run into a bundle and test its parity."""
+    from scpalm.training.export.export import export_run
+
+    report = export_run(
+        run_dir, out, name=name, version=version, card=card, torchscript=torchscript, precision=precision
+    )
+    typer.echo("\n".join(report))
+
+
+@app.command()
+@command
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML to write; default: RUN/report.html.")] = None,
+) -> None:
+    """Curves, code usage and UMAPs of a run, finished or not, as one HTML file with its pictures inside."""
+    from scpalm.training.runs.report import write_report
+    from scpalm.training.runs.run import Run
+
+    typer.echo(f"-> {write_report(Run(run_dir), out or run_dir / 'report.html')}")
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    from scpalm.training.runs.config import ConfigError
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes key=value, got '{text}'.")
+    return key, value
+
+
+def _train(trainer: Any, run: Any, train: Any, title: str) -> None:
+    with progress_bar(trainer.config.steps, title, unit="step", start=trainer.step) as bar:
+        train(trainer, run, lambda step, scalars: bar.move_to(step, scalars))
+
+
+def main() -> None:
+    app()

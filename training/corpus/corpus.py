@@ -1,0 +1,196 @@
+"""A corpus on disk: shards of sparse cells in vocabulary order, memory-mapped, read by row number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.network.embedding import SparseCells
+from scpalm.training.corpus.thinning import Cell, Streams, split_counts, thin_counts
+
+FORMAT_VERSION = 1
+SHARD_ARRAYS: dict[str, type[np.generic]] = {"indptr": np.int64, "gene_index": np.int32, "value": np.float32}
+
+
+class CorpusError(RuntimeError):
+    """A corpus that cannot be read; names the file and the mend."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the cells, memory-mapped.
+
+    Attributes:
+        indptr: ``[cells + 1]`` int64. gene_index: ``[entries]`` int32. value: ``[entries]`` float32 log1p CP10K.
+    """
+
+    indptr: NDArray[np.int64]
+    gene_index: NDArray[np.int32]
+    value: NDArray[np.float32]
+
+    @classmethod
+    def open(cls, path: Path, num_cells: int) -> Shard:
+        """Raises CorpusError naming the file that is missing or damaged."""
+        shard = cls(*(_load(path / f"{name}.npy", dtype) for name, dtype in SHARD_ARRAYS.items()))
+        entries = int(shard.indptr[-1]) if len(shard.indptr) else -1
+        if len(shard.indptr) != num_cells + 1 or entries != len(shard.value) or entries != len(shard.gene_index):
+            raise CorpusError(f"{path} is corrupt: its arrays do not agree in length. Build the corpus again.")
+        if shard.indptr[0] != 0 or (np.diff(shard.indptr) < 0).any():
+            raise CorpusError(
+                f"{path}/indptr.npy is corrupt: row boundaries do not rise from 0. Build the corpus again."
+            )
+        return shard
+
+
+def _load(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise CorpusError(f"{path} cannot be read ({error}). Build the corpus again.") from error
+    if array.ndim != 1 or array.dtype != dtype:
+        raise CorpusError(f"{path} is corrupt: it does not hold a row of {dtype.__name__}. Build the corpus again.")
+    return np.asarray(array)  # the same memory, without memmap's bookkeeping at every slice
+
+
+class Corpus:
+    """Cells of many files.
+
+    Attributes:
+        path: the directory. meta: ``corpus.json``: files with their reports, vocabulary size, seeds.
+        obs: one row a cell: dataset, tissue, cell_type, cell, total, file (number), held_out.
+        measured: ``[files, G]`` bool, the genes of each file.
+        vocabulary: the genes.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self.meta: dict[str, Any] = json.loads((self.path / "corpus.json").read_text())
+            version, sizes, files = (self.meta[name] for name in ("format_version", "shard_cells", "files"))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CorpusError(
+                f"{self.path} is not a corpus ({error!r}). Make one with `scpalm-train corpus`."
+            ) from error
+        if version != FORMAT_VERSION:
+            raise CorpusError(f"{self.path} has another format version. Build the corpus again.")
+        self.vocabulary = Vocabulary.load(self.path / "genes.parquet")
+        try:
+            self.obs = pd.read_parquet(self.path / "obs.parquet")
+            self.measured: NDArray[np.bool_] = np.load(self.path / "measured.npy")
+        except (OSError, ValueError, EOFError) as error:
+            raise CorpusError(f"{self.path} cannot be read ({error}). Build the corpus again.") from error
+        expected = (len(files), len(self.vocabulary))
+        if sum(sizes) != len(self.obs) or self.measured.shape != expected:
+            raise CorpusError(f"{self.path} is corrupt: its files do not agree in length. Build the corpus again.")
+        self._shards = [Shard.open(self.path / f"shard-{i:05d}", size) for i, size in enumerate(sizes)]
+        self._first = np.concatenate([[0], np.cumsum(sizes)])
+        self._file = self.obs["file"].to_numpy()
+        self._total = self.obs["total"].to_numpy(np.float64)
+        self._is_counts = np.array([f.get("input") == "counts" for f in files])
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    @property
+    def num_genes(self) -> int:
+        return len(self.vocabulary)
+
+    @property
+    def digest(self) -> str:
+        """Tells this corpus from every other: a hash of its description, which has one of its cells."""
+        return hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def train_rows(self) -> NDArray[np.int64]:
+        return np.flatnonzero(~self.obs["held_out"].to_numpy(bool))
+
+    @cached_property
+    def held_out_rows(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.obs["held_out"].to_numpy(bool))
+
+    def cell(self, row: int) -> Cell:
+        """Gene indices and values of one cell."""
+        shard_number = int(np.searchsorted(self._first, row, side="right")) - 1
+        shard = self._shards[shard_number]
+        local = row - self._first[shard_number]
+        start, stop = int(shard.indptr[local]), int(shard.indptr[local + 1])
+        return shard.gene_index[start:stop], shard.value[start:stop]
+
+    def batch(self, rows: NDArray[np.int64]) -> SparseCells:
+        """Cells as tensors. Raises CorpusError naming the shard whose content cannot be."""
+        return self._tensors([self.cell(int(row)) for row in rows], rows)
+
+    def thinned_batch(
+        self, rows: NDArray[np.int64], keep: NDArray[np.float64], streams: Streams
+    ) -> tuple[SparseCells, SparseCells]:
+        """The cells with thinned counts, and whole.
+
+        The counts of each cell are thinned to the share ``keep [B]`` (binomially, by the cell's own random numbers in
+        ``streams``) and normalised again, as if the cell had been sequenced less deeply; cells that came without counts
+        stay whole.
+        """
+        cells = [self.cell(int(row)) for row in rows]
+        whole = self._tensors(cells, rows)
+        thin = np.flatnonzero((keep < 1) & self._is_counts[self._file[rows]])
+        if not len(thin):
+            return whole, whole
+        for i in thin:
+            cells[i] = thin_counts(*cells[i], self._total[rows[i]], keep[i], streams[int(i)])
+        return self._tensors(cells, rows, whole.measured), whole
+
+    def split_batch(
+        self, rows: NDArray[np.int64], keep: NDArray[np.float64], streams: Streams
+    ) -> tuple[SparseCells, SparseCells]:
+        """Each cell's counts, shared out at random between two cells.
+
+        ``keep [B]`` of them go to the first, the rest to the second. Given the cell's expression, the noise of the two
+        is independent.
+        """
+        pairs = [self._split(int(row), keep[i], streams, i) for i, row in enumerate(rows)]
+        first = self._tensors([first for first, _ in pairs], rows)
+        return first, self._tensors([second for _, second in pairs], rows, first.measured)
+
+    def _split(self, row: int, share: float, streams: Streams, number: int) -> tuple[Cell, Cell]:
+        whole = self.cell(row)
+        if share >= 1 or not self._is_counts[self._file[row]]:
+            return whole, whole
+        return split_counts(*whole, self._total[row], share, streams[number])
+
+    def _tensors(self, cells: list[Cell], rows: NDArray[np.int64], measured: Tensor | None = None) -> SparseCells:
+        offsets = np.concatenate([[0], np.cumsum([len(values) for _, values in cells])[:-1]])
+        index = np.concatenate([genes for genes, _ in cells], dtype=np.int64)
+        value = np.concatenate([values for _, values in cells])
+        # As unsigned numbers negative indices are large; NaN fails every comparison.
+        known = not len(index) or index.view(np.uint64).max() < self.num_genes
+        if not known or (len(value) and not 0 < value.min() <= value.max() < np.inf):
+            self._name_the_corrupt(rows)
+        return SparseCells(
+            torch.from_numpy(index),
+            torch.from_numpy(value),
+            torch.from_numpy(offsets.astype(np.int64)),
+            torch.from_numpy(self.measured[self._file[rows]]) if measured is None else measured,
+        )
+
+    def _name_the_corrupt(self, rows: NDArray[np.int64]) -> None:
+        for row in rows:
+            genes, values = self.cell(int(row))
+            shard = self.path / f"shard-{int(np.searchsorted(self._first, row, side='right')) - 1:05d}"
+            for name, fine in (
+                ("gene_index", ((genes >= 0) & (genes < self.num_genes)).all()),
+                ("value", (np.isfinite(values) & (values > 0)).all()),
+            ):
+                if not fine:
+                    raise CorpusError(
+                        f"{shard}/{name}.npy is corrupt: cell {row} holds what cannot be. Build the corpus again."
+                    )

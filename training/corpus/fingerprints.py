@@ -1,0 +1,120 @@
+"""Telling whether two cells are the same cell, also where their files list different genes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.genes.normalize import SCALE
+from scpalm.model.genes.prepare import Preparer
+from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.io.cells import open_cells
+from scpalm.model.io.matrix import CellMatrix
+from scpalm.training.corpus.open_cells import choose_layer
+
+CHUNK = 2048
+# Two cells that agree in the counts of fewer genes may be two cells.
+FEWEST_GENES = 20
+
+
+def counts_of(rows: Rows, totals: NDArray[np.float64]) -> NDArray[np.int64]:
+    """``[entries]`` the counts that normalised values came from; log values give proportions instead, times 1e4."""
+    per_entry = np.repeat(totals, rows.lengths())
+    return np.rint(np.expm1(rows.value.astype(np.float64)) * per_entry / SCALE).astype(np.int64)
+
+
+def fingerprints(
+    rows: Rows, counts: NDArray[np.int64], shared: NDArray[np.bool_] | None = None, fewest: int = 1
+) -> list[bytes]:
+    """A hash of the genes and counts of each cell, b"" for cells with fewer than ``fewest`` of them.
+
+    Args:
+        counts: ``[entries]`` of the rows. shared: ``[G]`` bool, genes to look at; None: all.
+    """
+    index, lengths = rows.gene_index, rows.lengths()
+    if shared is not None:
+        seen = shared[index]
+        lengths = np.add.reduceat(np.append(seen, False).astype(np.int64), rows.indptr[:-1]) * (lengths > 0)
+        index, counts = index[seen], counts[seen]
+    ends = np.cumsum(lengths)
+    prints = []
+    for start, end in zip(ends - lengths, ends, strict=True):
+        content = index[start:end].tobytes() + counts[start:end].tobytes()
+        few = end - start < fewest
+        prints.append(b"" if few else hashlib.blake2b(content, digest_size=16).digest())
+    return prints
+
+
+class KeptOut:
+    """Cells that must not enter a corpus, known again by the counts of the genes that both files list.
+
+    A file that names fewer genes, or other ones, therefore does not smuggle them in. Cells with fewer than 20 expressed
+    genes in common with a file are compared with nothing.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._parts: list[tuple[NDArray[np.bool_], Rows, NDArray[np.int64]]] = []
+        self._known: dict[bytes, set[bytes]] = {}
+
+    def add(self, path: Path) -> None:
+        """All cells of a file (h5ad or zarr). Raises InputError."""
+        self._known.clear()
+        with open_cells(path, layer=choose_layer(path, "auto")) as file:
+            preparer = Preparer(self._vocabulary, file.genes, file.ensembl_ids)
+            target = self._vocabulary.align(file.genes, file.ensembl_ids).target
+            for chunk in file.chunks(CHUNK):
+                # A cell without a known gene cannot enter a corpus either.
+                some = np.flatnonzero(known_genes(chunk, target) > 0)
+                if len(some):
+                    chunk = take(chunk, some)
+                    rows = preparer.prepare(chunk).rows
+                    self._parts.append((rows.gene_sets[0].measured, rows, counts_of(rows, chunk.row_totals())))
+
+    def among(self, rows: Rows, counts: NDArray[np.int64], measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """``[B]`` which of a file's cells are to be kept out. measured: ``[G]`` genes of that file."""
+        found = np.zeros(len(rows), dtype=bool)
+        for shared in {part[0].tobytes(): part[0] & measured for part in self._parts}.values():
+            prints = fingerprints(rows, counts, shared, FEWEST_GENES)
+            known = self._prints_on(shared)
+            found |= np.array([print_ != b"" and print_ in known for print_ in prints], dtype=bool)
+        return found
+
+    def _prints_on(self, shared: NDArray[np.bool_]) -> set[bytes]:
+        key = hashlib.blake2b(np.packbits(shared).tobytes(), digest_size=16).digest()
+        if key not in self._known:
+            if len(self._known) >= 8:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = {
+                print_
+                for _, rows, counts in self._parts
+                for print_ in fingerprints(rows, counts, shared, FEWEST_GENES)
+                if print_
+            }
+        return self._known[key]
+
+
+def known_genes(chunk: CellMatrix, target: NDArray[np.int32]) -> NDArray[np.int64]:
+    """``[B]`` expressed columns of each cell that are genes of the vocabulary."""
+    expressed = (target[chunk.indices] >= 0) & (chunk.data > 0)
+    row = np.repeat(np.arange(chunk.num_cells), np.diff(chunk.indptr))
+    return np.bincount(row[expressed], minlength=chunk.num_cells)
+
+
+def take(matrix: CellMatrix, rows: NDArray[np.int64]) -> CellMatrix:
+    """Some cells of a matrix, in the order of ``rows``."""
+    lengths = np.diff(matrix.indptr)[rows]
+    entries = np.concatenate([np.arange(matrix.indptr[r], matrix.indptr[r + 1]) for r in rows])
+    return CellMatrix(
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        matrix.indices[entries],
+        matrix.data[entries],
+        matrix.genes,
+        [matrix.cells[i] for i in rows],
+        matrix.ensembl_ids,
+        None if matrix.totals is None else matrix.totals[rows],
+    )

@@ -1,0 +1,137 @@
+"""One file of cells on its way into a corpus: which matrix, which columns, which cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scpalm.model.errors import InputError
+from scpalm.model.genes.prepare import Preparer
+from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.io.cells import open_cells
+from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.io.zarr import ZarrFile
+from scpalm.training.corpus.corpus import CorpusError
+from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, take
+from scpalm.training.corpus.open_cells import choose_layer
+
+# What a corpus keeps of obs, and the columns it is taken from: ours first, then those of CELLxGENE and Tabula Sapiens.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "dataset": ("dataset", "dataset_id"),
+    "tissue": ("tissue", "tissue_in_publication", "organ_tissue"),
+    "cell_type": ("cell_type", "cell_ontology_class"),
+    "donor": ("donor", "donor_id"),
+}
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """How files become a corpus.
+
+    Attributes:
+        totals_column: obs column with each cell's counts over all genes, for files that keep only some genes.
+        keep: obs column -> value; where a file has the column, other cells are dropped (e.g. doublets).
+        layer: ``X``, ``raw`` (raw.X) or a layer's name; ``auto``: X where it holds counts, else the layer ``counts``,
+            else raw.X, else X.
+        min_genes: cells with fewer expressed known genes are dropped.
+        held_out: share of cells kept for the held-out loss, chosen by a hash of the cell's content.
+        shard_cells: cells a shard. seed: of the held-out choice.
+    """
+
+    totals_column: str = "total_UMIs"
+    keep: dict[str, str] = field(default_factory=dict)
+    layer: str = "auto"
+    min_genes: int = 20
+    held_out: float = 0.02
+    shard_cells: int = 16384
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Some cells of a file. rows: B cells. obs: ``[B]`` with the corpus' columns. counts: ``[entries]`` of the rows."""
+
+    rows: Rows
+    obs: pd.DataFrame
+    counts: NDArray[np.int64]
+
+
+class Source:
+    """One file, read in chunks, filtered and prepared.
+
+    Attributes:
+        measured: ``[G]`` bool genes of the file. summary: for the report. Both are set once chunks are read.
+    """
+
+    def __init__(self, path: Path, vocabulary: Vocabulary, options: CorpusOptions) -> None:
+        self.path, self.vocabulary, self.options = path, vocabulary, options
+        self.measured = np.zeros(len(vocabulary), dtype=bool)
+        self.summary: dict[str, Any] = {}
+
+    def chunks(self, report: dict[str, Any]) -> Iterator[Prepared]:
+        """The cells that pass the filters; the others are counted in ``report["filtered"]``. Raises InputError."""
+        layer = choose_layer(self.path, self.options.layer)
+        with open_cells(self.path, layer=layer) as file:
+            totals = self.options.totals_column if file.obs_column(self.options.totals_column) is not None else None
+        with open_cells(self.path, layer=layer, totals_column=totals) as file:
+            columns = {name: file.obs_column(name) for name in ("is_duplicate", *self.options.keep)}
+            kept = {name: _first(file, names) for name, names in COLUMNS.items()}
+            preparer = Preparer(self.vocabulary, file.genes, file.ensembl_ids)
+            known = self.vocabulary.align(file.genes, file.ensembl_ids)
+            self.measured = known.gene_set.measured
+            coverage = known.coverage
+            self.summary = {"matrix": layer, "genes_in": coverage.genes_in, "genes_matched": coverage.genes_matched}
+            start = 0
+            for chunk in file.chunks(CHUNK):
+                at = slice(start, start + chunk.num_cells)
+                start += chunk.num_cells
+                wanted = self._wanted(chunk, columns, at, known.target)
+                report["filtered"] += int((~wanted).sum())
+                if not wanted.any():
+                    continue
+                chunk = take(chunk, np.flatnonzero(wanted))
+                prepared = preparer.prepare(chunk)
+                self.summary |= {"input": prepared.input.detected, "why": prepared.input.why}
+                obs = pd.DataFrame({"cell": list(chunk.cells), "total": chunk.row_totals()})
+                for name, default in (
+                    ("dataset", self.path.stem),
+                    ("tissue", "unknown"),
+                    ("cell_type", ""),
+                    ("donor", ""),
+                ):
+                    column = kept[name]
+                    obs[name] = default if column is None else [str(v) for v in np.asarray(column)[at][wanted]]
+                yield Prepared(prepared.rows, obs, counts_of(prepared.rows, chunk.row_totals()))
+
+    def _wanted(
+        self, chunk: CellMatrix, columns: dict[str, Any], at: slice, target: NDArray[np.int32]
+    ) -> NDArray[np.bool_]:
+        wanted = known_genes(chunk, target) >= max(self.options.min_genes, 1)
+        if columns["is_duplicate"] is not None:
+            wanted &= ~np.isin([str(v) for v in np.asarray(columns["is_duplicate"])[at]], ["True", "true", "1"])
+        for name, value in self.options.keep.items():
+            if columns[name] is not None:
+                wanted &= np.array([str(v) == value for v in np.asarray(columns[name])[at]])
+        return wanted
+
+
+def _first(file: H5adFile | ZarrFile, names: tuple[str, ...]) -> NDArray[np.generic] | None:
+    return next((column for name in names if (column := file.obs_column(name)) is not None), None)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Says of an error about cells or genes which file they are in."""
+    try:
+        yield
+    except InputError as error:
+        raise CorpusError(f"{path}: {error}") from error

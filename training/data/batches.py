@@ -1,0 +1,117 @@
+"""Batches by step number, read ahead by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from scpalm.model.network.embedding import SparseCells
+from scpalm.training.corpus.corpus import Corpus, CorpusError
+from scpalm.training.data.sampler import Sampler
+from scpalm.training.runs.config import OptimizerConfig
+
+Item_co = TypeVar("Item_co", covariant=True)
+Item = TypeVar("Item")
+
+
+def to_device(cells: SparseCells, device: torch.device) -> SparseCells:
+    """The same cells on another device."""
+    return SparseCells(*(t.to(device) for t in (cells.gene_index, cells.value, cells.offsets, cells.measured)))
+
+
+def thinned_shares(config: OptimizerConfig, size: int, rng: np.random.Generator) -> np.ndarray:
+    """``[size]`` share of counts to keep: 1 for the cells left whole."""
+    share = rng.uniform(config.thin_low, 1.0, size)
+    return np.where(rng.random(size) < config.thin_share, share, 1.0)
+
+
+class ThinnedCells:
+    """The cells of a step that stage 1 embeds (partly thinned), and the same cells whole: what it reconstructs.
+
+    Args:
+        parts: which cells of a batch, as this process computes them one part after the other.
+    """
+
+    def __init__(self, corpus: Corpus, sampler: Sampler, config: OptimizerConfig, parts: list[slice]) -> None:
+        self.corpus, self.sampler, self.config, self.parts = corpus, sampler, config, parts
+
+    def __call__(self, step: int) -> list[tuple[SparseCells, SparseCells]]:
+        config = self.config
+        rows = self.sampler.batch(step, config.batch_size)
+        keep = thinned_shares(config, len(rows), self.sampler.generator(step, purpose=1))
+        return [
+            self.corpus.thinned_batch(rows[part], keep[part], self.sampler.streams(step, 3, part.start))
+            for part in self.parts
+        ]
+
+
+class WholeCells:
+    """The cells of a step, whole, part by part: what stage 2 reconstructs."""
+
+    def __init__(self, corpus: Corpus, sampler: Sampler, config: OptimizerConfig, parts: list[slice]) -> None:
+        self.corpus, self.sampler, self.config, self.parts = corpus, sampler, config, parts
+
+    def __call__(self, step: int) -> list[SparseCells]:
+        rows = self.sampler.batch(step, self.config.batch_size)
+        return [self.corpus.batch(rows[part]) for part in self.parts]
+
+
+class Source(Protocol[Item_co]):
+    """Makes the batch of a step; the same one whenever it is asked, in whichever process."""
+
+    def __call__(self, step: int) -> Item_co: ...
+
+
+class Feed(Generic[Item]):
+    """Hands out the batches of one step after the other, made here or ahead of time by ``workers`` processes.
+
+    Workers change nothing but the speed. An error of the corpus is raised as it was, whoever met it.
+    """
+
+    def __init__(self, source: Source[Item], steps: int, workers: int) -> None:
+        self._source, self._steps, self._workers = source, steps, workers
+        self._ahead: Iterator[Item | CorpusError] | None = None
+        self._next = -1
+
+    def at(self, step: int) -> Item:
+        """The batch of a step. Raises CorpusError."""
+        if not self._workers:
+            return self._source(step)
+        if self._ahead is None or step != self._next:
+            loader: DataLoader[Item | CorpusError] = DataLoader(
+                _BySteps(self._source, self._steps),
+                batch_size=None,
+                sampler=range(step, self._steps),
+                num_workers=self._workers,
+                prefetch_factor=4,
+                # The shards stay mapped; nothing is copied to the workers.
+                multiprocessing_context="fork",
+            )
+            self._ahead = iter(loader)
+        self._next = step + 1
+        item = next(self._ahead)
+        if isinstance(item, CorpusError):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """End the workers."""
+        self._ahead = None
+
+
+class _BySteps(Dataset[Item | CorpusError]):
+    def __init__(self, source: Source[Item], steps: int) -> None:
+        self._source, self._steps = source, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Item | CorpusError:
+        try:
+            return self._source(step)
+        except CorpusError as error:  # raised here, it would come back with a traceback in its text
+            return error

@@ -1,0 +1,83 @@
+"""Which cells are drawn at which step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scpalm.training.corpus.corpus import Corpus, CorpusError
+from scpalm.training.corpus.thinning import Streams
+
+_BLOCKS_A_WINDOW = 64
+
+
+class Sampler:
+    """Draws the rows of step t from (seed, t) alone, so that a resumed run sees the same batches.
+
+    A tissue (or data set, by ``balance_by``) with n cells is drawn with weight ``n ** power``: 1 draws cells evenly,
+    0 draws tissues evenly.
+
+    With ``block`` above 1, ``batch`` draws runs of so many training cells that lie side by side on disk, enough for
+    several steps at a time, and shuffles them: a disk then reads runs, not single cells, and every cell keeps its
+    weight. Batches are a little less mixed: those of one window share 64 runs or more.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        power: float,
+        seed: int,
+        block: int = 1,
+        balance_by: Literal["tissue", "dataset"] = "tissue",
+    ) -> None:
+        self.rows = corpus.train_rows
+        if not len(self.rows):
+            raise CorpusError(
+                f"{corpus.path} has no cell to train on: all are held out. Build it with a lower held_out."
+            )
+        group = pd.Categorical(corpus.obs[balance_by].to_numpy()[self.rows])
+        count = np.bincount(group.codes, minlength=len(group.categories)).astype(np.float64)
+        weight = (count**power / count)[group.codes]
+        self._cumulative = np.cumsum(weight / weight.sum())
+        self.seed = seed
+        self.block = block
+        self._window: tuple[tuple[int, int], NDArray[np.int64]] | None = None
+
+    def generator(self, step: int, purpose: int = 0) -> np.random.Generator:
+        return np.random.default_rng([self.seed, step, purpose])
+
+    def streams(self, step: int, purpose: int, first: int) -> Streams:
+        """Random numbers of the batch's cells from position ``first`` on, the same whoever computes them."""
+        return Streams(self.seed, step, purpose, first=first)
+
+    def draw(self, step: int, size: int) -> NDArray[np.int64]:
+        """``[size]`` rows, cell by cell, with replacement."""
+        return self._at(self.generator(step).random(size))
+
+    def batch(self, step: int, size: int) -> NDArray[np.int64]:
+        """``[size]`` rows of a training step, with replacement, in blocks where there are any."""
+        if self.block == 1:
+            return self.draw(step, size)
+        steps = max(1, -(-_BLOCKS_A_WINDOW * self.block // size))
+        number, place = divmod(step, steps)
+        if self._window is None or self._window[0] != (number, size):
+            self._window = (number, size), self._draw_blocks(number, steps * size)
+        return self._window[1][place * size : (place + 1) * size]
+
+    def _draw_blocks(self, number: int, size: int) -> NDArray[np.int64]:
+        rng = self.generator(number, purpose=4)
+        last = np.append(np.arange(self.block - 1, len(self.rows) - 1, self.block), len(self.rows) - 1)
+        ends = self._cumulative[last]  # up to and with each block
+        points = rng.random(-(-size // self.block)) * ends[-1]
+        chosen = np.searchsorted(ends, points, side="right").clip(max=len(ends) - 1)
+        low = np.where(chosen > 0, ends[chosen - 1], 0.0)
+        points = low[:, None] + rng.random((len(chosen), self.block)) * (ends[chosen] - low)[:, None]
+        return rng.permutation(self._at(points.ravel()))[:size]
+
+    def _at(self, points: NDArray[np.float64]) -> NDArray[np.int64]:
+        positions = np.minimum(np.searchsorted(self._cumulative, points, side="right"), len(self.rows) - 1)
+        return self.rows[positions]

@@ -1,0 +1,127 @@
+"""What an embedding must beat: the file's own variable genes, and principal components fitted to the file itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+from sklearn.decomposition import PCA
+
+from scpalm.model.errors import InputError
+from scpalm.model.genes.normalize import SCALE, detect_input, to_linear
+from scpalm.model.io.matrix import CellMatrix
+from scpalm.training.evaluation.common.source import BASELINE_METHODS
+
+NUM_VARIABLE_GENES = 2000
+COMPONENTS = {"pca50": 50, "pca256": 256}
+_MEAN_BINS = 20
+# Up to here the matrix of inner products is small, and 4 times as fast as ARPACK at 256 components.
+_CELLS_BY_PRODUCTS = 6000
+
+
+class Baselines:
+    """An EmbeddingSource of ``hvg2000``, ``pca50`` and ``pca256``: none of them zero-shot, all see the file they score.
+
+    Works on log1p CP10K of all genes of the file, not only those a model knows. The components of the last file are
+    kept, so that ``pca50`` and ``pca256`` cost one decomposition.
+    """
+
+    methods = BASELINE_METHODS
+
+    def __init__(self) -> None:
+        self._matrix: CellMatrix | None = None
+        self._log: sparse.csr_matrix | None = None
+        self._scores: NDArray[np.float64] | None = None
+
+    def zero_shot(self, method: str, dataset: str) -> bool:
+        return False
+
+    def embed(self, method: str, matrix: CellMatrix) -> NDArray[np.float64]:
+        """``[cells, width]``; the width is less than the method's name says where the file has fewer genes or cells.
+
+        Raises:
+            InputError: values that are not counts or log values, an empty cell.
+            ValueError: unknown method.
+        """
+        if method not in self.methods:
+            raise ValueError(f"Unknown baseline '{method}': choose of {', '.join(self.methods)}.")
+        if self._log is None or self._matrix is not matrix:
+            self._matrix, self._log, self._scores = matrix, log_normalized(matrix), None
+        if method == "hvg2000":
+            chosen = variable_genes(self._log, NUM_VARIABLE_GENES)
+            return np.asarray(self._log[:, chosen].todense(), dtype=np.float64)
+        if self._scores is None:
+            self._scores = principal_components(self._log, max(COMPONENTS.values()))
+        return self._scores[:, : COMPONENTS[method]]
+
+
+def log_normalized(matrix: CellMatrix) -> sparse.csr_matrix:
+    """``[cells, genes]`` float64 log1p CP10K over all genes of the file. Raises InputError."""
+    linear, totals = to_linear(matrix, detect_input(matrix))
+    per_entry = np.repeat(totals, np.diff(matrix.indptr))
+    shape = (matrix.num_cells, matrix.num_genes)
+    return sparse.csr_matrix((np.log1p(SCALE * linear / per_entry), matrix.indices, matrix.indptr), shape=shape)
+
+
+def variable_genes(log: sparse.csr_matrix, num: int) -> NDArray[np.int64]:
+    """Columns of the ``num`` most variable genes, ascending: scanpy's default flavour, "seurat" (Satija et al. 2015).
+
+    Dispersion (variance over mean of CP10K, logarithm taken) is standardised within 20 bins of mean expression; ties
+    go to the lower column. All genes where there are no more than ``num``.
+    """
+    if log.shape[1] <= num:
+        return np.arange(log.shape[1])
+    cells = log.shape[0]
+    linear = log.copy()
+    linear.data = np.expm1(linear.data)
+    mean = np.asarray(linear.mean(axis=0)).ravel()
+    square = np.asarray(linear.multiply(linear).mean(axis=0)).ravel()
+    variance = np.maximum(square - mean**2, 0.0) * cells / max(cells - 1, 1)
+    dispersion = variance / np.where(mean == 0, 1e-12, mean)
+    frame = pd.DataFrame({"mean": np.log1p(mean), "dispersion": np.log(np.where(dispersion == 0, np.nan, dispersion))})
+    frame["bin"] = pd.cut(frame["mean"], bins=_MEAN_BINS, labels=False)
+    of_bin = frame.groupby("bin")["dispersion"]
+    centre, spread = of_bin.transform("mean"), of_bin.transform("std")
+    # A bin of one gene has no spread: as in Seurat, that gene's standardised dispersion is 1.
+    alone = spread.isna()
+    score = ((frame["dispersion"] - centre.mask(alone, 0.0)) / spread.where(~alone, centre)).fillna(-np.inf).to_numpy()
+    return np.sort(np.argsort(-score, kind="stable")[:num])
+
+
+def principal_components(log: sparse.csr_matrix, num: int, seed: int = 0) -> NDArray[np.float64]:
+    """``[cells, min(num, cells - 1, genes - 1)]`` scores, largest variance first.
+
+    Centred, not scaled; exact to machine precision: from the cells' inner products where there are few cells, else by
+    ARPACK from a seeded start. Genes without a count are left out. Signs are fixed: the entry of largest magnitude in
+    a component is positive.
+
+    Raises:
+        InputError: fewer than 3 cells or expressed genes.
+    """
+    expressed = log[:, np.asarray(log.getnnz(axis=0) > 0)]
+    width = min(num, min(expressed.shape) - 1)
+    if width < 2:
+        raise InputError(
+            "too-few-genes",
+            f"The file has {expressed.shape[0]} cells and {expressed.shape[1]} genes with a count.",
+            mend="Principal components need 3 of each.",
+        )
+    if expressed.shape[0] <= _CELLS_BY_PRODUCTS:
+        scores = _from_inner_products(expressed, width)
+    else:
+        analysis = PCA(width, svd_solver="arpack", random_state=seed)
+        scores = np.asarray(analysis.fit_transform(expressed), dtype=np.float64)
+    largest = np.abs(scores).argmax(axis=0)
+    return scores * np.where(scores[largest, np.arange(width)] < 0, -1.0, 1.0)
+
+
+def _from_inner_products(log: sparse.csr_matrix, width: int) -> NDArray[np.float64]:
+    cells = log.shape[0]
+    mean = np.asarray(log.mean(axis=0)).ravel()
+    products = np.asarray((log @ log.T).todense())
+    # <a - m, b - m>, without a dense matrix of cells x genes.
+    with_mean = log @ mean
+    products += mean @ mean - with_mean[:, None] - with_mean[None, :]
+    values, vectors = linalg.eigh(products, subset_by_index=[cells - width, cells - 1], overwrite_a=True)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1], dtype=np.float64)

@@ -1,0 +1,104 @@
+"""The embeddings of a bundle, and of the same network untrained (paper Table 6)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scpalm.model.bundle import Bundle
+from scpalm.model.genes.prepare import prepare
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.network.cells import CellEncoder
+from scpalm.model.network.embedding import SparseCells, pool
+from scpalm.model.network.folded import InferenceNetwork, fold
+from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.model.sessions.base import network_config
+from scpalm.model.sessions.torchscript import load_network
+from scpalm.training.evaluation.common.source import MODEL_METHODS
+
+BATCH = 256
+
+
+class BundleEmbeddings:
+    """An ``EmbeddingSource``: ``h_C``, mean and concatenation of the pathway tokens, read-out f, untrained h_C."""
+
+    methods = MODEL_METHODS
+
+    def __init__(self, bundle: Bundle, *, seed: int = 0) -> None:
+        self._vocabulary = bundle.vocabulary
+        self._network = load_network(bundle)
+        self._config = network_config(bundle)
+        self._seed = seed
+        self._trained_on = {str(d.get("file", "")).removesuffix(".h5ad") for d in bundle.manifest["training_data"]}
+        self._last: tuple[CellMatrix, list[SparseCells]] | None = None
+
+    def zero_shot(self, method: str, dataset: str) -> bool:
+        """True unless the manifest lists the data set among the training data; the untrained network takes its
+        statistics and codes from the cells it is scored on."""
+        return method != "untrained" and dataset not in self._trained_on
+
+    @torch.no_grad()
+    def embed(self, method: str, matrix: CellMatrix) -> NDArray[np.float32]:
+        """``[cells, width]`` float32: D for h_C, mean_tokens and untrained, N for readout, N D for concat_tokens."""
+        batches = self._batches(matrix)
+        if method == "untrained":
+            network = self._untrained(batches)
+            return _stack([network.cell_encoder.embed(_tokens(network, batch)) for batch in batches])
+        if method == "readout":
+            return _stack([_read_out(self._network, batch) for batch in batches])
+        tokens = [_tokens(self._network, batch) for batch in batches]
+        if method == "h_C":
+            return _stack([self._network.cell_encoder.embed(part) for part in tokens])
+        return _stack([part.mean(dim=1) if method == "mean_tokens" else part.flatten(1) for part in tokens])
+
+    def _batches(self, matrix: CellMatrix) -> list[SparseCells]:
+        if self._last is None or self._last[0] is not matrix:
+            self._last = (matrix, sparse_batches(matrix, self._vocabulary))
+        return self._last[1]
+
+    @cached_property
+    def _random_stages(self) -> tuple[PathwayAutoencoder, CellEncoder]:
+        torch.manual_seed(self._seed)
+        return PathwayAutoencoder(self._config).eval(), CellEncoder(self._config).eval()
+
+    @torch.no_grad()
+    def _untrained(self, batches: list[SparseCells]) -> InferenceNetwork:
+        # Its statistics come from the cells themselves and its codes from k-means, or it would be a straw man.
+        stage1, cells = self._random_stages
+        f = torch.cat([stage1.embedding(batch) for batch in batches])
+        stage1.standardise.running_mean = f.mean(0)
+        stage1.standardise.running_var = f.var(0)
+        encoded = torch.cat([stage1.encode_read_out(stage1.read_out(batch)) for batch in batches[:4]])
+        stage1.quantizer.start(encoded, torch.Generator().manual_seed(self._seed))
+        return fold(stage1, cells)
+
+
+def sparse_batches(matrix: CellMatrix, vocabulary: Vocabulary) -> list[SparseCells]:
+    """The cells of a file as a network takes them, 256 at a time. Raises InputError."""
+    rows = prepare(matrix, vocabulary).rows
+    measured = torch.from_numpy(rows.gene_sets[0].measured)[None]
+    batches = []
+    for start in range(0, len(rows), BATCH):
+        part = rows.slice(start, min(start + BATCH, len(rows)))
+        index, value = torch.from_numpy(part.gene_index.astype(np.int64)), torch.from_numpy(part.value)
+        batches.append(SparseCells(index, value, torch.from_numpy(part.indptr[:-1].copy()), measured))
+    return batches
+
+
+@torch.no_grad()
+def _read_out(network: InferenceNetwork, batch: SparseCells) -> Tensor:
+    return pool(batch, network.slope, network.offset, network.pooling)
+
+
+@torch.no_grad()
+def _tokens(network: InferenceNetwork, batch: SparseCells) -> Tensor:
+    return network.code_tokens[network.nearest(_read_out(network, batch))]
+
+
+def _stack(parts: list[Tensor]) -> NDArray[np.float32]:
+    return torch.cat(parts).detach().numpy()

@@ -1,0 +1,157 @@
+"""The ONNX graph: sparse padded input, free batch and length, its weights in ``weights.safetensors``.
+
+The weights are exported as graph inputs first and turned into initializers that point into the safetensors file
+afterwards: names stay those of the network, nothing is folded or copied, and every task's graph can share the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypedDict
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from scpalm.model.network.decoder import TokenDecoder
+from scpalm.model.network.folded import INPUTS, OUTPUTS, InferenceNetwork
+from scpalm.model.sessions.shapes import example
+from scpalm.model.sessions.torchscript import INT8_SCALE
+
+OPSET = 20
+# Free axes of each input, by its name.
+_Shapes = dict[str, dict[int, torch.export.Dim]]
+_ELEMENT = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I8": TensorProto.INT8}
+
+
+class _Entry(TypedDict):
+    """One tensor in the header of a safetensors file; offsets are relative to the data."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+class _WithWeights(nn.Module):
+    """The network as a function of its inputs and its weights."""
+
+    def __init__(self, network: InferenceNetwork) -> None:
+        super().__init__()
+        self._network = (network,)  # in a tuple: its parameters must not be captured
+
+    def forward(
+        self,
+        gene_index: Tensor,
+        value: Tensor,
+        measured_offset: Tensor,
+        num_measured: Tensor,
+        weights: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        inputs = (gene_index, value, measured_offset, num_measured)
+        out: tuple[Tensor, Tensor] = torch.func.functional_call(self._network[0], weights, inputs)
+        return out
+
+
+class _DecoderWithWeights(nn.Module):
+    """The decoder as a function of its input and its weights."""
+
+    def __init__(self, decoder: TokenDecoder) -> None:
+        super().__init__()
+        self._decoder = (decoder,)
+
+    def forward(self, codes: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        out: Tensor = torch.func.functional_call(self._decoder[0], weights, (codes,))
+        return out
+
+
+def export_graph(network: InferenceNetwork, weights: Path, out: Path) -> None:
+    """Write ``out`` beside ``weights`` (same folder), which holds every tensor of the network by its name."""
+    batch = example(256, 2, network.slope.shape[1])
+    inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
+    B, L = torch.export.Dim("cells"), torch.export.Dim("length")
+    shapes: _Shapes = dict(zip(INPUTS, ({0: B, 1: L}, {0: B, 1: L}, {0: B}, {0: B}), strict=True))
+    state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    _export(_WithWeights(network), state, inputs, shapes, list(OUTPUTS), weights, out)
+
+
+def export_decoder(decoder: TokenDecoder, weights: Path, out: Path) -> None:
+    """Write the graph of imputation, codes ``[cells, N]`` -> decoded tokens ``[cells, N, D]``; as `export_graph`."""
+    codes = torch.zeros((2, len(decoder.decoder_position)), dtype=torch.int32)
+    state = {name: tensor.detach() for name, tensor in decoder.state_dict().items()}
+    shapes: _Shapes = {"codes": {0: torch.export.Dim("cells")}}
+    _export(_DecoderWithWeights(decoder), state, (codes,), shapes, ["decoded"], weights, out)
+
+
+def _export(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    inputs: tuple[Tensor, ...],
+    shapes: _Shapes,
+    outputs: list[str],
+    weights: Path,
+    out: Path,
+) -> None:
+    program = torch.onnx.export(
+        module.eval(),
+        inputs,
+        kwargs={"weights": state},
+        input_names=[*shapes, *state],
+        output_names=outputs,
+        dynamic_shapes={**shapes, "weights": dict.fromkeys(state)},
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    _move_weights(model, list(state), weights)
+    onnx.save(model, str(out))
+    onnx.checker.check_model(str(out))
+
+
+def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> None:
+    layout, start = _safetensors_layout(weights)
+    graph = model.graph
+    kept = [value for value in graph.input if value.name not in names]
+    used = {name for node in graph.node for name in node.input}
+    casts = []
+    for name in names:
+        if name not in used:
+            continue
+        kind = layout[name]["dtype"]
+        kept_as = name + {"F32": "", "F16": ".half", "I8": ".int8"}[kind]
+        graph.initializer.append(_outside(kept_as, layout[name], start, weights.name))
+        # What follows is folded into a float32 constant when the session opens.
+        if kind == "F16":
+            casts.append(helper.make_node("Cast", [kept_as], [name], to=TensorProto.FLOAT, name=f"cast.{name}"))
+        elif kind == "I8":
+            scale = name + INT8_SCALE
+            graph.initializer.append(_outside(scale, layout[scale], start, weights.name))
+            casts.append(helper.make_node("DequantizeLinear", [kept_as, scale], [name], axis=0, name=f"scale.{name}"))
+    nodes = [*casts, *graph.node]
+    for node in nodes:  # the exporter's notes about the Python source, nine tenths of the file
+        del node.metadata_props[:]
+    del graph.node[:], graph.input[:]
+    graph.node.extend(nodes)
+    graph.input.extend(kept)
+
+
+def _outside(name: str, entry: _Entry, start: int, file: str) -> TensorProto:
+    """An initializer that lies in the safetensors file."""
+    first, last = entry["data_offsets"]
+    tensor = TensorProto(name=name, data_type=_ELEMENT[entry["dtype"]])
+    tensor.dims.extend(entry["shape"])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", file), ("offset", start + first), ("length", last - first)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def _safetensors_layout(path: Path) -> tuple[dict[str, _Entry], int]:
+    """The header, and where the data starts."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(size)), 8 + size

@@ -1,0 +1,227 @@
+"""Stage 1: train the pathway autoencoder (paper 3.2)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scpalm.model.network.collective import from_first, rank, total, world_size
+from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.embedding import SparseCells
+from scpalm.model.network.pathways import PathwayAutoencoder, Reconstruction
+from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.data.batches import Feed, ThinnedCells, to_device
+from scpalm.training.data.sampler import Sampler
+from scpalm.training.runs.config import Stage1Config
+from scpalm.training.runs.processes import share_of
+from scpalm.training.runs.run import Run, RunError
+from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
+from scpalm.training.stages.baselines import (
+    SpectralScores,
+    Yardsticks,
+    as_tensor,
+    gene_means,
+    masked_sum,
+    singular_vectors,
+)
+
+STAGE = "stage1"
+
+
+@dataclass
+class Part:
+    """Some cells of a batch. cells: partly thinned, to embed. whole: to reconstruct. weight: measured values of the
+    whole batch, by which the part's sum of errors is divided."""
+
+    cells: SparseCells
+    whole: SparseCells
+    weight: Tensor
+
+
+class Stage1Trainer(StageTrainer[Part]):
+    """Stage 1 on a corpus, from its spectral start."""
+
+    stage = STAGE
+
+    def __init__(self, corpus: Corpus, network: NetworkConfig, config: Stage1Config, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.corpus, self.config = corpus, config
+        self.sampler = Sampler(
+            corpus, power=config.tissue_power, seed=config.seed, block=config.block, balance_by=config.balance_by
+        )
+        self.model = PathwayAutoencoder(network)
+        self.model.quantizer.sync = config.sync_update
+        self.model.quantizer.patience = config.patience
+        means = gene_means(corpus, corpus.train_rows)
+        vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
+        self.yardsticks = Yardsticks(corpus, means, vectors)
+        with torch.no_grad():
+            self.model.head.bias.copy_(as_tensor(means))
+        if config.spectral_start:
+            # Unit columns are tiny in each gene; scaled so that f has the spread of the paper's start.
+            self.model.embedding.spectral_start(as_tensor(vectors) * math.sqrt(network.num_genes))
+        self.scores = SpectralScores(corpus, self.sampler, vectors).to(device)
+        self.model.to(device)
+        if not config.train_embedding:
+            self.model.embedding.freeze()
+        if config.score_weight == 0:
+            self.model.score_weight.requires_grad_(False)
+            self.model.score_bias.requires_grad_(False)
+        mine = share_of(config.batch_size, config.accumulate)
+        self._feed = Feed(ThinnedCells(corpus, self.sampler, config, mine), config.steps, config.workers)
+        # Statistics and codes start from whole batches, which every process makes for itself.
+        self._everything = ThinnedCells(corpus, self.sampler, config, [slice(0, config.batch_size)])
+        self.revived = 0
+        self.codes_started = False
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        if config.spectral_start:
+            self._start_statistics(device)
+        compiled = (self.model.encoder, self.model.decoder)
+        super().__init__(config, device, self.model, {"model": self.model}, compiled, len(corpus.held_out_rows))
+
+    def _start_cells(self, number: int, device: torch.device) -> SparseCells:
+        """The cells of a batch that no step draws."""
+        return to_device(self._everything((-1 - number) % 2**31)[0][0], device)
+
+    @torch.no_grad()
+    def _start_statistics(self, device: torch.device, batches: int = 32) -> None:
+        f = torch.cat([self.model.embedding(self._start_cells(i, device)) for i in range(batches)])
+        self.model.standardise.running_mean.copy_(f.mean(0))
+        self.model.standardise.running_var.copy_(f.var(0))
+
+    @property
+    def quantizing(self) -> bool:
+        return self.config.quantizer and (self.codes_started or self.step >= self.quantizer_step)
+
+    @property
+    def quantizer_step(self) -> int:
+        return int(self.config.quantizer_start * self.config.steps)
+
+    def parts(self, step: int) -> list[Part]:
+        """See ``StageTrainer``."""
+        if self.quantizing and not self.codes_started:
+            self._start_codes()
+        pairs = [(to_device(cells, self.device), to_device(whole, self.device)) for cells, whole in self._feed.at(step)]
+        weight = total(torch.stack([whole.measured.sum() for _, whole in pairs]).sum().float())
+        return [Part(cells, whole, weight) for cells, whole in pairs]
+
+    def loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+        """See ``StageTrainer``."""
+        config = self.config
+        target = part.whole.dense(self.corpus.num_genes)
+        with self.autocast():
+            out: Reconstruction = self.network(part.cells, quantize=self.quantizing)
+            squares = masked_sum(out.values.float(), target, part.whole.measured)
+        error = squares / part.weight * world_size()
+        loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
+        scalars = {"mse": error}
+        if config.score_weight > 0:
+            predicted = out.scores.float()[:, : self.scores.vectors.shape[1]]
+            score_error = F.mse_loss(predicted, self.scores.of(part.whole)) / config.accumulate
+            loss = loss + config.score_weight * score_error
+            scalars["score_mse"] = score_error
+        if out.quantized is not None:
+            quantized = out.quantized
+            loss = loss + config.commitment * quantized.loss / config.accumulate
+            scalars |= {
+                "commitment": quantized.loss / config.accumulate,
+                "distance": quantized.distance / config.accumulate,
+            }
+            self._seen.append((out.encoded.detach(), quantized.indices))
+        return loss, scalars
+
+    def after_step(self) -> dict[str, float]:
+        """Revive codes that nothing has chosen for a while."""
+        seen, self._seen = self._seen, []
+        if seen and self.config.revive:
+            encoded, indices = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
+            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+            revived = self.model.quantizer.revive(encoded, indices, generator)
+            self.revived += revived
+            if revived and self.average is not None:
+                self.average.jump([self.model.quantizer.codes])
+        return {}
+
+    @torch.no_grad()
+    def _start_codes(self, batches: int = 8) -> None:
+        self.model.eval()
+        cells = [self._start_cells(1000 + i, self.device) for i in range(batches)]
+        encoded = torch.cat([self.model.encode_read_out(self.model.read_out(part)) for part in cells])
+        self.codes_started = True
+        started = copy.deepcopy(self.model.quantizer).cpu()  # k-means is the same for every device that way
+        started.start(encoded.cpu(), torch.Generator().manual_seed(self.config.seed))
+        self.model.quantizer.load_state_dict(started.state_dict())
+        for tensor in (*self.model.quantizer.parameters(), *self.model.quantizer.buffers()):
+            from_first(tensor)
+        if self.average is not None:
+            self.average.jump(self.model.quantizer.parameters())
+        self.model.train()
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Held-out error beside its yardsticks; used codes and perplexity. Raises RunError when the codes collapsed."""
+        rows = self.corpus.held_out_rows
+        if not len(rows):
+            return {}
+        mine = rows[rank() :: world_size()]
+        sums = torch.zeros(3, dtype=torch.float64)  # of the squared errors, of the scores', of the measured values
+        usage = torch.zeros(len(self.model.quantizer.codes), dtype=torch.float64)
+        for start in range(0, len(mine), self.config.batch_size):
+            batch = to_device(self.corpus.batch(mine[start : start + self.config.batch_size]), self.device)
+            out = self.model(batch, quantize=self.quantizing)
+            weight = float(batch.measured.sum())
+            score_error = F.mse_loss(out.scores[:, : self.scores.vectors.shape[1]], self.scores.of(batch))
+            squares = masked_sum(out.values, batch.dense(self.corpus.num_genes), batch.measured)
+            sums += torch.tensor([float(squares), float(score_error) * weight, weight], dtype=torch.float64)
+            if out.quantized is not None:
+                usage += torch.bincount(out.quantized.indices.reshape(-1).cpu(), minlength=len(usage))
+        error, score_error, weight = total(sums).tolist()
+        scalars = {
+            "held_out_mse": error / weight,
+            "held_out_score_mse": score_error / weight,
+            "gene_mean_mse": self.yardsticks.gene_mean,
+            "pca_mse": self.yardsticks.pca,
+        }
+        return scalars | (self._code_usage(total(usage)) if self.quantizing else {})
+
+    def _code_usage(self, usage: Tensor) -> dict[str, float]:
+        share = usage / usage.sum()
+        used = int((usage > 0).sum())
+        if used < 2 and self.step > self.quantizer_step + 10 * self.config.patience:
+            raise RunError(
+                f"The codes collapsed: {used} in use at step {self.step}. Try a longer quantizer_start, "
+                "a smaller code_width (4-16) or a lower lr."
+            )
+        perplexity = float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
+        return {"used_codes": used, "perplexity": perplexity, "revived": self.revived}
+
+    def state(self) -> dict[str, object]:
+        """See ``StageTrainer``."""
+        return super().state() | {"revived": self.revived, "codes_started": self.codes_started}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``StageTrainer``."""
+        super().restore(state)
+        self.revived, self.codes_started = int(state["revived"]), bool(state["codes_started"])
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """See ``StageTrainer``."""
+        super().take(state)
+        if not self.config.train_embedding:
+            self.model.embedding.freeze()
+
+    def close(self) -> None:
+        """See ``StageTrainer``."""
+        self._feed.close()
+
+
+def train_pathways(trainer: Stage1Trainer, run: Run, progress: Progress = lambda step, scalars: None) -> None:
+    """Train to the end, with a checkpoint every ``checkpoint_every`` steps (a Ctrl-C writes one more)."""
+    run_loop(trainer, run, trainer.config, progress)

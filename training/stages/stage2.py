@@ -1,0 +1,287 @@
+"""Stage 2: train the cell token on cached pathway codes (paper 3.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scpalm.model.network.cells import CellDecoder, CellEncoder
+from scpalm.model.network.collective import gathered, rank, total, world_size
+from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.embedding import SparseCells
+from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.data.batches import Feed, WholeCells, to_device
+from scpalm.training.data.cached_cells import Cache, as_kept, cache_cells, mark_of, read_cache, write_cache
+from scpalm.training.data.sampler import Sampler
+from scpalm.training.runs.config import Stage1Config, Stage2Config
+from scpalm.training.runs.processes import anybody, is_first, share_of
+from scpalm.training.runs.run import Run, RunError
+from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
+from scpalm.training.stages.baselines import SpectralScores, Yardsticks, gene_means, masked_sum, singular_vectors
+from scpalm.training.stages.contrastive import ClusterQueue, info_nce, pick_negatives
+from scpalm.training.stages.linear_start import start_linear
+
+STAGE = "stage2"
+
+
+@dataclass
+class View:
+    """Codes of a batch and the tokens kept of them.
+
+    Attributes:
+        tokens: ``[B, N, D]``. kept: ``[B, n]`` sorted positions. scores: ``[B, M]`` of the counts they have not seen.
+    """
+
+    tokens: Tensor
+    kept: Tensor
+    scores: Tensor
+
+    def of(self, cells: slice) -> View:
+        """The view of some of the cells."""
+        return View(self.tokens[cells], self.kept[cells], self.scores[cells])
+
+
+class Stage2Network(nn.Module):
+    """Encoder and decoder in one forward pass: all that a step differentiates."""
+
+    def __init__(self, encoder: CellEncoder, decoder: CellDecoder) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, view: View, other: View | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """``h_C [B, D]`` and values ``[B, G]`` of the first view; ``h_C`` and scores ``[B, N]`` of the second."""
+        cell, tokens = self.encoder(view.tokens, view.kept)
+        values = self.decoder(cell, tokens, view.kept)
+        if other is None:
+            return cell, values, None, None
+        again, _ = self.encoder(other.tokens, other.kept)
+        return cell, values, again, self.decoder.scores(again)
+
+
+@dataclass
+class Part:
+    """Some cells of a batch. whole: to reconstruct. mask: ``[B, G]`` bool, genes left out. weight: how many that are in
+    the whole batch. first: whether this is the first part of the step."""
+
+    whole: SparseCells
+    view: View
+    other: View
+    mask: Tensor
+    weight: Tensor
+    first: bool
+
+
+class Stage2Trainer(StageTrainer[Part]):
+    """Trains the cell encoder and its decoder; stage 1 is frozen."""
+
+    stage = STAGE
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        stage1: PathwayAutoencoder,
+        config: Stage2Config,
+        device: torch.device,
+        cache: Cache,
+        yardsticks: Yardsticks,
+    ) -> None:
+        torch.manual_seed(config.seed + 1)
+        network = stage1.config
+        self.corpus, self.config = corpus, config
+        self.stage1 = stage1.to(device).eval().requires_grad_(False)
+        self.cache = cache
+        self.yardsticks = yardsticks
+        self.sampler = Sampler(
+            corpus, power=config.tissue_power, seed=config.seed, block=config.block, balance_by=config.balance_by
+        )
+        self.encoder = CellEncoder(network)
+        self.decoder = CellDecoder(network)
+        # The decoder starts where stage 1's ended: it solves nearly the same task.
+        self.decoder.transformer.load_state_dict(stage1.decoder.state_dict())
+        self.decoder.head.load_state_dict(stage1.head.state_dict())
+        with torch.no_grad():
+            self.decoder.position.copy_(stage1.decoder_position)
+        if config.linear_start:
+            start_linear(self.encoder, self.decoder, self.stage1, cache, self.sampler)
+        self.encoder.to(device)
+        self.decoder.to(device)
+        if config.score_weight == 0:
+            self.decoder.scores.requires_grad_(False)
+        self.queue = ClusterQueue(config.queue, network.width, config.clusters)
+        self._shares = share_of(config.batch_size, config.accumulate)
+        self._feed = Feed(WholeCells(corpus, self.sampler, config, self._shares), config.steps, config.workers)
+        super().__init__(
+            config,
+            device,
+            Stage2Network(self.encoder, self.decoder),
+            {"encoder": self.encoder, "decoder": self.decoder},
+            (self.encoder.transformer, self.decoder.transformer),
+            len(corpus.held_out_rows),
+        )
+
+    @property
+    def model(self) -> CellEncoder:
+        return self.encoder
+
+    def _view(self, rows: NDArray[np.int64], share: float, rng: np.random.Generator) -> View:
+        N = self.cache.codes.shape[2]
+        thinned = rng.random(len(rows)) < self.config.thin_share
+        replica = np.where(thinned, rng.integers(min(1, self.config.replicas - 1), self.config.replicas, len(rows)), 0)
+        tokens = self.stage1.quantizer.tokens(as_kept(self.cache.codes[replica, rows]).to(self.device))
+        count = min(max(round(share * N), 1), N)
+        kept = np.sort(rng.random((len(rows), N)).argsort(axis=1)[:, :count], axis=1)
+        scores = torch.from_numpy(self.cache.scores[replica, rows]).to(self.device)
+        return View(tokens, torch.from_numpy(kept).to(self.device), scores)
+
+    def _left_out(self, kept: Tensor) -> Tensor:
+        """``[B, G]`` bool: genes whose token was left out (token i owns genes ``[S i, S (i + 1))``)."""
+        config = self.stage1.config
+        token = torch.ones(len(kept), config.num_tokens, dtype=torch.bool, device=kept.device).scatter_(1, kept, False)
+        return token.repeat_interleave(config.genes_per_token, dim=1)[:, : config.num_genes]
+
+    def parts(self, step: int) -> list[Part]:
+        """See ``StageTrainer``."""
+        config = self.config
+        rows = self.sampler.batch(step, config.batch_size)
+        rng = self.sampler.generator(step, purpose=2)
+        # Views are drawn for the whole batch: a cell's view does not depend on who computes it.
+        view, other = self._view(rows, config.token_share, rng), self._view(rows, config.view_share, rng)
+        parts: list[Part] = []
+        for share, cells in zip(self._shares, self._feed.at(step), strict=True):
+            whole = to_device(cells, self.device)
+            mask = self._left_out(view.kept[share]) & whole.measured
+            parts.append(Part(whole, view.of(share), other.of(share), mask, mask.new_zeros(()), not parts))
+        weight = total(torch.stack([part.mask.sum() for part in parts]).sum().float())
+        for part in parts:
+            part.weight = weight.clamp(min=1)
+        return parts
+
+    def loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+        """See ``StageTrainer``."""
+        config = self.config
+        other = part.other if config.score_weight > 0 or config.contrastive > 0 else None
+        with self.autocast():
+            cell, values, again, predicted = self.network(part.view, other)
+            squares = masked_sum(values.float(), part.whole.dense(self.corpus.num_genes), part.mask)
+        error = squares / part.weight * world_size()
+        loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
+        scalars = {"mse": error}
+        if config.score_weight > 0 and predicted is not None:
+            # On the second view: with all tokens (view_share 1), as in inference.
+            scores = part.other.scores
+            score_error = F.mse_loss(predicted.float()[:, : scores.shape[1]], scores) / config.accumulate
+            loss = loss + config.score_weight * score_error
+            scalars["score_mse"] = score_error
+        if config.contrastive > 0 and again is not None:
+            contrast = self._contrast(cell.float(), again.float(), part.first)
+            if contrast is not None:
+                scalars["contrastive"] = contrast / config.accumulate
+                loss = loss + config.contrastive * scalars["contrastive"]
+        return loss, scalars
+
+    def _contrast(self, cell: Tensor, again: Tensor, first: bool) -> Tensor | None:
+        """The InfoNCE term among the cells of a part in all processes, once enough cells are queued."""
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        everybody = gathered(cell)
+        self.queue.add(everybody)
+        if self.queue.filled < config.queue_start:
+            return None
+        if not self.queue.ready or (first and self.step % config.refit_every == 0):
+            self.queue.refit(generator)
+        negative = pick_negatives(self.queue.assign(everybody), config.negatives, generator)
+        # Every process computes the term of all cells: its mean over them is the term of the whole batch.
+        return info_nce(everybody, gathered(again), negative, config.temperature)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Held-out error of left-out regions, beside its yardsticks on all regions."""
+        rows = self.corpus.held_out_rows
+        if not len(rows):
+            return {}
+        rng = np.random.default_rng([self.config.seed, 99])
+        sums = torch.zeros(2, dtype=torch.float64)
+        for number, start in enumerate(range(0, len(rows), self.config.batch_size)):
+            part = rows[start : start + self.config.batch_size]
+            view = self._view(part, self.config.token_share, rng)
+            if number % world_size() != rank():
+                continue
+            whole = to_device(self.corpus.batch(part), self.device)
+            cell, tokens = self.encoder(view.tokens, view.kept)
+            values = self.decoder(cell, tokens, view.kept)
+            mask = self._left_out(view.kept) & whole.measured
+            squares = masked_sum(values, whole.dense(self.corpus.num_genes), mask)
+            sums += torch.tensor([float(squares), float(mask.sum())], dtype=torch.float64)
+        error, weight = total(sums).tolist()
+        return {
+            "held_out_mse": error / weight,
+            "gene_mean_mse": self.yardsticks.gene_mean,
+            "pca_mse": self.yardsticks.pca,
+        }
+
+    def state(self) -> dict[str, object]:
+        """See ``StageTrainer``."""
+        return super().state() | {"queue": self.queue.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``StageTrainer``."""
+        super().restore(state)
+        self.queue.restore(state["queue"])
+
+    def close(self) -> None:
+        """See ``StageTrainer``."""
+        self._feed.close()
+
+
+def prepare_stage2(
+    corpus: Corpus,
+    stage1: PathwayAutoencoder,
+    config: Stage2Config,
+    device: torch.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    kept: Path | None = None,
+) -> Stage2Trainer:
+    """Encode the corpus with the frozen stage 1 and make a trainer at step 0.
+
+    ``kept`` is a file that holds the encoded cells for the next time (``--resume``, or stage 2 anew with other
+    options); it is used only when it was made from the same weights, cells and options.
+    """
+    sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
+    vectors = singular_vectors(corpus, sampler, min(stage1.config.num_tokens, corpus.num_genes - 1))
+    scores = SpectralScores(corpus, sampler, vectors)
+    yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
+    mark = mark_of(corpus, stage1, config)
+    cache = read_cache(kept, mark)
+    # Where one process lacks the file (a machine of its own, a damaged copy), all encode: the work is shared.
+    if anybody(cache is None) or cache is None:
+        cache = cache_cells(corpus, stage1, scores, config, device, progress)
+        if kept is not None and is_first():
+            write_cache(kept, mark, cache)
+    return Stage2Trainer(corpus, stage1, config, device, cache, yardsticks)
+
+
+def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:
+    """The trained stage 1 of a run. Raises RunError when it is missing, damaged or without codes."""
+    if not run.section("stage1", Stage1Config).quantizer:
+        raise RunError(
+            f"{run.path}: stage 1 was trained with quantizer=false, so its cells have no codes, which stage 2 and a "
+            "bundle are made of. Train it with quantizer=true."
+        )
+    model = PathwayAutoencoder(network)
+    run.fill(model, "stage1", "model")
+    return model.eval()
+
+
+def train_cells(trainer: Stage2Trainer, run: Run, progress: Progress = lambda step, scalars: None) -> None:
+    """Train to the end, with a checkpoint every ``checkpoint_every`` steps."""
+    run_loop(trainer, run, trainer.config, progress)
