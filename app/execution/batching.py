@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from scpalm.app.errors import ServiceError
-from scpalm.app.queue.transport import LANES, Lane, Lease, Outcome
+from scpalm.app.queue.transport import LANES, Lane, Lease, WorkResult
 from scpalm.app.tasks.task import Values
 from scpalm.model.genes.rows import Rows
 
@@ -64,12 +64,12 @@ class Pending:
             self.values[name][start : start + num_rows] = part
         self.rows_done += num_rows
 
-    def outcome(self, error: ServiceError | None = None) -> Outcome:
+    def outcome(self, error: ServiceError | None = None) -> WorkResult:
         """The result, or the error, with its times."""
         now = time.monotonic()
         started = self.started_at if self.started_at is not None else now
         values = self.values if error is None else None
-        return Outcome(values, error, started - self.lease.submitted_at, now - started)
+        return WorkResult(values, error, started - self.lease.submitted_at, now - started)
 
 
 @dataclass(frozen=True, eq=False)

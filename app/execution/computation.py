@@ -12,7 +12,7 @@ from uuid import uuid4
 from scpalm.app.codecs.codec import CHUNK_CELLS
 from scpalm.app.errors import InferenceError
 from scpalm.app.parsing.pool import Opened
-from scpalm.app.queue.transport import Lane, Outcome, Work
+from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
 from scpalm.app.serving.model import Model
 from scpalm.app.storage.values import StoredValues, Table
 from scpalm.app.tasks.task import Task, Values
@@ -101,14 +101,14 @@ class Computation:
                 raise self._failed
             piece = part.slice(start, min(start + self._step, len(part.rows)))
             first = len(self._cells)
-            work = Work(self._tasks, self._tasks[0].reads(piece), self._lane, self._first + first, self._request)
+            work = WorkItem(self._tasks, self._tasks[0].reads(piece), self._lane, self._first + first, self._request)
             await self._transport.submit(work)
             self._cells += piece.cells
             waiting = asyncio.create_task(self._collect(work, first, piece))
             self._waiting.add(waiting)
             waiting.add_done_callback(self._waiting.discard)
 
-    async def _collect(self, work: Work, first: int, piece: Prepared) -> None:
+    async def _collect(self, work: WorkItem, first: int, piece: Prepared) -> None:
         try:
             outcome = await self._transport.reply(work.id)
             await self._put(outcome, first, piece)
@@ -120,7 +120,7 @@ class Computation:
         if self._failed is not None or self._rows_done == self._num_cells:
             self._over.set()
 
-    async def _put(self, outcome: Outcome, first: int, piece: Prepared) -> None:
+    async def _put(self, outcome: WorkResult, first: int, piece: Prepared) -> None:
         if outcome.error is not None:
             raise outcome.error
         if outcome.values is None:

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 
 from scpalm.app.errors import DrainingError, InferenceError, QueueFullError
 from scpalm.app.queue.throughput import Throughput
-from scpalm.app.queue.transport import LANES, LEASE_SECONDS, MAX_DELIVERIES, Depth, Lane, Lease, Outcome, Work
+from scpalm.app.queue.transport import LANES, LEASE_SECONDS, MAX_DELIVERIES, Depth, Lane, Lease, WorkItem, WorkResult
 
 
 @dataclass(eq=False)
 class _Entry:
-    work: Work
+    work: WorkItem
     submitted_at: float
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Outcome]
+    future: asyncio.Future[WorkResult]
     deliveries: int = 0
     rows_done: int = 0
     lease: Lease | None = None
@@ -80,7 +80,7 @@ class MemoryTransport:
             self._unanswered.pop(entry.work.id, None)
             self._abandon(entry)
 
-    def _take_kept(self, work: Work) -> bool:
+    def _take_kept(self, work: WorkItem) -> bool:
         lane, left = self._kept.get(work.request, (work.lane, 0))
         if left < len(work.rows):
             return False
@@ -95,7 +95,7 @@ class MemoryTransport:
         if queued and (queued + num_rows > self._max_rows or self._bytes + num_bytes > self._max_bytes):
             raise self._queue_full(queued)
 
-    async def submit(self, work: Work) -> None:
+    async def submit(self, work: WorkItem) -> None:
         """Queue work; needs a running event loop. A single work over the limits is taken when nothing else waits."""
         loop = asyncio.get_running_loop()
         num_bytes = work.rows.num_bytes
@@ -119,7 +119,7 @@ class MemoryTransport:
             retry_after=seconds,
         )
 
-    async def reply(self, work_id: str) -> Outcome:
+    async def reply(self, work_id: str) -> WorkResult:
         with self._changed:
             entry = self._unanswered.pop(work_id)
         try:
@@ -164,7 +164,7 @@ class MemoryTransport:
     def _hand_out(self, entry: _Entry, worker: str) -> Lease | None:
         if entry.deliveries >= MAX_DELIVERIES:
             detail = f"The worker died {MAX_DELIVERIES} times with these cells in hand. Send them in smaller requests."
-            self._finish(entry, Outcome(None, InferenceError(detail)))
+            self._finish(entry, WorkResult(None, InferenceError(detail)))
             return None
         entry.deliveries += 1
         entry.lease = Lease(entry.work, worker, entry.deliveries, entry.submitted_at, entry.future.cancelled())
@@ -179,7 +179,7 @@ class MemoryTransport:
             entry.lease_ends = time.monotonic() + self._lease_seconds
             self._progress(entry, rows_done - entry.rows_done)
 
-    def settle(self, lease: Lease, outcome: Outcome) -> bool:
+    def settle(self, lease: Lease, outcome: WorkResult) -> bool:
         with self._changed:
             entry = self._entries.get(lease.work.id)
             if entry is None:
@@ -198,7 +198,7 @@ class MemoryTransport:
         entry.rows_done += rows
         self._rows[entry.work.lane] -= rows
 
-    def _finish(self, entry: _Entry, outcome: Outcome) -> None:
+    def _finish(self, entry: _Entry, outcome: WorkResult) -> None:
         del self._entries[entry.work.id]
         self._rows[entry.work.lane] -= entry.rows_left
         self._bytes -= entry.num_bytes
@@ -231,6 +231,6 @@ class MemoryTransport:
             return not self._entries and not self._kept
 
 
-def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+def _resolve(future: asyncio.Future[WorkResult], outcome: WorkResult) -> None:
     if not future.done():
         future.set_result(outcome)

@@ -19,7 +19,7 @@ MAX_DELIVERIES = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class WorkItem:
     """Cells that somebody waits for.
 
     Attributes:
@@ -36,7 +36,7 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class WorkResult:
     """What became of a Work.
 
     Attributes:
@@ -61,7 +61,7 @@ class Lease:
         abandoned: nobody waits for the outcome any more.
     """
 
-    work: Work
+    work: WorkItem
     worker: str
     deliveries: int
     submitted_at: float
@@ -101,11 +101,11 @@ class Transport(Protocol):
         """End an admission: room that is left is given back, and works that are not settled yet are abandoned."""
         ...
 
-    async def submit(self, work: Work) -> None:
+    async def submit(self, work: WorkItem) -> None:
         """Queue work, once. Raises what `admit` does; only the last two when its request was admitted."""
         ...
 
-    async def reply(self, work_id: str) -> Outcome:
+    async def reply(self, work_id: str) -> WorkResult:
         """Wait for the outcome of submitted work. Cancelling this wait abandons the work."""
         ...
 
@@ -123,7 +123,7 @@ class Transport(Protocol):
         """Keep a lease, and report how many of its rows are done so far."""
         ...
 
-    def settle(self, lease: Lease, outcome: Outcome) -> bool:
+    def settle(self, lease: Lease, outcome: WorkResult) -> bool:
         """End a lease. True when this was the first outcome of the work; a later one changes nothing."""
         ...
 

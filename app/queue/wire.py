@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.task_wire import TaskReader, UnknownTaskError, pack_tasks
-from scpalm.app.queue.transport import Lane, Outcome, Work
+from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
 from scpalm.app.tasks.task import Values
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import GeneSet, Rows
@@ -62,7 +62,7 @@ def _unpack(content: bytes) -> tuple[dict[str, Any], Arrays]:
     return header, arrays
 
 
-def pack_work(work: Work) -> bytes:
+def pack_work(work: WorkItem) -> bytes:
     """The rows and what is to be computed of them; not the names, which stay with who asks."""
     rows = work.rows
     num_genes = len(rows.gene_sets[0].measured)
@@ -93,7 +93,7 @@ class WorkReader:
         self._tasks = tasks
         self._gene_sets: OrderedDict[bytes, GeneSet] = OrderedDict()
 
-    def read(self, content: bytes) -> Work:
+    def read(self, content: bytes) -> WorkItem:
         """Raises WireError, also for tasks that this release or bundle does not have."""
         header, arrays = _unpack(content)
         try:
@@ -110,7 +110,7 @@ class WorkReader:
             first = int(header["first"])
             tasks = self._tasks.read(header["tasks"], arrays, first)
             rows = Rows(indptr, gene_index, value, sets, owners)
-            return Work(tasks, rows, cast(Lane, header["lane"]), first, str(header["request"]), str(header["id"]))
+            return WorkItem(tasks, rows, cast(Lane, header["lane"]), first, str(header["request"]), str(header["id"]))
         except (KeyError, TypeError, IndexError, UnknownTaskError, BundleError, ServiceError) as error:
             raise WireError(f"The message cannot be read ({type(error).__name__}: {error}).") from error
 
@@ -126,7 +126,7 @@ class WorkReader:
         return found
 
 
-def pack_outcome(outcome: Outcome) -> bytes:
+def pack_outcome(outcome: WorkResult) -> bytes:
     """Values or error, and the times."""
     error = outcome.error
     header: dict[str, Any] = {
@@ -139,10 +139,10 @@ def pack_outcome(outcome: Outcome) -> bytes:
 
 
 def error_outcome(error: ServiceError) -> bytes:
-    return pack_outcome(Outcome(None, error))
+    return pack_outcome(WorkResult(None, error))
 
 
-def read_outcome(content: bytes) -> Outcome:
+def read_outcome(content: bytes) -> WorkResult:
     """Raises WireError."""
     header, arrays = _unpack(content)
     error = None
@@ -151,7 +151,7 @@ def read_outcome(content: bytes) -> Outcome:
         kind = _errors().get(code, InferenceError)
         error = kind(str(detail), field=field, retry_after=retry_after)
     values = cast("dict[str, Values]", arrays) if error is None else None
-    return Outcome(values, error, float(header["queue"]), float(header["inference"]))
+    return WorkResult(values, error, float(header["queue"]), float(header["inference"]))
 
 
 def _errors() -> dict[str, type[ServiceError]]:

@@ -16,7 +16,7 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from scpalm.app.queue.transport import Lane, Work
+from scpalm.app.queue.transport import Lane, WorkItem
 from scpalm.app.serving.service import Service
 from scpalm.app.tasks.task import Embed
 from scpalm.model.genes.rows import GeneSet, Rows
@@ -97,8 +97,8 @@ def make_rows(num_rows: int, *, seed: int = 0, gene: int | None = None) -> Rows:
     )
 
 
-def make_work(num_rows: int, lane: Lane = "online", *, seed: int = 0, gene: int | None = None) -> Work:
-    return Work((Embed(INFO),), make_rows(num_rows, seed=seed, gene=gene), lane)
+def make_work(num_rows: int, lane: Lane = "online", *, seed: int = 0, gene: int | None = None) -> WorkItem:
+    return WorkItem((Embed(INFO),), make_rows(num_rows, seed=seed, gene=gene), lane)
 
 
 def make_vocabulary() -> Vocabulary:

@@ -11,7 +11,7 @@ from scpalm.app.queue.transport import Lane, Lease
 
 
 @dataclass(eq=False)
-class Held:
+class InFlightWork:
     """One work and its place in Redis.
 
     Attributes:
@@ -34,35 +34,35 @@ class Held:
     settling: bool = False
 
 
-class Hand:
+class InFlight:
     """Safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, InFlightWork] = {}
         self._throughput = Throughput()
         self._measured_until = 0.0
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, held: Held) -> None:
+    def add(self, held: InFlightWork) -> None:
         with self._lock:
             if not self._held:
                 self._measured_until = time.monotonic()
             self._held[held.id] = held
 
-    def of(self, lease: Lease) -> Held | None:
+    def of(self, lease: Lease) -> InFlightWork | None:
         """The work of this very lease, if it is still in hand."""
         with self._lock:
             held = self._held.get(lease.work.id)
         return held if held is not None and held.lease is lease else None
 
-    def all(self) -> list[Held]:
+    def all(self) -> list[InFlightWork]:
         with self._lock:
             return list(self._held.values())
 
-    def remove(self, held: Held) -> None:
+    def remove(self, held: InFlightWork) -> None:
         with self._lock:
             if self._held.get(held.id) is held:
                 del self._held[held.id]
@@ -71,7 +71,7 @@ class Hand:
         with self._lock:
             self._held.clear()
 
-    def progress(self, held: Held, rows_done: int) -> None:
+    def progress(self, held: InFlightWork, rows_done: int) -> None:
         """Note that so many rows of a work are done."""
         with self._lock:
             rows, now = rows_done - held.rows_done, time.monotonic()

@@ -13,10 +13,10 @@ from redis.exceptions import RedisError
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.redis import scripts
 from scpalm.app.queue.redis.connection import BLOCK_SECONDS, GROUP, Keys, connect
-from scpalm.app.queue.redis.in_flight import Hand, Held
-from scpalm.app.queue.redis.outbox import REPLY_SECONDS, Outbox
+from scpalm.app.queue.redis.in_flight import InFlight, InFlightWork
+from scpalm.app.queue.redis.settle import REPLY_SECONDS, Settler
 from scpalm.app.queue.redis.status import WorkerStatus
-from scpalm.app.queue.transport import LANES, MAX_DELIVERIES, Lane, Lease, Outcome
+from scpalm.app.queue.transport import LANES, MAX_DELIVERIES, Lane, Lease, WorkResult
 from scpalm.app.queue.wire import WireError, WorkReader, error_outcome
 from scpalm.app.storage.spool import Spool
 
@@ -63,7 +63,7 @@ class Leases:
         self._renew_script = script(scripts.RENEW)
         self._claim_script, self._overdue_script = script(scripts.CLAIM), script(scripts.OVERDUE)
         self._beat_script = script(scripts.BEAT)
-        self._hand = Hand()
+        self._hand = InFlight()
         self._closed = threading.Event()
         self._stopped = threading.Event()
         self._looked_for_overdue = 0.0
@@ -76,7 +76,7 @@ class Leases:
     def start(self, keys: Keys, reader: WorkReader, device: str) -> None:
         """Say that this worker lives, and begin to keep its leases."""
         self._keys, self._reader, self._device = keys, reader, device
-        self._outbox = Outbox(self._client, self._spool, self._hand, keys, self.name)
+        self._outbox = Settler(self._client, self._spool, self._hand, keys, self.name)
         self._thread = threading.Thread(target=self._keep_loop, name="redis-leases", daemon=True)
         self._thread.start()
 
@@ -212,7 +212,7 @@ class Leases:
         except WireError as wire_error:
             work, error = None, InferenceError(str(wire_error))
         lease = Lease(work, self.name, deliveries, submitted_at) if work is not None else None
-        held = Held(
+        held = InFlightWork(
             fields[b"id"].decode(),
             lease,
             entry.decode(),
@@ -226,7 +226,7 @@ class Leases:
         self._hand.add(held)
         if lease is None:
             log.error("work %s cannot be done: %s", held.id, error)
-            self._outbox.put(held, Outcome(None, error))
+            self._outbox.put(held, WorkResult(None, error))
         return lease
 
     # --- keeping
@@ -280,7 +280,7 @@ class Leases:
 
     # --- settling
 
-    def settle(self, lease: Lease, outcome: Outcome) -> bool:
+    def settle(self, lease: Lease, outcome: WorkResult) -> bool:
         """True where the lease still held when this worker last heard of it; what counts, Redis decides."""
         held = self._hand.of(lease)
         if held is None or held.settling:

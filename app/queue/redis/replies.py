@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from scpalm.app.background import end
 from scpalm.app.errors import InferenceError, ServiceError
-from scpalm.app.queue.transport import Outcome
+from scpalm.app.queue.transport import WorkResult
 from scpalm.app.queue.wire import WireError, read_outcome
 from scpalm.app.storage.spool import Spool
 
@@ -24,7 +24,7 @@ BLOCK_MS = 1000
 class Listener:
     """Tells ``on_reply`` the id of a work and its outcome; one that comes twice is told twice."""
 
-    def __init__(self, client: Any, spool: Spool, stream: str, on_reply: Callable[[str, Outcome], None]) -> None:
+    def __init__(self, client: Any, spool: Spool, stream: str, on_reply: Callable[[str, WorkResult], None]) -> None:
         self._client, self._spool, self._stream, self._on_reply = client, spool, stream, on_reply
         self._fetching: set[asyncio.Task[None]] = set()
 
@@ -63,13 +63,13 @@ class Listener:
         try:
             outcome = _read(await asyncio.to_thread(self._spool.get, name))
         except ServiceError as error:
-            outcome = Outcome(None, error)
+            outcome = WorkResult(None, error)
         self._on_reply(work_id, outcome)
         await asyncio.to_thread(self._spool.remove, name)
 
 
-def _read(content: bytes) -> Outcome:
+def _read(content: bytes) -> WorkResult:
     try:
         return read_outcome(content)
     except WireError as error:
-        return Outcome(None, InferenceError(str(error)))
+        return WorkResult(None, InferenceError(str(error)))

@@ -18,7 +18,7 @@ from scpalm.app.queue.redis.connection import GROUP, Keys, as_service_error, con
 from scpalm.app.queue.redis.replies import Listener
 from scpalm.app.queue.redis.status import View
 from scpalm.app.queue.throughput import seconds_for
-from scpalm.app.queue.transport import Depth, Lane, Outcome, Work
+from scpalm.app.queue.transport import Depth, Lane, WorkItem, WorkResult
 from scpalm.app.queue.wire import pack_work
 from scpalm.app.storage.spool import INLINE_BYTES, Spool
 
@@ -31,8 +31,8 @@ STATUS_SECONDS = 0.5
 class _Sent:
     """A work that somebody waits for. ``entry`` is its place in the stream, None until Redis has it."""
 
-    work: Work
-    future: asyncio.Future[Outcome]
+    work: WorkItem
+    future: asyncio.Future[WorkResult]
     entry: str | None = None
     spooled: str | None = None
     times_sent: int = 0
@@ -129,7 +129,7 @@ class Requests:
             self._kept.pop(request, None)
             raise
 
-    async def submit(self, work: Work) -> None:
+    async def submit(self, work: WorkItem) -> None:
         self._check_open(work.request in self._kept)
         sent = _Sent(work, asyncio.get_running_loop().create_future(), checked=time.monotonic())
         left = self._kept.get(work.request, 0)
@@ -205,7 +205,7 @@ class Requests:
             retry_after=seconds,
         )
 
-    async def reply(self, work_id: str) -> Outcome:
+    async def reply(self, work_id: str) -> WorkResult:
         sent = self._unanswered.pop(work_id)
         try:
             return await sent.future
@@ -251,7 +251,7 @@ class Requests:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _on_reply(self, work_id: str, outcome: Outcome) -> None:
+    def _on_reply(self, work_id: str, outcome: WorkResult) -> None:
         sent = self._sent.pop(work_id, None)
         if sent is not None and not sent.future.done():
             sent.future.set_result(outcome)

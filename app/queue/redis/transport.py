@@ -16,7 +16,7 @@ from scpalm.app.queue.redis.leases import Leases
 from scpalm.app.queue.redis.requests import Requests
 from scpalm.app.queue.redis.status import Status
 from scpalm.app.queue.task_wire import TaskReader
-from scpalm.app.queue.transport import LEASE_SECONDS, Depth, Lane, Lease, Outcome, Work
+from scpalm.app.queue.transport import LEASE_SECONDS, Depth, Lane, Lease, WorkItem, WorkResult
 from scpalm.app.queue.wire import WorkReader
 from scpalm.app.storage.spool import Spool
 from scpalm.model.bundle import Bundle
@@ -87,10 +87,10 @@ class RedisTransport:
     async def dismiss(self, request: str) -> None:
         await self._requests.dismiss(request)
 
-    async def submit(self, work: Work) -> None:
+    async def submit(self, work: WorkItem) -> None:
         await self._requests.submit(work)
 
-    async def reply(self, work_id: str) -> Outcome:
+    async def reply(self, work_id: str) -> WorkResult:
         return await self._requests.reply(work_id)
 
     # --- the worker's side
@@ -103,7 +103,7 @@ class RedisTransport:
     def extend(self, lease: Lease, rows_done: int) -> None:
         self._leases.extend(lease, rows_done)
 
-    def settle(self, lease: Lease, outcome: Outcome) -> bool:
+    def settle(self, lease: Lease, outcome: WorkResult) -> bool:
         return self._leases.settle(lease, outcome)
 
     # --- both sides

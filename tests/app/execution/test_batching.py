@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scpalm.app.execution.batching import Batcher, fair_shares
-from scpalm.app.queue.transport import Lane, Lease, Work
+from scpalm.app.queue.transport import Lane, Lease, WorkItem
 from scpalm.model.genes.rows import GeneSet, Rows
 
 
@@ -18,7 +18,7 @@ def lease(num_rows: int, lane: Lane = "online", *, request: str | None = None) -
         (GeneSet(np.ones(3, bool)),),
         np.zeros(num_rows, np.int32),
     )
-    return Lease(Work((), empty, lane, request=request or uuid4().hex), "worker", 1, 0.0)
+    return Lease(WorkItem((), empty, lane, request=request or uuid4().hex), "worker", 1, 0.0)
 
 
 def drain(batcher: Batcher) -> list[list[tuple[str, int, int]]]:

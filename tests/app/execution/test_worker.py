@@ -10,7 +10,7 @@ import pytest
 from scpalm.app.errors import InferenceError
 from scpalm.app.execution.worker import LOOK_SECONDS, TICK_SECONDS, Worker
 from scpalm.app.queue.memory import MemoryTransport
-from scpalm.app.queue.transport import Lane, Outcome, Work
+from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
 from scpalm.app.tasks.task import Embed
 from scpalm.app.telemetry.metrics import Metrics
 from tests.app.fakes import INFO, FakeSession, expected, make_rows, make_work
@@ -32,13 +32,13 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.002)
 
 
-async def submit_all(transport: MemoryTransport, works: list[Work]) -> Awaitable[list[Outcome]]:
+async def submit_all(transport: MemoryTransport, works: list[WorkItem]) -> Awaitable[list[WorkResult]]:
     for work in works:
         await transport.submit(work)
     return asyncio.gather(*(transport.reply(work.id) for work in works))
 
 
-def values_of(outcome: Outcome) -> np.ndarray:
+def values_of(outcome: WorkResult) -> np.ndarray:
     assert outcome.values is not None
     return outcome.values["embed"]
 
@@ -137,7 +137,7 @@ def test_a_failed_request_takes_its_later_rows_with_it(
 
     async def scenario() -> None:
         rows = make_rows(5, gene=POISON)
-        guilty = Work((Embed(INFO),), rows.concat([rows, make_rows(200, seed=1)]), "bulk")
+        guilty = WorkItem((Embed(INFO),), rows.concat([rows, make_rows(200, seed=1)]), "bulk")
         innocent = make_work(30, seed=2)
         waiting = await submit_all(transport, [guilty, innocent])
         start_worker()

@@ -11,15 +11,15 @@ import pytest
 
 from scpalm.app.errors import DrainingError, InferenceError, QueueFullError
 from scpalm.app.queue.redis.transport import RedisTransport
-from scpalm.app.queue.transport import MAX_DELIVERIES, Lane, Lease, Outcome, Transport, Work
+from scpalm.app.queue.transport import MAX_DELIVERIES, Lane, Lease, Transport, WorkItem, WorkResult
 from tests.app.fakes import make_work
 from tests.app.queue.conftest import Open, run, until
 
 ROOM: dict[Lane, int] = {"online": 1000, "bulk": 1000}
 
 
-def outcome(num_rows: int, value: float = 0.0) -> Outcome:
-    return Outcome({"embed": np.full((num_rows, 2), value, np.float32)})
+def outcome(num_rows: int, value: float = 0.0) -> WorkResult:
+    return WorkResult({"embed": np.full((num_rows, 2), value, np.float32)})
 
 
 async def lease(transport: Transport, number: int = 1, worker: str = "a") -> list[Lease]:
@@ -40,7 +40,7 @@ def stop_renewals(transport: Transport) -> None:
         transport._leases._stall_seconds = -1e9
 
 
-def same(left: Work, right: Work) -> None:
+def same(left: WorkItem, right: WorkItem) -> None:
     assert (left.id, left.request, left.lane, left.first) == (right.id, right.request, right.lane, right.first)
     np.testing.assert_array_equal(left.rows.indptr, right.rows.indptr)
     np.testing.assert_array_equal(left.rows.gene_index, right.rows.gene_index)
@@ -86,7 +86,7 @@ def test_only_the_first_outcome_counts(open_transport: Open) -> None:
             await transport.submit(work := make_work(1))
             (held,) = await lease(transport)
             assert transport.settle(held, outcome(1, 1.0))
-            assert not transport.settle(held, Outcome(None, InferenceError("late")))
+            assert not transport.settle(held, WorkResult(None, InferenceError("late")))
             got = await transport.reply(work.id)
             assert got.error is None and got.values is not None and got.values["embed"][0, 0] == 1.0
 
@@ -98,7 +98,7 @@ def test_an_error_comes_back_as_it_was(open_transport: Open) -> None:
         async with open_transport() as transport:
             await transport.submit(work := make_work(1))
             (held,) = await lease(transport)
-            transport.settle(held, Outcome(None, QueueFullError("so it is", field="cells", retry_after=3)))
+            transport.settle(held, WorkResult(None, QueueFullError("so it is", field="cells", retry_after=3)))
             got = (await transport.reply(work.id)).error
             assert isinstance(got, QueueFullError)
             assert (got.detail, got.field, got.retry_after) == ("so it is", "cells", 3)
@@ -144,7 +144,7 @@ def test_room_is_kept_for_an_admitted_request_and_given_back(open_transport: Ope
             with pytest.raises(QueueFullError):
                 await transport.submit(make_work(1))
             part = make_work(60, "bulk")
-            await transport.submit(Work(part.tasks, part.rows, "bulk", 0, "first"))
+            await transport.submit(WorkItem(part.tasks, part.rows, "bulk", 0, "first"))
             await transport.dismiss("third")
             await transport.admit("fourth", 20, "online")
             for request in ("first", "fourth"):
@@ -160,7 +160,7 @@ def test_retry_after_is_the_queue_over_the_measured_speed(open_transport: Open) 
             (held,) = await lease(transport)
             await asyncio.sleep(0.5)
             transport.extend(held, 1)  # 2 rows a second
-            transport.settle(held, Outcome(None, InferenceError("enough")))
+            transport.settle(held, WorkResult(None, InferenceError("enough")))
             await transport.submit(make_work(60))
             await until(lambda: 20 <= transport.depth().retry_after <= 60)
             with pytest.raises(QueueFullError) as caught:

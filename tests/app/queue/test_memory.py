@@ -9,11 +9,11 @@ import pytest
 from scpalm.app.errors import DrainingError, InferenceError, QueueFullError
 from scpalm.app.queue.memory import MemoryTransport
 from scpalm.app.queue.throughput import Throughput
-from scpalm.app.queue.transport import MAX_DELIVERIES, Outcome, Work
+from scpalm.app.queue.transport import MAX_DELIVERIES, WorkItem, WorkResult
 from scpalm.model.genes.rows import GeneSet, Rows
 
 
-def work(num_rows: int) -> Work:
+def work(num_rows: int) -> WorkItem:
     rows = Rows(
         np.arange(num_rows + 1, dtype=np.int64),
         np.zeros(num_rows, np.int32),
@@ -21,15 +21,15 @@ def work(num_rows: int) -> Work:
         (GeneSet(np.ones(3, bool)),),
         np.zeros(num_rows, np.int32),
     )
-    return Work((), rows)
+    return WorkItem((), rows)
 
 
 def make(**limits: float) -> MemoryTransport:
     return MemoryTransport(**{"max_rows": 100, "max_bytes": 1 << 20, **limits})  # type: ignore[arg-type]
 
 
-def outcome(num_rows: int) -> Outcome:
-    return Outcome({"embed": np.zeros((num_rows, 2), np.float32)})
+def outcome(num_rows: int) -> WorkResult:
+    return WorkResult({"embed": np.zeros((num_rows, 2), np.float32)})
 
 
 def run(scenario: Callable[[], object]) -> object:
@@ -37,7 +37,7 @@ def run(scenario: Callable[[], object]) -> object:
 
 
 def test_settled_work_answers_its_request_also_when_settled_before_it_is_awaited() -> None:
-    async def scenario() -> Outcome:
+    async def scenario() -> WorkResult:
         transport = make()
         job = work(3)
         await transport.submit(job)
@@ -71,7 +71,7 @@ def test_only_the_first_outcome_counts() -> None:
         (lease,) = transport.lease("a", 0)
         first = outcome(1)
         assert transport.settle(lease, first)
-        assert not transport.settle(lease, Outcome(None, InferenceError("late")))
+        assert not transport.settle(lease, WorkResult(None, InferenceError("late")))
         assert await transport.reply(job.id) is first
 
     run(scenario)

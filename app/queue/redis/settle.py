@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 from scpalm.app.errors import ServiceError
 from scpalm.app.queue.redis import scripts
 from scpalm.app.queue.redis.connection import GROUP, Keys, is_no_group
-from scpalm.app.queue.redis.in_flight import Hand, Held
-from scpalm.app.queue.transport import Outcome
+from scpalm.app.queue.redis.in_flight import InFlight, InFlightWork
+from scpalm.app.queue.transport import WorkResult
 from scpalm.app.queue.wire import error_outcome, pack_outcome
 from scpalm.app.storage.spool import INLINE_BYTES, Spool
 
@@ -24,18 +24,18 @@ REPLY_SECONDS = 600.0
 RETRY_SECONDS = 0.25
 
 
-class Outbox:
+class Settler:
     """Settles works, one after the other; each leaves ``hand`` once Redis has said what became of it."""
 
-    def __init__(self, client: Any, spool: Spool, hand: Hand, keys: Keys, worker: str) -> None:
+    def __init__(self, client: Any, spool: Spool, hand: InFlight, keys: Keys, worker: str) -> None:
         self._spool, self._hand, self._keys, self._worker = spool, hand, keys, worker
         self._settle = client.register_script(scripts.SETTLE)
-        self._waiting: SimpleQueue[tuple[Held, Outcome] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[InFlightWork, WorkResult] | None] = SimpleQueue()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="redis-settling", daemon=True)
         self._thread.start()
 
-    def put(self, held: Held, outcome: Outcome) -> None:
+    def put(self, held: InFlightWork, outcome: WorkResult) -> None:
         held.settling = True
         self._waiting.put((held, outcome))
 
@@ -54,7 +54,7 @@ class Outbox:
             if item is not None:
                 self._send(*item)
 
-    def _send(self, held: Held, outcome: Outcome) -> None:
+    def _send(self, held: InFlightWork, outcome: WorkResult) -> None:
         content, spooled = pack_outcome(outcome), None
         if len(content) > INLINE_BYTES:
             try:
@@ -72,7 +72,7 @@ class Outbox:
             self._spool.remove(gone)
         self._hand.remove(held)
 
-    def _until_heard(self, held: Held, field: str, value: str | bytes) -> bool | None:
+    def _until_heard(self, held: InFlightWork, field: str, value: str | bytes) -> bool | None:
         """Whether the lease still held; None when stopped before Redis answered.
 
         Said again until Redis has heard it: there it counts once, and only for the worker that holds the lease.
