@@ -13,6 +13,7 @@ from scpalm.model.errors import BundleError
 from scpalm.model.genes.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
+Identity = tuple[str, str, str]
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "mini"
 
 
@@ -21,7 +22,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bundle:
     """A verified bundle.
 
@@ -70,6 +71,12 @@ class Bundle:
     @property
     def version(self) -> str:
         return str(self.manifest["version"])
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Name, version, and a checksum over all files."""
+        checksums = sorted((name, entry["sha256"]) for name, entry in self.manifest["files"].items())
+        return self.name, self.version, hashlib.sha256(repr(checksums).encode()).hexdigest()
 
     def file(self, name: str) -> Path:
         """A file of the bundle. Raises BundleError when it is not there, or was not checked."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 
-class InputError(ValueError):
+class UserError(Exception):
+    """An error that a user can do something about. Its text is one line that says what is wrong, and how to fix it."""
+
+
+class InputError(UserError, ValueError):
     """Readable input that is wrong.
 
     Attributes:
@@ -23,17 +27,13 @@ class InputError(ValueError):
         cell: str | None = None,
         gene: str | None = None,
     ) -> None:
-        super().__init__(f"{detail} {mend}")
+        super().__init__(f"{detail} {mend}".strip())
         self.code = code
         self.detail = detail
         self.mend = mend
         self.field = field
         self.cell = cell
         self.gene = gene
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # Raised in parser processes: the keyword arguments must survive pickling.
-        return _rebuild, (type(self), self.code, self.detail, self.mend, self.field, self.cell, self.gene)
 
 
 class UnreadableError(InputError):
@@ -44,17 +44,20 @@ class OverLimitError(InputError):
     """More cells or bytes than the caller allows, also as declared by a file or after decompression (HTTP 413)."""
 
 
-class BundleError(RuntimeError):
+class ParameterError(InputError):
+    """An option, parameter or member with a value it cannot have; the detail says what to do."""
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__("invalid-parameter", detail, mend="", field=field)
+
+
+class MissingPartError(UserError, RuntimeError):
+    """A task for which the model lacks a part. The text says which part, and how to get it."""
+
+
+class MissingRuntimeError(UserError, RuntimeError):
+    """A package that is needed is not installed. The text says how to install it."""
+
+
+class BundleError(UserError, RuntimeError):
     """A bundle that cannot be trusted or used: checksum, shape or version is off. Says which file and why."""
-
-
-def _rebuild(
-    kind: type[InputError],
-    code: str,
-    detail: str,
-    mend: str,
-    field: str | None,
-    cell: str | None,
-    gene: str | None,
-) -> InputError:
-    return kind(code, detail, mend=mend, field=field, cell=cell, gene=gene)

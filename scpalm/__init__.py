@@ -1,1 +1,34 @@
-"""Embeddings, imputation, pathway tokens and drug response of single cells."""
+"""Embeddings, imputation, pathway tokens and drug response of single cells.
+
+>>> import scpalm
+>>> engine = scpalm.load()
+>>> engine.embed(adata)
+>>> adata.obsm["X_scpalm"]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scpalm.model.engine import Engine as Engine
+    from scpalm.model.engine import load as load
+    from scpalm.model.errors import InputError as InputError
+    from scpalm.model.spec import RequestSpec as RequestSpec
+
+_WHERE = {
+    "Engine": "scpalm.model.engine",
+    "load": "scpalm.model.engine",
+    "InputError": "scpalm.model.errors",
+    "RequestSpec": "scpalm.model.spec",
+}
+__all__ = ["Engine", "InputError", "RequestSpec", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: the command line and the parser processes import this package and need little of it.
+    if name not in _WHERE:
+        raise AttributeError(f"module 'scpalm' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.io.matrix import CellMatrix
 
 Part = Literal["h_C", "genes"]
 # Less of the panel than this, and the answer would be the average cell's.

@@ -6,7 +6,9 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Literal, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.domain import Domain
 from scpalm.model.drug_response.drug_table import Drug, DrugTable
 from scpalm.model.drug_response.folded import FoldedMembers
-from scpalm.model.errors import BundleError, InputError
+from scpalm.model.errors import BundleError, InputError, MissingPartError
 from scpalm.model.genes.rows import Rows
 
 WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "drug_response.safetensors", "drug_response.json", "drugs.parquet"
@@ -64,6 +66,27 @@ class _Head:
     quantile: float
     new_drug: float
     level: float
+
+
+_opened: WeakKeyDictionary[Bundle, DrugResponseSession] = WeakKeyDictionary()
+_opening = Lock()
+
+
+def drug_response_of(bundle: Bundle) -> DrugResponseSession:
+    """The drug response head of a bundle, opened once and released with the bundle.
+
+    Raises MissingPartError when the bundle has no head, BundleError when the head is damaged.
+    """
+    if CARD_FILE not in bundle.manifest["files"]:
+        raise MissingPartError(
+            f"The model {bundle.name} {bundle.version} has no drug response head ({CARD_FILE}). "
+            "Add one with `scpalm-train drug-response`."
+        )
+    with _opening:
+        head = _opened.get(bundle)
+        if head is None:
+            head = _opened[bundle] = DrugResponseSession(bundle)
+        return head
 
 
 class DrugResponseSession:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 Declared = Literal["auto", "counts", "log"]
 SCALE = 1e4

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.normalize import SCALE, Declared, InputReport, detect_input, to_linear
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Coverage, Vocabulary
-from scpalm.model.io.matrix import CellMatrix
 
+# Cells prepared at once: about half a million values, which fit a processor's cache. The first chunk decides what the
+# values are (counts or log), so every reader uses this size: service and command line must agree.
+CHUNK_CELLS = 512
 _FEW_ENTRIES = 8192
 
 
@@ -80,6 +83,11 @@ class Preparer:
     def target(self) -> NDArray[np.int32]:
         """``[genes_in]`` vocabulary position of each column, -1 where unknown."""
         return self._alignment.target
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """``[G]`` the vocabulary genes that the file measured."""
+        return self._alignment.gene_set.measured
 
     def prepare(self, matrix: CellMatrix) -> Prepared:
         """Normalise a chunk of the file whose genes were given to the constructor."""

@@ -60,6 +60,16 @@ class Rows:
         """``[B]`` expressed genes of each cell."""
         return np.diff(self.indptr)
 
+    def check(self, num_genes: int) -> None:
+        """Raise ValueError for rows that do not fit together or a vocabulary of ``num_genes``."""
+        entries = len(self.gene_index)
+        if len(self.value) != entries or len(self.gene_set_of_row) != len(self):
+            raise ValueError("the arrays of the rows have different lengths")
+        if len(self) < 1 or self.indptr[0] != 0 or self.indptr[-1] != entries or (np.diff(self.indptr) < 0).any():
+            raise ValueError("the row boundaries do not fit the entries")
+        if entries and int(self.gene_index.view(np.uint32).max()) >= num_genes:
+            raise ValueError("a gene is outside the vocabulary")
+
     def slice(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop``, views where possible."""
         first, last = self.indptr[start], self.indptr[stop]

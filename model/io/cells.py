@@ -1,15 +1,83 @@
-"""A file of cells in either format."""
+"""Where cells come from: an h5ad file, a zarr store or an AnnData in memory, all read the same way."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.errors import InputError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.h5ad import H5adFile
-from scpalm.model.io.zarr import ZarrFile
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# anndata takes a second to import, and files are read without it.
+Source: TypeAlias = "Path | str | AnnData"
 
 
-def open_cells(path: Path, *, layer: str | None = None, totals_column: str | None = None) -> H5adFile | ZarrFile:
-    """An h5ad file or a zarr store (a folder). Raises InputError."""
+class CellSource(Protocol):
+    """B cells x genes, read in chunks; a context manager.
+
+    Attributes:
+        genes: names of the columns. ensembl_ids: of the columns ("" where unknown), or None. num_cells: B.
+    """
+
+    @property
+    def genes(self) -> Sequence[str]: ...
+
+    @property
+    def ensembl_ids(self) -> Sequence[str] | None: ...
+
+    @property
+    def num_cells(self) -> int: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def chunks(self, size: int) -> Iterator[CellMatrix]:
+        """All cells in order, ``size`` at a time. Raises InputError."""
+        ...
+
+    def rows(self, start: int, stop: int) -> CellMatrix:
+        """Cells ``start`` to ``stop``. Raises InputError (``by-columns``) for files stored column by column."""
+        ...
+
+    def obs_column(self, name: str) -> NDArray[np.generic] | None:
+        """A column of ``obs`` ``[B]``, None where there is none."""
+        ...
+
+    def tables(self, names: Sequence[str]) -> dict[str, object]:
+        """The named dataframes in ``obsm`` that exist, each ``{"genes": [names], "values": [B, names]}``."""
+        ...
+
+
+def open_cells(source: Source, *, layer: str | None = None, totals_column: str | None = None) -> CellSource:
+    """Open an h5ad file, a zarr store (a folder) or an AnnData.
+
+    Args:
+        layer: None for X, ``raw``, or the name of a layer. totals_column: of ``obs``, with each cell's total count over
+            all genes, for files that keep only some genes.
+
+    Raises InputError.
+    """
+    if not isinstance(source, Path | str):
+        from scpalm.model.io.anndata import AnnDataCells
+
+        return AnnDataCells(source, layer=layer, totals_column=totals_column)
+    path = Path(source)
     if path.is_dir():
+        from scpalm.model.io.zarr import ZarrFile
+
         return ZarrFile(path, layer=layer, totals_column=totals_column)
+    if not path.is_file():
+        raise InputError("no-such-file", f"{path} is not a file.", mend="Name an .h5ad file or a zarr store.")
     return H5adFile(path, layer=layer, totals_column=totals_column)

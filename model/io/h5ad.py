@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError, OverLimitError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.names import check_length, name_genes
 from scpalm.model.io.frame import Frame
 from scpalm.model.io.hdf5 import attribute, child_names, find, open_hdf5, refuse_over
-from scpalm.model.io.matrix import CellMatrix
 from scpalm.model.io.stored_matrix import StoredMatrix
 
 _MOST_COLUMNS = 50_000  # of a table in obsm
@@ -146,6 +146,11 @@ class H5adFile:
             check_length(len(found), self.num_cells, what, "cells")
             values[:, number] = found
         return names, values
+
+    def tables(self, names: Sequence[str]) -> dict[str, object]:
+        """See `scpalm.model.io.cells.CellSource`. Raises InputError, OverLimitError."""
+        found = {name: self.obsm_table(name) for name in names}
+        return {name: {"genes": table[0], "values": table[1]} for name, table in found.items() if table is not None}
 
     def chunks(self, size: int, layer: str | None = None) -> Iterator[CellMatrix]:
         """The cells in order, ``size`` at a time; memory is bounded by one chunk (and by names and row pointers).

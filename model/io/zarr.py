@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.names import check_length, name_genes
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.io.frame_table import FrameTable, numbers_of
 
 _WRITE_AGAIN = "Write the store again with anndata's write_zarr."
 
@@ -33,6 +34,7 @@ class ZarrFile:
         _refuse_pickles(path)
         try:
             root: Any = zarr.open_group(str(path), mode="r")
+            self._root: Any = root
             self._obs: Any = root["obs"]
             chosen = {None: "X", "X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
             if chosen not in root:
@@ -49,7 +51,7 @@ class ZarrFile:
             raise _broken(error) from error
         self._name = chosen
         check_length(num_names, self._shape[0], "obs", "cells")
-        names = name_genes(_Table(var), where, self._shape[1])
+        names = name_genes(FrameTable(var), where, self._shape[1])
         self.genes, self.ensembl_ids = names.genes, names.ensembl_ids
         self._totals_column = totals_column
 
@@ -76,6 +78,13 @@ class ZarrFile:
         if isinstance(column.dtype, pd.CategoricalDtype) or column.dtype == object or str(column.dtype) == "str":
             column = column.astype(object).where(column.notna(), "")
         return np.asarray(column)
+
+    def tables(self, names: Sequence[str]) -> dict[str, object]:
+        """See `CellSource.tables`. Raises InputError for something else under that name."""
+        from anndata.io import read_elem
+
+        found = {name: read_elem(self._root[f"obsm/{name}"]) for name in names if f"obsm/{name}" in self._root}
+        return {name: numbers_of(name, value) for name, value in found.items()}
 
     def chunks(self, size: int) -> Iterator[CellMatrix]:
         """The cells in order, ``size`` at a time."""
@@ -143,21 +152,6 @@ class ZarrFile:
 
     def _names(self, rows: slice) -> list[str]:
         return [str(name) for name in np.asarray(self._index_node()[rows])]
-
-
-class _Table:
-    """A dataframe as `scpalm.model.genes.names.GeneTable`."""
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._frame = frame
-
-    def index(self) -> list[str]:
-        return [str(name) for name in self._frame.index]
-
-    def names_of(self, column: str) -> list[str] | None:
-        if column not in self._frame or pd.api.types.is_numeric_dtype(self._frame[column]):
-            return None
-        return [str(value) if pd.notna(value) else "" for value in self._frame[column]]
 
 
 def _broken(error: Exception) -> InputError:

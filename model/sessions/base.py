@@ -16,7 +16,7 @@ from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import Rows
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.sessions.gene_head import GeneReadOut
-from scpalm.model.sessions.session import Encoded, SessionInfo, Task
+from scpalm.model.sessions.session import Encoded, SessionInfo
 from scpalm.model.sessions.shapes import Padded, ZeroTable, made_up_rows, split, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -115,13 +115,6 @@ class BucketedSession(ABC):
         for _ in map(run, starts) if len(starts) == 1 else self._pool.map(run, starts):
             pass
         return out
-
-    def run(self, task: Task, rows: Rows) -> NDArray[np.float32] | NDArray[np.int32]:
-        """See ``scpalm.model.sessions.session.Session``. Raises ValueError for an unknown task."""
-        if task not in ("embed", "pathways"):
-            raise ValueError(f"Unknown task '{task}': choose embed or pathways.")
-        embedding, codes = self.run_both(rows)
-        return embedding if task == "embed" else codes
 
     def warm_up(self) -> float:
         """Run every fixed shape once; cells a second of made-up ones after that."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.rows import Rows
-
-Task = Literal["embed", "pathways"]
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,14 @@ class Encoded:
 
     embedding: NDArray[np.float32]
     codes: NDArray[np.int32]
-    rows: Rows | None = None
+    rows: Rows
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def slice(self, start: int, stop: int) -> Encoded:
         """Cells ``start`` to ``stop``, as views."""
-        rows = self.rows.slice(start, stop) if self.rows is not None else None
-        return Encoded(self.embedding[start:stop], self.codes[start:stop], rows)
+        return Encoded(self.embedding[start:stop], self.codes[start:stop], self.rows.slice(start, stop))
 
 
 class Session(Protocol):
@@ -69,21 +66,20 @@ class Session(Protocol):
         """
         ...
 
-    def run(self, task: Task, rows: Rows) -> NDArray[np.float32] | NDArray[np.int32]:
-        """``embed``: h_C ``[B, D]`` float32. ``pathways``: code index of each token ``[B, N]`` int32."""
-        ...
-
     def warm_up(self) -> float:
         """Run every fixed shape once, so that no request pays for it; cells a second after that, 0 where unknown."""
         ...
 
 
-def open_session(bundle: Bundle, *, runtime: str = "onnx", device: str = "auto", threads: int | None = None) -> Session:
+def open_session(bundle: Bundle, *, runtime: str = "auto", device: str = "auto", threads: int | None = None) -> Session:
     """Open a bundle on a device; ``threads`` defaults to the cores this process may use.
 
-    Raises BundleError when the bundle lacks the runtime's file, ValueError for an unknown runtime or device.
+    ``runtime``: ``onnx``, ``torchscript``, or ``auto`` for ONNX.
+
+    Raises BundleError when the bundle lacks the runtime's file, ValueError for an unknown runtime or device,
+    ModuleNotFoundError where the runtime is not installed.
     """
-    if runtime == "onnx":
+    if runtime in ("auto", "onnx"):
         from scpalm.model.sessions.onnx import OnnxSession
 
         return OnnxSession(bundle, device=device, threads=threads)
@@ -91,4 +87,4 @@ def open_session(bundle: Bundle, *, runtime: str = "onnx", device: str = "auto",
         from scpalm.model.sessions.torchscript import TorchScriptSession
 
         return TorchScriptSession(bundle, device=device, threads=threads)
-    raise ValueError(f"Unknown runtime '{runtime}': choose onnx or torchscript.")
+    raise ValueError(f"Unknown runtime '{runtime}': choose auto, onnx or torchscript.")

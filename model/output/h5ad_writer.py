@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from scpalm.app.tasks.task import Place, Values
 from scpalm.model.errors import InputError, UnreadableError
 from scpalm.model.io.hdf5 import find, open_hdf5
+from scpalm.model.output.note import NOTE_KEY
+from scpalm.model.tasks.task import OutputSpec, Values
 
 _MEND = "Open the file with anndata.read_h5ad and write it again"
-NOTE_KEY = "scpalm"
 
 
 @contextmanager
@@ -48,24 +46,15 @@ class H5adWriter:
             self._file.close()
 
     @_guarded()
-    def column(
-        self,
-        key: str,
-        num_cells: int,
-        width: int,
-        dtype: type[np.float32] | type[np.int32],
-        *,
-        place: Place = "obsm",
-        var_columns: NDArray[np.int64] | None = None,
-    ) -> Column:
-        """A new matrix ``obsm[key]`` or ``layers[key]``; an older one of that name is replaced."""
-        group = self._group(place)
-        if key in group:
-            del group[key]
-        num_columns = width if var_columns is None else len(var_columns)
-        values = group.create_dataset(key, (num_cells, num_columns), dtype)
+    def column(self, output: OutputSpec, num_cells: int) -> Column:
+        """A new matrix ``obsm[key]`` or ``layers[key]``; an older one with that name is replaced."""
+        group = self._group(output.placement)
+        if output.key in group:
+            del group[output.key]
+        width = output.width if output.var_columns is None else len(output.var_columns)
+        values = group.create_dataset(output.key, (num_cells, width), output.dtype)
         values.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-        return Column(values, var_columns)
+        return Column(values, output)
 
     @_guarded()
     def note(self, what: dict[str, object]) -> None:
@@ -93,25 +82,13 @@ class H5adWriter:
 
 
 class Column:
-    """One matrix on its way into the file."""
+    """One matrix, written into the file block by block."""
 
-    def __init__(self, values: h5py.Dataset, var_columns: NDArray[np.int64] | None) -> None:
+    def __init__(self, values: h5py.Dataset, output: OutputSpec) -> None:
         self._values = values
-        self._var_columns = var_columns
+        self._output = output
 
     @_guarded()
     def put(self, start: int, values: Values) -> None:
         """Rows ``start`` and following; columns of the user's matrix that have no values get NaN."""
-        if self._var_columns is not None:
-            known = self._var_columns >= 0
-            spread = np.full((len(values), len(known)), np.nan, dtype=np.float32)
-            spread[:, known] = values[:, self._var_columns[known]]
-            values = spread
-        self._values[start : start + len(values)] = values
-
-
-def described(note: dict[str, object], parts: Sequence[tuple[str, str, Sequence[str] | None]]) -> dict[str, object]:
-    """The note of an h5ad answer; ``parts`` are the (task, key, columns) of what was written."""
-    columns = {key: list(names) for task, key, names in parts if names is not None and key.startswith("X_")}
-    keys = {task: key for task, key, _ in parts}
-    return {**note, "key": parts[0][1], "keys": keys, **({"columns": columns} if columns else {})}
+        self._values[start : start + len(values)] = self._output.spread(values)

@@ -1,0 +1,96 @@
+"""An AnnData in memory, read like a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scpalm.model.errors import InputError
+from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.names import name_genes
+from scpalm.model.io.frame_table import FrameTable, numbers_of
+
+
+class AnnDataCells:
+    """Cells x genes of an AnnData; see `scpalm.model.io.cells.CellSource`. Nothing is copied but the chunk at hand.
+
+    Args:
+        layer: None or ``X``, the name of a layer, or ``raw``. totals_column: of ``obs``.
+
+    Raises InputError: ``no-x``, ``no-such-layer``, ``no-cells``, ``no-genes``.
+    """
+
+    def __init__(self, adata: AnnData, *, layer: str | None = None, totals_column: str | None = None) -> None:
+        self._adata = adata
+        self._matrix = _matrix(adata, layer)
+        var = adata.raw.var if layer == "raw" else adata.var
+        for number, axis in ((adata.n_obs, "cells"), (len(var), "genes")):
+            if number < 1:
+                raise InputError(f"no-{axis}", f"The AnnData has 0 {axis}.", mend="Give at least one.", field="X")
+        names = name_genes(FrameTable(var), "raw/var" if layer == "raw" else "var", self._matrix.shape[1])
+        self.genes, self.ensembl_ids = names.genes, names.ensembl_ids
+        self._totals = None if totals_column is None else np.asarray(adata.obs[totals_column], dtype=np.float64)
+
+    def __enter__(self) -> AnnDataCells:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing is held open."""
+
+    @property
+    def num_cells(self) -> int:
+        """B."""
+        return int(self._adata.n_obs)
+
+    def chunks(self, size: int) -> Iterator[CellMatrix]:
+        for start in range(0, self.num_cells, size):
+            yield self.rows(start, min(start + size, self.num_cells))
+
+    def rows(self, start: int, stop: int) -> CellMatrix:
+        with np.errstate(over="ignore"):
+            part = sparse.csr_matrix(self._matrix[start:stop])
+            data = part.data.astype(np.float32)
+        return CellMatrix(
+            part.indptr.astype(np.int64),
+            part.indices.astype(np.int32),
+            data,
+            self.genes,
+            [str(name) for name in self._adata.obs_names[start:stop]],
+            self.ensembl_ids,
+            None if self._totals is None else self._totals[start:stop],
+            cells_in_all=self.num_cells,
+        )
+
+    def obs_column(self, name: str) -> NDArray[np.generic] | None:
+        if name not in self._adata.obs:
+            return None
+        column = self._adata.obs[name]
+        if isinstance(column.dtype, pd.CategoricalDtype) or column.dtype == object or str(column.dtype) == "str":
+            column = column.astype(object).where(column.notna(), "")
+        return np.asarray(column)
+
+    def tables(self, names: Sequence[str]) -> dict[str, object]:
+        return {name: numbers_of(name, self._adata.obsm[name]) for name in names if name in self._adata.obsm}
+
+
+def _matrix(adata: AnnData, layer: str | None) -> Any:
+    if layer == "raw":
+        matrix = None if adata.raw is None else adata.raw.X
+    else:
+        matrix = adata.X if layer in (None, "X") else adata.layers.get(layer)
+    if matrix is None:
+        names = [*(["raw"] if adata.raw is not None else []), *adata.layers]
+        others = f"Name another matrix with layer=: {', '.join(names)}." if names else "It has no other matrix."
+        if layer in (None, "X"):
+            raise InputError("no-x", "The AnnData has no X.", mend=others, field="X")
+        raise InputError("no-such-layer", f"The AnnData has no layer '{layer}'.", mend=others, field="layer")
+    return matrix

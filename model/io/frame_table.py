@@ -1,0 +1,39 @@
+"""pandas dataframes as the gene tables and number tables that files have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scpalm.model.errors import InputError
+
+
+class FrameTable:
+    """A dataframe as `scpalm.model.genes.names.GeneTable`."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+
+    def index(self) -> list[str]:
+        return [str(name) for name in self._frame.index]
+
+    def names_of(self, column: str) -> list[str] | None:
+        if column not in self._frame or pd.api.types.is_numeric_dtype(self._frame[column]):
+            return None
+        return [str(value) if pd.notna(value) else "" for value in self._frame[column]]
+
+
+def numbers_of(name: str, table: object) -> dict[str, object]:
+    """A dataframe of numbers in ``obsm`` as ``{"genes": [names], "values": [B, names]}``. Raises InputError."""
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(
+            "not-a-dataframe",
+            f"'obsm/{name}' has no names of its columns.",
+            mend=f"Put a pandas DataFrame with a column a gene into obsm['{name}'].",
+            field=f"obsm/{name}",
+        )
+    for column in table:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            what = f"obsm/{name}/{str(column)[:200]}"
+            raise InputError("not-numbers", f"'{what}' holds no numbers.", mend="Leave it out.", field=what)
+    return {"genes": [str(column) for column in table], "values": table.to_numpy(dtype=np.float32)}

@@ -1,0 +1,13 @@
+"""Version of the installed package."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def release() -> str:
+    """Such as ``0.1.0``; ``0+source`` where the package is not installed."""
+    try:
+        return version("scpalm")
+    except PackageNotFoundError:
+        return "0+source"

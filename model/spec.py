@@ -1,0 +1,122 @@
+"""What is asked of cells: made once from a query, a form, JSON or the command line, and passed on unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, get_origin
+
+from pydantic import ValidationError
+
+from scpalm.model.errors import ParameterError
+from scpalm.model.genes.normalize import Declared
+from scpalm.model.tasks.registry import tasks
+from scpalm.model.tasks.task import AnyTask, BoundTask, OutputSpec, TaskContext, TaskOptions
+
+
+@dataclass(frozen=True)
+class RequestSpec:
+    """Tasks and their options. Frozen and JSON-serialisable, so that it can travel with a job.
+
+    Attributes:
+        tasks: names, the main task first. options: of all tasks, by option name; JSON values.
+        layer: which matrix of a file: None for X, ``raw``, or a layer's name. input: what its values are.
+        model: name of the model, None for the default. version: of the model, "" for any.
+        format: media type of the answer.
+
+    Example:
+        >>> RequestSpec(("impute",), {"genes": ["CD3D", "LYZ"]}, layer="counts")
+    """
+
+    tasks: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    layer: str | None = None
+    input: Declared = "auto"
+    model: str | None = None
+    version: str = ""
+    format: str = ""
+
+    def __post_init__(self) -> None:
+        # As JSON has it, so that a spec that was stored equals the one that was sent.
+        options = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
+        object.__setattr__(self, "options", options)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """What the tasks read from a body in addition to its cells."""
+        kinds = [task.members for task in self.kinds() if task.members is not None]
+        return tuple(name for kind in kinds for name in kind.model_fields)
+
+    def kinds(self) -> tuple[AnyTask, ...]:
+        """The tasks, each once. Raises ParameterError for an unknown name, or tasks that cannot share a pass."""
+        known = tasks()
+        names = tuple(dict.fromkeys(self.tasks))
+        for name in names:
+            if name not in known:
+                raise ParameterError(f"There is no task '{name[:50]}'. Choose from {', '.join(known)}.", field="also")
+            if known[name].alone and len(names) > 1:
+                raise ParameterError(
+                    f"'{name}' needs a pass of its own over a panel of genes. Send POST /{name}, and ask for the rest "
+                    "in another request.",
+                    field="also",
+                )
+        return tuple(known[name] for name in names)
+
+    def options_of(self, task: AnyTask) -> TaskOptions:
+        """The options of one task. Raises ParameterError."""
+        given = {name: self.options[name] for name in task.options.model_fields if name in self.options}
+        try:
+            return task.options(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"])) or task.name
+            raise ParameterError(f"'{name}': {first['msg']}.", field=name) from error
+
+    @property
+    def quick(self) -> bool:
+        """Whether `bind` may run on an event loop."""
+        return all(task.quick(self.options_of(task)) for task in self.kinds())
+
+    def bind(self, context: TaskContext) -> tuple[BoundTask, ...]:
+        """The tasks, ready to run. Raises ParameterError, InputError, MissingPartError."""
+        return tuple(task.bind(self.options_of(task), context) for task in self.kinds())
+
+    def with_form_fields(self, fields: Mapping[str, str]) -> RequestSpec:
+        """The same with options from a form; lists, one item a line, are added to those that are there.
+
+        Fields that no task knows are ignored. Raises ParameterError for one that cannot be sent as text.
+        """
+        known = {name: option for task in self.kinds() for name, option in task.options.model_fields.items()}
+        options = dict(self.options)
+        for name, text in fields.items():
+            if name not in known:
+                if name in self.members:
+                    raise ParameterError(
+                        f"'{name}' cannot be a form field. Send JSON, or obsm of the file.", field=name
+                    )
+                continue
+            if get_origin(known[name].annotation) is tuple:
+                lines = [line.strip() for line in text.splitlines() if line.strip()]
+                options[name] = [*options.get(name, ()), *lines]
+            else:
+                options[name] = text.strip()
+        return replace(self, options=options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> RequestSpec:
+        """The spec that `as_dict` wrote. Raises TypeError for unknown members."""
+        return cls(**{**stored, "tasks": tuple(stored["tasks"])})
+
+
+def outputs_of(bound: Sequence[BoundTask]) -> tuple[OutputSpec, ...]:
+    """The outputs of several tasks, in order."""
+    return tuple(output for task in bound for output in task.outputs)
+
+
+def metadata_of(bound: Sequence[BoundTask]) -> dict[str, object]:
+    """What the user should know about the values of several tasks."""
+    return {name: what for task in bound for name, what in task.metadata().items()}

@@ -1,0 +1,224 @@
+"""Drug response: ln IC50 of every cell and drug, its interval, and how far a cell lies from the training lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, Field
+
+from scpalm.model.bundle import Bundle
+from scpalm.model.drug_response.drug_table import Drug
+from scpalm.model.drug_response.optional_inputs import UNKNOWN, optional_inputs
+from scpalm.model.drug_response.session import UNITS, DrugResponseSession, Setting, drug_response_of
+from scpalm.model.errors import ParameterError
+from scpalm.model.genes.prepare import Prepared
+from scpalm.model.genes.rows import Rows
+from scpalm.model.sessions.session import Encoded, Session, SessionInfo
+from scpalm.model.tasks.registry import register
+from scpalm.model.tasks.task import (
+    BoundTask,
+    Flag,
+    OutputSpec,
+    Recipe,
+    RecipeError,
+    Task,
+    TaskContext,
+    TaskOptions,
+    Tensor,
+    Values,
+)
+
+# Each output, and where AnnData keeps it.
+_KEYS = {
+    "ic50": "X_scpalm_ic50",
+    "ic50_lower": "X_scpalm_ic50_lower",
+    "ic50_upper": "X_scpalm_ic50_upper",
+    "cell_distance": "X_scpalm_ic50_cell_distance",
+}
+
+
+def _texts(value: object) -> object:
+    # Commas are not split here: some drugs have one in their name.
+    texts = [value] if isinstance(value, str) else value
+    return tuple(map(str, texts)) if isinstance(texts, list | tuple) else value
+
+
+class Ic50Options(TaskOptions):
+    """Which drugs."""
+
+    drugs: Annotated[tuple[str, ...], BeforeValidator(_texts), Tensor("drugs"), Flag("drug")] = Field(
+        (),
+        description="Drugs by name (also synonyms, any case), PubChem id or SMILES; repeat it, or separate names by "
+        "commas. Default: every drug the head was trained on. `drugs` of a JSON body or a form are added.",
+        examples=[["Cisplatin", "CC(=O)Oc1ccccc1C(=O)O"]],
+    )
+
+
+class Ic50Members(BaseModel):
+    """What a body may hold in addition to its cells."""
+
+    drugs: list[str | int] | None = Field(None, description="Names, PubChem ids or SMILES; in a form, one a line.")
+    mutation: dict[str, list[Any]] | None = Field(
+        None, description="`{genes, values: [cells, genes]}`, gene-level calls: 1 mutated, 0 not, null unknown."
+    )
+    methylation: dict[str, list[Any]] | None = Field(
+        None, description="The same with promoter methylation, a share from 0 to 1; needs mutation as well."
+    )
+
+
+class Ic50(BoundTask):
+    """ln IC50 (uM) ``[B, drugs]``, the ends of its interval, and ``[B, 1]`` the distance of each cell.
+
+    Args:
+        head: the drug response head. drugs: the columns.
+        optional: mutation and methylation in the head's columns, from `optional_inputs`, for cells ``first`` and
+            following of the request.
+    """
+
+    name = "ic50"
+
+    def __init__(
+        self,
+        head: DrugResponseSession,
+        drugs: Sequence[Drug],
+        optional: Mapping[str, NDArray[np.float32]],
+        first: int = 0,
+    ) -> None:
+        self._head, self._drugs, self._optional, self._first = head, drugs, optional, first
+        names = [drug.name for drug in drugs]
+        columns = {name: ["cell_distance"] if name == "cell_distance" else names for name in _KEYS}
+        self.outputs = tuple(
+            OutputSpec(name, key, len(columns[name]), columns=columns[name]) for name, key in _KEYS.items()
+        )
+
+    def select_rows(self, prepared: Prepared) -> Rows:
+        return self._head.panel.only(prepared.rows)
+
+    def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
+        rows = slice(first - self._first, first - self._first + len(encoded))
+        mutation, methylation = (self._optional.get(name) for name in UNKNOWN)
+        found = self._head.predict(
+            encoded.embedding,
+            encoded.rows,
+            self._drugs,
+            mutation=None if mutation is None else mutation[rows].astype(np.int64),
+            methylation=None if methylation is None else methylation[rows],
+        )
+        return {
+            "ic50": found.ln_ic50.astype(np.float32, copy=False),
+            "ic50_lower": found.lower.astype(np.float32, copy=False),
+            "ic50_upper": found.upper.astype(np.float32, copy=False),
+            "cell_distance": found.cell_distance[:, None].astype(np.float32, copy=False),
+        }
+
+    def first_bad_row(self, values: Mapping[str, Values]) -> int | None:
+        """A row of NaN is right for a cell that expresses no gene of the panel; anything else must be finite."""
+        finite = np.column_stack([np.isfinite(part) for part in values.values()])
+        missing = np.column_stack([np.isnan(part) for part in values.values()])
+        bad = ~(finite.all(axis=1) | missing.all(axis=1))
+        return int(bad.argmax()) if bad.any() else None
+
+    def metadata(self) -> dict[str, object]:
+        head = self._head
+        similarity = head.drug_similarities(self._drugs)
+        outside = similarity < head.domain.drug_similarity
+        optional = self._optional
+        setting: Setting = "methylation" if "methylation" in optional else "mutation" if optional else "expression"
+        drugs = [
+            {
+                "name": drug.name,
+                "pubchem_id": drug.pubchem_id,
+                "smiles": drug.smiles,
+                "in_training": drug.in_training,
+                "similarity_to_training": round(float(score), 3),
+                "outside_training_domain": bool(far),
+            }
+            for drug, score, far in zip(self._drugs, similarity, outside, strict=True)
+        ]
+        return {
+            "drug_response": {
+                "units": UNITS,
+                "interval": {"level": head.level_of(setting), "lower": "ic50_lower", "upper": "ic50_upper"},
+                "inputs": setting,
+                "drugs": drugs,
+                "cell_distance_of_training": head.domain.cell_distance,
+                "training_tissues": list(head.tissues),
+                "no_answer": f"null (NaN): the cell expresses none of the {len(head.panel)} genes the model reads.",
+                "terms": head.terms,
+            }
+        }
+
+    def recipe(self, first: int, num_rows: int) -> Recipe:
+        # A known drug is a position in the bundle's own table, which both sides have.
+        position = {id(drug): place for place, drug in enumerate(self._head.drugs.drugs)}
+        drugs = [position.get(id(drug), drug.smiles) for drug in self._drugs]
+        start = first - self._first
+        optional = {name: values[start : start + num_rows] for name, values in self._optional.items()}
+        return Recipe(first, {"drugs": drugs}, optional)
+
+
+@register
+class Ic50Task(Task[Ic50Options]):
+    """Drug response."""
+
+    name = "ic50"
+    summary = (
+        "Predicted drug response of every cell (or bulk profile) to every drug. For research, not for treatment. "
+        "Mutation and methylation, where known: members of a JSON body, or dataframes `mutation` and `methylation` "
+        "in `obsm` of an h5ad file."
+    )
+    result = (
+        "`values`: ln IC50 (uM), one row a cell and one column a drug; `ic50_lower` and `ic50_upper`: the interval; "
+        "`cell_distance`: how far the cell is from the training lines; `drug_response`: units, drugs, domain, terms."
+    )
+    options = Ic50Options
+    members = Ic50Members
+    tensors: ClassVar[Mapping[str, str]] = {name: name for name in _KEYS}
+    alone = True
+
+    def quick(self, options: Ic50Options) -> bool:
+        return False
+
+    def bind(self, options: Ic50Options, context: TaskContext) -> BoundTask:
+        head = drug_response_of(context.bundle)
+        drugs = find_drugs(head, [*options.drugs, *drug_names(context.members)])
+        return Ic50(head, drugs, optional_inputs(head, context.members, context.num_cells))
+
+    def rebuild(self, bundle: Bundle, info: SessionInfo, recipe: Recipe) -> BoundTask:
+        head = drug_response_of(bundle)
+        known = head.drugs.drugs
+        drugs: list[Drug] = []
+        for drug in recipe.settings["drugs"]:
+            if isinstance(drug, int) and not 0 <= drug < len(known):
+                raise RecipeError("A drug is outside the model's table.")
+            drugs.append(known[drug] if isinstance(drug, int) else _new_drug(str(drug)))
+        return Ic50(head, drugs, {name: recipe.arrays[name] for name in UNKNOWN if name in recipe.arrays}, recipe.first)
+
+
+@lru_cache(4096)
+def _new_drug(smiles: str) -> Drug:
+    """A drug outside the table, cached so that its graph is built once and not for every batch."""
+    return Drug(smiles, smiles)
+
+
+def find_drugs(head: DrugResponseSession, asked: Sequence[str]) -> list[Drug]:
+    """The drugs asked for, or all known ones. Raises InputError for an unknown drug."""
+    names: list[str] = []
+    for text in asked:
+        # SMILES have no commas, but names may: only texts that are not names themselves are split.
+        names += [text] if head.drugs.known(text) else [part for part in text.split(",") if part.strip()] or [text]
+    return head.drugs.resolve(names)
+
+
+def drug_names(members: Mapping[str, object]) -> tuple[str, ...]:
+    """``drugs`` of a body: a list, or text with one a line. Raises ParameterError."""
+    given = members.get("drugs", ())
+    if isinstance(given, str):
+        return tuple(line for line in given.splitlines() if line.strip())
+    if not isinstance(given, list | tuple) or not all(isinstance(drug, str | int) for drug in given):
+        raise ParameterError("'drugs' is not a list of names, PubChem ids or SMILES.", field="drugs")
+    return tuple(map(str, given))
