@@ -13,11 +13,13 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from scpalm.app.codecs.codec import Answer, DecodeOptions, Part
-from scpalm.app.codecs.sparse_json import names_of
+from scpalm.app.codecs.codec import DecodeOptions
+from scpalm.app.codecs.json_lists import indices_of, names_of
+from scpalm.app.codecs.registry import register_reader, register_writer
+from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_a_block
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 _MEND = (
     "Send an Arrow IPC stream with the columns 'indices' (list of integers) and 'data' (list of numbers), optionally "
@@ -26,10 +28,12 @@ _MEND = (
 _READ_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError)
 
 
+@register_reader
+@register_writer
 class ArrowCodec:
-    """Reads cells (``indices``, ``data``, ``obs_names``), writes ``obs_names`` and one fixed-size list a task.
+    """Reads cells (``indices``, ``data``, ``obs_names``), writes ``obs_names`` and one fixed-size list an output.
 
-    The answer's schema has what else is to be told as JSON in its metadata under ``scpalm``.
+    The note of an answer is JSON in the schema's metadata, under ``scpalm``.
     """
 
     name = "arrow"
@@ -37,6 +41,8 @@ class ArrowCodec:
     media_types: tuple[str, ...] = ("application/vnd.apache.arrow.stream",)
     suffix = ".arrows"
     reads_files = False
+    hidden = False
+    extends_files = False
 
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
         if options.layer is not None:
@@ -44,35 +50,37 @@ class ArrowCodec:
         yield _matrix(body.read_bytes() if isinstance(body, Path) else body, options)
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
-        return {}  # this format holds cells and nothing else
+        return {}  # this format holds only cells
 
-    def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
-        names = pa.array(answer.obs_names, pa.string())
-        fields = [pa.field("obs_names", pa.string()), *(_field(part) for part in answer.parts)]
-        columns = {part.name: list(part.columns) for part in answer.parts if part.columns is not None}
-        note = orjson.dumps({**answer.note(), "columns": columns})
-        schema = pa.schema(fields, metadata={"scpalm": note})
-        if sum(part.nbytes for part in answer.parts) <= IN_MEMORY_BYTES:
+    def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
+        names = pa.array(result.cells, pa.string())
+        fields = [pa.field("obs_names", pa.string()), *(_field(output) for output in result.outputs)]
+        columns = {
+            output.spec.name: list(output.spec.columns) for output in result.outputs if output.spec.columns is not None
+        }
+        schema = pa.schema(fields, metadata={"scpalm": orjson.dumps({**result.note, "columns": columns})})
+        if result.num_bytes <= IN_MEMORY_BYTES:
             buffer = io.BytesIO()
-            self._write(buffer, schema, names, answer.parts)
+            _write(buffer, schema, names, result.outputs)
             return buffer.getvalue()
         with target.open("wb") as file:
-            self._write(file, schema, names, answer.parts)
+            _write(file, schema, names, result.outputs)
         return None
 
-    def _write(self, sink: IO[bytes], schema: pa.Schema, names: pa.Array, parts: list[Part]) -> None:
-        step = min(rows_a_block(part.values) for part in parts)
-        with pa.ipc.new_stream(sink, schema) as writer:
-            start = 0
-            for blocks in zip(*(row_blocks(part.values, step) for part in parts), strict=True):
-                lists = [pa.FixedSizeListArray.from_arrays(pa.array(b.reshape(-1)), b.shape[1]) for b in blocks]
-                writer.write_batch(pa.record_batch([names.slice(start, len(blocks[0])), *lists], schema=schema))
-                start += len(blocks[0])
+
+def _write(sink: IO[bytes], schema: pa.Schema, names: pa.Array, outputs: Sequence[OutputValues]) -> None:
+    step = min(rows_a_block(output.values) for output in outputs)
+    with pa.ipc.new_stream(sink, schema) as writer:
+        start = 0
+        for blocks in zip(*(row_blocks(output.values, step) for output in outputs), strict=True):
+            lists = [pa.FixedSizeListArray.from_arrays(pa.array(b.reshape(-1)), b.shape[1]) for b in blocks]
+            writer.write_batch(pa.record_batch([names.slice(start, len(blocks[0])), *lists], schema=schema))
+            start += len(blocks[0])
 
 
-def _field(part: Part) -> pa.Field:
-    kind = pa.float32() if part.values.dtype == np.float32 else pa.int32()
-    return pa.field(part.name, pa.list_(kind, part.values.shape[1]))
+def _field(output: OutputValues) -> pa.Field:
+    kind = pa.float32() if output.values.dtype == np.float32 else pa.int32()
+    return pa.field(output.spec.name, pa.list_(kind, output.values.shape[1]))
 
 
 def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
@@ -101,20 +109,13 @@ def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
     cells = _cells(table)
     matrix = CellMatrix(
         indptr=indptr,
-        indices=_as_int32(indices),
+        indices=indices_of(indices),
         data=_as_float32(data),
         genes=genes,
         cells=cells,
     )
     matrix.validate()
     return matrix
-
-
-def _as_int32(values: NDArray[np.generic]) -> NDArray[np.int32]:
-    if values.dtype == np.int32:
-        return values.astype(np.int32, copy=False)
-    # Held at the ends of int32, not wrapped around: an index that is too large must not come to look valid.
-    return np.clip(values, -1, np.iinfo(np.int32).max).astype(np.int32)
 
 
 def _as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Cells as h5ad; the answer is the user's own file with one key added."""
+"""Cells as h5ad; the answer is the user's own file with the results added."""
 
 from __future__ import annotations
 
@@ -7,74 +7,69 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from scpalm.app.codecs.codec import CHUNK_CELLS, Answer, DecodeOptions
+from scpalm.app.codecs.codec import DecodeOptions
+from scpalm.app.codecs.registry import register_reader, register_writer
+from scpalm.app.codecs.result import Result
 from scpalm.app.storage.values import row_blocks
+from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.prepare import CHUNK_CELLS
 from scpalm.model.io.h5ad import H5adFile
-from scpalm.model.io.h5ad_writer import H5adWriter, described
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.output.h5ad_writer import H5adWriter
+from scpalm.model.output.note import anndata_note
+
+MEDIA_TYPE = "application/x-hdf5"
 
 
+@register_reader
+@register_writer
 class H5adCodec:
-    """Reads through `H5adFile`; bodies are files. Writes ``obsm[key]`` (or ``layers``) and ``uns["scpalm"]``."""
+    """Reads through `H5adFile`; bodies are files. Writes ``obsm[key]`` or ``layers[key]``, and ``uns["scpalm"]``."""
 
     name = "h5ad"
-    media_type = "application/x-hdf5"
-    media_types: tuple[str, ...] = ("application/x-hdf5", "application/x-hdf", "application/x-h5ad")
+    media_type = MEDIA_TYPE
+    media_types: tuple[str, ...] = (MEDIA_TYPE, "application/x-hdf", "application/x-h5ad")
     suffix = ".h5ad"
     reads_files = True
+    hidden = False
+    extends_files = True
 
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
-        if isinstance(body, bytes):
-            raise TypeError("an h5ad body must be a file")
-        with H5adFile(body, layer=options.layer, max_cells=options.max_cells, max_bytes=options.max_bytes) as file:
+        with _open(body, options) as file:
             yield from file.chunks(CHUNK_CELLS)
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
-        """Dataframes of ``obsm``."""
-        if isinstance(body, bytes):
-            raise TypeError("an h5ad body must be a file")
-        with H5adFile(body, layer=options.layer, max_bytes=options.max_bytes) as file:
-            return tables_of(file, names)
+        """Dataframes in ``obsm``."""
+        with _open(body, options) as file:
+            return file.tables(names)
 
-    def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
+    def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         if original is None:
-            # anndata warns of repeated names and the like; the warning would reach nobody.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._write_new(answer, target)
+            _write_empty(result.cells, target)
         else:
             shutil.copyfile(original, target)
-            self._write_into(answer, target)
-        return None
-
-    def _write_new(self, answer: Answer, target: Path) -> None:
-        # anndata is slow to import, and only answers in h5ad to other formats need it.
-        import anndata
-        import pandas as pd
-
-        anndata.AnnData(obs=pd.DataFrame(index=pd.Index(answer.obs_names, dtype=object))).write_h5ad(target)
-        self._write_into(answer, target)
-
-    def _write_into(self, answer: Answer, target: Path) -> None:
         with H5adWriter(target) as file:
-            for part in answer.parts:
-                num_cells, width = part.values.shape[0], part.values.shape[1]
-                column = file.column(
-                    part.key,
-                    num_cells,
-                    width,
-                    part.values.dtype.type,
-                    place=part.place,
-                    var_columns=part.var_columns,
-                )
+            for output in result.outputs:
+                column = file.column(output.spec, len(result.cells))
                 start = 0
-                for block in row_blocks(part.values):
+                for block in row_blocks(output.values):
                     column.put(start, block)
                     start += len(block)
-            file.note(described(answer.note(), [(part.name, part.key, part.columns) for part in answer.parts]))
+            file.note(anndata_note(result.note, [output.spec for output in result.outputs]))
+        return None
 
 
-def tables_of(file: H5adFile, names: Sequence[str]) -> dict[str, object]:
-    """Those dataframes of ``obsm`` that are named, see `Codec.members`. Raises InputError, OverLimitError."""
-    found = {name: file.obsm_table(name) for name in names}
-    return {name: {"genes": table[0], "values": table[1]} for name, table in found.items() if table is not None}
+def _open(body: bytes | Path, options: DecodeOptions) -> H5adFile:
+    if isinstance(body, bytes):
+        raise TypeError("an h5ad body must be a file")
+    return H5adFile(body, layer=options.layer, max_cells=options.max_cells, max_bytes=options.max_bytes)
+
+
+def _write_empty(cells: list[str], target: Path) -> None:
+    # anndata is slow to import, and only answers in h5ad to bodies of other formats need it.
+    import anndata
+    import pandas as pd
+
+    # anndata warns of repeated names and the like; the warning would reach no user.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        anndata.AnnData(obs=pd.DataFrame(index=pd.Index(cells, dtype=object))).write_h5ad(target)

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.app.codecs.codec import Answer, DecodeOptions
-from scpalm.app.codecs.sparse_json import names_of
-from scpalm.app.v2.message import MEND, Message, Tensor, read_message
+from scpalm.app.codecs.codec import DecodeOptions
+from scpalm.app.codecs.inference_message import MEND, Message, Tensor, read_message
+from scpalm.app.codecs.json_lists import indices_of, names_of
+from scpalm.app.codecs.registry import register_reader
 from scpalm.model.errors import InputError, OverLimitError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.tasks.registry import tasks
+from scpalm.model.tasks.task import option_tensors
 
 MEDIA_TYPE = "application/vnd.scpalm.inference"
-_CELLS = ("genes", "indptr", "indices", "data", "obs_names")
-OTHERS = ("drugs", "impute_genes")
+CELL_INPUTS = ("genes", "indptr", "indices", "data", "obs_names")
+HEAD_MEMBERS = ("outputs", "parameters", "id")
 
 
-class InferenceCodec:
-    """Inputs ``indptr``, ``indices``, ``data``, ``genes`` and, where there are any, ``obs_names``."""
+@register_reader
+class InferenceReader:
+    """Inputs ``indptr``, ``indices``, ``data``, ``genes``, optionally ``obs_names``, and BYTES inputs of the tasks."""
 
     name = "inference"
-    media_type = MEDIA_TYPE
     media_types: tuple[str, ...] = (MEDIA_TYPE,)
-    suffix = ".bin"
     reads_files = False
+    hidden = True  # only the routes below /v2 take it
 
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
         tensors = _read(body, options).tensors
         for name in tensors:
-            if name not in (*_CELLS, *OTHERS):
+            if name not in (*CELL_INPUTS, *option_inputs()):
                 raise InputError("unknown-input", f"There is no input '{name}'.", mend=MEND, field=name)
         indptr = _whole(tensors, "indptr")
         num_cells = max(0, len(indptr) - 1)
@@ -47,8 +51,7 @@ class InferenceCodec:
             values = data.astype(np.float32)
         matrix = CellMatrix(
             indptr=indptr,
-            # Held at the ends of int32, not wrapped around: an index that is too large must not come to look valid.
-            indices=np.clip(indices, -1, np.iinfo(np.int32).max).astype(np.int32),
+            indices=indices_of(indices),
             data=values,
             genes=_strings(tensors, "genes"),
             cells=_strings(tensors, "obs_names") if "obs_names" in tensors else [str(n) for n in range(num_cells)],
@@ -57,13 +60,16 @@ class InferenceCodec:
         yield matrix
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
-        """``outputs``, ``parameters`` and ``id`` of the JSON part, and inputs beside the cells, as they are."""
+        """``outputs``, ``parameters`` and ``id`` of the JSON part, and inputs in addition to the cells."""
         message = _read(body, options)
-        found: dict[str, object] = {name: message.head[name] for name in names if name in message.head}
-        return found | {name: _strings(message.tensors, name) for name in OTHERS if name in message.tensors}
+        found: dict[str, object] = {name: message.head[name] for name in HEAD_MEMBERS if name in message.head}
+        return found | {name: _strings(message.tensors, name) for name in option_inputs() if name in message.tensors}
 
-    def encode(self, answer: Answer, target: Path, original: Path | None = None) -> bytes | None:
-        raise TypeError("answers are written by the route")
+
+@cache
+def option_inputs() -> tuple[str, ...]:
+    """Inputs that hold names for a task's options, such as drugs."""
+    return tuple(tensor for task in tasks().values() for tensor in option_tensors(task).values())
 
 
 def _read(body: bytes | Path, options: DecodeOptions) -> Message:

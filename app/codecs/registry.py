@@ -1,43 +1,76 @@
-"""Codecs: bytes <-> cells, one format a file, found by media type. A codec knows neither the model nor HTTP."""
+"""Finds the formats: every module in this folder is imported once, and the decorators collect what it declares."""
 
 from __future__ import annotations
 
-from scpalm.app.codecs.arrow import ArrowCodec
-from scpalm.app.codecs.codec import CHUNK_CELLS, Answer, Codec, DecodeOptions, Part
-from scpalm.app.codecs.h5ad import H5adCodec
-from scpalm.app.codecs.npy import NpyCodec
-from scpalm.app.codecs.sparse_json import SparseJsonCodec
-from scpalm.app.v2.codec import InferenceCodec
+import importlib
+import pkgutil
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
 
-__all__ = [
-    "CHUNK_CELLS",
-    "CODECS",
-    "READABLE",
-    "Answer",
-    "ArrowCodec",
-    "Codec",
-    "DecodeOptions",
-    "H5adCodec",
-    "NpyCodec",
-    "Part",
-    "SparseJsonCodec",
-    "codec_for",
-    "writer_for",
-]
+from scpalm.app.codecs.codec import Reader, Writer
 
-# The first is the default. A new format is one class more here.
-CODECS: tuple[Codec, ...] = (SparseJsonCodec(), H5adCodec(), ArrowCodec(), NpyCodec())
-READABLE = tuple(codec.media_type for codec in CODECS if codec.media_types)
-_WRITERS = {codec.media_type: codec for codec in CODECS}
-# Bodies of this one come in by a route of their own, which also writes their answers.
-_BY_MEDIA_TYPE = {media_type: codec for codec in (*CODECS, InferenceCodec()) for media_type in codec.media_types}
+R = TypeVar("R", bound=type[Reader])
+W = TypeVar("W", bound=type[Writer])
+
+_readers: list[Reader] = []
+_writers: list[Writer] = []
 
 
-def writer_for(media_type: str) -> Codec | None:
-    """The codec that writes exactly this media type, or None."""
-    return _WRITERS.get(media_type)
+def register_reader(kind: R) -> R:
+    """Class decorator: a format that is read."""
+    _readers.append(kind())
+    return kind
 
 
-def codec_for(media_type: str) -> Codec | None:
-    """The codec that reads a media type (parameters are ignored), or None where none does."""
-    return _BY_MEDIA_TYPE.get(media_type.partition(";")[0].strip().lower())
+def register_writer(kind: W) -> W:
+    """Class decorator: a format that is written. A class may be both."""
+    _writers.append(kind())
+    return kind
+
+
+@cache
+def _load() -> None:
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{module.name}")
+
+
+@cache
+def readers() -> tuple[Reader, ...]:
+    """Readers that requests can choose by their media type, in the order of their names."""
+    return tuple(reader for reader in all_readers() if not reader.hidden)
+
+
+@cache
+def all_readers() -> tuple[Reader, ...]:
+    """The same with those that belong to one route."""
+    _load()
+    return tuple(sorted(_readers, key=lambda reader: reader.name))
+
+
+@cache
+def writers() -> dict[str, Writer]:
+    """Writers by their media type, in that order."""
+    _load()
+    return {writer.media_type: writer for writer in sorted(_writers, key=lambda writer: writer.media_type)}
+
+
+@cache
+def readable_types() -> tuple[str, ...]:
+    """The preferred media type of each reader."""
+    return tuple(reader.media_types[0] for reader in readers())
+
+
+@cache
+def _by_media_type() -> dict[str, Reader]:
+    return {media_type: reader for reader in all_readers() for media_type in reader.media_types}
+
+
+def reader_for(media_type: str) -> Reader | None:
+    """The reader of a media type (parameters are ignored), None where there is none."""
+    return _by_media_type().get(media_type.partition(";")[0].strip().lower())
+
+
+def writer_for(media_type: str) -> Writer | None:
+    """The writer of exactly this media type, None where there is none."""
+    return writers().get(media_type)

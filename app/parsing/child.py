@@ -1,34 +1,43 @@
-"""What a parser's child process does: the only place where uploaded bytes are looked at."""
+"""The parser process: the only place where uploaded bytes are looked at.
+
+Run as ``python -P -m scpalm.app.parsing.child DESCRIPTOR``, a fresh interpreter with limits on memory and CPU time.
+"""
 
 from __future__ import annotations
 
+import resource
+import sys
+import traceback
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from scpalm.app.codecs.codec import DecodeOptions, Reader
 from scpalm.app.codecs.compression import decompress
-from scpalm.app.codecs.registry import CHUNK_CELLS, Answer, Codec, DecodeOptions, codec_for, writer_for
-from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
-from scpalm.app.parsing.upload import Upload
-from scpalm.model.errors import OverLimitError
-from scpalm.model.genes.prepare import Prepared, Preparer
-from scpalm.model.genes.vocabulary import Alignment, Coverage, Vocabulary
+from scpalm.app.codecs.registry import reader_for, writer_for
+from scpalm.app.errors import ServiceError, TooLargeError, UnsupportedMediaTypeError
+from scpalm.app.parsing.messages import Message, receive, send
+from scpalm.app.parsing.upload import Upload, UploadHead
+from scpalm.app.parsing.wire import pack_error, pack_part, unpack_result, unpack_upload
+from scpalm.model.errors import BundleError, InputError, OverLimitError
+from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
+from scpalm.model.genes.vocabulary import Alignment, Vocabulary
 
-_REMEMBERED = 8  # gene lists; a lab sends the same one with every request, and matching it costs more than the rest
-_REMEMBERED_GENES = 100_000  # longer lists are matched each time, so that what is remembered stays small
+_CACHED = 8  # gene lists; a lab sends the same one with every request, and matching it is the largest cost
+_CACHED_GENES = 100_000  # longer lists are matched each time, which bounds the cache
 
 
-class _RememberingVocabulary(Vocabulary):
-    """Matches a gene list once, and knows it again."""
+class _CachingVocabulary(Vocabulary):
+    """Matches a gene list once."""
 
     _alignments: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Alignment]
 
     def align(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None = None) -> Alignment:
-        if len(genes) > _REMEMBERED_GENES:
+        if len(genes) > _CACHED_GENES:
             return super().align(genes, ensembl_ids)
         if not hasattr(self, "_alignments"):
             self._alignments = OrderedDict()
@@ -36,94 +45,166 @@ class _RememberingVocabulary(Vocabulary):
         if key not in self._alignments:
             self._alignments[key] = super().align(genes, ensembl_ids)
         self._alignments.move_to_end(key)
-        if len(self._alignments) > _REMEMBERED:
+        if len(self._alignments) > _CACHED:
             self._alignments.popitem(last=False)
         return self._alignments[key]
 
 
-_vocabulary: Vocabulary | None = None
-
-
-def load_vocabulary(genes: Path) -> None:
-    """Runs once in each process. Raises BundleError."""
-    global _vocabulary
-    _vocabulary = _RememberingVocabulary.load(genes)
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """What is known of an upload before its cells are read.
+@dataclass(frozen=True)
+class Parser:
+    """What a parser process does: one method a command.
 
     Attributes:
-        num_cells: of all. coverage: genes known. target: ``[genes_in]`` vocabulary position of each column, or -1.
-        extras: what was wanted of the body beside its cells, as far as it has it.
+        vocabulary: of the model. max_cells, max_bytes: limits of one upload, bytes also after decompression; None for
+            none.
     """
 
-    num_cells: int
-    coverage: Coverage
-    target: NDArray[np.int32]
-    extras: Mapping[str, object] = field(default_factory=dict)
+    vocabulary: Vocabulary
+    max_cells: int | None
+    max_bytes: int | None
+
+    @classmethod
+    def open(cls, setup: Message) -> Parser:
+        """Raises BundleError when the genes cannot be loaded."""
+        content = setup.content
+        return cls(_CachingVocabulary.load(content["genes"]), content["max_cells"], content["max_bytes"])
+
+    def commands(self) -> dict[str, Callable[[Message], Iterator[Message]]]:
+        return {"parse": self.parse, "head": self.head, "encode": self.encode}
+
+    def parse(self, message: Message) -> Iterator[Message]:
+        """What is known of an upload, then its cells, CHUNK_CELLS at a time, each part when it is ready.
+
+        The head comes with the first cells: many uploads are one part, and each message costs a switch of processes.
+        Raises InputError or ServiceError, also between parts.
+        """
+        return self._parts(message, with_cells=True)
+
+    def head(self, message: Message) -> Iterator[Message]:
+        """What is known of an upload, without its cells."""
+        return self._parts(message, with_cells=False)
+
+    def _parts(self, message: Message, *, with_cells: bool) -> Iterator[Message]:
+        upload = unpack_upload(message.content["upload"], message.arrays)
+        reader = _reader(upload.media_type)
+        spec = upload.spec
+        options = DecodeOptions(spec.layer, self.max_cells, self.max_bytes, upload.header_bytes)
+        preparer: Preparer | None = None
+        head: UploadHead | None = None
+        try:
+            body = self._body(upload, Path(message.content["scratch"]), as_file=reader.reads_files)
+            for matrix in reader.decode(body, options):
+                if preparer is None:
+                    preparer = Preparer(self.vocabulary, matrix.genes, matrix.ensembl_ids, spec.input)
+                    num_cells = matrix.cells_in_all or matrix.num_cells
+                    members = self._members(upload, reader, body, options)
+                    head = UploadHead(num_cells, preparer.coverage, preparer.target, members)
+                    if not with_cells:
+                        yield pack_part(head, preparer.measured, None)
+                        return
+                for part in matrix.parts(CHUNK_CELLS):
+                    yield pack_part(head, preparer.measured, preparer.prepare(part))
+                    head = None
+        except OverLimitError as error:
+            raise TooLargeError(str(error), field=error.field) from error
+
+    def _members(self, upload: Upload, reader: Reader, body: bytes | Path, options: DecodeOptions) -> dict[str, object]:
+        names = upload.spec.members
+        return reader.members(body, names, options) if names or reader.hidden else {}
+
+    def encode(self, message: Message) -> Iterator[Message]:
+        """A result as bytes, or without bytes when it was written to the target. Raises InputError, ServiceError."""
+        content = message.content
+        writer = writer_for(content["media_type"])
+        assert writer is not None, "the pool checks it"
+        original: Path | None = None
+        if content["upload"] is not None and writer.extends_files:
+            upload = unpack_upload(content["upload"], message.arrays)
+            reader = _reader(upload.media_type)
+            if writer.media_type in reader.media_types:
+                body = self._body(upload, Path(content["scratch"]), as_file=True)
+                original = body if isinstance(body, Path) else None
+        result = unpack_result(content["result"], message.arrays)
+        encoded = writer.encode(result, Path(content["target"]), original)
+        yield Message("encoded", {"in_file": encoded is None}, {"bytes": np.frombuffer(encoded or b"", np.uint8)})
+
+    def _body(self, upload: Upload, scratch: Path, *, as_file: bool) -> bytes | Path:
+        """The body without its content encoding; a file if ``as_file``."""
+        if not upload.content_encoding and (isinstance(upload.body, Path) or not as_file):
+            return upload.body
+        scratch.mkdir()
+        target = scratch / "body"
+        if upload.content_encoding:
+            decompress(upload.body, upload.content_encoding, target, self.max_bytes)
+        elif isinstance(upload.body, bytes):
+            target.write_bytes(upload.body)
+        return target
 
 
-def parse(scratch: Path, upload: Upload) -> Iterator[tuple[Opened | Prepared, ...]]:
-    """First what is known of the upload, then its cells as rows, CHUNK_CELLS at a time, each part when it is ready.
+def _reader(media_type: str) -> Reader:
+    reader = reader_for(media_type)
+    if reader is None:
+        raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not supported.", field="Content-Type")
+    return reader
 
-    The first part comes together with what is known: many uploads are one part, and each turn between processes costs.
-    ``scratch`` may be made and used for files. Raises InputError or ServiceError, also between parts.
-    """
-    assert _vocabulary is not None, "load_vocabulary comes first"
-    codec = _codec(upload.media_type)
-    options = DecodeOptions(upload.layer, upload.max_cells, upload.max_bytes, upload.header_bytes)
-    preparer: Preparer | None = None
-    opened: tuple[Opened, ...] = ()
+
+# --- the life of the process
+
+
+def serve(descriptor: int, open_parser: Callable[[Message], Parser] = Parser.open) -> None:
+    """Set up, then run one command after the other until the parent hangs up."""
+    with Connection(descriptor) as connection:
+        try:
+            setup = receive(connection)
+            try:
+                parser = open_parser(setup)
+            except BundleError as error:
+                send(connection, pack_error(error))
+                return
+            send(connection, Message("done"))
+            _limit_memory(setup.content["memory_bytes"])
+            commands = parser.commands()
+            while True:
+                message = receive(connection)
+                _limit_cpu(setup.content["seconds"])
+                _run(connection, commands[message.kind], message)
+        except (EOFError, OSError):
+            return
+
+
+def _run(connection: Connection, command: Callable[[Message], Iterator[Message]], message: Message) -> None:
     try:
-        body = _body(upload, scratch, as_file=codec.reads_files)
-        for matrix in codec.decode(body, options):
-            if preparer is None:
-                preparer = Preparer(_vocabulary, matrix.genes, matrix.ensembl_ids, upload.declared)
-                extras = _extras(codec, body, upload, options)
-                num_cells = matrix.cells_in_all or matrix.num_cells
-                opened = (Opened(num_cells, preparer.coverage, preparer.target, extras),)
-            for part in matrix.parts(CHUNK_CELLS):
-                yield *opened, preparer.prepare(part)
-                opened = ()
-        if opened:
-            yield opened
-    except OverLimitError as error:
-        raise TooLargeError(str(error), field=error.field) from error
+        for part in command(message):
+            send(connection, part)
+        last = Message("done")
+    except (InputError, ServiceError, BundleError) as error:
+        last = pack_error(error)
+    except MemoryError:
+        last = Message("memory", {"detail": "it needs more memory than the service allows for one file"})
+    except Exception:
+        last = Message("fault", {"detail": traceback.format_exc()})
+    send(connection, last)
 
 
-def _extras(codec: Codec, body: bytes | Path, upload: Upload, options: DecodeOptions) -> dict[str, object]:
-    found: dict[str, object] = {name: text for name, text in upload.fields.items() if name in upload.extras}
-    return found | codec.members(body, upload.extras, options) if upload.extras else found
+def _limit_memory(headroom: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/statm") as file:
+            held = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:  # no /proc outside Linux, and no reliable address space limit either
+        return
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = held + headroom if hard == resource.RLIM_INFINITY else min(held + headroom, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
-def encode(scratch: Path, answer: Answer, media_type: str, upload: Upload | None, target: Path) -> bytes | None:
-    """The answer as bytes, or None when it was written to ``target``. Raises InputError or ServiceError."""
-    codec = writer_for(media_type)
-    assert codec is not None, "the pool checks it"
-    original: Path | None = None
-    if upload is not None and codec.reads_files and _codec(upload.media_type) is codec:
-        body = _body(upload, scratch, as_file=True)
-        original = body if isinstance(body, Path) else None
-    return codec.encode(answer, target, original)
+def _limit_cpu(seconds: float) -> None:
+    # The limit covers the whole life of the process, so every command moves it.
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(usage.ru_utime + usage.ru_stime + seconds) + 1
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _codec(media_type: str) -> Codec:
-    codec = codec_for(media_type)
-    if codec is None:
-        raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not understood.", field="Content-Type")
-    return codec
-
-
-def _body(upload: Upload, scratch: Path, *, as_file: bool) -> bytes | Path:
-    """The body without its content encoding; a file if ``as_file``, else as it is."""
-    if not upload.content_encoding and (isinstance(upload.body, Path) or not as_file):
-        return upload.body
-    scratch.mkdir()
-    target = scratch / "body"
-    if upload.content_encoding:
-        decompress(upload.body, upload.content_encoding, target, upload.max_bytes)
-    elif isinstance(upload.body, bytes):
-        target.write_bytes(upload.body)
-    return target
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

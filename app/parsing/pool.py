@@ -1,4 +1,4 @@
-"""Uploads become rows, and answers become bytes, in child processes with limits: a crash there is a 400 here."""
+"""A pool of parser processes: uploads become cells and results become bytes there, so that a crash is only a 400."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from types import TracebackType
 from typing import TypeVar
 
 from scpalm.app.codecs.compression import check_encoding
-from scpalm.app.codecs.registry import READABLE, Answer, codec_for, writer_for
+from scpalm.app.codecs.registry import readable_types, reader_for, writer_for
+from scpalm.app.codecs.result import Result
 from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
-from scpalm.app.parsing import child as parser_process
-from scpalm.app.parsing.child import Opened
-from scpalm.app.parsing.sandbox import Limits, Sandbox, SandboxError
-from scpalm.app.parsing.upload import Upload
+from scpalm.app.parsing.messages import Message, MessageError
+from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
+from scpalm.app.parsing.upload import Upload, UploadHead
+from scpalm.app.parsing.wire import PartReader, pack_result, pack_upload
 from scpalm.model.errors import InputError, UnreadableError
 from scpalm.model.genes.prepare import Prepared
-
-__all__ = ["Opened", "ParserPool", "Upload"]
 
 log = logging.getLogger("scpalm.parsing")
 
 T = TypeVar("T")
 
-LARGE_BYTES = 8 << 20  # bodies over this leave one process free for small ones
+LARGE_BYTES = 8 << 20  # larger bodies leave one process free for small ones
 
 
 class ParserPool:
@@ -38,44 +37,35 @@ class ParserPool:
 
     Args:
         genes: the bundle's ``genes.parquet``, loaded once by each process.
-        processes: how many.
-        seconds: longest time for one upload, wall clock and CPU.
-        memory_bytes: most memory for one upload; default: 8 GiB, or half of the machine's.
-        directory: where files are kept meanwhile; default: the system's.
+        num_processes: how many. limits: of each upload; see `default_limits`.
+        directory: where files are kept while they are needed; default: the system's.
     """
 
     def __init__(
-        self,
-        genes: Path,
-        *,
-        processes: int = 2,
-        seconds: float = 120.0,
-        memory_bytes: int | None = None,
-        directory: Path | None = None,
+        self, genes: Path, limits: ParserLimits, *, num_processes: int = 2, directory: Path | None = None
     ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="scpalm-", dir=directory))
-        limits = Limits(memory_bytes or _bearable_memory(), seconds)
-        self._sandboxes = [Sandbox(parser_process.load_vocabulary, (genes,), limits) for _ in range(processes)]
-        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="parser")
-        self._free: asyncio.LifoQueue[Sandbox] = asyncio.LifoQueue()
-        for sandbox in self._sandboxes:
-            self._free.put_nowait(sandbox)
-        self._large = asyncio.Semaphore(max(1, processes - 1))
+        self._processes = [ParserProcess(genes, limits) for _ in range(num_processes)]
+        self._threads = ThreadPoolExecutor(num_processes, thread_name_prefix="parser")
+        self._free: asyncio.LifoQueue[ParserProcess] = asyncio.LifoQueue()
+        for process in self._processes:
+            self._free.put_nowait(process)
+        self._large = asyncio.Semaphore(max(1, num_processes - 1))
 
     @property
     def pids(self) -> list[int]:
         """Process ids, for monitoring."""
-        return [sandbox.pid for sandbox in self._sandboxes]
+        return [process.pid for process in self._processes]
 
     async def start(self) -> None:
         """Wait until every process is ready. Raises BundleError when the genes cannot be loaded."""
         loop = asyncio.get_running_loop()
-        await asyncio.gather(*(loop.run_in_executor(self._threads, s.set_up) for s in self._sandboxes))
+        await asyncio.gather(*(loop.run_in_executor(self._threads, p.set_up) for p in self._processes))
 
     def close(self) -> None:
         """End the processes and remove their files."""
-        for sandbox in self._sandboxes:
-            sandbox.close()
+        for process in self._processes:
+            process.close()
         self._threads.shutdown(wait=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -88,118 +78,143 @@ class ParserPool:
     ) -> None:
         await asyncio.to_thread(self.close)
 
-    async def parse(self, upload: Upload) -> AsyncGenerator[Opened | Prepared]:
-        """What is known of an upload, then its rows, part by part; closing the generator ends the parser.
+    async def parse(self, upload: Upload) -> AsyncGenerator[UploadHead | Prepared]:
+        """The head of an upload, then its cells, part by part; closing the generator ends the parser.
 
-        Raises InputError (the cells are wrong), UnreadableError (so are the bytes, or reading them crashed or took too
-        long), TooLargeError, UnsupportedMediaTypeError, also between parts.
+        Raises InputError (wrong cells), UnreadableError (bytes that cannot be read, or that crashed the reader or took
+        too long), TooLargeError, UnsupportedMediaTypeError, also between parts.
         """
-        self._refuse_unknown(upload)
+        _refuse_unknown(upload)
         loop = asyncio.get_running_loop()
-        groups: asyncio.Queue[tuple[Opened | Prepared, ...] | None] = asyncio.Queue()
+        arrived: asyncio.Queue[tuple[UploadHead | Prepared, ...] | None] = asyncio.Queue()
 
-        def pump(sandbox: Sandbox, scratch: Path) -> None:
-            for group in sandbox.stream(parser_process.parse, scratch, upload):
-                loop.call_soon_threadsafe(groups.put_nowait, group)
+        def pump(process: ParserProcess, scratch: Path) -> None:
+            parts = PartReader()
+            for message in process.stream(_command("parse", upload, scratch)):
+                loop.call_soon_threadsafe(arrived.put_nowait, parts.read(message))
 
-        reading = asyncio.create_task(self._run(upload.size, pump))
-        reading.add_done_callback(lambda _: groups.put_nowait(None))
+        reading = asyncio.create_task(self._run(upload.num_bytes, pump))
+        reading.add_done_callback(lambda _: arrived.put_nowait(None))
         left: int | None = None
         try:
-            while left != 0 and (group := await groups.get()) is not None:
+            while left != 0 and (group := await arrived.get()) is not None:
                 for part in group:
-                    left = part.num_cells if isinstance(part, Opened) else (left or 0) - len(part.rows)
+                    left = part.num_cells if isinstance(part, UploadHead) else (left or 0) - len(part.rows)
                     yield part
             if left != 0:
                 await reading
         finally:
-            if left == 0:  # all is there; that the parser also says so is not waited for
-                reading.add_done_callback(_look_at)
+            if left == 0:  # everything is here: do not wait for the parser's last message
+                reading.add_done_callback(_log_late_error)
             else:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
 
-    async def encode(self, answer: Answer, media_type: str, upload: Upload | None = None) -> bytes | Path:
-        """The answer in a format; where the request was a file of that format, built upon it.
+    async def head(self, upload: Upload) -> UploadHead:
+        """What is known of an upload, without its cells. Raises what `parse` raises."""
+        _refuse_unknown(upload)
 
-        Returns the bytes, or a file that the caller deletes when it has been sent.
-        Raises UnsupportedMediaTypeError, and what `parse` raises.
+        def read(process: ParserProcess, scratch: Path) -> UploadHead:
+            found = PartReader().read(process.call(_command("head", upload, scratch)))[0]
+            assert isinstance(found, UploadHead)
+            return found
+
+        return await self._run(upload.num_bytes, read)
+
+    async def encode(self, result: Result, media_type: str, upload: Upload | None = None) -> bytes | Path:
+        """The result in a format; where the upload was a file of that format, added to it.
+
+        Returns the bytes, or a file that the caller deletes once it is sent. Raises UnsupportedMediaTypeError, and what
+        `parse` raises.
         """
-        codec = writer_for(media_type)
-        if codec is None:
-            raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not a format of answers that can be written.")
-        target = self._new_path(codec.suffix)
-        size = sum(part.nbytes for part in answer.parts) + (upload.size if upload is not None else 0)
+        writer = writer_for(media_type)
+        if writer is None:
+            raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not a format of answers.")
+        target = self._new_path(writer.suffix)
+        packed, arrays = pack_result(result)
+
+        def write(process: ParserProcess, scratch: Path) -> bytes | None:
+            content = {"result": packed, "media_type": media_type, "target": str(target), "scratch": str(scratch)}
+            described, body = (None, {}) if upload is None or not writer.extends_files else pack_upload(upload)
+            answer = process.call(Message("encode", {**content, "upload": described}, {**arrays, **body}))
+            return None if answer.content.get("in_file") else answer.arrays["bytes"].tobytes()
+
         try:
-            content = await self._run(
-                size,
-                lambda sandbox, scratch: sandbox.call(
-                    parser_process.encode, scratch, answer, codec.media_type, upload, target
-                ),
-            )
+            content = await self._run(result.num_bytes + (upload.num_bytes if upload is not None else 0), write)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
         return target if content is None else content
 
-    def _refuse_unknown(self, upload: Upload) -> None:
-        if codec_for(upload.media_type) is None:
-            known = ", ".join(READABLE)
-            raise UnsupportedMediaTypeError(
-                f"'{upload.media_type[:100]}' is no format of cells that is read here. Use one of: {known}.",
-                field="Content-Type",
-            )
-        check_encoding(upload.content_encoding)
-
     def _new_path(self, suffix: str = "") -> Path:
         return self._directory / f"{uuid.uuid4().hex}{suffix}"
 
-    async def _run(self, size: int, job: Callable[[Sandbox, Path], T]) -> T:
-        if size <= LARGE_BYTES:
+    async def _run(self, num_bytes: int, job: Callable[[ParserProcess, Path], T]) -> T:
+        if num_bytes <= LARGE_BYTES:
             return await self._run_now(job)
         async with self._large:
             return await self._run_now(job)
 
-    async def _run_now(self, job: Callable[[Sandbox, Path], T]) -> T:
-        sandbox = await self._free.get()
+    async def _run_now(self, job: Callable[[ParserProcess, Path], T]) -> T:
+        process = await self._free.get()
         scratch = self._new_path()
-        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._threads, job, sandbox, scratch)
+        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._threads, job, process, scratch)
 
         def give_back(done: asyncio.Future[T]) -> None:
             if not done.cancelled():
-                done.exception()  # looked at, also when nobody waits any more
+                done.exception()  # retrieve it, also when the caller is gone
             shutil.rmtree(scratch, ignore_errors=True)
-            self._free.put_nowait(sandbox)
+            self._free.put_nowait(process)
 
         future.add_done_callback(give_back)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            # The client hung up: its upload is not worth another second. After the call the sandbox is another's.
+            # The client hung up: stop at once. After the command the process serves another request.
             if not future.done():
-                sandbox.cancel()
+                process.cancel()
             raise
-        except SandboxError as error:
+        except ProcessError as error:
             raise _refusal(error) from error
+        except MessageError as error:
+            raise _refusal(ProcessError("message", str(error))) from error
 
 
-def _look_at(task: asyncio.Task[None]) -> None:
+def default_limits(
+    *, seconds: float = 120.0, max_cells: int | None = None, max_bytes: int | None = None
+) -> ParserLimits:
+    """Limits with 8 GiB of memory for one upload, or half of the machine's."""
+    memory = min(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    return ParserLimits(memory, seconds, max_cells, max_bytes)
+
+
+def _command(kind: str, upload: Upload, scratch: Path) -> Message:
+    described, arrays = pack_upload(upload)
+    return Message(kind, {"upload": described, "scratch": str(scratch)}, arrays)
+
+
+def _refuse_unknown(upload: Upload) -> None:
+    if reader_for(upload.media_type) is None:
+        raise UnsupportedMediaTypeError(
+            f"'{upload.media_type[:100]}' is not a format of cells. Use one of: {', '.join(readable_types())}.",
+            field="Content-Type",
+        )
+    check_encoding(upload.content_encoding)
+
+
+def _log_late_error(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("parser: after the last cell: %s", error)
+        log.warning("parser: error after the last cell: %s", error)
 
 
-def _refusal(error: SandboxError) -> InputError | TooLargeError:
+def _refusal(error: ProcessError) -> InputError | TooLargeError:
     log.warning("parser: %s: %s", error.reason, error)
     if error.reason == "memory":
         return TooLargeError(f"The upload cannot be read: {error}. Send fewer cells at a time.")
-    reason = "the reader failed on it" if error.reason == "fault" else str(error)
+    reason = "the reader failed on it" if error.reason in ("fault", "message") else str(error)
     return UnreadableError(
         "parser-timeout" if error.reason == "timeout" else "parser-crash",
         f"The upload cannot be read: {reason}.",
         mend="Send fewer cells at a time; if a small file fails too, write it again with anndata's write_h5ad.",
         field="body",
     )
-
-
-def _bearable_memory() -> int:
-    return min(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)

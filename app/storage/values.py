@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from scpalm.app.storage.scratch import made
-from scpalm.app.tasks.task import Values
+from scpalm.model.tasks.task import Values
 
 IN_MEMORY_BYTES = 16 << 20
 BLOCK_BYTES = 8 << 20
@@ -25,6 +25,16 @@ class StoredValues:
     shape: tuple[int, int]
     dtype: np.dtype[np.float32] | np.dtype[np.int32]
     offset: int
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON."""
+        return {"path": str(self.path), "shape": self.shape, "dtype": self.dtype.name, "offset": self.offset}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> StoredValues:
+        """The values that `as_dict` described."""
+        rows, width = stored["shape"]
+        return cls(Path(stored["path"]), (rows, width), np.dtype(stored["dtype"]), stored["offset"])
 
     def read(self, start: int, stop: int) -> Values:
         """Rows ``start`` to ``stop``."""

@@ -1,0 +1,245 @@
+"""Uploads, cells, results and errors as messages; see `messages`. The reader of a message trusts nothing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.app.codecs.result import OutputValues, Result
+from scpalm.app.errors import ServiceError, service_error
+from scpalm.app.parsing.messages import Message, MessageError
+from scpalm.app.parsing.upload import Upload, UploadHead
+from scpalm.app.storage.values import StoredValues
+from scpalm.model.errors import BundleError, InputError, OverLimitError, ParameterError, UnreadableError
+from scpalm.model.genes.normalize import InputReport
+from scpalm.model.genes.prepare import Prepared
+from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.spec import RequestSpec
+from scpalm.model.tasks.task import OutputSpec
+
+_INPUT_ERRORS = {kind.__name__: kind for kind in (InputError, UnreadableError, OverLimitError)}
+_BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+
+# --- uploads
+
+
+def pack_upload(upload: Upload) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Content and arrays."""
+    content = {
+        "media_type": upload.media_type,
+        "content_encoding": upload.content_encoding,
+        "spec": upload.spec.as_dict(),
+        "header_bytes": upload.header_bytes,
+        "path": str(upload.body) if isinstance(upload.body, Path) else None,
+    }
+    body = b"" if isinstance(upload.body, Path) else upload.body
+    return content, {"body": np.frombuffer(body, np.uint8)}
+
+
+def unpack_upload(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Upload:
+    """The upload that `pack_upload` packed."""
+    body = arrays["body"].tobytes() if content["path"] is None else Path(content["path"])
+    return Upload(
+        body,
+        content["media_type"],
+        RequestSpec.from_dict(content["spec"]),
+        content["content_encoding"],
+        content["header_bytes"],
+    )
+
+
+# --- cells
+
+
+def pack_part(head: UploadHead | None, measured: NDArray[np.bool_] | None, cells: Prepared | None) -> Message:
+    """The first message has the head and, with it, the genes measured; every message may have cells."""
+    content: dict[str, Any] = {"head": None, "cells": None}
+    arrays: dict[str, NDArray[Any]] = {}
+    if head is not None:
+        assert measured is not None
+        members, arrays = _pack_members(head.members)
+        content["head"] = {"num_cells": head.num_cells, "coverage": head.coverage.as_dict(), "members": members}
+        arrays |= {"columns": head.columns, "measured": measured}
+    if cells is not None:
+        rows = cells.rows
+        content["cells"] = {"names": cells.cells, "input": asdict(cells.input)}
+        arrays |= {
+            "indptr": rows.indptr, "gene_index": rows.gene_index, "value": rows.value, "totals": cells.totals
+        }  # fmt: skip
+    return Message("part", content, arrays)
+
+
+class PartReader:
+    """Reads the parts of one upload, in order."""
+
+    def __init__(self) -> None:
+        self._head: UploadHead | None = None
+        self._gene_set = GeneSet(np.zeros(0, bool))
+
+    def read(self, message: Message) -> tuple[UploadHead | Prepared, ...]:
+        """Head, cells, or both. Raises MessageError."""
+        try:
+            found: list[UploadHead | Prepared] = []
+            if message.content["head"] is not None:
+                self._gene_set = GeneSet(_array(message, "measured", np.bool_))
+                self._head = _read_head(message.content["head"], message)
+                found.append(self._head)
+            if message.content["cells"] is not None:
+                found.append(self._read_cells(message.content["cells"], message))
+            return tuple(found)
+        except _BROKEN as error:
+            raise MessageError(f"The cells cannot be read ({type(error).__name__}: {error}).") from error
+
+    def _read_cells(self, content: Mapping[str, Any], message: Message) -> Prepared:
+        if self._head is None:
+            raise MessageError("Cells came before what is known of them.")
+        indptr, totals = _array(message, "indptr", np.int64), _array(message, "totals", np.float64)
+        num_rows = len(indptr) - 1
+        rows = Rows(
+            indptr,
+            _array(message, "gene_index", np.int32),
+            _array(message, "value", np.float32),
+            (self._gene_set,),
+            np.zeros(num_rows, np.int32),
+        )
+        rows.check(len(self._gene_set.measured))
+        names = [str(name) for name in content["names"]]
+        if not len(names) == len(totals) == num_rows:
+            raise MessageError("The names or totals do not fit the cells.")
+        return Prepared(rows, names, self._head.coverage, InputReport(**content["input"]), totals)
+
+
+def _read_head(content: Mapping[str, Any], message: Message) -> UploadHead:
+    coverage = content["coverage"]
+    return UploadHead(
+        int(content["num_cells"]),
+        Coverage(**{**coverage, "unmatched": tuple(coverage["unmatched"])}),
+        _array(message, "columns", np.int32),
+        _read_members(content["members"], message.arrays),
+    )
+
+
+def _array(message: Message, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    array = message.arrays[name]
+    if array.dtype != dtype or array.ndim != 1:
+        raise MessageError(f"'{name}' has the wrong type.")
+    return array
+
+
+def _pack_members(members: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    content: dict[str, Any] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in members.items():
+        table = value.get("values") if isinstance(value, dict) else None
+        if isinstance(value, dict) and isinstance(table, np.ndarray):
+            content[name] = {"table": value["genes"]}
+            arrays[f"member.{name}"] = table
+        else:
+            content[name] = {"json": value}
+    return content, arrays
+
+
+def _read_members(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, object]:
+    return {
+        name: {"genes": value["table"], "values": arrays[f"member.{name}"]} if "table" in value else value["json"]
+        for name, value in content.items()
+    }
+
+
+# --- results
+
+
+def pack_result(result: Result) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Content and arrays; large values stay in their files."""
+    outputs: list[dict[str, Any]] = []
+    arrays: dict[str, NDArray[Any]] = {}
+    for output in result.outputs:
+        spec, values = output.spec, output.values
+        described = describe_output(spec)
+        if isinstance(values, StoredValues):
+            described["stored"] = values.as_dict()
+        else:
+            arrays[f"values.{spec.name}"] = values
+        if spec.var_columns is not None:
+            arrays[f"var_columns.{spec.name}"] = spec.var_columns
+        outputs.append(described)
+    return {"cells": result.cells, "outputs": outputs, "note": dict(result.note)}, arrays
+
+
+def unpack_result(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Result:
+    """The result that `pack_result` packed."""
+    outputs = []
+    for described in content["outputs"]:
+        spec = read_output(described, arrays.get(f"var_columns.{described['name']}"))
+        stored = described.get("stored")
+        values = arrays[f"values.{spec.name}"] if stored is None else StoredValues.from_dict(stored)
+        outputs.append(OutputValues(spec, values))
+    return Result(content["cells"], tuple(outputs), content["note"])
+
+
+def describe_output(spec: OutputSpec) -> dict[str, Any]:
+    """A spec as JSON, without its ``var_columns``."""
+    return {
+        "name": spec.name,
+        "key": spec.key,
+        "width": spec.width,
+        "dtype": np.dtype(spec.dtype).name,
+        "columns": None if spec.columns is None else list(spec.columns),
+        "placement": spec.placement,
+    }
+
+
+def read_output(described: Mapping[str, Any], var_columns: NDArray[np.int64] | None) -> OutputSpec:
+    """The spec that `describe_output` described."""
+    return OutputSpec(
+        described["name"],
+        described["key"],
+        described["width"],
+        np.int32 if described["dtype"] == "int32" else np.float32,
+        described["columns"],
+        described["placement"],
+        var_columns,
+    )
+
+
+# --- errors
+
+
+def pack_error(error: InputError | ServiceError | BundleError) -> Message:
+    """An error that the other side raises again."""
+    if isinstance(error, BundleError):
+        return Message("error", {"class": "BundleError", "detail": str(error)})
+    if isinstance(error, ServiceError):
+        content = {"class": "ServiceError", "code": error.code, "retry_after": error.retry_after}
+        return Message("error", {**content, "detail": error.detail, "field": error.field})
+    content = {"class": type(error).__name__, "code": error.code, "mend": error.mend, "detail": error.detail}
+    return Message("error", {**content, "field": error.field, "cell": error.cell, "gene": error.gene})
+
+
+def read_error(message: Message) -> Exception:
+    """The error in a message. Raises MessageError for one of an unknown class."""
+    content = message.content
+    try:
+        name, detail = content["class"], str(content["detail"])
+        if name == "BundleError":
+            return BundleError(detail)
+        if name == "ServiceError":
+            return service_error(str(content["code"]), detail, content["field"], content["retry_after"])
+        if name == "ParameterError":
+            return ParameterError(detail, field=content["field"])
+        return _INPUT_ERRORS[name](
+            str(content["code"]),
+            detail,
+            mend=str(content["mend"]),
+            field=content["field"],
+            cell=content["cell"],
+            gene=content["gene"],
+        )
+    except _BROKEN as error:
+        raise MessageError(f"The error cannot be read ({type(error).__name__}).") from error
