@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from scpalm.model.errors import UserError
 
-class ServiceError(Exception):
+
+class ServiceError(UserError):
     """Something a client should hear about, other than its cells being wrong (`scpalm.model.errors.InputError`).
 
     Attributes:
@@ -25,13 +27,11 @@ class ServiceError(Exception):
         self.field = field
         self.retry_after = retry_after
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # Raised in parser processes too: the keyword arguments must survive pickling.
-        return _rebuild, (type(self), self.detail, self.field, self.retry_after)
 
-
-def _rebuild(kind: type[ServiceError], detail: str, field: str | None, retry_after: int | None) -> ServiceError:
-    return kind(detail, field=field, retry_after=retry_after)
+def service_error(code: str, detail: str, field: str | None, retry_after: int | None) -> ServiceError:
+    """The error with this code, as sent by another process; InferenceError for an unknown code."""
+    kinds = {kind.code: kind for kind in ServiceError.__subclasses__()}
+    return kinds.get(code, InferenceError)(detail, field=field, retry_after=retry_after)
 
 
 class BadRequestError(ServiceError):

@@ -5,36 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
 from scpalm.app.auth.keys import KeyRing
-from scpalm.app.codecs.registry import CODECS
+from scpalm.app.codecs.registry import all_readers
 from scpalm.app.http import problems
 from scpalm.app.http.middleware.access import AccessMiddleware
 from scpalm.app.http.middleware.compression import CompressionMiddleware
 from scpalm.app.http.middleware.guard import GuardMiddleware
-from scpalm.app.http.routes import cells, health, ic50, jobs, models
+from scpalm.app.http.routes import drugs, health, jobs, models, tasks
 from scpalm.app.http.web import docs
+from scpalm.app.service import Service
 from scpalm.app.serving.model import OpenSession, open_default_session
-from scpalm.app.serving.service import Service
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.app.telemetry.tracing import Tracing, TracingMiddleware
 from scpalm.app.v2 import routes as inference
-from scpalm.app.v2.codec import InferenceCodec
 from scpalm.app.v2.errors import InferenceErrorMiddleware
+from scpalm.model.release import release
 
-_ROUTERS = (cells.router, ic50.router, jobs.router, models.router, health.router, inference.router, docs.router)
-
-
-def release() -> str:
-    """Version of the installed package."""
-    try:
-        return version("scpalm")
-    except PackageNotFoundError:
-        return "0+source"
+_ROUTERS = (tasks.router, drugs.router, jobs.router, models.router, health.router, inference.router, docs.router)
 
 
 def create_app(
@@ -53,7 +44,7 @@ def create_app(
         tracing = Tracing.to(settings.otlp_endpoint)
     routers = (health.router,) if worker else _ROUTERS
     endpoints = [route.path for router in routers for route in router.routes]  # type: ignore[attr-defined]
-    metrics = Metrics(endpoints, [*(codec.name for codec in CODECS), InferenceCodec.name])
+    metrics = Metrics(endpoints, [reader.name for reader in all_readers()])
     service = Service(settings, metrics, open_session, tracing, worker=worker)
 
     @asynccontextmanager

@@ -15,16 +15,17 @@ import uvicorn
 from fastapi import FastAPI
 
 from scpalm.app.main import create_app
+from scpalm.app.service import Service, State
 from scpalm.app.serving.model import OpenSession, Role, open_default_session
-from scpalm.app.serving.service import Service, State
 from scpalm.app.settings import Settings
+from scpalm.model.errors import UserError
 
 log = logging.getLogger("scpalm.service")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class ServeError(RuntimeError):
+class ServeError(UserError):
     """The service could not start; the text says why."""
 
 

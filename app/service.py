@@ -10,20 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
 
 from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError
+from scpalm.app.jobs.home import open_home
+from scpalm.app.jobs.runner import JobOptions, JobRunner
 from scpalm.app.queue.choice import open_transport
 from scpalm.app.queue.transport import LANES, Depth
-from scpalm.app.serving.model import Model, OpenSession, Role, open_default_session, open_model
+from scpalm.app.serving.limits import BodyLimits
+from scpalm.app.serving.model import OpenSession, Role, ServedModel, open_default_session, open_model
 from scpalm.app.serving.models import Models
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.app.telemetry.tracing import Tracing
 from scpalm.model.bundle import Bundle
-
-if TYPE_CHECKING:
-    from scpalm.app.jobs.runner import JobRunner
 
 log = logging.getLogger("scpalm.service")
 
@@ -55,6 +54,7 @@ class Service:
         worker: bool = False,
     ) -> None:
         self.settings = settings
+        self.limits = BodyLimits(settings.max_body_bytes, settings.body_idle_seconds, settings.spool_dir)
         self.metrics = metrics
         self.tracing = tracing
         self.role = Role.ALL if not settings.redis_url else Role.WORK if worker else Role.REQUESTS
@@ -72,7 +72,7 @@ class Service:
 
     # --- what is loaded
 
-    def model(self, name: str | None = None, version: str = "") -> Model:
+    def model(self, name: str | None = None, version: str = "") -> ServedModel:
         """The model of this name, or the default one. Raises NotReadyError until it is loaded, UnknownModelError."""
         if not self.settled.is_set() or self.state is State.FAILED:
             raise self._not_ready()
@@ -96,8 +96,8 @@ class Service:
         """Whether a request for the default model may start. Raises what `ready_model` does."""
         self.ready_model()
 
-    def ready_model(self, name: str | None = None, version: str = "") -> Model:
-        """The model of a request that may start; see `model`. Raises DrainingError, and what `Model.check` raises."""
+    def ready_model(self, name: str | None = None, version: str = "") -> ServedModel:
+        """The model of a request that may start. Raises DrainingError, and what `model` and its `check` raise."""
         if self.state is State.DRAINING:
             raise DrainingError("The service takes no new work. Send the request to another replica.")
         model = self.model(name, version)
@@ -156,17 +156,15 @@ class Service:
         finally:
             self.settled.set()
 
-    async def _open_model(self, open_session: OpenSession, bundle: Bundle) -> Model:
+    async def _open_model(self, open_session: OpenSession, bundle: Bundle) -> ServedModel:
         return await open_model(bundle, self.settings, self.metrics, open_session, self.role, self._wait_for)
 
     def _wait_for(self, what: str) -> None:
         self._waits_for = what
 
     def _open_jobs(self) -> JobRunner:
-        from scpalm.app.jobs.home import open_home
-        from scpalm.app.jobs.runner import JobRunner
-
-        jobs = JobRunner(self, open_home(self.settings), keep_seconds=self.settings.job_hours * 3600)
+        options = JobOptions(self.settings.job_hours * 3600, self.settings.spool_dir)
+        jobs = JobRunner(self.models, open_home(self.settings), options, self.settled)
         self.metrics.watch_jobs(lambda: jobs.counts)
         jobs.start()
         return jobs

@@ -13,12 +13,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from scpalm.app.auth.keys import read_keys
 from scpalm.app.telemetry.tracing import missing_package
 from scpalm.model.bundle import DEFAULT_BUNDLE
+from scpalm.model.errors import UserError
 
 PREFIX = "SCPALM_"
 LogFormat = Literal["text", "json"]
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError, ValueError):
     """Settings that cannot be used; the text names the variables and says why, in one line."""
 
 
@@ -51,6 +52,10 @@ class Settings(BaseSettings):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:n. Default: a GPU where the runtime finds one, else the CPU.",
+    )
+    runtime: Literal["auto", "onnx", "torchscript"] = Field(
+        "auto",
+        description="What runs the model: onnx, or torchscript (needs torch). Default: auto, which is ONNX Runtime.",
     )
     redis_url: str = Field(
         "",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scpalm.model.errors import UserError
+
 if TYPE_CHECKING:
     from scpalm.app.jobs.dead_letters import DeadLetter
     from scpalm.app.jobs.ledger.ledger import Job, Ledger
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 # The command imports what it needs: `--help` must not wait for the model's libraries.
 
 
-class LedgerError(RuntimeError):
+class LedgerError(UserError):
     """There is no ledger, or the job is not one that this can be done to; the text says what to do."""
 
 
@@ -110,7 +112,7 @@ def _print_jobs(found: Sequence[Job]) -> None:
             (
                 job.id,
                 job.state,
-                ",".join(manifest.asked.names),
+                ",".join(manifest.spec.tasks),
                 " ".join(manifest.model[:2]),
                 f"{job.rows_done}/{job.rows if job.rows is not None else '?'}",
                 f"{speed:.0f}",

@@ -1,50 +1,74 @@
-"""What the commands embed, impute, pathways and ic50 have in common."""
+"""One command a task, with the options that the task declares."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from scpalm.app.cli.progress import CellProgress
-from scpalm.app.offline.files import process_file
-from scpalm.app.serving.runtime import open_runtime
-from scpalm.app.tasks.plans import Asked, names_in
-from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
-from scpalm.model.errors import InputError
+import typer
+from pydantic.fields import FieldInfo
+
+from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, OutOption
+from scpalm.model.spec import RequestSpec
+from scpalm.model.tasks.task import AnyTask, Flag
+
+_COMMON = {"source": InArgument, "out": OutOption, "bundle": BundleOption, "layer": LayerOption, "input": InputOption}
+_DEFAULTS = {"bundle": None, "layer": None, "input": "auto"}
 
 
-def run_task(
-    source: Path,
-    out: Path,
-    bundle: Path | None,
-    layer: str | None,
-    kind: Literal["auto", "counts", "log"],
-    task: str,
-    *,
-    genes: str = "",
-    scale: Literal["log", "counts"] = "log",
-    summary: bool = False,
-    drugs: tuple[str, ...] = (),
-) -> None:
-    """One task for every cell of a file on this machine, with a progress bar; ``out`` is whole or absent.
+def task_command(task: AnyTask) -> Callable[..., None]:
+    """A function whose signature typer turns into ``scpalm TASK IN.h5ad -o OUT.h5ad [options of the task]``."""
+    fields = task.options.model_fields
 
-    Options as in `scpalm.app.tasks.plans.Asked`. Raises InputError, BundleError and OSError.
+    def command(source: Path, out: Path, bundle: Path | None, **given: Any) -> None:
+        how = {name: given.pop(name) for name in ("layer", "input")}
+        # Repeated options arrive as lists; an empty one was not given.
+        options = {name: value for name, value in given.items() if value not in (None, [])}
+        run_task(source, out, bundle, RequestSpec((task.name,), options, **how))
+
+    parameters = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name, inspect.Parameter.empty), annotation=kind
+        )
+        for name, kind in _COMMON.items()
+    ]
+    for name, field in fields.items():
+        kind, default = _option(name, field)
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__name__ = task.name
+    command.__doc__ = task.summary
+    return command
+
+
+def _option(name: str, field: FieldInfo) -> tuple[Any, Any]:
+    """Type and default of an option."""
+    flags = [f"--{mark.name}" for mark in field.metadata if isinstance(mark, Flag)]
+    option = typer.Option(*(flags or [f"--{name}"]), help=field.description)
+    if field.annotation is bool:
+        return Annotated[bool, typer.Option(f"--{name}", help=field.description)], field.default
+    if get_origin(field.annotation) is tuple:
+        return Annotated[list[str] | None, option], None
+    if get_origin(field.annotation) is Literal or field.annotation in (str, int, float):
+        return Annotated[field.annotation, option], field.default
+    raise TypeError(f"Option '{name}' has a type that the command line does not know: {field.annotation}.")
+
+
+def run_task(source: Path, out: Path, bundle: Path | None, spec: RequestSpec) -> None:
+    """Run a task on every cell of a file, with a progress bar; ``out`` is complete or absent.
+
+    Raises InputError, ParameterError, BundleError, MissingPartError, MissingRuntimeError, OSError.
     """
+    from scpalm.app.cli.progress import CellProgress
+    from scpalm.app.offline.files import process_file
+    from scpalm.model.engine import load
+    from scpalm.model.errors import InputError
+
     if not source.is_file():
         raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
-    loaded = Bundle.load(bundle or DEFAULT_BUNDLE)
-    asked = Asked((task,), names_in(genes), scale, summary, drugs)
-    session = open_runtime(loaded)
+    engine = load(bundle)
     with CellProgress() as progress:
-        process_file(
-            source,
-            out,
-            loaded,
-            session,
-            lambda target, extras, num_cells: asked.tasks(loaded, session.info, target, extras, num_cells),
-            extras=asked.extras,
-            layer=layer,
-            declared=kind,
-            on_start=progress.start,
-            on_chunk=progress.advance,
-        )
+        process_file(source, out, engine, spec, progress)

@@ -5,26 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 # The command imports what it needs: `--help` must not wait for the model's libraries.
-
-
-class ServeCommand(TyperCommand):
-    """Lists every setting under the options."""
-
-    def get_help(self, ctx) -> str:  # type: ignore[no-untyped-def]  # its type is private to typer
-        from scpalm.app.settings import PREFIX, setting_lines
-
-        parts = [super().get_help(ctx), "", f"Settings (environment variables {PREFIX}*):"]
-        for name, text in setting_lines():
-            parts += ["", f"  {name}", textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-        return "\n".join(parts)
 
 
 def worker(

@@ -11,8 +11,8 @@ import numpy as np
 
 from scpalm.app.errors import ServiceError
 from scpalm.app.queue.transport import LANES, Lane, Lease, WorkResult
-from scpalm.app.tasks.task import Values
 from scpalm.model.genes.rows import Rows
+from scpalm.model.tasks.task import Values
 
 # A batch with work of both lanes gives bulk at least one row in four, so that files move on under any online load.
 BULK_SHARE = 0.25

@@ -12,9 +12,9 @@ import numpy as np
 from scpalm.app.errors import ClientGoneError, InferenceError, ServiceError
 from scpalm.app.execution.batching import BULK_SHARE, Batch, Batcher, Pending, Segment
 from scpalm.app.queue.transport import LANES, Lane, Lease, Transport
-from scpalm.app.tasks.task import Values
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.sessions.session import Encoded, Session
+from scpalm.model.tasks.task import Values
 
 log = logging.getLogger("scpalm.worker")
 
@@ -235,7 +235,7 @@ class Worker:
                 self._settle(pending, error)
                 continue
             pending.fill(segment.start, len(segment), values)
-            for task in (task for task in pending.lease.work.tasks if task.counted):
+            for task in pending.lease.work.tasks:
                 self._metrics.rows.labels(pending.lane, task.name).inc(len(segment))
             if pending.finished:
                 self._settle(pending)
@@ -249,16 +249,17 @@ class Worker:
         for task in work.tasks:
             started = time.monotonic()
             try:
-                values = results[task.name] = task.run(self._session, encoded, work.first + segment.start)
+                values = task.run(self._session, encoded, work.first + segment.start)
             except Exception as error:  # of one request: the others of the batch must not suffer
                 log.exception("task %s failed on request %s", task.name, work.request)
                 raise InferenceError(f"'{task.name}' failed with {type(error).__name__}. Send fewer cells.") from error
-            if task.name != "embed" and task.counted:
+            if task.name != "embed":
                 self._note_time(task.name, started)
-            if not task.whole(values):
-                bad = int(np.flatnonzero(~np.isfinite(values).all(axis=-1))[0])
+            bad = task.first_bad_row(values)
+            if bad is not None:
                 cell = work.first + segment.start + bad
                 raise InferenceError(f"The model gave no finite value for the cell at row {cell}.")
+            results |= values
         return results
 
     def _settle(self, pending: Pending, error: ServiceError | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Request bodies: read as a stream, bounded while reading, kept on disk when large."""
+"""Request bodies: read as a stream, bounded while they are read, kept on disk when large."""
 
 from __future__ import annotations
 
@@ -6,85 +6,86 @@ import asyncio
 import errno
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from scpalm.app.errors import BadRequestError, BodyTimeoutError, ClientGoneError, StorageFullError, TooLargeError
+from scpalm.app.codecs.codec import Reader
+from scpalm.app.errors import (
+    BadRequestError,
+    BodyTimeoutError,
+    ClientGoneError,
+    InvalidParameterError,
+    StorageFullError,
+    TooLargeError,
+)
 from scpalm.app.http.form import Form
+from scpalm.app.http.negotiation import FORM, content_encoding_of, media_type_of
+from scpalm.app.parsing.upload import Upload
+from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.storage.scratch import made
+from scpalm.model.spec import RequestSpec
 
-FORM = "multipart/form-data"
-# Up to this size a body stays in memory; beyond it, it is written to the spool directory as it comes in.
+HEADER_LENGTH = "Inference-Header-Content-Length"
+# Larger bodies are written to a file as they arrive.
 IN_MEMORY_BYTES = 1 << 20
-# A refused body is read on and thrown away up to here: most clients listen only after they have sent everything.
+# A refused body is read and dropped up to this size: most clients listen only after they have sent everything.
 DISCARD_BYTES = 64 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True)
-class Body:
-    """The cells' bytes.
+async def read_upload(request: Request, folder: Path, reader: Reader, spec: RequestSpec, limits: BodyLimits) -> Upload:
+    """Read the whole body; large ones go to a file in ``folder``.
 
-    Attributes:
-        media_type: of the cells, lower case, without parameters; of the file's part where the body was a form.
-        content_encoding: as sent, lower case; "" for none.
-        data, path: the bytes in memory, or the file that holds them; one of the two.
-        fields: further text fields of a form.
-    """
-
-    media_type: str
-    content_encoding: str
-    data: bytes | None
-    path: Path | None
-    fields: dict[str, str]
-
-
-def media_type_of(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def content_encoding_of(request: Request) -> str:
-    """As sent, lower case; "" for none."""
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    return "" if encoding == "identity" else encoding.removeprefix("x-")
-
-
-async def read_body(request: Request, directory: Path, *, max_bytes: int, idle_seconds: float, form_type: str) -> Body:
-    """Read the whole body; large ones go to a file in ``directory``. ``form_type`` is the media type of a form's file.
-
-    Raises TooLargeError over ``max_bytes``, BodyTimeoutError when nothing comes for ``idle_seconds``, BadRequestError
-    for a broken form, StorageFullError when ``directory`` has no room.
+    Raises TooLargeError, BodyTimeoutError when nothing arrives for too long, BadRequestError for a broken form,
+    StorageFullError when ``folder`` has no room.
     """
     try:
-        return await _read(request, directory, max_bytes, idle_seconds, form_type)
+        return await _read(request, folder, reader, spec, limits)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        await discard_body(request, idle_seconds=idle_seconds)
+        await discard_body(request, idle_seconds=limits.idle_seconds)
         raise StorageFullError(
             "The disk that keeps uploads is full (SCPALM_SPOOL_DIR). Try again later, or with fewer cells.",
             retry_after=10,
         ) from error
 
 
-async def _read(request: Request, directory: Path, max_bytes: int, idle_seconds: float, form_type: str) -> Body:
-    media_type = media_type_of(request)
+async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpec, limits: BodyLimits) -> Upload:
     encoding = content_encoding_of(request)
-    stream = _bounded(request, max_bytes, idle_seconds)
-    if media_type != FORM:
-        return await _read_plain(stream, directory, media_type, encoding)
+    stream = _bounded(request, limits.max_bytes, limits.idle_seconds)
+    media_type = reader.media_types[0]
+    if media_type_of(request) != FORM:
+        body = await _read_plain(stream, folder)
+        return Upload(body, media_type, spec, encoding, header_bytes=_header_bytes(request))
     if encoding:
         raise BadRequestError(
-            "A form with Content-Encoding is not read. Send the bytes as the body itself.", field="Content-Encoding"
+            "A form with Content-Encoding cannot be read. Send the bytes as the body itself.", field="Content-Encoding"
         )
-    return await _read_form(request, stream, directory, form_type)
+    form = Form(request.headers["content-type"], folder)
+    try:
+        async for chunk in stream:
+            form.write(chunk)
+        path, fields = form.finish()
+    finally:
+        form.close()
+    return Upload(path, media_type, spec.with_form_fields(fields))
+
+
+def _header_bytes(request: Request) -> int | None:
+    """Length of the JSON part of a body that is followed by bytes. Raises InvalidParameterError."""
+    text = request.headers.get(HEADER_LENGTH)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise InvalidParameterError(f"'{text[:50]}' is not a length.", field=HEADER_LENGTH)
+    return int(text)
 
 
 async def discard_body(request: Request, *, idle_seconds: float) -> None:
-    """Read a body that is refused, so that its client gets to see the answer; not if it asked first, nor a huge one."""
+    """Read a refused body to its end, so that its client sees the answer. Not for ``Expect``, nor for huge bodies."""
     declared = request.headers.get("content-length", "")
     if _asks_first(request) or (declared.isdigit() and int(declared) > DISCARD_BYTES):
         return
@@ -112,7 +113,7 @@ async def _chunks(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
             return
         except TimeoutError:
             raise BodyTimeoutError(
-                f"Nothing of the body came for {idle_seconds:g} s (SCPALM_BODY_IDLE_SECONDS). Send it again, whole."
+                f"Nothing of the body arrived for {idle_seconds:g} s (SCPALM_BODY_IDLE_SECONDS). Send it again, whole."
             ) from None
         yield chunk
 
@@ -143,7 +144,7 @@ def _over(max_bytes: int) -> TooLargeError:
     )
 
 
-async def _read_plain(stream: AsyncIterator[bytes], directory: Path, media_type: str, encoding: str) -> Body:
+async def _read_plain(stream: AsyncIterator[bytes], folder: Path) -> bytes | Path:
     chunks: list[bytes] = []
     size = 0
     async for chunk in stream:
@@ -152,22 +153,11 @@ async def _read_plain(stream: AsyncIterator[bytes], directory: Path, media_type:
         if size > IN_MEMORY_BYTES:
             break
     else:
-        return Body(media_type, encoding, b"".join(chunks), None, {})
-    with tempfile.NamedTemporaryFile(dir=made(directory), prefix="body-", delete=False) as file:
+        return b"".join(chunks)
+    with tempfile.NamedTemporaryFile(dir=made(folder), prefix="body-", delete=False) as file:
         for chunk in chunks:
             file.write(chunk)
         chunks.clear()
         async for chunk in stream:
             file.write(chunk)
-    return Body(media_type, encoding, None, Path(file.name), {})
-
-
-async def _read_form(request: Request, stream: AsyncIterator[bytes], directory: Path, form_type: str) -> Body:
-    form = Form(request.headers["content-type"], directory)
-    try:
-        async for chunk in stream:
-            form.write(chunk)
-        path, fields = form.finish()
-    finally:
-        form.close()
-    return Body(form_type, "", None, path, fields)
+    return Path(file.name)

@@ -1,4 +1,4 @@
-"""One resource a file; what they share is the running service."""
+"""What routes depend on, as annotated types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from scpalm.app.serving.service import Service
+from scpalm.app.auth.keys import charge_rows
+from scpalm.app.service import Service
 
 
 async def get_service(request: Request) -> Service:
@@ -24,3 +25,8 @@ async def get_owner(request: Request) -> str:
 
 
 OwnerDep = Annotated[str, Depends(get_owner)]
+
+
+async def charge_cells(request: Request, num_cells: int) -> None:
+    """Charge accepted cells to the key of the request, if it has one. Raises RateLimitError, NotReadyError."""
+    charge_rows(num_cells)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from dataclasses import replace
-from pathlib import Path
-
-import orjson
 from fastapi import Request, Response
+from fastapi.responses import ORJSONResponse
 
-from scpalm.app.errors import IdempotencyError, InvalidParameterError, ServiceError
-from scpalm.app.http.body import discard_body
-from scpalm.app.http.request import negotiate, receive
+from scpalm.app.errors import IdempotencyError, InvalidParameterError
+from scpalm.app.http.dependencies import charge_cells
+from scpalm.app.http.request import bind, received
 from scpalm.app.jobs.manifest import Manifest
-from scpalm.app.serving.service import Service
-from scpalm.app.tasks.plans import Asked, names_of_drugs
-from scpalm.model.genes.normalize import Declared
+from scpalm.app.service import Service
+from scpalm.model.spec import RequestSpec
 
 _LONGEST_KEY = 200
 
@@ -26,41 +20,22 @@ def wants_async(prefer: str) -> bool:
     return any(part.partition(";")[0].strip().lower() == "respond-async" for part in prefer.split(","))
 
 
-async def accept_job(
-    request: Request,
-    service: Service,
-    owner: str,
-    asked: Asked,
-    model_name: str | None,
-    layer: str | None,
-    declared: Declared,
-) -> Response:
-    """202 with the job's address; the same request again gives the same job. Raises ServiceError."""
-    settings = service.settings
+async def accept_job(request: Request, service: Service, owner: str, spec: RequestSpec) -> Response:
+    """202 with the job's address; the same request again gives the same job.
+
+    The body is opened first, so that what is wrong with it or with the options is an error now, not a failed job.
+    Raises ServiceError, InputError, MissingPartError.
+    """
     key = request.headers.get("idempotency-key")
-    try:
-        model = service.ready_model(model_name)
-        codec, media_type = negotiate(request)
+    async with received(request, service, spec) as call:
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
             raise InvalidParameterError(f"Use 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key")
-        await asyncio.to_thread(
-            asked.tasks, model.bundle, model.info
-        )  # unknown names are told now, not by a failed job
-    except ServiceError:
-        await discard_body(request, idle_seconds=settings.body_idle_seconds)
-        raise
-    with (
-        model.held(),
-        service.upload_slot(),
-        tempfile.TemporaryDirectory(prefix="scpalm-", dir=settings.spool_dir, ignore_cleanup_errors=True) as folder,
-    ):
-        body = await receive(request, service, Path(folder))
-        # A job's body is kept without the form around it.
-        asked = replace(asked, drugs=(*asked.drugs, *names_of_drugs(body.fields))) if asked.extras else asked
-        manifest = Manifest(codec.media_type, body.content_encoding, media_type, asked, layer, declared, model.identity)
-        job = await service.jobs.accept(owner, body, manifest, key, model)
+        head = await call.model.parsers.head(call.upload)
+        await bind(call.upload.spec, call.model, head)
+        await charge_cells(request, head.num_cells)
+        manifest = Manifest.of(call.upload, call.model.identity)
+        job = await service.jobs.accept(owner, call.upload.body, manifest, key, call.model)
         if key is not None and Manifest.from_json(job.manifest) != manifest:
-            raise IdempotencyError("This key named another request before. Use a new one.", field="Idempotency-Key")
-    content = orjson.dumps({"id": job.id, "state": job.state})
+            raise IdempotencyError("This key was used for another request. Use a new one.", field="Idempotency-Key")
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-    return Response(content, 202, headers, media_type="application/json")
+    return ORJSONResponse({"id": job.id, "state": job.state}, 202, headers)

@@ -20,8 +20,9 @@ from scpalm.app.errors import (
     NotFoundError,
     ServiceError,
     TooLargeError,
+    UnsupportedTaskError,
 )
-from scpalm.model.errors import InputError, OverLimitError, UnreadableError
+from scpalm.model.errors import InputError, MissingPartError, OverLimitError, ParameterError, UnreadableError
 
 log = logging.getLogger("scpalm.request")
 
@@ -62,11 +63,13 @@ def problem_of_input(error: InputError) -> Problem:
         status, title = 400, "These bytes cannot be read"
     elif isinstance(error, OverLimitError):
         status, title = TooLargeError.status, TooLargeError.title
+    elif isinstance(error, ParameterError):
+        title = InvalidParameterError.title
     return Problem(
         type=_TYPE + error.code,
         title=title,
         status=status,
-        detail=f"{error.detail} {error.mend}",
+        detail=str(error),
         field=error.field,
         cell=error.cell,
         gene=error.gene,
@@ -104,6 +107,11 @@ def _on_input_error(request: Request, error: Exception) -> Response:
     return answer(problem_of_input(error))
 
 
+def _on_missing_part(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MissingPartError)
+    return answer(problem_of_service(UnsupportedTaskError(str(error))))
+
+
 def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
@@ -135,6 +143,7 @@ def install(app: FastAPI) -> None:
     """Answer every error of ``app`` as a problem."""
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(InputError, _on_input_error)
+    app.add_exception_handler(MissingPartError, _on_missing_part)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)

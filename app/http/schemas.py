@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from scpalm.app.codecs.registry import readable_types, writers
 from scpalm.app.errors import (
     BadRequestError,
     BodyTimeoutError,
@@ -136,19 +137,6 @@ class CellsAnswer(BaseModel):
     input: InputKind
 
 
-# Any: FastAPI's own type for pieces of OpenAPI.
-CELLS_BODY: dict[str, Any] = {
-    "required": True,
-    "description": "Cells, as sparse JSON, as an h5ad file or as an Arrow IPC stream (columns `indices`, `data`, "
-    "`obs_names`; `genes` as JSON in the schema's metadata). `Content-Encoding: gzip` or `zstd` is undone.",
-    "content": {
-        "application/json": {"schema": SparseCells.model_json_schema()},
-        "multipart/form-data": {"schema": UploadForm.model_json_schema()},
-        "application/x-hdf5": {"schema": {"type": "string", "format": "binary"}},
-        "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
-    },
-}
-
 _WHEN = {
     BadRequestError: "The bytes cannot be read: not HDF5, truncated, not JSON, a broken form.",
     BodyTimeoutError: "The body stopped coming.",
@@ -172,3 +160,43 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for error, text in _WHEN.items()
 }
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+# Any: FastAPI's own type for pieces of OpenAPI.
+def cells_body(json: type[BaseModel], form: type[BaseModel]) -> dict[str, Any]:
+    """The body of a route with cells, as OpenAPI."""
+    content = {media_type: _BINARY for media_type in readable_types() if media_type != "application/json"}
+    return {
+        "required": True,
+        "description": "Cells, as sparse JSON, as an h5ad file or as an Arrow IPC stream (columns `indices`, `data`, "
+        "`obs_names`; `genes` as JSON in the schema's metadata). `Content-Encoding`: gzip or zstd.",
+        "content": {
+            "application/json": {"schema": json.model_json_schema()},
+            "multipart/form-data": {"schema": form.model_json_schema()},
+            **content,
+        },
+    }
+
+
+def cells_responses(values: str) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route with cells, as OpenAPI. ``values``: what comes back."""
+    return {
+        200: {
+            "model": CellsAnswer,
+            "description": f"{values} By `Accept`: JSON, h5ad, Arrow or npy. Default: as the body.",
+            "content": {media_type: _BINARY for media_type in writers() if media_type != "application/json"},
+            "headers": {
+                "Server-Timing": {
+                    "description": "Milliseconds of parse, queue, inference and encode; parse and inference overlap.",
+                    "schema": {"type": "string"},
+                }
+            },
+        },
+        202: {
+            "description": "With `Prefer: respond-async`: a job was accepted, see `Location`.",
+            "headers": {"Location": {"description": "`/jobs/{id}`.", "schema": {"type": "string"}}},
+        },
+        **PROBLEMS,
+    }

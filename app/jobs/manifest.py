@@ -1,15 +1,21 @@
-"""What a job has to know to be done, also by another process after a restart."""
+"""What a job needs to be run, also by another process after a restart."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from scpalm.app.http.body import Body
-from scpalm.app.tasks.plans import Asked
-from scpalm.model.bundle import Bundle
-from scpalm.model.genes.normalize import Declared
+from scpalm.app.errors import JobStorageError
+from scpalm.app.parsing.upload import Upload
+from scpalm.model.bundle import Identity
+from scpalm.model.spec import RequestSpec
+
+# 1: tasks and options as `asked`. 2: a request spec.
+VERSION = 2
+# The name of a job's body among its files.
+BODY_FILE = "body"
 
 
 @dataclass(frozen=True)
@@ -17,43 +23,70 @@ class Manifest:
     """A request without its body.
 
     Attributes:
-        media_type, content_encoding: of the body. accept: media type of the answer, where the fetch does not say.
-        asked: the tasks. layer, declared: see `Upload`. model: name, version and checksum of what computes.
+        spec: what is asked; its format is what the result has, unless the fetch says otherwise.
+        media_type, content_encoding: of the body. model: identity of the model that computes.
     """
 
+    spec: RequestSpec
     media_type: str
     content_encoding: str
-    accept: str
-    asked: Asked
-    layer: str | None
-    declared: Declared
-    model: tuple[str, str, str]
+    model: Identity
+
+    @classmethod
+    def of(cls, upload: Upload, model: Identity) -> Manifest:
+        return cls(upload.spec, upload.media_type, upload.content_encoding, model)
+
+    def upload(self, body: Path) -> Upload:
+        """The job's body on its way to a parser."""
+        return Upload(body, self.media_type, self.spec, self.content_encoding)
 
     def as_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        members = json.loads(text)
-        asked = members.pop("asked")
-        asked |= {name: tuple(asked[name]) for name in ("names", "genes", "drugs")}
-        return cls(**{**members, "asked": Asked(**asked), "model": tuple(members["model"])})
+        """The manifest that `as_json` wrote, or a release that wrote version 1.
 
-    def fingerprint(self, body: Body) -> str:
-        """The same cells, options and model give the same fingerprint, whatever format the answer takes."""
-        digest = hashlib.sha256(body.data or b"")
-        if body.path is not None:
-            with body.path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-        what = {**asdict(self), "accept": ""}
-        return hashlib.sha256(digest.digest() + json.dumps(what, sort_keys=True).encode()).hexdigest()
+        Raises JobStorageError for a manifest of a newer release, or one that is damaged.
+        """
+        try:
+            members = json.loads(text)
+            version = members.pop("version", 1)
+            if version == 1:
+                members = _from_version_1(members)
+            elif version != VERSION:
+                raise JobStorageError(
+                    f"The job was accepted by a newer release (manifest version {version}, this release reads up to "
+                    f"{VERSION}). Update the service, or send the job again."
+                )
+            spec = RequestSpec.from_dict(members["spec"])
+            name, release, checksum = members["model"]
+            return cls(spec, members["media_type"], members["content_encoding"], (name, release, checksum))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise JobStorageError(
+                f"The job's manifest is damaged ({type(error).__name__}). Send the job again."
+            ) from error
+
+    def fingerprint(self, body: bytes | Path) -> str:
+        """The same cells, options and model give the same fingerprint, whatever format the answer has. Blocking."""
+        if isinstance(body, Path):
+            with body.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+        else:
+            digest = hashlib.sha256(body).digest()
+        what = replace(self, spec=replace(self.spec, format="")).as_json()
+        return hashlib.sha256(digest + what.encode()).hexdigest()
 
 
-# The name of a job's body among its files.
-BODY_FILE = "body"
-
-
-def model_of(bundle: Bundle) -> tuple[str, str, str]:
-    """Name, version, and a checksum over every file of a bundle."""
-    checksums = sorted((name, entry["sha256"]) for name, entry in bundle.manifest["files"].items())
-    return bundle.name, bundle.version, hashlib.sha256(repr(checksums).encode()).hexdigest()
+def _from_version_1(old: dict[str, object]) -> dict[str, object]:
+    asked = old["asked"]
+    assert isinstance(asked, dict)
+    options = {name: asked[name] for name in ("genes", "scale", "summary", "drugs") if asked.get(name)}
+    spec = {
+        "tasks": asked["names"],
+        "options": options,
+        "layer": old["layer"],
+        "input": old["declared"],
+        "format": old["accept"],
+    }
+    return {**old, "spec": spec}

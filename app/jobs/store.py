@@ -1,4 +1,4 @@
-"""Results of a job: one zarr array a task, written chunk by chunk, each chunk whole before the ledger points at it."""
+"""Results of a job, written chunk by chunk; the ledger points at a chunk only once it is written."""
 
 from __future__ import annotations
 
@@ -9,109 +9,96 @@ from typing import Any
 
 import numpy as np
 
-from scpalm.app.codecs.registry import Answer, Part
+from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.errors import JobStorageError
 from scpalm.app.jobs.places import Place
-from scpalm.app.parsing.child import Opened
-from scpalm.app.storage.values import StoredValues, Table
-from scpalm.app.tasks.task import Task, Values, told_of
+from scpalm.app.parsing.upload import UploadHead
+from scpalm.app.parsing.wire import describe_output, read_output
+from scpalm.app.storage.values import Table
 from scpalm.model.genes.normalize import InputReport
 from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.output.note import note_of
+from scpalm.model.spec import metadata_of, outputs_of
+from scpalm.model.tasks.task import BoundTask
 
 # zarr is imported where it is used: it takes a second, and most services run for days without a job.
 CHUNK_ROWS = 2048
+# 1: one part a result. 2: the outputs' own descriptions.
+VERSION = 2
+_OTHER_RELEASE = "The result was written by another release. Send the job again."
 
 
 class JobStore:
-    """The files of one job."""
+    """The results of one job: one zarr array an output, and JSON files. Blocking."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, files: Place) -> None:
+        self._files = files
 
-    def open(self, tasks: Sequence[Task], opened: Opened) -> None:
-        """Make room for the results, unless an earlier attempt has."""
+    def open(self, tasks: Sequence[BoundTask], head: UploadHead) -> None:
+        """Create the arrays, unless an earlier attempt has."""
         import zarr
 
-        num_cells = opened.num_cells
+        outputs = outputs_of(tasks)
+        described = [
+            {
+                **describe_output(output),
+                "var_columns": None if output.var_columns is None else output.var_columns.tolist(),
+            }
+            for output in outputs
+        ]
         facts = {
-            "num_cells": num_cells,
-            "coverage": opened.coverage.as_dict(),
-            "target": opened.target.tolist(),
-            "extras": dict(opened.extras),
+            "version": VERSION,
+            "num_cells": head.num_cells,
+            "coverage": head.coverage.as_dict(),
             # The model may be gone when the result is fetched.
-            "parts": [_described(task) for task in tasks],
-            "about": told_of(tasks),
+            "outputs": described,
+            "metadata": metadata_of(tasks),
         }
         self._write("facts.json", facts)
-        for task in tasks:
-            if not self._place.has(f"{task.name}.zarr/zarr.json"):
+        for output in outputs:
+            if not self._files.has(f"{output.name}.zarr/zarr.json"):
                 zarr.create_array(
-                    self._place.array(f"{task.name}.zarr"),
-                    shape=(num_cells, task.width),
-                    chunks=(min(CHUNK_ROWS, num_cells), task.width),
-                    dtype=np.dtype(task.dtype),
+                    self._files.array(f"{output.name}.zarr"),
+                    shape=(head.num_cells, output.width),
+                    chunks=(min(CHUNK_ROWS, head.num_cells), output.width),
+                    dtype=np.dtype(output.dtype),
                 )
 
-    def put(self, number: int, values: dict[str, Values | StoredValues], cells: list[str], report: InputReport) -> None:
+    def put(self, number: int, outputs: Sequence[OutputValues], cells: list[str], report: InputReport) -> None:
         """Chunk ``number``: rows from ``number * CHUNK_ROWS`` on."""
         import zarr
 
-        for name, table in values.items():
+        for output in outputs:
             start = number * CHUNK_ROWS
-            array = zarr.open_array(self._place.array(f"{name}.zarr"), mode="r+")
+            array = zarr.open_array(self._files.array(f"{output.spec.name}.zarr"), mode="r+")
             # A whole chunk at once: a part of one would be read, changed and written again.
-            block = table.read(0, table.shape[0]) if isinstance(table, StoredValues) else table
+            block = output.load()
             array[start : start + len(block)] = block
         self._write(f"cells-{number:06d}.json", {"cells": cells, "input": report.as_dict()})
-        self._place.sync()
+        self._files.sync()
 
-    def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(self._place.read("facts.json"))
-        return facts
-
-    def read(self, model: tuple[str, str], scratch: Path) -> Answer:
+    def read(self, model: tuple[str, str], scratch: Path) -> Result:
         """Everything, large values as files in ``scratch``. ``model``: name and version. Raises JobStorageError."""
-        facts = self._facts()
-        if "parts" not in facts:
-            raise JobStorageError("The result was written by another release. Send the job again.")
-        parts = [self._part(described, facts["num_cells"], scratch) for described in facts["parts"]]
-        chunks = [json.loads(self._place.read(name)) for name in self._place.names("cells-")]
+        facts: dict[str, Any] = json.loads(self._files.read("facts.json"))
+        if facts.get("version") != VERSION:
+            raise JobStorageError(_OTHER_RELEASE)
+        outputs = tuple(self._output(described, facts["num_cells"], scratch) for described in facts["outputs"])
+        chunks = [json.loads(self._files.read(name)) for name in self._files.names("cells-")]
         report = InputReport(chunks[0]["input"]["detected"], chunks[0]["input"]["why"])
+        coverage = Coverage(**{**facts["coverage"], "unmatched": tuple(facts["coverage"]["unmatched"])})
         cells = [cell for chunk in chunks for cell in chunk["cells"]]
-        return Answer(*model, cells, parts, _coverage(facts), report, facts["about"])
+        return Result(cells, outputs, note_of(model, coverage, report, facts["metadata"]))
 
-    def _part(self, described: dict[str, Any], num_cells: int, scratch: Path) -> Part:
+    def _output(self, described: dict[str, Any], num_cells: int, scratch: Path) -> OutputValues:
         import zarr
 
-        array = zarr.open_array(self._place.array(f"{described['name']}.zarr"), mode="r")
-        dtype = np.float32 if array.dtype == np.float32 else np.int32
-        table = Table((num_cells, array.shape[1]), dtype, scratch)
+        columns = described["var_columns"]
+        spec = read_output(described, None if columns is None else np.array(columns, np.int64))
+        array = zarr.open_array(self._files.array(f"{spec.name}.zarr"), mode="r")
+        table = Table((num_cells, spec.width), spec.dtype, scratch)
         for start in range(0, num_cells, CHUNK_ROWS):
             table.put(start, np.asarray(array[start : start + CHUNK_ROWS]))
-        columns = described["var_columns"]
-        return Part(
-            described["name"],
-            described["key"],
-            table.finish(),
-            described["columns"],
-            described["place"],
-            None if columns is None else np.array(columns, np.int64),
-        )
+        return OutputValues(spec, table.finish())
 
     def _write(self, name: str, content: dict[str, object]) -> None:
-        self._place.write(name, json.dumps(content, default=np.ndarray.tolist).encode())
-
-
-def _described(task: Task) -> dict[str, object]:
-    columns = None if task.columns is None else list(task.columns)
-    return {
-        "name": task.name,
-        "key": task.key,
-        "columns": columns,
-        "place": task.place,
-        "var_columns": None if task.var_columns is None else task.var_columns.tolist(),
-    }
-
-
-def _coverage(facts: dict[str, Any]) -> Coverage:
-    return Coverage(**{**facts["coverage"], "unmatched": tuple(facts["coverage"]["unmatched"])})
+        self._files.write(name, json.dumps(content, default=np.ndarray.tolist).encode())

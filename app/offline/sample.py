@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scpalm.model.errors import InputError
-from scpalm.model.io.whole_file import replaced_when_whole
+from scpalm.model.output.whole_file import replaced_when_whole
 
 _FILE = Path("data", "samples", "sample_cell_by_gene.csv")
 

@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 from uuid import uuid4
 
 from scpalm.app.errors import ServiceError
-from scpalm.app.tasks.task import Task, Values
 from scpalm.model.genes.rows import Rows
+from scpalm.model.tasks.task import BoundTask, Values
 
 Lane = Literal["online", "bulk"]
 LANES: tuple[Lane, ...] = ("online", "bulk")
@@ -23,11 +23,11 @@ class WorkItem:
     """Cells that somebody waits for.
 
     Attributes:
-        tasks: what to compute, of different names. rows: B cells, in order. lane: who waits, a person or a file.
+        tasks: what to compute. rows: B cells, in order. lane: who waits, a person or a file.
         first: which cell of the request the first row is. request: works of one request share one turn.
     """
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[BoundTask, ...]
     rows: Rows
     lane: Lane = "online"
     first: int = 0
@@ -40,7 +40,7 @@ class WorkResult:
     """What became of a Work.
 
     Attributes:
-        values: of each task by its name ``[B, ...]``, in the order of the rows; None when ``error`` says why not.
+        values: of each output by its name ``[B, ...]``, in the order of the rows; None when ``error`` says why not.
         queue_seconds: from submission until the first row reached the device.
         inference_seconds: from then until the last row was done.
     """

@@ -1,12 +1,13 @@
-"""Work and outcomes as bytes: safetensors, which are named arrays with a few lines of text. No pickle.
+"""Work and results as bytes between processes: safetensors, which are named arrays with a few lines of text.
 
-Version 1 of a message; a reader refuses others.
+A message names its version. Readers refuse versions they do not know, with a clear error; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,23 +15,26 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from scpalm.app.errors import InferenceError, ServiceError
-from scpalm.app.queue.task_wire import TaskReader, UnknownTaskError, pack_tasks
+from scpalm.app.errors import ServiceError, service_error
 from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
-from scpalm.app.tasks.task import Values
-from scpalm.model.errors import BundleError
+from scpalm.model.bundle import Bundle
+from scpalm.model.errors import BundleError, InputError, MissingPartError
 from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.sessions.session import SessionInfo
+from scpalm.model.tasks.registry import tasks
+from scpalm.model.tasks.task import BoundTask, Recipe, RecipeError, Values
 
-VERSION = 1
+# 1: one recipe an output, arrays with fixed names. 2: one recipe a task, arrays under the name of their task.
+VERSION = 2
 _HEADER = "scpalm"
-# Gene sets of files that keep coming: one object each, so that the session's read-outs of their zeros are found again.
+# Gene sets of files that keep coming: one object each, so that the session finds its sums over their zeros again.
 _GENE_SETS = 256
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class WireError(ValueError):
-    """A message that cannot be read; the text says why."""
+    """A message that cannot be read. The text says why."""
 
 
 def _pack(header: dict[str, Any], arrays: Arrays) -> bytes:
@@ -63,13 +67,13 @@ def _unpack(content: bytes) -> tuple[dict[str, Any], Arrays]:
 
 
 def pack_work(work: WorkItem) -> bytes:
-    """The rows and what is to be computed of them; not the names, which stay with who asks."""
+    """The rows and what to compute. Names of cells stay in the process that asks."""
     rows = work.rows
     num_genes = len(rows.gene_sets[0].measured)
-    recipes, arrays = pack_tasks(work.tasks, work.first, len(rows))
+    recipes, arrays = _pack_tasks(work)
     arrays |= {
         "lengths": rows.lengths().astype(np.int32),
-        # Half the bytes; a vocabulary has less than 65,536 genes.
+        # Half the bytes, for vocabularies of at most 65,536 genes.
         "gene_index": rows.gene_index.astype(np.uint16) if num_genes <= 1 << 16 else rows.gene_index,
         "value": rows.value,
         "gene_set_of_row": rows.gene_set_of_row,
@@ -86,15 +90,38 @@ def pack_work(work: WorkItem) -> bytes:
     return _pack(header, arrays)
 
 
-class WorkReader:
-    """Bytes -> Work, for one bundle."""
+def _pack_tasks(work: WorkItem) -> tuple[list[dict[str, Any]], Arrays]:
+    recipes: list[dict[str, Any]] = []
+    arrays: Arrays = {}
+    for task in work.tasks:
+        recipe = task.recipe(work.first, len(work.rows))
+        recipes.append({"task": task.name, "settings": dict(recipe.settings)})
+        arrays |= {f"{task.name}.{name}": array for name, array in recipe.arrays.items()}
+    return recipes, arrays
 
-    def __init__(self, tasks: TaskReader) -> None:
-        self._tasks = tasks
+
+_UNREADABLE = (
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    RecipeError,
+    BundleError,
+    MissingPartError,
+    InputError,
+    ServiceError,
+)
+
+
+class WorkReader:
+    """Bytes -> WorkItem, for one bundle."""
+
+    def __init__(self, bundle: Bundle, info: SessionInfo) -> None:
+        self._bundle, self._info = bundle, info
         self._gene_sets: OrderedDict[bytes, GeneSet] = OrderedDict()
 
     def read(self, content: bytes) -> WorkItem:
-        """Raises WireError, also for tasks that this release or bundle does not have."""
+        """Raises WireError, also for tasks that this release or model does not have."""
         header, arrays = _unpack(content)
         try:
             num_genes = int(header["num_genes"])
@@ -108,11 +135,23 @@ class WorkReader:
             if (entries and int(gene_index.max()) >= num_genes) or (len(owners) and int(owners.max()) >= len(sets)):
                 raise WireError("The message names a gene or gene set that it does not have.")
             first = int(header["first"])
-            tasks = self._tasks.read(header["tasks"], arrays, first)
+            bound = self._read_tasks(header["tasks"], arrays, first)
             rows = Rows(indptr, gene_index, value, sets, owners)
-            return WorkItem(tasks, rows, cast(Lane, header["lane"]), first, str(header["request"]), str(header["id"]))
-        except (KeyError, TypeError, IndexError, UnknownTaskError, BundleError, ServiceError) as error:
+            return WorkItem(bound, rows, cast(Lane, header["lane"]), first, str(header["request"]), str(header["id"]))
+        except _UNREADABLE as error:
             raise WireError(f"The message cannot be read ({type(error).__name__}: {error}).") from error
+
+    def _read_tasks(self, recipes: list[Any], arrays: Mapping[str, NDArray[Any]], first: int) -> tuple[BoundTask, ...]:
+        known = tasks()
+        found: list[BoundTask] = []
+        for recipe in recipes:
+            name = str(recipe["task"])
+            if name not in known:
+                raise RecipeError(f"There is no task '{name[:50]}'.")
+            prefix = f"{name}."
+            mine = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+            found.append(known[name].rebuild(self._bundle, self._info, Recipe(first, recipe["settings"], mine)))
+        return tuple(found)
 
     def _gene_set(self, packed: NDArray[np.uint8], num_genes: int) -> GeneSet:
         key = packed.tobytes()
@@ -148,11 +187,6 @@ def read_outcome(content: bytes) -> WorkResult:
     error = None
     if header["error"] is not None:
         code, detail, field, retry_after = header["error"]
-        kind = _errors().get(code, InferenceError)
-        error = kind(str(detail), field=field, retry_after=retry_after)
+        error = service_error(str(code), str(detail), field, retry_after)
     values = cast("dict[str, Values]", arrays) if error is None else None
     return WorkResult(values, error, float(header["queue"]), float(header["inference"]))
-
-
-def _errors() -> dict[str, type[ServiceError]]:
-    return {kind.code: kind for kind in ServiceError.__subclasses__()}

@@ -13,14 +13,13 @@ from enum import Enum
 from scpalm.app.errors import QueueFullError
 from scpalm.app.execution.supervisor import Supervisor
 from scpalm.app.execution.worker import Worker
-from scpalm.app.jobs.manifest import model_of
-from scpalm.app.parsing.pool import ParserPool
+from scpalm.app.parsing.pool import ParserPool, default_limits
 from scpalm.app.queue.choice import connect, devices_of, disconnect, info_of, open_transport, start_leases
 from scpalm.app.queue.transport import Lane, Transport
-from scpalm.app.serving.runtime import open_runtime
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import Bundle
+from scpalm.model.engine import open_runtime
 from scpalm.model.sessions.session import Session, SessionInfo
 
 log = logging.getLogger("scpalm.service")
@@ -37,10 +36,10 @@ class Role(Enum):
 
 
 def open_default_session(bundle: Bundle, settings: Settings) -> Session:
-    return open_runtime(bundle, device=settings.device, threads=settings.threads)
+    return open_runtime(bundle, device=settings.device, runtime=settings.runtime, threads=settings.threads)
 
 
-class Model:
+class ServedModel:
     """Made by `open_model`. Every request holds it while it needs it, so that a successor does not end it too early.
 
     Attributes:
@@ -61,7 +60,7 @@ class Model:
         self.bundle = bundle
         self.parsers = parsers
         self.transport = transport
-        self.identity = model_of(bundle)
+        self.identity = bundle.identity
         self.rate = rate
         self._info = info
         self._supervisor = supervisor
@@ -147,17 +146,20 @@ async def open_model(
     open_session: OpenSession,
     role: Role,
     on_wait: Callable[[str], object],
-) -> Model:
+) -> ServedModel:
     """A model ready to be asked; ``on_wait`` is told what it waits for, when Redis is away.
 
     Raises what opening the session, the parsers and the queue raise; nothing of it is left running then.
     """
     session = None if role is Role.REQUESTS else await asyncio.to_thread(_open, open_session, bundle, settings)
     info, rate = (session[0].info, session[1]) if session is not None else (info_of(bundle), 0.0)
+    limits = default_limits(
+        seconds=settings.parse_seconds, max_cells=settings.max_cells, max_bytes=settings.max_body_bytes
+    )
     parsers = ParserPool(
         bundle.path / "genes.parquet",
-        processes=settings.parser_processes,
-        seconds=settings.parse_seconds,
+        limits,
+        num_processes=settings.parser_processes,
         directory=settings.spool_dir,
     )
     transport: Transport | None = None
@@ -171,7 +173,7 @@ async def open_model(
             await disconnect(transport)
         raise
     supervisor = None if session is None else _start_worker(session[0], transport, settings, metrics)
-    return Model(bundle, info, parsers, transport, supervisor, settings, rate)
+    return ServedModel(bundle, info, parsers, transport, supervisor, settings, rate)
 
 
 def _open(open_session: OpenSession, bundle: Bundle, settings: Settings) -> tuple[Session, float]:

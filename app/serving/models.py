@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scpalm.app.errors import UnknownModelError
-from scpalm.app.jobs.manifest import model_of
-from scpalm.app.serving.model import Model
+from scpalm.app.serving.model import ServedModel
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
-from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle, Identity
 from scpalm.model.errors import BundleError
 
 log = logging.getLogger("scpalm.models")
 
-Identity = tuple[str, str, str]
+OpenModel = Callable[[Bundle], Awaitable[ServedModel]]
 _Signature = tuple[tuple[str, int, int], ...]
 _MANIFEST = "manifest.json"
 
@@ -35,7 +34,7 @@ class _Folder:
     """One folder and what became of it. ``tried``: its signature when it was last opened, or refused."""
 
     path: Path
-    model: Model | None = None
+    model: ServedModel | None = None
     copy: Path | None = None
     reason: str = ""
     seen: _Signature = ()
@@ -46,7 +45,7 @@ class _Folder:
 class _Past:
     """A model that has a successor, or lost its folder: it ends when nobody holds it any more."""
 
-    model: Model
+    model: ServedModel
     copy: Path | None
     ending: asyncio.Task[None] | None = None
 
@@ -58,7 +57,9 @@ class Models:
         open_model: opens a checked bundle; what it raises is the reason why a model is refused.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, open_model: Callable[[Bundle], Awaitable[Model]]) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, open_model: Callable[[Bundle], Awaitable[ServedModel]]
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._open_model = open_model
@@ -73,7 +74,7 @@ class Models:
         return self._folders[self._settings.bundle]
 
     @property
-    def all(self) -> list[Model]:
+    def all(self) -> list[ServedModel]:
         """Those that serve, the default first."""
         return [folder.model for folder in self._folders.values() if folder.model is not None]
 
@@ -87,7 +88,7 @@ class Models:
         """Why a folder's content does not serve, by the folder's name."""
         return {folder.path.name: folder.reason for folder in self._folders.values() if folder.reason}
 
-    def get(self, name: str | None = None, version: str = "") -> Model:
+    def get(self, name: str | None = None, version: str = "") -> ServedModel:
         """The model of this name, or the default one. Raises UnknownModelError."""
         for model in self.all:
             if name in (None, model.bundle.name) and version in ("", model.bundle.version):
@@ -96,7 +97,7 @@ class Models:
         served = ", ".join(map(str, self.all))
         raise UnknownModelError(f"There is no model '{wanted}'. Served here: {served}.", field="model")
 
-    def exactly(self, identity: Identity) -> Model | None:
+    def exactly(self, identity: Identity) -> ServedModel | None:
         """The very model that a job was sent to, also where it has a successor; None where it is gone."""
         models = [*self.all, *(past.model for past in self._past)]
         return next((model for model in models if model.identity == identity), None)
@@ -153,7 +154,7 @@ class Models:
             copy = await asyncio.to_thread(self._copy_of, folder.path)
             bundle = await asyncio.to_thread(Bundle.load, copy or folder.path)
             self._check_name(bundle, folder)
-            if folder.model is not None and model_of(bundle) == folder.model.identity:
+            if folder.model is not None and bundle.identity == folder.model.identity:
                 folder.reason = ""
                 await _forget(copy)
                 return
@@ -201,7 +202,7 @@ class Models:
             log.info("%s ends: %s is gone", folder.model, folder.path)
             self._retire(folder.model, folder.copy)
 
-    def _retire(self, model: Model, copy: Path | None) -> None:
+    def _retire(self, model: ServedModel, copy: Path | None) -> None:
         self._metrics.model_gone(model.bundle.name, model.bundle.version, model.info)
         past = _Past(model, copy)
         self._past.append(past)

@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 from scpalm.app.jobs.ledger.ledger import State
 from scpalm.app.queue.transport import LANES, Depth
-from scpalm.app.tasks.task import TASK_NAMES
 from scpalm.model.sessions.session import SessionInfo
+from scpalm.model.tasks.registry import task_names
 
 # Every counter's birth time would double the lines of a scrape.
 disable_created_metrics()
@@ -165,7 +165,7 @@ class Metrics:
             self.parse_duration.labels(format_name)
         for lane in LANES:
             self.queue_duration.labels(lane)
-            for task in TASK_NAMES:
+            for task in task_names():
                 self.rows.labels(lane, task)
         for reason in get_args(Rejection):
             self.rejected.labels(reason)
@@ -182,7 +182,7 @@ class Metrics:
 
     def model_loaded(self, name: str, version: str, info: SessionInfo) -> None:
         self.model_info.labels(name, version, info.runtime, info.device).set(1)
-        for task in TASK_NAMES:
+        for task in task_names():
             self.inference_duration.labels(task, info.device)
 
     def model_gone(self, name: str, version: str, info: SessionInfo) -> None:

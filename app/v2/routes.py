@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from contextlib import aclosing
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from scpalm.app.codecs.registry import Answer
-from scpalm.app.errors import InvalidParameterError
+from scpalm.app.codecs.inference import MEDIA_TYPE, option_inputs
+from scpalm.app.codecs.registry import reader_for
+from scpalm.app.http.body import HEADER_LENGTH
 from scpalm.app.http.dependencies import ServiceDep
+from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.problems import Problem
-from scpalm.app.http.request import Options, answer_cells
-from scpalm.app.http.routes.cells import Input
+from scpalm.app.http.request import CellRequest, received
 from scpalm.app.http.routes.health import live, ready
 from scpalm.app.http.schemas import PROBLEMS
-from scpalm.app.parsing.pool import Opened
-from scpalm.app.serving.model import Model
-from scpalm.app.tasks.task import Task
-from scpalm.app.v2.codec import MEDIA_TYPE
-from scpalm.app.v2.outputs import EXTRAS, OUTPUTS, Wanted, compose
+from scpalm.app.v2.outputs import DEFAULT, Wanted, compose, outputs
+from scpalm.model.genes.normalize import Declared
+from scpalm.model.spec import RequestSpec
 
 router = APIRouter(prefix="/v2", tags=["inference protocol"])
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
 _INPUTS = (
     ("indptr", "INT64", "row boundaries, cells + 1"),
     ("indices", "INT32", "gene of each value, from 0"),
     ("data", "FP32", "raw counts"),
     ("genes", "BYTES", "symbols or Ensembl ids of the columns"),
     ("obs_names", "BYTES", "optional"),
-    ("drugs", "BYTES", "optional, for ic50"),
-    ("impute_genes", "BYTES", "optional, for imputed"),
+    *((name, "BYTES", "optional, names for a task") for name in option_inputs()),
 )
 _WHERE: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such model."},
@@ -77,7 +75,7 @@ async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, 
                 "datatype": "INT32" if output == "pathways" else "FP32",
                 "shape": [-1, widths.get(output, -1)],
             }
-            for output in OUTPUTS
+            for output in outputs()
         ],
     }
 
@@ -94,8 +92,9 @@ async def model_ready(name: str, service: ServiceDep, version: str = "") -> dict
 _BODY = {
     "required": True,
     "description": "Inputs: " + "; ".join(f"`{name}` {kind}: {what}" for name, kind, what in _INPUTS)
-    + f". Outputs: {', '.join(f'`{name}`' for name in OUTPUTS)}; default `embedding`. "
-    "`parameters.scale` of `imputed`: log or counts. With binary tensors behind the JSON, its length in "
+    + f". Outputs: {', '.join(f'`{name}`' for name in outputs())}; default `{DEFAULT}`. "
+    "`parameters` has further options of the tasks, such as `scale` of `imputed`. With binary tensors behind the JSON, "
+    "its length in "
     f"`{HEADER_LENGTH}`.",
     "content": {
         "application/json": {
@@ -130,32 +129,26 @@ _BODY = {
     responses={200: {"description": "`outputs`, in the order asked for."}, **PROBLEMS},
 )
 async def infer(
-    name: str, request: Request, service: ServiceDep, declared: Input = "auto", version: str = ""
+    name: str,
+    request: Request,
+    service: ServiceDep,
+    declared: Annotated[Declared, Query(alias="input", description="What the values are.")] = "auto",
+    version: str = "",
 ) -> Response:
-    """Cells as tensors in, results as tensors out; the same numbers as the other routes give."""
-    text = request.headers.get(HEADER_LENGTH)
-    if text is not None and not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise InvalidParameterError(f"'{text[:50]}' is no length.", field=HEADER_LENGTH)
+    """Cells as tensors in, results as tensors out; the same numbers as from the other routes."""
+    async with received(
+        request, service, RequestSpec((), input=declared, model=name, version=version), reader_for(MEDIA_TYPE)
+    ) as call:
+        return await unless_disconnected(request, _answer(call))
 
-    def plan(model: Model, opened: Opened, media_type: str) -> tuple[Task, ...]:
-        asked = Wanted.of(opened.extras).asked(opened.extras)
-        return asked.tasks(model.bundle, model.info, None, {}, opened.num_cells)
 
-    async def present(answer: Answer, opened: Opened) -> Response:
-        body, length = await asyncio.to_thread(compose, answer, Wanted.of(opened.extras))
-        if length is None:
-            return Response(body, media_type="application/json")
-        return Response(body, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
-
-    options = Options(
-        plan,
-        None,
-        declared,
-        EXTRAS,
-        name,
-        version,
-        reads=MEDIA_TYPE,
-        header_bytes=None if text is None else int(text),
-        present=present,
-    )
-    return await answer_cells(request, service, options)
+async def _answer(call: CellRequest) -> Response:
+    async with aclosing(call.model.parsers.parse(call.upload)) as parts:
+        head = await call.open(parts)
+        wanted = Wanted.of(head.members)
+        spec = wanted.spec(call.upload.spec, head.members)
+        result = await call.compute(spec, head, parts)
+    body, length = await asyncio.to_thread(compose, result, wanted)
+    if length is None:
+        return Response(body, media_type="application/json")
+    return Response(body, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from scpalm.app.queue.transport import Lane, WorkItem
-from scpalm.app.serving.service import Service
+from scpalm.app.service import Service
 from scpalm.app.tasks.task import Embed
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.genes.vocabulary import Vocabulary

@@ -18,7 +18,7 @@ from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.drug_response.session import DrugResponseSession
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.sessions.session import Session, open_session
 
 

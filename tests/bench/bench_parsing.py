@@ -24,7 +24,7 @@ from scipy import sparse
 from scpalm.app.codecs.registry import CHUNK_CELLS, Codec, DecodeOptions, codec_for
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.genes.prepare import Preparer
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 TARGETS = {"h5ad": 20_000, "json": 2_500, "arrow": 500_000}
 

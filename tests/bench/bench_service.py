@@ -28,7 +28,7 @@ from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.errors import InputError
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.sessions.session import open_session
 
 BATCH_CELLS = Settings.model_fields["batch_cells"].default

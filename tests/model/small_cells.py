@@ -9,7 +9,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 NUM_CELLS, NUM_GENES = 23, 40
 

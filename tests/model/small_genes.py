@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 NAMED = (
     ("ENSG00000000001", "CD3E", ["T3E", "SHARED", "CD8A"]),

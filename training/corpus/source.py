@@ -18,7 +18,7 @@ from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import open_cells
 from scpalm.model.io.h5ad import H5adFile
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.zarr import ZarrFile
 from scpalm.training.corpus.corpus import CorpusError
 from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, take

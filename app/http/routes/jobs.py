@@ -13,17 +13,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from scpalm.app.codecs.registry import CODECS
 from scpalm.app.errors import JobNotFinishedError, UnknownJobError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep
-from scpalm.app.http.negotiation import choose_media_type
+from scpalm.app.http.negotiation import choose_media_type, offers_after
 from scpalm.app.http.problems import Problem
 from scpalm.app.http.request import encode, respond
-from scpalm.app.jobs.chunk import upload_of
 from scpalm.app.jobs.ledger.ledger import Job
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
 from scpalm.app.jobs.store import JobStore
-from scpalm.app.serving.service import Service
+from scpalm.app.service import Service
 from scpalm.app.storage.scratch import made, scratch_folder
 
 router = APIRouter(tags=["jobs"])
@@ -145,14 +143,13 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
         reason = f": {job.error}" if job.error else f", {job.rows_done} of {job.rows or '?'} cells are done."
         raise JobNotFinishedError(f"The job is {job.state}{reason}")
     manifest = Manifest.from_json(job.manifest)
-    offers = [manifest.accept, *(c.media_type for c in CODECS if c.media_type != manifest.accept)]
-    media_type = choose_media_type(request.headers.get("accept"), offers)
+    media_type = choose_media_type(request.headers.get("accept"), offers_after(manifest.spec.format))
     started = time.monotonic()
-    place = service.jobs.place_of(job)
-    model = service.model()  # any will do: it lends its processes that write
-    with model.held(), scratch_folder(service.settings.spool_dir) as folder, ExitStack() as files:
+    files = service.jobs.files_of(job)
+    model = service.model()  # any model will do: only its parser processes are needed, which write the answer
+    with model.held(), scratch_folder(service.settings.spool_dir) as folder, ExitStack() as local:
         scratch = made(folder)
-        answer = await asyncio.to_thread(JobStore(place).read, manifest.model[:2], scratch)
-        body = await asyncio.to_thread(files.enter_context, place.local(BODY_FILE, scratch))
-        content = await encode(model, answer, media_type, upload_of(manifest, body, service))
-    return respond(content, media_type, {"read": time.monotonic() - started}, answer.parts[0].key)
+        result = await asyncio.to_thread(JobStore(files).read, manifest.model[:2], scratch)
+        body = await asyncio.to_thread(local.enter_context, files.local(BODY_FILE, scratch))
+        content = await encode(model, result, media_type, manifest.upload(body))
+    return respond(content, media_type, {"read": time.monotonic() - started}, result.outputs[0].spec.key)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from scpalm.app.codecs.codec import CHUNK_CELLS
 from scpalm.model.bundle import Bundle, sha256_of
+from scpalm.model.errors import UserError
 from scpalm.model.genes.normalize import Declared, InputReport
-from scpalm.model.genes.prepare import Preparer
+from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 from scpalm.model.genes.vocabulary import Coverage
 from scpalm.model.io.cells import open_cells
+from scpalm.model.output.note import note_of
+from scpalm.model.release import release
 from scpalm.model.sessions.base import network_config
+from scpalm.model.spec import RequestSpec
 
 
-class ClusterError(RuntimeError):
+class ClusterError(UserError):
     """The cluster, or a result of an earlier run, is in the way; the text says what to do."""
 
 
@@ -48,16 +50,16 @@ class Atlas:
     release: str
 
     @classmethod
-    def of(cls, source: Path, bundle: Bundle, *, layer: str | None, declared: Declared, task_rows: int) -> Atlas:
+    def of(cls, source: Path, bundle: Bundle, spec: RequestSpec, task_rows: int) -> Atlas:
         """Look at the genes and first cells of a file. Raises InputError."""
-        with open_cells(source, layer=layer) as cells:
-            preparer = Preparer(bundle.vocabulary, cells.genes, cells.ensembl_ids, declared)
+        with open_cells(source, layer=spec.layer) as cells:
+            preparer = Preparer(bundle.vocabulary, cells.genes, cells.ensembl_ids, spec.input)
             first = preparer.prepare(cells.rows(0, min(CHUNK_CELLS, cells.num_cells)))
             num_cells = cells.num_cells
         return cls(
             source=source.resolve(),
-            layer=layer,
-            declared=declared,
+            layer=spec.layer,
+            declared=spec.input,
             bundle=bundle.path.resolve(),
             manifest=sha256_of(bundle.path / "manifest.json"),
             model=bundle.name,
@@ -86,17 +88,5 @@ class Atlas:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def note(self) -> dict[str, object]:
-        """Of the results, as in an h5ad answer."""
-        return {
-            "model": {"name": self.model, "version": self.model_version},
-            "coverage": self.coverage.as_dict(),
-            "input": self.report.as_dict(),
-        }
-
-
-def release() -> str:
-    """Version of scpalm."""
-    try:
-        return version("scpalm")
-    except PackageNotFoundError:
-        return "0+source"
+        """What is recorded next to the results, as in an h5ad answer."""
+        return note_of((self.model, self.model_version), self.coverage, self.report, {})

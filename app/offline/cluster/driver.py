@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -16,8 +17,8 @@ from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
 from scpalm.app.offline.cluster.store import AtlasStore
 from scpalm.app.offline.cluster.tasks import EmbedPlugin, embed_rows
 from scpalm.model.bundle import Bundle
-from scpalm.model.genes.normalize import Declared
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.progress import Progress
+from scpalm.model.spec import RequestSpec
 
 # Some seconds of a core: what is lost with a worker, and what a file of the result holds.
 TASK_ROWS = 4096
@@ -25,39 +26,39 @@ _AHEAD = 2  # tasks a thread that wait at the scheduler: its memory must not gro
 _PATIENCE = 60.0  # seconds for a scheduler to answer, and for its first worker
 
 
-def embed_atlas(
-    source: Path,
-    out: Path,
-    bundle: Bundle,
-    *,
-    address: str | None = None,
-    processes: int | None = None,
-    layer: str | None = None,
-    declared: Declared = "auto",
-    task_rows: int = TASK_ROWS,
-    on_start: Callable[[int, Coverage], None] = lambda num_cells, coverage: None,
-    on_chunk: Callable[[int], None] = lambda num_cells: None,
-) -> None:
-    """Embed an h5ad file or zarr store into the zarr store ``out``; what an earlier run did is not done again.
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Where an atlas is computed.
 
-    Args:
-        address: of a Dask scheduler. None: processes on this machine.
-        processes: on this machine; as many as it has cores, if None.
-        on_start: told the number of cells and the gene coverage. on_chunk: told the cells done, each time.
-
-    Raises InputError for the cells, ClusterError for the cluster and when stopped, OSError for the disk.
+    Attributes:
+        address: of a Dask scheduler; None for processes on this machine.
+        processes: on this machine; None for as many as it has cores. task_rows: cells of one task.
     """
-    atlas = Atlas.of(source, bundle, layer=layer, declared=declared, task_rows=task_rows)
+
+    address: str | None = None
+    processes: int | None = None
+    task_rows: int = TASK_ROWS
+
+
+def embed_atlas(
+    source: Path, out: Path, bundle: Bundle, spec: RequestSpec, options: ClusterOptions, progress: Progress
+) -> None:
+    """Embed an h5ad file or zarr store into the zarr store ``out``; an interrupted run is continued.
+
+    ``spec`` says how to read the source. Raises InputError for the cells, ClusterError for the cluster and when
+    stopped, OSError for the disk.
+    """
+    atlas = Atlas.of(source, bundle, spec, options.task_rows)
     with AtlasStore(out, atlas) as store:
-        on_start(atlas.num_cells, atlas.coverage)
-        on_chunk(store.rows_done)
+        progress.start(atlas.num_cells, atlas.coverage)
+        progress.advance(store.rows_done)
         missing = [task for task in atlas.tasks() if task not in store.done]
         try:
             with _stopped_like_ctrl_c():
                 if missing:
-                    plugin = EmbedPlugin(atlas, store.folder.resolve(), local=address is None)
-                    with _client(address, processes, len(missing)) as client:
-                        _run(client, plugin, missing, store, on_chunk)
+                    plugin = EmbedPlugin(atlas, store.folder.resolve(), local=options.address is None)
+                    with _client(options, len(missing)) as client:
+                        _run(client, plugin, missing, store, progress)
                 store.finish()
         except KeyboardInterrupt:
             raise ClusterError(
@@ -71,7 +72,7 @@ def _run(
     plugin: EmbedPlugin,
     missing: list[tuple[int, int]],
     store: AtlasStore,
-    on_chunk: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     client.register_plugin(plugin)
     left = iter(missing)
@@ -92,7 +93,7 @@ def _run(
             in_flight -= 1
             start, stop = future.result()
             store.commit(start, stop)
-            on_chunk(stop - start)
+            progress.advance(stop - start)
             for _ in submit():
                 in_flight += 1
     except KilledWorker as error:
@@ -106,12 +107,13 @@ def _run(
 
 
 @contextmanager
-def _client(address: str | None, processes: int | None, num_tasks: int) -> Iterator[Client]:
+def _client(options: ClusterOptions, num_tasks: int) -> Iterator[Client]:
+    address = options.address
     # What the user must know is in our own errors; Dask tells of every connection that closes.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if address is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        number = min(processes or cores, num_tasks)
+        number = min(options.processes or cores, num_tasks)
         with (
             LocalCluster(
                 n_workers=number,

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
-from scpalm.app.tasks.task import Embed
-from scpalm.model.io.h5ad_writer import NOTE_KEY, described
+from scpalm.model.output.note import NOTE_KEY, anndata_note
+from scpalm.model.tasks.embed import KEY
+from scpalm.model.tasks.task import OutputSpec
 
 _RUN, _DONE = "scpalm-run.json", "scpalm-done.txt"
 
@@ -29,7 +30,7 @@ class ResultWriter:
 
         self._folder = folder
         root = zarr.open_group(str(folder), mode="r+")
-        self._values: Any = root[f"obsm/{Embed.key}"]
+        self._values: Any = root[f"obsm/{KEY}"]
         self._names: Any = root["obs/_index"]
 
     def put(self, start: int, names: Sequence[str], values: NDArray[np.float32]) -> None:
@@ -142,10 +143,10 @@ def _make_store(folder: Path, atlas: Atlas) -> None:
     array(group("obs", "dataframe", "0.2.0", **frame), "_index", (num_cells,), (rows,), str, "string-array")
     array(group("var", "dataframe", "0.2.0", **frame), "_index", (0,), (1,), str, "string-array")
     obsm = group("obsm", "dict", "0.1.0")
-    array(obsm, Embed.key, (num_cells, atlas.width), (rows, atlas.width), np.float32, "array")
+    array(obsm, KEY, (num_cells, atlas.width), (rows, atlas.width), np.float32, "array")
     uns = group("uns", "dict", "0.1.0")
     array(uns, NOTE_KEY, (), (), str, "string")
-    uns[NOTE_KEY][()] = json.dumps(described(atlas.note(), [("embed", Embed.key, None)]))
+    uns[NOTE_KEY][()] = json.dumps(anndata_note(atlas.note(), [OutputSpec("embed", KEY, atlas.width)]))
 
 
 def _flush(path: Path) -> None:

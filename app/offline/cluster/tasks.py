@@ -10,23 +10,17 @@ from pathlib import Path
 import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker
 
-from scpalm.app.codecs.codec import CHUNK_CELLS
-from scpalm.app.offline.cluster.atlas import Atlas, ClusterError, release
+from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
 from scpalm.app.offline.cluster.store import ResultWriter
-from scpalm.app.serving.runtime import open_runtime
 from scpalm.model.bundle import Bundle, sha256_of
-from scpalm.model.genes.prepare import Preparer
-from scpalm.model.io.cells import open_cells
-from scpalm.model.io.h5ad import H5adFile
-from scpalm.model.io.zarr import ZarrFile
-from scpalm.model.sessions.session import Session
+from scpalm.model.engine import Stream, load
+from scpalm.model.release import release
+from scpalm.model.spec import RequestSpec
 
 
 @dataclass(frozen=True)
 class _Opened:
-    cells: H5adFile | ZarrFile
-    preparer: Preparer
-    session: Session
+    stream: Stream
     result: ResultWriter
 
 
@@ -51,7 +45,7 @@ class EmbedPlugin(WorkerPlugin):
 
     def teardown(self, worker: Worker) -> None:
         if self._opened is not None:
-            self._opened.cells.__exit__(None, None, None)
+            self._opened.stream.__exit__(None, None, None)
 
     def embed(self, start: int, stop: int) -> None:
         """Compute rows ``start`` to ``stop`` and write them. Raises InputError, BundleError, ClusterError, OSError."""
@@ -61,11 +55,10 @@ class EmbedPlugin(WorkerPlugin):
             opened = self._opened
             values = np.empty((stop - start, self._atlas.width), dtype=np.float32)
             names: list[str] = []
-            for first in range(start, stop, CHUNK_CELLS):
-                last = min(first + CHUNK_CELLS, stop)
-                prepared = opened.preparer.prepare(opened.cells.rows(first, last))
-                values[first - start : last - start] = opened.session.encode(prepared.rows).embedding
-                names += prepared.cells
+            for block in opened.stream.rows(start, stop):
+                position = block.start - start
+                values[position : position + len(block.cells)] = block.values["embed"]
+                names += block.cells
             opened.result.put(start, names, values)
 
     def _open(self) -> _Opened:
@@ -77,10 +70,9 @@ class EmbedPlugin(WorkerPlugin):
         bundle = Bundle.load(atlas.bundle)
         if sha256_of(bundle.path / "manifest.json") != atlas.manifest:
             raise ClusterError(f"A worker finds another model in {bundle.path}. Copy the same to all machines.")
-        cells = open_cells(atlas.source, layer=atlas.layer)
-        preparer = Preparer(bundle.vocabulary, cells.genes, cells.ensembl_ids, atlas.declared, atlas.report)
-        session = open_runtime(bundle, threads=self._threads)
-        return _Opened(cells, preparer, session, ResultWriter(self._folder))
+        engine = load(bundle, threads=self._threads)
+        spec = RequestSpec(("embed",), layer=atlas.layer, input=atlas.declared)
+        return _Opened(engine.stream(atlas.source, spec, report=atlas.report), ResultWriter(self._folder))
 
 
 def embed_rows(plugin: str, start: int, stop: int) -> tuple[int, int]:

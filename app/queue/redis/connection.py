@@ -15,9 +15,9 @@ from redis.exceptions import BusyLoadingError, OutOfMemoryError, RedisError, Res
 from redis.retry import Retry
 
 from scpalm.app.errors import NotReadyError, ServiceError, StorageFullError
-from scpalm.app.jobs.manifest import model_of
 from scpalm.app.queue.transport import LANES, Lane
 from scpalm.model.bundle import Bundle
+from scpalm.model.errors import UserError
 
 log = logging.getLogger("scpalm.redis")
 
@@ -30,7 +30,7 @@ COMMAND_SECONDS = 5.0
 BLOCK_SECONDS = 0.25
 
 
-class QueueError(RuntimeError):
+class QueueError(UserError):
     """A Redis that cannot be used as the queue; the text says why."""
 
 
@@ -46,7 +46,7 @@ class Keys:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Keys:
-        name, version, checksum = model_of(bundle)
+        name, version, checksum = bundle.identity
         return cls(f"{re.sub(r'[^A-Za-z0-9._-]', '_', f'{name}-{version}')}-{checksum[:12]}")
 
     def __getitem__(self, name: str) -> str:

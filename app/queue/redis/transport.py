@@ -15,7 +15,6 @@ from scpalm.app.queue.redis.connection import Keys
 from scpalm.app.queue.redis.leases import Leases
 from scpalm.app.queue.redis.requests import Requests
 from scpalm.app.queue.redis.status import Status
-from scpalm.app.queue.task_wire import TaskReader
 from scpalm.app.queue.transport import LEASE_SECONDS, Depth, Lane, Lease, WorkItem, WorkResult
 from scpalm.app.queue.wire import WorkReader
 from scpalm.app.storage.spool import Spool
@@ -72,7 +71,7 @@ class RedisTransport:
 
     def start_leases(self, info: SessionInfo) -> None:
         """For a worker, once its session can run: others see it from now on."""
-        self._leases.start(self._keys, WorkReader(TaskReader(self._bundle, info)), info.device)
+        self._leases.start(self._keys, WorkReader(self._bundle, info), info.device)
 
     async def stop(self) -> None:
         """End connections and threads."""

@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
-from scpalm.app.v2.message import read_message
+from scpalm.app.codecs.inference_message import read_message
 from scpalm.model.errors import InputError, UnreadableError
 
 

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scpalm.app.codecs.registry import DecodeOptions, SparseJsonCodec
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from tests.app.codecs.answers import answer_for
 
 GOOD: dict[str, object] = {

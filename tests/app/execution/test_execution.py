@@ -12,7 +12,7 @@ from scpalm.app.errors import InferenceError, QueueFullError, ServiceError
 from scpalm.app.execution.computation import Computation
 from scpalm.app.execution.worker import Worker
 from scpalm.app.queue.memory import MemoryTransport
-from scpalm.app.serving.model import Model
+from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.values import StoredValues, row_blocks
 from scpalm.app.tasks.task import Embed, Impute, Pathways, PathwayShares, Task
 from scpalm.app.telemetry.metrics import Metrics

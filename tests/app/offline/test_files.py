@@ -47,7 +47,7 @@ def test_every_cell_gets_its_own_embedding_over_many_chunks(
     done: list[int] = []
     embed_file(tmp_path / "in.h5ad", tmp_path / "out.h5ad", bundle, session, on_chunk=done.append)
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
-    from scpalm.model.io.matrix import CellMatrix
+    from scpalm.model.genes.matrix import CellMatrix
 
     matrix = CellMatrix(
         cells.X.indptr.astype(np.int64), cells.X.indices.astype(np.int32), cells.X.data, GENES, list(cells.obs_names)

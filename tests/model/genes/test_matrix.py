@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scpalm.model.errors import InputError, OverLimitError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 
 def good() -> CellMatrix:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scpalm.model.genes.prepare import Preparer
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from tests.model.small_genes import fillers, matrix_of, small_vocabulary
 
 VOCABULARY = small_vocabulary()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scpalm.model.io.whole_file import replaced_when_whole
+from scpalm.model.output.whole_file import replaced_when_whole
 
 
 def test_the_file_is_there_only_when_whole(tmp_path: Path) -> None:

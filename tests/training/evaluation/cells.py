@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 
 def matrix_of(counts: NDArray[np.floating], genes: Sequence[str] | None = None) -> CellMatrix:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError, UnreadableError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.common.labels import Labels, encode_labels
 
 ENSEMBL_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "ensembl")

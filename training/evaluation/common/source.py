@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 MODEL_METHODS = ("h_C", "mean_tokens", "concat_tokens", "readout", "untrained")
 BASELINE_METHODS = ("hvg2000", "pca50", "pca256")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.clustering.baselines import log_normalized
 from scpalm.training.evaluation.imputation.imputers import Values
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.clustering.baselines import log_normalized
 from scpalm.training.evaluation.common.neighbors import nearest
 from scpalm.training.evaluation.imputation.imputers import Values, average, components

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.clustering.clustering import score_embedding
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.evaluation.common.detected import given_detected

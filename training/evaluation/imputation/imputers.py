@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from scpalm.model.errors import InputError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.clustering.baselines import log_normalized
 from scpalm.training.evaluation.common.neighbors import nearest
 

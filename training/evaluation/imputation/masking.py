@@ -10,7 +10,7 @@ from scipy import sparse
 
 from scpalm.model.errors import InputError
 from scpalm.model.genes.normalize import SCALE, row_sums
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 
 SHARE = 0.1
 # Scale of the exponential law that draws the entries: low counts are the ones that get lost.

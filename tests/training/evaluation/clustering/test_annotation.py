@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.clustering.annotation import compare_annotation
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.evaluation.common.labels import encode_labels

@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from scpalm.model.errors import InputError
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.clustering import baselines
 from scpalm.training.evaluation.clustering.baselines import (
     Baselines,

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scpalm.model.io.matrix import CellMatrix
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.clustering.baselines import Baselines
 from scpalm.training.evaluation.common.compare import compare_clustering
 from scpalm.training.evaluation.common.dataset import Dataset

@@ -1,0 +1,36 @@
+"""The command ``scpalm annotate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption
+from scpalm.model.spec import RequestSpec
+
+
+def annotate(  # one parameter a command-line option
+    source: InArgument,
+    reference: Annotated[Path, typer.Option("--reference", metavar="REF.h5ad", help="Labelled cells.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="OUT.h5ad|OUT.csv", help="A copy with obs columns, or a table.")
+    ],
+    label: Annotated[str, typer.Option(help="Column of the reference's obs with the labels.")] = "cell_type",
+    bundle: BundleOption = None,
+    layer: LayerOption = None,
+    input: InputOption = "auto",
+) -> None:
+    """Label cells by the nearest labelled ones in the embedding; 'unknown' where none is near enough."""
+    from scpalm.app.cli.progress import CellProgress
+    from scpalm.app.offline.annotate import LabelSource, annotate_file
+    from scpalm.model.engine import load
+
+    engine = load(bundle)
+    with CellProgress() as progress:
+        found = annotate_file(
+            source, LabelSource(reference, label), out, engine, RequestSpec((), layer=layer, input=input), progress
+        )
+    unknown = int((found.label == "unknown").sum())
+    typer.echo(f"{out}: {len(found.label):,} cells, {unknown:,} unknown", err=True)

@@ -1,0 +1,110 @@
+"""One attempt at a job: its cells are parsed, and each chunk that is missing is computed, stored and committed."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
+from scpalm.app.execution.execution import Execution
+from scpalm.app.jobs.ledger.ledger import Job, Ledger
+from scpalm.app.jobs.manifest import BODY_FILE, Manifest
+from scpalm.app.jobs.places import Place
+from scpalm.app.jobs.retry import retry_while_unavailable
+from scpalm.app.jobs.store import CHUNK_ROWS, JobStore
+from scpalm.app.parsing.upload import UploadHead
+from scpalm.app.serving.model import ServedModel
+from scpalm.app.storage.scratch import made, scratch_folder
+from scpalm.app.storage.values import StoredValues
+from scpalm.model.genes.prepare import Prepared
+from scpalm.model.tasks.task import BoundTask, TaskContext
+
+
+class LostJobError(Exception):
+    """The job was cancelled, or another process has it."""
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One attempt at a job. `run` does all of it.
+
+    Attributes:
+        job: as it was taken from the ledger. files: its files. spool_dir: for files that are needed meanwhile.
+    """
+
+    job: Job
+    manifest: Manifest
+    model: ServedModel
+    ledger: Ledger
+    files: Place
+    spool_dir: Path
+
+    async def run(self) -> None:
+        """Compute every chunk that is not committed yet.
+
+        Raises LostJobError, and what parser, queue and model raise.
+        """
+        with self.model.held(), scratch_folder(self.spool_dir) as folder, ExitStack() as local:
+            scratch = made(folder)
+            body = await retry_while_unavailable(
+                lambda: asyncio.to_thread(local.enter_context, self.files.local(BODY_FILE, scratch))
+            )
+            await self._compute(body, scratch)
+
+    async def _compute(self, body: Path, scratch: Path) -> None:
+        store = JobStore(self.files)
+        done = await retry_while_unavailable(lambda: self.ledger.chunks(self.job))
+        async with aclosing(self.model.parsers.parse(self.manifest.upload(body))) as parts:
+            head = await anext(parts)
+            assert isinstance(head, UploadHead)
+            tasks = await asyncio.to_thread(self._bind, head)
+            await retry_while_unavailable(lambda: asyncio.to_thread(store.open, tasks, head))
+            await retry_while_unavailable(lambda: self.ledger.set_rows(self.job, head.num_cells))
+            number, chunk, rows = 0, list[Prepared](), 0
+            async for part in parts:
+                assert isinstance(part, Prepared)
+                chunk.append(part)
+                rows += len(part.rows)
+                if rows >= CHUNK_ROWS or number * CHUNK_ROWS + rows == head.num_cells:
+                    if number not in done:
+                        await self._run_chunk(tasks, number, chunk, store, scratch)
+                    number, chunk, rows = number + 1, [], 0
+
+    def _bind(self, head: UploadHead) -> tuple[BoundTask, ...]:
+        columns = head.columns if self.manifest.spec.format == H5AD else None
+        model = self.model
+        return self.manifest.spec.bind(TaskContext(model.bundle, model.info, head.num_cells, columns, head.members))
+
+    async def _run_chunk(
+        self, tasks: tuple[BoundTask, ...], number: int, parts: list[Prepared], store: JobStore, scratch: Path
+    ) -> None:
+        rows = sum(len(part.rows) for part in parts)
+
+        async def execute() -> Execution:
+            first = number * CHUNK_ROWS
+            async with Execution(self.model.transport, tasks, rows, "bulk", scratch, first=first) as execution:
+                for part in parts:
+                    await execution.add(part)
+                await execution.wait()
+                return execution
+
+        execution = await retry_while_unavailable(execute)
+        outputs = await execution.outputs()
+        report = execution.report
+        assert report is not None
+        # The artifact first, then the pointer to it.
+        await retry_while_unavailable(lambda: asyncio.to_thread(store.put, number, outputs, execution.cells, report))
+        for output in outputs:
+            if isinstance(output.values, StoredValues):
+                output.values.path.unlink(missing_ok=True)
+        await self._commit(number, rows)
+
+    async def _commit(self, number: int, rows: int) -> None:
+        if await retry_while_unavailable(lambda: self.ledger.commit_chunk(self.job, number, rows)):
+            return
+        # It may have been committed, and the answer was lost.
+        committed = await retry_while_unavailable(lambda: self.ledger.chunks(self.job))
+        if number not in committed or not await retry_while_unavailable(lambda: self.ledger.keep(self.job)):
+            raise LostJobError
