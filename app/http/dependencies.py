@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from scpalm.app.auth.budgets import Budgets
+from scpalm.app.auth.keys import ApiKey
 from scpalm.app.serving.service import Service
 
 
@@ -24,3 +26,10 @@ async def get_owner(request: Request) -> str:
 
 
 OwnerDep = Annotated[str, Depends(get_owner)]
+
+
+async def charge_cells(request: Request, num_cells: int) -> None:
+    """Charge accepted cells to the key of the request, if it has one. Raises RateLimitError, NotReadyError."""
+    budgets: Budgets = request.app.state.budgets
+    key: ApiKey | None = request.state.api_key
+    await budgets.charge_cells(key, num_cells)

@@ -19,6 +19,7 @@ from scpalm.app.codecs.registry import CODECS, READABLE, Answer, Codec, Part, co
 from scpalm.app.errors import ServiceError, UnsupportedMediaTypeError
 from scpalm.app.execution.computation import Computation, TaskPlan
 from scpalm.app.http.body import FORM, Body, content_encoding_of, discard_body, media_type_of, read_body
+from scpalm.app.http.dependencies import charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.negotiation import choose_media_type
 from scpalm.app.parsing.pool import Opened
@@ -76,7 +77,7 @@ async def answer_cells(request: Request, service: Service, options: Options) -> 
         until_parsed.enter_context(service.upload_slot())
         body = await receive(request, service, folder)
         return await unless_disconnected(
-            request, _answer(service, model, options, body, codec, media_type, until_parsed.close)
+            request, _answer(request, service, model, options, body, codec, media_type, until_parsed.close)
         )
 
 
@@ -109,6 +110,7 @@ def upload_of(service: Service, options: Options, body: Body, codec: Codec) -> U
 
 
 async def _answer(
+    request: Request,
     service: Service,
     model: Model,
     options: Options,
@@ -131,6 +133,7 @@ async def _answer(
         with scratch_folder(service.settings.spool_dir) as folder:
             computation = Computation(model, tasks, opened.num_cells, folder)
             async with computation:
+                await charge_cells(request, opened.num_cells)
                 async for part in parts:
                     assert not isinstance(part, Opened)
                     await computation.add(part)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
 from fastapi import Request, Response
 
+from scpalm.app.codecs.codec import CHUNK_CELLS
 from scpalm.app.errors import IdempotencyError, InvalidParameterError, ServiceError
 from scpalm.app.http.body import discard_body
+from scpalm.app.http.dependencies import charge_cells
 from scpalm.app.http.request import negotiate, receive
 from scpalm.app.jobs.manifest import Manifest
+from scpalm.app.parsing.pool import Opened
+from scpalm.app.parsing.upload import Upload
+from scpalm.app.serving.model import Model
 from scpalm.app.serving.service import Service
 from scpalm.app.tasks.plans import Asked, names_of_drugs
+from scpalm.model.errors import InputError
 from scpalm.model.genes.normalize import Declared
 
 _LONGEST_KEY = 200
@@ -55,6 +62,16 @@ async def accept_job(
         tempfile.TemporaryDirectory(prefix="scpalm-", dir=settings.spool_dir, ignore_cleanup_errors=True) as folder,
     ):
         body = await receive(request, service, Path(folder))
+        upload = Upload(
+            body.path if body.path is not None else (body.data or b""),
+            codec.media_type,
+            body.content_encoding,
+            layer,
+            declared,
+            settings.max_cells,
+            settings.max_body_bytes,
+        )
+        await charge_cells(request, await _num_cells(model, upload))
         # A job's body is kept without the form around it.
         asked = replace(asked, drugs=(*asked.drugs, *names_of_drugs(body.fields))) if asked.extras else asked
         manifest = Manifest(codec.media_type, body.content_encoding, media_type, asked, layer, declared, model.identity)
@@ -64,3 +81,19 @@ async def accept_job(
     content = orjson.dumps({"id": job.id, "state": job.state})
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
     return Response(content, 202, headers, media_type="application/json")
+
+
+async def _num_cells(model: Model, upload: Upload) -> int:
+    """Cells of a body; 0 for a body that cannot be opened, whose job will fail with the reason."""
+    num_cells = 0
+    try:
+        async with aclosing(model.parsers.parse(upload)) as parts:
+            async for part in parts:
+                if isinstance(part, Opened):
+                    num_cells = part.num_cells
+                # A small body is read to its end: stopping early costs a new parser process.
+                if num_cells > CHUNK_CELLS:
+                    break
+    except (InputError, ServiceError):
+        return num_cells
+    return num_cells
