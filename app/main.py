@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from scpalm.app.auth.budgets import open_budgets
 from scpalm.app.auth.keys import KeyRing
 from scpalm.app.codecs.registry import all_readers
 from scpalm.app.http import problems
@@ -46,12 +47,14 @@ def create_app(
     endpoints = [route.path for router in routers for route in router.routes]  # type: ignore[attr-defined]
     metrics = Metrics(endpoints, [reader.name for reader in all_readers()])
     service = Service(settings, metrics, open_session, tracing, worker=worker)
+    budgets = open_budgets(settings.redis_url)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
         await service.close()
+        await budgets.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
@@ -64,12 +67,13 @@ def create_app(
         redoc_url=None,
     )
     app.state.service = service
+    app.state.budgets = budgets
     for router in routers:
         app.include_router(router)
     problems.install(app)
     app.add_middleware(CompressionMiddleware)
     keys = None if worker or settings.api_keys_file is None else KeyRing(settings.api_keys_file)
-    app.add_middleware(GuardMiddleware, keys=keys)
+    app.add_middleware(GuardMiddleware, keys=keys, budgets=budgets)
     app.add_middleware(InferenceErrorMiddleware)
     app.add_middleware(AccessMiddleware, metrics=metrics)
     if tracing is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 import uvicorn
@@ -42,12 +43,22 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(settings: Settings, open_session: OpenSession = open_default_session, *, worker: bool = False) -> None:
+def serve(
+    settings: Settings,
+    open_session: OpenSession = open_default_session,
+    *,
+    worker: bool = False,
+    ports: Sequence[int] = (),
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way. Raises ServeError where that cannot start.
 
-    ``worker``: work for the services at ``settings.redis_url``; probes and scrapes alone are answered.
+    ``worker``: work for the services at ``settings.redis_url``; probes and scrapes alone are answered. ``ports``: the
+    first free one is used; default: ``settings.port``.
     """
-    with _listen(settings.host, settings.port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with (
+        listen(settings.host, ports or [settings.port]) as listener,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
         runner.run(_serve(settings, listener, create_app(settings, open_session, worker=worker)))
 
 
@@ -58,6 +69,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ModuleNotFoundError:
         return None
     return uvloop.new_event_loop
+
+
+def listen(host: str, ports: Sequence[int]) -> socket.socket:
+    """Listen on the first of the ports that is not in use. Raises ServeError when there is none."""
+    for port in ports[:-1]:
+        try:
+            return _listen(host, port)
+        except ServeError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+                raise
+            log.info("port %d is in use, trying the next one", port)
+    return _listen(host, ports[-1])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The command ``scpalm worker``: a device that works for the services behind a Redis."""
+"""The command ``scpalm worker``: computes on one device for the services that share a Redis."""
 
 from __future__ import annotations
 
@@ -10,32 +10,44 @@ from typing import Annotated
 
 import typer
 
-# The command imports what it needs: `--help` must not wait for the model's libraries.
+# The command imports what it needs when it runs: `--help` must not wait for the model's libraries.
+
+# Where a worker answers probes and scrapes when no port was asked for: the first free port of these.
+DEFAULT_PORTS = range(9000, 9100)
 
 
 def worker(
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or cuda:n; over SCPALM_DEVICE. One worker a device.")
+        str | None,
+        typer.Option(help="auto, cpu, cuda or cuda:n; overrides SCPALM_DEVICE. Start one worker per device."),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address of health and metrics; over SCPALM_HOST.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address of health checks and metrics; overrides SCPALM_HOST.")
+    ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port of health and metrics; over SCPALM_PORT. Default: 9000; 0: any."),
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of health checks and metrics; overrides SCPALM_PORT. Default: the first free port from "
+            f"{DEFAULT_PORTS.start}; 0: any free port.",
+        ),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Directory of the model; over SCPALM_BUNDLE.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Directory of the model; overrides SCPALM_BUNDLE.")] = None,
 ) -> None:
-    """Work for the services whose queue is at SCPALM_REDIS_URL, until SIGTERM or Ctrl-C: what was taken is finished."""
+    """Compute for the services whose queue is at SCPALM_REDIS_URL. SIGTERM or Ctrl-C: finish leased work, then exit."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     from scpalm.app.settings import PREFIX, SettingsError, load_settings
     from scpalm.app.telemetry.logging import configure_logging
 
-    if port is None and not os.environ.get(f"{PREFIX}PORT"):
-        port = 9000
     settings = load_settings(host=host, port=port, bundle=bundle, device=device)
     if not settings.redis_url:
-        raise SettingsError(f"{PREFIX}REDIS_URL is empty: a worker needs the queue. Set it as for `scpalm serve`.")
+        raise SettingsError(
+            f"{PREFIX}REDIS_URL is empty: a worker needs a queue. Set it to the same value as for `scpalm serve`."
+        )
     configure_logging(settings.log_format)
     from scpalm.app.server import serve as run_server
 
-    run_server(settings, worker=True)
+    port_is_chosen = port is not None or bool(os.environ.get(f"{PREFIX}PORT"))
+    run_server(settings, worker=True, ports=[settings.port] if port_is_chosen else DEFAULT_PORTS)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from scpalm.app.auth.keys import charge_rows
+from scpalm.app.auth.budgets import Budgets
+from scpalm.app.auth.keys import ApiKey
 from scpalm.app.service import Service
 
 
@@ -29,4 +30,6 @@ OwnerDep = Annotated[str, Depends(get_owner)]
 
 async def charge_cells(request: Request, num_cells: int) -> None:
     """Charge accepted cells to the key of the request, if it has one. Raises RateLimitError, NotReadyError."""
-    charge_rows(num_cells)
+    budgets: Budgets = request.app.state.budgets
+    key: ApiKey | None = request.state.api_key
+    await budgets.charge_cells(key, num_cells)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from scpalm.app.queue.redis.connection import as_service_error, connect
+from scpalm.app.storage.redis import as_service_error, connect
 
 
 @dataclass(frozen=True)

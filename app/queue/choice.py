@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from scpalm.app.auth.keys import charge_rows
 from scpalm.app.queue.memory import MemoryTransport
 from scpalm.app.queue.transport import Transport
 from scpalm.app.settings import Settings
@@ -31,7 +30,6 @@ def open_transport(settings: Settings, metrics: Metrics) -> Transport:
         max_rows=settings.max_queued_cells,
         max_bytes=settings.max_queued_bytes,
         on_redelivery=metrics.redeliveries.inc,
-        on_admit=charge_rows,
     )
 
 
@@ -48,7 +46,6 @@ def open_redis(settings: Settings, metrics: Metrics) -> RedisTransport:
         stall_seconds=settings.stall_seconds,
         on_redelivery=metrics.redeliveries.inc,
         on_dead_letter=lambda: metrics.drop("dead_letter"),
-        on_admit=charge_rows,
         on_drop=lambda: metrics.drop("client_gone"),
     )
 
@@ -63,7 +60,7 @@ async def connect(transport: Transport, bundle: Bundle, on_wait: Callable[[str],
         return
     from redis.exceptions import RedisError
 
-    from scpalm.app.queue.redis.connection import as_service_error
+    from scpalm.app.storage.redis import as_service_error
 
     told = False
     while True:

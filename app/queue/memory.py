@@ -42,13 +42,11 @@ class MemoryTransport:
         max_bytes: int,
         lease_seconds: float = LEASE_SECONDS,
         on_redelivery: Callable[[], None] = lambda: None,
-        on_admit: Callable[[int], None] = lambda num_rows: None,
     ) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._lease_seconds = lease_seconds
         self._on_redelivery = on_redelivery
-        self._on_admit = on_admit
         self._changed = threading.Condition()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # unsettled, oldest first
         self._waiting: OrderedDict[str, _Entry] = OrderedDict()  # of those, the ones no worker holds
@@ -65,7 +63,6 @@ class MemoryTransport:
     async def admit(self, request: str, num_rows: int, lane: Lane) -> None:
         with self._changed:
             self._check_room(num_rows, 0)
-            self._on_admit(num_rows)
             self._kept[request] = (lane, num_rows)
             self._rows[lane] += num_rows
 
@@ -102,7 +99,6 @@ class MemoryTransport:
         with self._changed:
             if not self._take_kept(work):
                 self._check_room(len(work.rows), num_bytes)
-                self._on_admit(len(work.rows))
             now = time.monotonic()
             if not self._entries:
                 self._measured_until = now

@@ -1,21 +1,27 @@
-"""Before any route: API keys, deadlines and request ids; after it: security headers. Plain ASGI."""
+"""Runs before every route: API keys, budgets, deadlines and request ids. Adds security headers. Plain ASGI."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scpalm.app.auth.keys import ApiKey, KeyRing, current_key
+from scpalm.app.auth.budgets import Budgets
+from scpalm.app.auth.keys import ApiKey, KeyRing
 from scpalm.app.errors import DeadlineError, InvalidParameterError, ServiceError
 from scpalm.app.http.problems import answer_of_service
 
-# Probes, scrapers and readers of the documentation hold no keys; nothing of a user is there.
+log = logging.getLogger("scpalm.request")
+
+# Probes, scrapers and readers of the documentation hold no keys; these paths show nothing of a user.
 OPEN_PATHS = ("/health/", "/metrics", "/docs", "/openapi.json", "/v2/health/")
 LONGEST_TIMEOUT_SECONDS = 86_400.0
+# Received bytes are charged in lots of this size: one round trip to the budgets for each, not one per chunk.
+CHARGE_BYTES = 8 << 20
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
 
 _HEADERS = {
@@ -28,11 +34,17 @@ _NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 
 
 class GuardMiddleware:
-    """``keys`` None: whoever reaches the port may ask."""
+    """Puts ``request_id``, ``api_key`` (an ApiKey or None) and ``owner`` into the state of every request.
 
-    def __init__(self, app: ASGIApp, keys: KeyRing | None) -> None:
+    Args:
+        keys: None lets every client in. budgets: of these keys; checked here for cells and bytes, charged here for
+            bytes. Routes charge cells when they accept work.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing | None, budgets: Budgets) -> None:
         self._app = app
         self._keys = keys
+        self._budgets = budgets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,7 +53,8 @@ class GuardMiddleware:
         headers = Headers(scope=scope)
         sent_id = headers.get("x-request-id", "")
         request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"], state["api_key"] = request_id, None
 
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -55,24 +68,28 @@ class GuardMiddleware:
 
         try:
             key = self._key(scope, headers)
+            await self._budgets.check(key)
             seconds = _timeout(headers)
         except ServiceError as error:
             await answer_of_service(error)(scope, receive, secured)
             return
-        token = current_key.set(key)
+        if key is None:
+            await self._within(seconds, scope, receive, secured)
+            return
+        state["api_key"], state["owner"] = key, key.name
+        body = _MeteredBody(receive, self._budgets, key)
         try:
-            counted = receive if key is None else _counted(receive, key)
-            await self._within(seconds, scope, counted, secured)
+            await self._within(seconds, scope, body.receive, secured)
         finally:
-            current_key.reset(token)
+            await body.charge_rest()
 
     def _key(self, scope: Scope, headers: Headers) -> ApiKey | None:
+        """The key of the request; None where none is needed. Raises MissingKeyError, ForbiddenError."""
         if self._keys is None or scope["path"].startswith(OPEN_PATHS):
             return None
         kind, _, token = headers.get("authorization", "").partition(" ")
         key = self._keys.find(token.strip() if kind.lower() == "bearer" else headers.get("x-api-key"))
-        key.check(scope["path"])
-        scope["state"]["owner"] = key.name
+        key.check_path(scope["path"])
         return key
 
     async def _within(self, seconds: float | None, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +98,7 @@ class GuardMiddleware:
         async def note_start(message: Message) -> None:
             nonlocal started
             started = True
-            limit.reschedule(None)  # an answer that has begun is sent to its end
+            limit.reschedule(None)  # a response that has begun is sent to its end
             await send(message)
 
         try:
@@ -96,6 +113,35 @@ class GuardMiddleware:
             await answer_of_service(DeadlineError(detail, field="X-Request-Timeout"))(scope, receive, send)
 
 
+class _MeteredBody:
+    """Counts the body of a request as it arrives and charges it to the key."""
+
+    def __init__(self, receive: Receive, budgets: Budgets, key: ApiKey) -> None:
+        self._receive, self._budgets, self._key = receive, budgets, key
+        self._uncharged = 0
+
+    async def receive(self) -> Message:
+        """The next message. Raises NotReadyError when the budgets cannot be reached."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._uncharged += len(message.get("body", b""))
+            if self._uncharged >= CHARGE_BYTES or not message.get("more_body", False):
+                await self._charge()
+        return message
+
+    async def charge_rest(self) -> None:
+        """Charge what arrived of a body that was not read to its end."""
+        try:
+            await self._charge()
+        except ServiceError as error:
+            log.warning("%d received bytes of '%s' were not charged: %s", self._uncharged, self._key.name, error)
+
+    async def _charge(self) -> None:
+        if self._uncharged:
+            await self._budgets.charge_bytes(self._key, self._uncharged)
+            self._uncharged = 0
+
+
 def _timeout(headers: Headers) -> float | None:
     text = headers.get("x-request-timeout")
     if text is None:
@@ -106,17 +152,7 @@ def _timeout(headers: Headers) -> float | None:
         seconds = 0.0
     if not 0.0 < seconds <= LONGEST_TIMEOUT_SECONDS:
         raise InvalidParameterError(
-            f"'{text[:50]}' is no timeout. Send seconds, above 0 and up to {LONGEST_TIMEOUT_SECONDS:g}.",
+            f"'{text[:50]}' is not a valid timeout. Send seconds, above 0 and up to {LONGEST_TIMEOUT_SECONDS:g}.",
             field="X-Request-Timeout",
         )
     return seconds
-
-
-def _counted(receive: Receive, key: ApiKey) -> Receive:
-    async def counting() -> Message:
-        message = await receive()
-        if message["type"] == "http.request":
-            key.bytes.take(len(message.get("body", b"")))
-        return message
-
-    return counting

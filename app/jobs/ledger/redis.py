@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from scpalm.app.jobs.ledger import redis_scripts as scripts
 from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, State
-from scpalm.app.queue.redis.connection import as_service_error, connect_async
+from scpalm.app.storage.redis import as_service_error, connect_async
 
 T = TypeVar("T")
 

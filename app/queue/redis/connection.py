@@ -6,32 +6,21 @@ import logging
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-import redis
 import redis.asyncio
-from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, OutOfMemoryError, RedisError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import ResponseError
 
-from scpalm.app.errors import NotReadyError, ServiceError, StorageFullError
 from scpalm.app.queue.transport import LANES, Lane
+from scpalm.app.storage.redis import QueueError
 from scpalm.model.bundle import Bundle
-from scpalm.model.errors import UserError
 
 log = logging.getLogger("scpalm.redis")
 
 GROUP = "workers"
 # Every script declares flags, which Redis 7 was the first to know.
 OLDEST_REDIS = 7
-# A command that takes longer has failed; none is slow, and replies are at most a few MB.
-COMMAND_SECONDS = 5.0
 # Longest that one command waits at Redis for something to come.
 BLOCK_SECONDS = 0.25
-
-
-class QueueError(UserError):
-    """A Redis that cannot be used as the queue; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -62,49 +51,6 @@ class Keys:
     @property
     def replies(self) -> str:
         return self["replies:"]
-
-
-def connect(url: str) -> redis.Redis:
-    """A client for threads. Raises QueueError for an address that is none."""
-    return _from_url(redis.Redis, url, Retry(NoBackoff(), 0))
-
-
-def connect_async(url: str) -> redis.asyncio.Redis:
-    """A client for the event loop. Raises QueueError for an address that is none."""
-    # Nothing is tried twice unseen: what must be is tried again where that is known to be safe.
-    return _from_url(redis.asyncio.Redis, url, redis.asyncio.retry.Retry(NoBackoff(), 0))
-
-
-def _from_url(kind: Any, url: str, retry: Any) -> Any:
-    try:
-        return kind.from_url(
-            url,
-            protocol=2,
-            retry=retry,
-            socket_timeout=COMMAND_SECONDS,
-            socket_connect_timeout=2.0,
-            socket_keepalive=True,
-        )
-    except ValueError as error:
-        raise QueueError(f"SCPALM_REDIS_URL={shown(url)} is no address of Redis: {error}.") from error
-
-
-def shown(url: str) -> str:
-    """The address without user and password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def as_service_error(error: Exception) -> ServiceError:
-    """What a client is told when Redis did not take its work; where Redis is, only the log says."""
-    text = " ".join(str(error).split())
-    if isinstance(error, OutOfMemoryError) or text.startswith("OOM"):
-        return StorageFullError("Redis, which holds the queue, has no memory left for more work.", retry_after=5)
-    if isinstance(error, BusyLoadingError):
-        return NotReadyError("Redis, which holds the queue, is loading its data.", retry_after=2)
-    if isinstance(error, ResponseError):
-        return NotReadyError(f"Redis, which holds the queue, takes no work: {text.partition(' ')[0]}.", retry_after=5)
-    return NotReadyError("Redis, which holds the queue, cannot be reached.", retry_after=2)
 
 
 async def prepare(client: redis.asyncio.Redis, keys: Keys) -> None:
@@ -144,6 +90,3 @@ async def make_groups(client: redis.asyncio.Redis, keys: Keys) -> None:
 def is_no_group(error: Exception) -> bool:
     """The streams are gone, with the data of this Redis."""
     return isinstance(error, ResponseError) and "NOGROUP" in str(error)
-
-
-__all__ = ["GROUP", "Keys", "QueueError", "RedisError", "connect", "connect_async"]

@@ -12,12 +12,13 @@ from redis.exceptions import RedisError
 
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.redis import scripts
-from scpalm.app.queue.redis.connection import BLOCK_SECONDS, GROUP, Keys, connect
+from scpalm.app.queue.redis.connection import BLOCK_SECONDS, GROUP, Keys
 from scpalm.app.queue.redis.in_flight import InFlight, InFlightWork
 from scpalm.app.queue.redis.settle import REPLY_SECONDS, Settler
 from scpalm.app.queue.redis.status import WorkerStatus
 from scpalm.app.queue.transport import LANES, MAX_DELIVERIES, Lane, Lease, WorkResult
 from scpalm.app.queue.wire import WireError, WorkReader, error_outcome
+from scpalm.app.storage.redis import connect
 from scpalm.app.storage.spool import Spool
 
 log = logging.getLogger("scpalm.redis")

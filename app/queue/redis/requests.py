@@ -14,12 +14,13 @@ from redis.exceptions import RedisError
 from scpalm.app.background import end
 from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError, ServiceError
 from scpalm.app.queue.redis import scripts
-from scpalm.app.queue.redis.connection import GROUP, Keys, as_service_error, connect_async, prepare
+from scpalm.app.queue.redis.connection import GROUP, Keys, prepare
 from scpalm.app.queue.redis.replies import Listener
 from scpalm.app.queue.redis.status import View
 from scpalm.app.queue.throughput import seconds_for
 from scpalm.app.queue.transport import Depth, Lane, WorkItem, WorkResult
 from scpalm.app.queue.wire import pack_work
+from scpalm.app.storage.redis import as_service_error, connect_async
 from scpalm.app.storage.spool import INLINE_BYTES, Spool
 
 log = logging.getLogger("scpalm.redis")
@@ -56,14 +57,13 @@ class Requests:
         max_rows: int,
         max_bytes: int,
         lease_seconds: float,
-        on_admit: Callable[[int], None] = lambda num_rows: None,
         on_drop: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self._spool = spool
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._lease_seconds = lease_seconds
-        self._on_admit, self._on_drop = on_admit, on_drop
+        self._on_drop = on_drop
         self._client: Any = connect_async(url)
         self._blocking: Any = connect_async(url)
         self._scripts = {
@@ -124,7 +124,6 @@ class Requests:
             )
             if not taken:
                 raise self._queue_full(int(queued))
-            self._on_admit(num_rows)
         except BaseException:
             self._kept.pop(request, None)
             raise
@@ -139,8 +138,6 @@ class Requests:
         self._sent[work.id] = self._unanswered[work.id] = sent
         try:
             await self._send(sent, admitted)
-            if not admitted:
-                self._on_admit(len(work.rows))
         except BaseException:
             self._forget(sent)
             raise

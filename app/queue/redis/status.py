@@ -10,9 +10,10 @@ from typing import Any
 
 from scpalm.app.errors import NotReadyError, ServiceError
 from scpalm.app.queue.redis import scripts
-from scpalm.app.queue.redis.connection import Keys, as_service_error, make_groups
+from scpalm.app.queue.redis.connection import Keys, make_groups
 from scpalm.app.queue.throughput import seconds_for
 from scpalm.app.queue.transport import LANES, Depth, Lane
+from scpalm.app.storage.redis import as_service_error
 
 log = logging.getLogger("scpalm.redis")
 

@@ -39,7 +39,6 @@ class RedisTransport:
         stall_seconds: float = 60.0,
         on_redelivery: Callable[[], None] = lambda: None,
         on_dead_letter: Callable[[], None] = lambda: None,
-        on_admit: Callable[[int], None] = lambda num_rows: None,
         on_drop: Callable[[], None] = lambda: None,
     ) -> None:
         name = uuid4().hex[:16]
@@ -50,7 +49,6 @@ class RedisTransport:
             max_rows=max_rows,
             max_bytes=max_bytes,
             lease_seconds=lease_seconds,
-            on_admit=on_admit,
             on_drop=on_drop,
         )
         self._leases = Leases(

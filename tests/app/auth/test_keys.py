@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from scpalm.app.auth.keys import Budget, KeyRing, KeysFileError, hash_key, new_key
-from scpalm.app.errors import ForbiddenError, MissingKeyError, RateLimitError
+from scpalm.app.auth.keys import KeyRing, KeysFileError, hash_key, new_key
+from scpalm.app.errors import ForbiddenError, MissingKeyError
 from tests.app.fakes import Client, FakeSession
 
 BODY = {"genes": [f"GENE{n}" for n in range(12)], "indptr": [0, 2, 4], "indices": [0, 1, 2, 3], "data": [1, 2, 3, 4]}
@@ -41,11 +41,11 @@ def test_the_file_is_read_again_when_it_changes_and_a_broken_one_changes_nothing
     monkeypatch.setattr("scpalm.app.auth.keys._CHECK_SECONDS", 0.0)
     path = write(tmp_path / "keys.json", entry("lab", "first", rows_per_minute=60))
     ring = KeyRing(path)
-    ring.find("first").rows.take(61)
-    write(path, entry("lab", "first", rows_per_minute=60), entry("new", "second"))
+    assert ring.find("first").cells_per_minute == 60
+    write(path, entry("lab", "first", rows_per_minute=70), entry("new", "second"))
     os.utime(path, ns=(1, 1))
     assert ring.find("second").name == "new"
-    assert ring.find("first").rows.wait_seconds() > 0, "a new file does not forgive what was overdrawn"
+    assert ring.find("first").cells_per_minute == 70
     path.write_text("{")
     assert ring.find("second").name == "new"
     path.unlink()
@@ -74,22 +74,6 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(KeysFileError) as caught:
         KeyRing(tmp_path / "keys.json")
     assert "\n" not in str(caught.value)
-
-
-def test_budgets_overdraw_once_and_fill_up() -> None:
-    now = [0.0]
-    budget = Budget(60, lambda: now[0])
-    assert budget.wait_seconds() == 0
-    budget.take(90)
-    assert budget.wait_seconds() == 30
-    now[0] = 29.0
-    assert budget.wait_seconds() == 1
-    now[0] = 30.5
-    assert budget.wait_seconds() == 0
-    now[0] = 1000.0
-    budget.take(60)
-    assert budget.wait_seconds() == 1, "no more than a minute's worth is saved up"
-    assert Budget(None).wait_seconds() == 0
 
 
 @pytest.fixture
@@ -174,11 +158,8 @@ def test_other_origins_are_told_nothing(client: Client) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-def test_checks_name_what_is_wrong(tmp_path: Path) -> None:
-    ring = KeyRing(write(tmp_path / "keys.json", entry("lab", "first", paths=["/embed"], rows_per_minute=1)))
-    key = ring.find("first")
+def test_a_refusal_names_the_path(tmp_path: Path) -> None:
+    ring = KeyRing(write(tmp_path / "keys.json", entry("lab", "first", paths=["/embed"])))
+    ring.find("first").check_path("/embed")
     with pytest.raises(ForbiddenError, match="/jobs"):
-        key.check("/jobs")
-    key.rows.take(2)
-    with pytest.raises(RateLimitError, match="cells"):
-        key.check("/embed")
+        ring.find("first").check_path("/jobs")

@@ -14,7 +14,7 @@ from scpalm.app.jobs.ledger.redis import RedisLedger
 from scpalm.app.jobs.ledger.sqlite import SqliteLedger
 from scpalm.app.jobs.manifest import Manifest
 from scpalm.app.tasks.plans import Asked
-from tests.redis_server import SERVER, RedisServer
+from tests.redis_server import RedisServer, require_redis
 
 MANIFEST = Manifest("application/json", "", "application/json", Asked(("embed",)), None, "auto", ("mini", "1.0", "sum"))
 Run = Callable[..., tuple[int, str, str]]
@@ -29,8 +29,7 @@ def open_ledger(
         monkeypatch.setenv("SCPALM_RESULTS_DIR", str(tmp_path))
         yield lambda: SqliteLedger(tmp_path / "jobs.sqlite")
         return
-    if SERVER is None:
-        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    require_redis()
     redis = RedisServer(tmp_path / "data").start()
     monkeypatch.setenv("SCPALM_REDIS_URL", redis.url)
     yield lambda: RedisLedger(redis.url, lease_seconds=0.05)
@@ -109,8 +108,7 @@ def test_wrong_use_and_no_ledger(run: Run, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_requests_that_workers_died_with_are_listed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    if SERVER is None:
-        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    require_redis()
     redis = RedisServer(tmp_path / "data").start()
     try:
         monkeypatch.setenv("SCPALM_REDIS_URL", redis.url)

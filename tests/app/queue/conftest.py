@@ -17,7 +17,7 @@ from scpalm.app.queue.transport import Transport
 from scpalm.app.storage.spool import Spool
 from scpalm.model.bundle import Bundle
 from tests.app.fakes import INFO
-from tests.redis_server import SERVER, RedisServer
+from tests.redis_server import RedisServer, require_redis
 
 LIMITS = {"max_rows": 100, "max_bytes": 1 << 20}
 Open = Any
@@ -47,8 +47,7 @@ def open_transport(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         # The workers of a queue in memory share it.
         open_memory.another = lambda transport, **options: nullcontext(transport)  # type: ignore[attr-defined]
         return open_memory
-    if SERVER is None:
-        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    require_redis()
     return opener(request.getfixturevalue("redis_server"), tmp_path, request.node.name)
 
 

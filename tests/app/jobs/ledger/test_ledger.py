@@ -15,7 +15,7 @@ from scpalm.app.errors import NotReadyError
 from scpalm.app.jobs.ledger.ledger import MAX_DEATHS, Job, Ledger
 from scpalm.app.jobs.ledger.redis import RedisLedger
 from scpalm.app.jobs.ledger.sqlite import SqliteLedger
-from tests.redis_server import SERVER, RedisServer, needs_redis
+from tests.redis_server import RedisServer, needs_redis, require_redis
 
 LEASE_SECONDS = 0.3
 Scenario = Callable[[Ledger], Awaitable[None]]
@@ -40,8 +40,8 @@ async def in_redis(server: RedisServer) -> AsyncIterator[RedisLedger]:
 @pytest.fixture(params=["sqlite", "redis"])
 def check(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
     """Runs a scenario on an empty ledger."""
-    if request.param == "redis" and SERVER is None:
-        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    if request.param == "redis":
+        require_redis()
 
     async def run(scenario: Scenario) -> None:
         async with asyncio.timeout(20):

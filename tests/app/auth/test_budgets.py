@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from scpalm.app.auth.budgets import Budgets, Charge, MemoryBudgetStore, open_budgets
+from scpalm.app.auth.keys import ApiKey, hash_key
+from scpalm.app.auth.redis_budgets import RedisBudgetStore
+from scpalm.app.errors import NotReadyError, RateLimitError
+from scpalm.app.http.middleware.guard import GuardMiddleware
+from tests.app.fakes import INFO, Client
+from tests.redis_server import RedisServer, needs_redis
+
+TWO_CELLS = {
+    "genes": [f"GENE{n}" for n in range(12)],
+    "indptr": [0, 2, 4],
+    "indices": [0, 1, 2, 3],
+    "data": [1, 2, 3, 4],
+}
+KEY = {"Authorization": "Bearer first"}
+ASYNC = {**KEY, "Prefer": "respond-async"}
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def empty_redis(redis_server: RedisServer) -> RedisServer:
+    redis_server.client().flushall()
+    return redis_server
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [{"name": "lab", "sha256": hash_key("first"), "rows_per_minute": 2}]}))
+    return path
+
+
+def job_of(seed: int) -> dict[str, object]:
+    """Two cells; each seed makes another job."""
+    return {**TWO_CELLS, "data": [1, 2, 3, seed + 1]}
+
+
+def test_one_request_may_overdraw_the_budget_and_then_it_refills() -> None:
+    now = [0.0]
+    budgets = Budgets(MemoryBudgetStore(lambda: now[0]))
+    key = ApiKey("lab", "", cells_per_minute=60)
+
+    async def wait_seconds() -> int:
+        try:
+            await budgets.check(key)
+        except RateLimitError as error:
+            assert error.retry_after is not None and "cells" in error.detail
+            return error.retry_after
+        return 0
+
+    async def scenario() -> None:
+        assert await wait_seconds() == 0
+        await budgets.charge_cells(key, 90)
+        with pytest.raises(RateLimitError):
+            await budgets.charge_cells(key, 1)
+        assert await wait_seconds() == 31, "a refused request costs nothing"
+        with pytest.raises(RateLimitError):  # the file was read again with another limit
+            await budgets.check(ApiKey("lab", "", cells_per_minute=120))
+        now[0] = 30.0
+        assert await wait_seconds() == 1
+        now[0] = 31.5
+        assert await wait_seconds() == 0
+        now[0] = 1000.0
+        await budgets.charge_cells(key, 60)
+        assert await wait_seconds() == 1, "no more than a minute's worth is saved up"
+
+    asyncio.run(scenario())
+
+
+def test_keys_without_budgets_never_ask_the_store() -> None:
+    async def scenario() -> None:
+        budgets = open_budgets("redis://127.0.0.1:1/0")  # no server there
+        for key in (None, ApiKey("free", "")):
+            await budgets.check(key)
+            await budgets.charge_cells(key, 10)
+            await budgets.charge_bytes(key, 10)
+        await budgets.close()
+
+    asyncio.run(scenario())
+
+
+@needs_redis
+def test_buckets_in_redis_have_the_levels_of_those_in_memory(empty_redis: RedisServer) -> None:
+    async def scenario() -> None:
+        memory, shared = MemoryBudgetStore(), RedisBudgetStore(empty_redis.url)
+        cells, sent = Charge("cells", "lab", 6, 10), Charge("bytes", "lab", 6, 4)
+        for store in (memory, shared):
+            assert await store.charge([cells, sent]) == [6, 6]
+            assert await store.charge([cells, sent]) == pytest.approx([-4, 2], abs=0.5), "nothing is taken now"
+            await store.owe(cells)
+            assert await store.charge([cells, sent]) == pytest.approx([-14, 2], abs=0.5)
+        names = empty_redis.client().keys("scpalm:{budgets}:*")
+        assert len(names) == 2 and all(0 < empty_redis.client().pttl(name) <= 300_000 for name in names)
+        await shared.close()
+
+    asyncio.run(scenario())
+
+
+@needs_redis
+def test_a_redis_that_is_away_refuses_keys_with_budgets_at_once(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "data").start()
+
+    async def scenario() -> None:
+        budgets = open_budgets(server.url)
+        key = ApiKey("lab", "", cells_per_minute=2)
+        await budgets.charge_cells(key, 20)
+        server.kill()
+        started = time.monotonic()
+        for _ in range(10):
+            with pytest.raises(NotReadyError, match="budgets"):
+                await budgets.check(key)
+        assert time.monotonic() - started < 1.0
+        server.start()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await budgets.check(key)
+                except NotReadyError:
+                    await asyncio.sleep(0.02)
+                except RateLimitError:
+                    break
+        await budgets.close()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        server.stop()
+
+
+@needs_redis
+def test_a_redis_that_does_not_answer_holds_up_one_request_for_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scpalm.app.auth.redis_budgets.COMMAND_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+        budgets = open_budgets(f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}/0")
+        started = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(NotReadyError):
+                await budgets.check(ApiKey("lab", "", bytes_per_minute=2))
+        assert time.monotonic() - started < 1.0
+        await budgets.close()
+        silent.close()
+
+    asyncio.run(scenario())
+
+
+def test_jobs_are_charged_to_their_key(make_app: Callable[..., FastAPI], keys_file: Path) -> None:
+    with Client(make_app(api_keys_file=keys_file)) as client:
+        client.wait_until_loaded()
+        first, second = (client.post("/embed", json=job_of(seed), headers=ASYNC) for seed in range(2))
+        assert first.status_code == 202, first.text
+        assert second.status_code == 429 and 1 <= int(second.headers["retry-after"]) <= 60
+        assert client.post("/embed", json=TWO_CELLS, headers=KEY).status_code == 429, "one budget for both ways"
+
+
+def accept_without_workers(client: Client) -> None:
+    """Open the models although no worker lives: jobs are accepted, and wait."""
+    for model in client.wait_until_loaded().service.models.all:
+        model.transport.fault = lambda: None  # type: ignore[method-assign]
+
+
+@needs_redis
+def test_replicas_on_one_redis_share_a_budget(
+    make_app: Callable[..., FastAPI], keys_file: Path, empty_redis: RedisServer, readable_network: None
+) -> None:
+    settings = {"api_keys_file": keys_file, "redis_url": empty_redis.url}
+    with Client(make_app(**settings)) as one, Client(make_app(**settings)) as other:
+        for client in (one, other):
+            accept_without_workers(client)
+        first = one.post("/embed", json=job_of(0), headers=ASYNC)
+        assert first.status_code == 202, first.text
+        for client in (one, other):
+            second = client.post("/embed", json=job_of(1), headers=ASYNC)
+            assert second.status_code == 429 and int(second.headers["retry-after"]) >= 1
+
+
+@pytest.fixture
+def readable_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle of these tests has no network to read the session's facts from."""
+    monkeypatch.setattr("scpalm.app.serving.model.info_of", lambda bundle: INFO)
+
+
+def test_bytes_are_charged_in_lots_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scpalm.app.http.middleware.guard.CHARGE_BYTES", 10)
+    charged: list[int] = []
+
+    class Counting(Budgets):
+        async def charge_bytes(self, key: ApiKey | None, num_bytes: int) -> None:
+            charged.append(num_bytes)
+
+    class OneKey:
+        def find(self, key: str | None) -> ApiKey:
+            return ApiKey("lab", "", bytes_per_minute=1000)
+
+    async def ask(num_read: int) -> None:
+        sent = [{"type": "http.request", "body": b"1234", "more_body": n < 4} for n in range(5)]
+
+        async def app(scope: object, receive: Callable[[], object], send: object) -> None:
+            for _ in range(num_read):
+                await receive()  # type: ignore[misc]
+
+        async def receive() -> dict[str, object]:
+            return sent.pop(0)
+
+        guard = GuardMiddleware(app, OneKey(), Counting(MemoryBudgetStore()))  # type: ignore[arg-type]
+        await guard({"type": "http", "path": "/embed", "headers": []}, receive, None)  # type: ignore[arg-type]
+
+    asyncio.run(ask(5))
+    assert charged == [12, 8]
+    charged.clear()
+    asyncio.run(ask(4))
+    assert charged == [12, 4], "what was received of an abandoned body is charged as well"
