@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from scpalm.app.queue.transport import Lane, WorkItem
 from scpalm.app.service import Service
-from scpalm.app.tasks.task import Embed
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.sessions.session import Encoded, SessionInfo
+from scpalm.model.tasks.embed import Embed
 
 T = TypeVar("T")
 
@@ -60,10 +60,7 @@ class FakeSession:
             raise SystemExit("the thread is gone")
         if self.poison in rows.gene_index:
             raise RuntimeError("poisoned")
-        return Encoded(expected(rows, self.not_finite), (rows.lengths()[:, None] % 2).astype(np.int32))
-
-    def run(self, task: str, rows: Rows) -> NDArray[np.float32]:
-        return self.encode(rows).embedding
+        return Encoded(expected(rows, self.not_finite), (rows.lengths()[:, None] % 2).astype(np.int32), rows)
 
     def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
         return (genes[None] + 1000.0 * codes).astype(np.float32)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 from anndata import AnnData
 
-from scpalm.app.parsing import child as parser_process
-from scpalm.app.parsing.child import Opened
+from scpalm.app.parsing.child import Parser
+from scpalm.app.parsing.messages import Message
 from scpalm.app.parsing.pool import ParserPool
-from scpalm.app.parsing.upload import Upload
+from scpalm.app.parsing.process import ParserLimits
+from scpalm.app.parsing.upload import Upload, UploadHead
+from scpalm.app.parsing.wire import PartReader, pack_upload
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.spec import RequestSpec
 from tests.model.small_cells import NUM_GENES, small_counts
 
 H5AD, JSON = "application/x-hdf5", "application/json"
@@ -32,14 +37,23 @@ def as_json(cells: AnnData) -> bytes:
     return orjson.dumps(names | {part: getattr(cells.X, part).tolist() for part in ("indptr", "indices", "data")})
 
 
-def with_pool(genes: Path, use: Callable[[ParserPool], Awaitable[None]], seconds: float = 60.0) -> None:
+EMBED = RequestSpec(("embed",))
+LIMITS = ParserLimits(1 << 30, 60.0)
+
+
+def upload_of(body: bytes | Path, media_type: str, encoding: str = "", **how: Any) -> Upload:
+    """An upload that asks for embeddings; keyword arguments are of its spec."""
+    return Upload(body, media_type, replace(EMBED, **how), encoding)
+
+
+def with_pool(genes: Path, use: Callable[[ParserPool], Awaitable[None]], limits: ParserLimits = LIMITS) -> None:
     """Run ``use`` with a started pool; afterwards its folder is empty and gone."""
 
     @asynccontextmanager
     async def checked() -> AsyncIterator[ParserPool]:
         folder = genes.parent / "spool"
         folder.mkdir(exist_ok=True)
-        async with ParserPool(genes, processes=1, seconds=seconds, memory_bytes=1 << 30, directory=folder) as pool:
+        async with ParserPool(genes, limits, num_processes=1, directory=folder) as pool:
             yield pool
         assert not list(folder.iterdir())
 
@@ -50,10 +64,10 @@ def with_pool(genes: Path, use: Callable[[ParserPool], Awaitable[None]], seconds
     asyncio.run(go())
 
 
-def joined(parts: Iterable[Opened | Prepared]) -> Prepared:
+def joined(parts: Iterable[UploadHead | Prepared]) -> Prepared:
     """All parts of an upload as one, checked against what was said when it was opened."""
     opened, *rest = parts
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, UploadHead)
     prepared = [part for part in rest if isinstance(part, Prepared)]
     whole = Prepared(
         Rows.concat([part.rows for part in prepared]),
@@ -70,9 +84,12 @@ async def parse_all(pool: ParserPool, upload: Upload) -> Prepared:
     return joined([part async for part in pool.parse(upload)])
 
 
-def parsed(scratch: Path, upload: Upload) -> Prepared:
+def parsed(parser: Parser, scratch: Path, upload: Upload) -> Prepared:
     """Parsed in this process."""
-    return joined(part for group in parser_process.parse(scratch, upload) for part in group)
+    described, arrays = pack_upload(upload)
+    command = Message("parse", {"upload": described, "scratch": str(scratch)}, arrays)
+    reader = PartReader()
+    return joined(part for message in parser.parse(command) for part in reader.read(message))
 
 
 def assert_same(one: Prepared, other: Prepared) -> None:

@@ -22,12 +22,14 @@ import psutil  # type: ignore[import-untyped, unused-ignore]
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scpalm.app.offline.cluster.driver import embed_atlas
+from scpalm.app.offline.cluster.driver import ClusterOptions, embed_atlas
 from scpalm.app.offline.files import process_file
 from scpalm.app.offline.sample import write_sample
-from scpalm.app.serving.runtime import open_runtime
-from scpalm.app.tasks.task import Embed
 from scpalm.model.bundle import Bundle
+from scpalm.model.engine import load
+from scpalm.model.progress import NoProgress
+from scpalm.model.spec import RequestSpec
+from tests.model.recorded_progress import RecordedProgress
 
 _NAMES = 65536
 
@@ -95,10 +97,10 @@ class MemoryWatch:
 
 def one_process(source: Path, folder: Path, bundle: Bundle) -> NDArray[np.float32]:
     """``[cells, D]`` of ``scpalm embed``; prints its rate."""
-    session = open_runtime(bundle)
-    session.warm_up()
+    engine = load(bundle)
+    engine.session.warm_up()
     begin = time.perf_counter()
-    process_file(source, folder / "single.h5ad", bundle, session, lambda *_: (Embed(session.info),))
+    process_file(source, folder / "single.h5ad", engine, RequestSpec(("embed",)), NoProgress())
     with h5py.File(folder / "single.h5ad") as file:
         values: NDArray[np.float32] = file["obsm/X_scpalm"][:]
     print(f"one process, all cores: {len(values) / (time.perf_counter() - begin):.0f} cells/s of {len(values)}")
@@ -109,15 +111,10 @@ def measure(source: Path, out: Path, bundle: Bundle, processes: int, expected: N
     """Run one atlas and print its line."""
     import zarr
 
-    done = [0, 0]  # found there, and in all
-
-    def progress(num_cells: int) -> None:
-        done[1] += num_cells
-        print(f"\r{done[1]} cells", end="", file=sys.stderr)
-
+    progress = RecordedProgress(lambda: print(f"\r{sum(progress.advanced)} cells", end="", file=sys.stderr))
     begin = time.perf_counter()
     with MemoryWatch() as memory:
-        embed_atlas(source, out, bundle, processes=processes, on_chunk=progress)
+        embed_atlas(source, out, bundle, RequestSpec(("embed",)), ClusterOptions(None, processes), progress)
     seconds = time.perf_counter() - begin
     values = zarr.open_array(str(out / "obsm" / "X_scpalm"), mode="r")
     size = len(expected)

@@ -16,9 +16,9 @@ import numpy as np
 
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.drug_response.session import DrugResponseSession
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
-from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.sessions.session import Session, open_session
 
 
@@ -51,10 +51,10 @@ def measure(
 ) -> None:
     """Print one line of the table."""
     rows, drugs = make_rows(bundle, head.panel.genes, cells, options.genes), head.drugs.resolve([])
-    embed_all = best(options.repeats, lambda: encoder.run("embed", rows))
+    embed_all = best(options.repeats, lambda: encoder.encode(rows))
     panel = head.panel.only(rows)
-    embed = best(options.repeats, lambda: encoder.run("embed", panel))
-    h_c = encoder.run("embed", panel).astype(np.float32)
+    embed = best(options.repeats, lambda: encoder.encode(panel))
+    h_c = encoder.encode(panel).embedding
     fresh = DrugResponseSession(bundle)
     first = best(1, lambda: fresh.predict(h_c[:1], panel.slice(0, 1), fresh.drugs.resolve([])))
     answer = best(options.repeats, lambda: head.predict(h_c, panel, drugs))

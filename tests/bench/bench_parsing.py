@@ -21,10 +21,11 @@ import pandas as pd
 import pyarrow as pa
 from scipy import sparse
 
-from scpalm.app.codecs.registry import CHUNK_CELLS, Codec, DecodeOptions, codec_for
+from scpalm.app.codecs.codec import DecodeOptions, Reader
+from scpalm.app.codecs.registry import reader_for
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
-from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 
 TARGETS = {"h5ad": 20_000, "json": 2_500, "arrow": 500_000}
 
@@ -38,13 +39,13 @@ def make_cells(genes: list[str], cells: int, expressed: int) -> sparse.csr_matri
     return sparse.csr_matrix((counts, columns.ravel().astype(np.int32), indptr), shape=(cells, len(genes)))
 
 
-def bodies(counts: sparse.csr_matrix, genes: list[str], folder: Path) -> Iterator[tuple[str, Codec, bytes | Path]]:
-    """Name, codec and body of each format."""
+def bodies(counts: sparse.csr_matrix, genes: list[str], folder: Path) -> Iterator[tuple[str, Reader, bytes | Path]]:
+    """Name, reader and body of each format."""
     frame = anndata.AnnData(counts, var=pd.DataFrame(index=genes))
     frame.write_h5ad(folder / "cells.h5ad")
-    yield "h5ad", _codec("application/x-hdf5"), folder / "cells.h5ad"
+    yield "h5ad", _reader("application/x-hdf5"), folder / "cells.h5ad"
     members = {"genes": genes, "indptr": counts.indptr.tolist(), "indices": counts.indices.tolist()}
-    yield "json", _codec("application/json"), orjson.dumps(members | {"data": counts.data.astype(int).tolist()})
+    yield "json", _reader("application/json"), orjson.dumps(members | {"data": counts.data.astype(int).tolist()})
     offsets = pa.array(counts.indptr.astype(np.int32))
     columns = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (counts.indices, counts.data)]
     table = pa.table(dict(zip(("indices", "data"), columns, strict=True)))
@@ -52,13 +53,13 @@ def bodies(counts: sparse.csr_matrix, genes: list[str], folder: Path) -> Iterato
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    yield "arrow", _codec("application/vnd.apache.arrow.stream"), sink.getvalue().to_pybytes()
+    yield "arrow", _reader("application/vnd.apache.arrow.stream"), sink.getvalue().to_pybytes()
 
 
-def _codec(media_type: str) -> Codec:
-    codec = codec_for(media_type)
-    assert codec is not None
-    return codec
+def _reader(media_type: str) -> Reader:
+    reader = reader_for(media_type)
+    assert reader is not None
+    return reader
 
 
 def best(run: Callable[[], object], repeats: int) -> float:
@@ -82,11 +83,11 @@ def main() -> None:
     counts = make_cells(genes, asked.cells, asked.expressed)
     print(f"{'format':8}{'MB':>8}{'decoded, cells/s':>20}{'prepared, cells/s':>20}{'target':>10}")
     with tempfile.TemporaryDirectory(prefix="scpalm-bench-") as folder:
-        for name, codec, body in bodies(counts, genes, Path(folder)):
+        for name, reader, body in bodies(counts, genes, Path(folder)):
             preparer = Preparer(vocabulary, genes, None)
 
-            def decode(codec: Codec = codec, body: bytes | Path = body) -> list[CellMatrix]:
-                return list(codec.decode(body, DecodeOptions()))
+            def decode(reader: Reader = reader, body: bytes | Path = body) -> list[CellMatrix]:
+                return list(reader.decode(body, DecodeOptions()))
 
             def prepare(decode: Callable[[], list[CellMatrix]] = decode, preparer: Preparer = preparer) -> None:
                 for matrix in decode():

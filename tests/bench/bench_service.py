@@ -26,9 +26,9 @@ from scpalm.app.offline.sample import write_sample
 from scpalm.app.settings import Settings
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.errors import InputError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
-from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.sessions.session import open_session
 
 BATCH_CELLS = Settings.model_fields["batch_cells"].default

@@ -57,7 +57,7 @@ class SleepingSession:
         facts = np.zeros((len(rows), self._info.embedding_width), np.float32)
         facts[:, 0] = np.add.reduceat(rows.value, rows.indptr[:-1])
         facts[:, 1] = rows.lengths()
-        return Encoded(facts, np.zeros((len(rows), self._info.num_tokens), np.int32))
+        return Encoded(facts, np.zeros((len(rows), self._info.num_tokens), np.int32), rows)
 
     def run(self, task: str, rows: Rows) -> np.ndarray:
         return self.encode(rows).embedding

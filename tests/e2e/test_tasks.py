@@ -106,8 +106,8 @@ def test_wrong_wishes_are_named(server: Server, cells: Path, path: str, status: 
 
 
 def test_methylation_is_read_by_the_model_in_the_package(server: Server, cells: Path) -> None:
-    from scpalm.app.tasks.ic50 import drug_response_of
     from scpalm.model.bundle import Bundle
+    from scpalm.model.drug_response.session import drug_response_of
 
     head = drug_response_of(Bundle.load(BUNDLE))
     body = as_json(anndata.read_h5ad(cells)[:3].copy())

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.vocabulary import Vocabulary
 
 NAMED = (
     ("ENSG00000000001", "CD3E", ["T3E", "SHARED", "CD8A"]),

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from scpalm.app.cli import cluster
+from scpalm.app.cli import embed as embed_module
 from scpalm.app.cli.main import main
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[object, ...] | int | str | None:
     """What reaches the driver, or the exit status."""
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(cluster, "embed_on_cluster", lambda *args: calls.append(args))
+    monkeypatch.setattr(embed_module, "embed_on_cluster", lambda *args: calls.append(args))
     monkeypatch.setattr(sys, "argv", ["scpalm", "embed", *arguments])
     with pytest.raises(SystemExit) as caught:
         main()

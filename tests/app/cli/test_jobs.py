@@ -13,10 +13,11 @@ from scpalm.app.jobs.ledger.ledger import MAX_DEATHS, Ledger
 from scpalm.app.jobs.ledger.redis import RedisLedger
 from scpalm.app.jobs.ledger.sqlite import SqliteLedger
 from scpalm.app.jobs.manifest import Manifest
-from scpalm.app.tasks.plans import Asked
+from scpalm.model.spec import RequestSpec
 from tests.redis_server import RedisServer, require_redis
 
-MANIFEST = Manifest("application/json", "", "application/json", Asked(("embed",)), None, "auto", ("mini", "1.0", "sum"))
+SPEC = RequestSpec(("embed",), format="application/json")
+MANIFEST = Manifest(SPEC, "application/json", "", ("mini", "1.0", "sum"))
 Run = Callable[..., tuple[int, str, str]]
 
 

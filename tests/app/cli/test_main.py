@@ -13,7 +13,7 @@ import pytest
 
 from scpalm.app.cli.main import main
 from scpalm.app.settings import Settings
-from scpalm.model.sessions import session as session_module
+from scpalm.model import engine as engine_module
 from tests.app.fakes import FakeSession
 
 
@@ -44,7 +44,7 @@ def cells(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> None:
-    monkeypatch.setattr(session_module, "open_session", lambda bundle, **options: session)
+    monkeypatch.setattr(engine_module, "open_session", lambda bundle, **options: session)
 
 
 def test_embed_writes_the_file_and_shows_progress(
@@ -117,7 +117,7 @@ def test_without_a_runtime_the_error_says_how_to_get_it(
     def absent(bundle: object, **options: object) -> None:
         raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 
-    monkeypatch.setattr(session_module, "open_session", absent)
+    monkeypatch.setattr(engine_module, "open_session", absent)
     monkeypatch.chdir(tmp_path)
     given = [cells if argument == "CELLS" else argument for argument in arguments]
     with kept_signals():

@@ -9,11 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from scpalm.app.codecs.codec import Answer
-from scpalm.app.codecs.registry import ArrowCodec, DecodeOptions, NpyCodec, Part, SparseJsonCodec
+from scpalm.app.codecs.arrow import ArrowCodec
+from scpalm.app.codecs.codec import DecodeOptions
+from scpalm.app.codecs.npy import NpyWriter
+from scpalm.app.codecs.result import OutputValues, Result
+from scpalm.app.codecs.sparse_json import SparseJsonCodec
 from scpalm.app.storage.values import Table
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
-from tests.app.codecs.answers import answer_for
+from scpalm.model.tasks.task import OutputSpec
+from tests.app.codecs.results import result_for
 from tests.model.small_cells import NUM_CELLS, dense, joined, small_counts
 
 
@@ -116,12 +120,12 @@ def test_damaged_streams_are_unreadable() -> None:
         assert caught.value.code == "not-arrow"
 
 
-def two_parts(folder: Path, num_cells: int = 7) -> Answer:
-    answer = answer_for([f"c{n}" for n in range(num_cells)])
+def two_outputs(folder: Path, num_cells: int = 7) -> Result:
+    result = result_for([f"c{n}" for n in range(num_cells)])
     table = Table((num_cells, 3), np.float32, folder)
     table.put(0, np.arange(3 * num_cells, dtype=np.float32).reshape(-1, 3))
-    answer.parts.append(Part("impute", "X_scpalm_imputed", table.finish(), ["A", "B", "C"]))
-    return answer
+    spec = OutputSpec("impute", "X_scpalm_imputed", 3, columns=["A", "B", "C"])
+    return Result(result.cells, (*result.outputs, OutputValues(spec, table.finish())), result.note)
 
 
 @pytest.mark.parametrize("in_file", [False, True])
@@ -130,34 +134,34 @@ def test_answers_of_several_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for module in ("scpalm.app.storage.values", "scpalm.app.codecs.arrow", "scpalm.app.codecs.sparse_json"):
             monkeypatch.setattr(f"{module}.IN_MEMORY_BYTES", 10)
         monkeypatch.setattr("scpalm.app.storage.values.BLOCK_BYTES", 24)
-    answer = two_parts(tmp_path)
-    imputed = answer.parts[1].whole
+    result = two_outputs(tmp_path)
+    imputed = result.outputs[1].load()
 
     def content_of(codec: ArrowCodec | SparseJsonCodec) -> bytes:
-        content = codec.encode(answer, tmp_path / "out")
+        content = codec.encode(result, tmp_path / "out")
         assert (content is None) == in_file
         return (tmp_path / "out").read_bytes() if content is None else content
 
     table = pa.ipc.open_stream(content_of(ArrowCodec())).read_all()
-    assert table.column("obs_names").to_pylist() == answer.obs_names
-    np.testing.assert_array_equal(np.array(table.column("embed").to_pylist(), np.float32), answer.parts[0].whole)
+    assert table.column("obs_names").to_pylist() == result.cells
+    np.testing.assert_array_equal(np.array(table.column("embed").to_pylist(), np.float32), result.outputs[0].load())
     np.testing.assert_array_equal(np.array(table.column("impute").to_pylist(), np.float32), imputed)
     note = json.loads(table.schema.metadata[b"scpalm"])
     assert note["columns"] == {"impute": ["A", "B", "C"]} and note["model"]["name"] == "mini"
 
     members = json.loads(content_of(SparseJsonCodec()))
-    np.testing.assert_allclose(members["values"], answer.parts[0].whole, rtol=1e-6)
+    np.testing.assert_allclose(members["values"], result.outputs[0].load(), rtol=1e-6)
     assert members["impute"] == {"columns": ["A", "B", "C"], "shape": [7, 3], "values": imputed.tolist()}
     assert members["coverage"]["genes_matched"] == 38
 
 
 def test_npy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = answer_for(["a", "b"])
-    content = NpyCodec().encode(answer, tmp_path / "out.npy")
+    result = result_for(["a", "b"])
+    content = NpyWriter().encode(result, tmp_path / "out.npy")
     assert content is not None
-    np.testing.assert_array_equal(np.load(io.BytesIO(content)), answer.parts[0].whole)
+    np.testing.assert_array_equal(np.load(io.BytesIO(content)), result.outputs[0].load())
     monkeypatch.setattr("scpalm.app.storage.values.IN_MEMORY_BYTES", 10)
-    stored = two_parts(tmp_path)
-    large = Answer("mini", "1", stored.obs_names, stored.parts[1:], stored.coverage, stored.input)
-    assert NpyCodec().encode(large, tmp_path / "out.npy") is None
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), stored.parts[1].whole)
+    stored = two_outputs(tmp_path)
+    large = Result(stored.cells, stored.outputs[1:], stored.note)
+    assert NpyWriter().encode(large, tmp_path / "out.npy") is None
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), stored.outputs[1].load())

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from scpalm.app.codecs.registry import DecodeOptions, H5adCodec
+from scpalm.app.codecs.codec import DecodeOptions
+from scpalm.app.codecs.h5ad import H5adCodec
 from scpalm.model.errors import InputError, OverLimitError
-from tests.app.codecs.answers import answer_for
+from tests.app.codecs.results import result_for
 from tests.model.small_cells import NUM_CELLS, dense, joined, small_counts
 
 
@@ -52,11 +53,11 @@ def test_the_answer_is_the_users_file_with_one_key_added(path: Path, tmp_path: P
     cells.uns["note"] = "mine"
     cells.write_h5ad(path)
     before = path.read_bytes()
-    answer = answer_for(list(cells.obs_names))
-    assert H5adCodec().encode(answer, tmp_path / "out.h5ad", path) is None
+    result = result_for(list(cells.obs_names))
+    assert H5adCodec().encode(result, tmp_path / "out.h5ad", path) is None
     assert path.read_bytes() == before
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
-    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.parts[0].values)
+    np.testing.assert_array_equal(out.obsm["X_scpalm"], result.outputs[0].load())
     assert out.obsm["X_scpalm"].dtype == np.float32
     assert set(out.obsm) == {"X_pca", "X_scpalm"}
     assert out.uns["note"] == "mine"
@@ -70,11 +71,11 @@ def test_the_answer_is_the_users_file_with_one_key_added(path: Path, tmp_path: P
 
 def test_an_older_answer_is_replaced(path: Path, tmp_path: Path) -> None:
     names = [f"cell-{i}" for i in range(NUM_CELLS)]
-    H5adCodec().encode(answer_for(names, 9), tmp_path / "first.h5ad", path)
-    answer = answer_for(names, 5)
-    H5adCodec().encode(answer, tmp_path / "second.h5ad", tmp_path / "first.h5ad")
+    H5adCodec().encode(result_for(names, 9), tmp_path / "first.h5ad", path)
+    result = result_for(names, 5)
+    H5adCodec().encode(result, tmp_path / "second.h5ad", tmp_path / "first.h5ad")
     out = anndata.read_h5ad(tmp_path / "second.h5ad")
-    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.parts[0].values)
+    np.testing.assert_array_equal(out.obsm["X_scpalm"], result.outputs[0].load())
 
 
 def test_a_file_without_obsm_and_uns(path: Path, tmp_path: Path) -> None:
@@ -82,28 +83,28 @@ def test_a_file_without_obsm_and_uns(path: Path, tmp_path: Path) -> None:
         for name in ("obsm", "uns"):
             if name in file:
                 del file[name]
-    H5adCodec().encode(answer_for([f"cell-{i}" for i in range(NUM_CELLS)]), tmp_path / "out.h5ad", path)
+    H5adCodec().encode(result_for([f"cell-{i}" for i in range(NUM_CELLS)]), tmp_path / "out.h5ad", path)
     assert list(anndata.read_h5ad(tmp_path / "out.h5ad").obsm) == ["X_scpalm"]
 
 
 def test_real_cells(real_cells: AnnData, tmp_path: Path) -> None:
     real_cells.write_h5ad(tmp_path / "in.h5ad", compression="gzip")
-    answer = answer_for(list(real_cells.obs_names), 128)
-    H5adCodec().encode(answer, tmp_path / "out.h5ad", tmp_path / "in.h5ad")
+    result = result_for(list(real_cells.obs_names), 128)
+    H5adCodec().encode(result, tmp_path / "out.h5ad", tmp_path / "in.h5ad")
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
-    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.parts[0].values)
+    np.testing.assert_array_equal(out.obsm["X_scpalm"], result.outputs[0].load())
     np.testing.assert_array_equal(out.X.toarray(), real_cells.X.toarray())
     assert list(out.obs_names) == list(real_cells.obs_names)
 
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
 def test_without_a_file_a_new_one_is_written(tmp_path: Path) -> None:
-    answer = answer_for(["a", "b", "b"])
-    assert H5adCodec().encode(answer, tmp_path / "out.h5ad") is None
+    result = result_for(["a", "b", "b"])
+    assert H5adCodec().encode(result, tmp_path / "out.h5ad") is None
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
     assert list(out.obs_names) == ["a", "b", "b"]
     assert out.shape == (3, 0)
-    np.testing.assert_array_equal(out.obsm["X_scpalm"], answer.parts[0].values)
+    np.testing.assert_array_equal(out.obsm["X_scpalm"], result.outputs[0].load())
     assert json.loads(out.uns["scpalm"])["key"] == "X_scpalm"
 
 
@@ -118,7 +119,7 @@ def test_a_link_never_makes_us_write_to_another_file(path: Path, tmp_path: Path,
             del file[name]
         file[name] = h5py.ExternalLink(str(other), "there")
     with pytest.raises(InputError) as caught:
-        H5adCodec().encode(answer_for([f"cell-{i}" for i in range(NUM_CELLS)]), tmp_path / "out.h5ad", path)
+        H5adCodec().encode(result_for([f"cell-{i}" for i in range(NUM_CELLS)]), tmp_path / "out.h5ad", path)
     assert caught.value.code == "external-link"
     assert other.read_bytes() == before
 
@@ -128,5 +129,5 @@ def test_obsm_stored_as_a_table_is_refused(path: Path, tmp_path: Path) -> None:
         del file["obsm"]
         file["obsm"] = np.zeros(NUM_CELLS, dtype=[("X_pca", "f4")])
     with pytest.raises(InputError) as caught:
-        H5adCodec().encode(answer_for([f"cell-{i}" for i in range(NUM_CELLS)]), tmp_path / "out.h5ad", path)
+        H5adCodec().encode(result_for([f"cell-{i}" for i in range(NUM_CELLS)]), tmp_path / "out.h5ad", path)
     assert caught.value.code == "legacy-h5ad"

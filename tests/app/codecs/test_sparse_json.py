@@ -8,10 +8,11 @@ import orjson
 import pytest
 from anndata import AnnData
 
-from scpalm.app.codecs.registry import DecodeOptions, SparseJsonCodec
+from scpalm.app.codecs.codec import DecodeOptions
+from scpalm.app.codecs.sparse_json import SparseJsonCodec
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.genes.matrix import CellMatrix
-from tests.app.codecs.answers import answer_for
+from tests.app.codecs.results import result_for
 
 GOOD: dict[str, object] = {
     "genes": ["CD3D", "NKG7", "MS4A1"],
@@ -181,15 +182,15 @@ def test_layers_are_not_for_json() -> None:
 
 
 def test_the_answer_is_what_the_interface_says(tmp_path: Path) -> None:
-    answer = answer_for(["a", "b"])
-    content = SparseJsonCodec().encode(answer, tmp_path / "unused")
+    result = result_for(["a", "b"])
+    content = SparseJsonCodec().encode(result, tmp_path / "unused")
     assert content is not None
     body = json.loads(content)
     assert list(body) == ["model", "obs_names", "shape", "values", "coverage", "input"]
     assert body["model"] == {"name": "mini", "version": "1.0"}
     assert body["obs_names"] == ["a", "b"]
     assert body["shape"] == [2, 4]
-    np.testing.assert_array_equal(np.array(body["values"], dtype=np.float32), answer.parts[0].values)
+    np.testing.assert_array_equal(np.array(body["values"], dtype=np.float32), result.outputs[0].load())
     assert body["coverage"] == {
         "genes_in": 40,
         "genes_matched": 38,

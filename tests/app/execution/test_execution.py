@@ -2,24 +2,24 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 
 from scpalm.app.errors import InferenceError, QueueFullError, ServiceError
-from scpalm.app.execution.computation import Computation
+from scpalm.app.execution.execution import Execution
 from scpalm.app.execution.worker import Worker
 from scpalm.app.queue.memory import MemoryTransport
-from scpalm.app.serving.model import ServedModel
-from scpalm.app.storage.values import StoredValues, row_blocks
-from scpalm.app.tasks.task import Embed, Impute, Pathways, PathwayShares, Task
+from scpalm.app.storage.values import row_blocks
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.genes.normalize import InputReport
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.tasks.embed import Embed
+from scpalm.model.tasks.impute import Impute
+from scpalm.model.tasks.pathways import Pathways, PathwayShares
+from scpalm.model.tasks.task import BoundTask
 from tests.app.fakes import INFO, FakeSession, expected, make_rows
 
 POISON = 250
@@ -33,29 +33,25 @@ def part_of(rows: Rows, first: int) -> Prepared:
 
 
 def compute(
-    session: FakeSession, folder: Path, parts: list[Prepared], tasks: tuple[Task, ...], **limits: int
+    session: FakeSession, folder: Path, parts: list[Prepared], tasks: tuple[BoundTask, ...], **limits: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     transport = MemoryTransport(max_rows=limits.get("max_rows", 10_000), max_bytes=1 << 30)
-    model = cast(Model, SimpleNamespace(transport=transport, lane_of=lambda cells: "online"))
     worker = Worker(session, transport, Metrics(["/embed"], ["json"]), batch_rows=8)
 
     async def go() -> tuple[dict[str, np.ndarray], list[str]]:
         num_cells = limits.get("declared", sum(len(part.rows) for part in parts))
         worker.start()
         try:
-            async with asyncio.timeout(30), Computation(model, tasks, num_cells, folder) as computation:
+            async with asyncio.timeout(30), Execution(transport, tasks, num_cells, "online", folder) as execution:
                 for part in parts:
-                    await computation.add(part)
-                results = await computation.results()
+                    await execution.add(part)
+                outputs = await execution.outputs()
         finally:
             assert sum(transport.depth().rows.values()) == 0 or not transport.idle
             await asyncio.sleep(0.05)
             assert transport.idle, "what was kept for the request is given back"
-        values = {
-            name: np.concatenate(list(row_blocks(value, 5))) if isinstance(value, StoredValues) else value
-            for name, value in results.values.items()
-        }
-        return values, results.cells
+        values = {output.spec.name: np.concatenate(list(row_blocks(output.values, 5))) for output in outputs}
+        return values, execution.cells
 
     try:
         return asyncio.run(go())
@@ -79,14 +75,14 @@ def test_parts_come_together_in_order(session: FakeSession, tmp_path: Path) -> N
 
 
 def test_several_tasks_cost_one_pass(session: FakeSession, tmp_path: Path) -> None:
-    impute = Impute(np.array([7, 9]), ["A", "B"])
+    impute = Impute.of_genes(np.array([7, 9]), ["A", "B"])
     values, _ = compute(session, tmp_path, parts_of([20]), (Embed(INFO), Pathways(INFO), impute))
     assert sum(map(len, session.calls)) == 20
     np.testing.assert_array_equal(values["impute"], np.array([7, 9]) + 1000.0 * values["pathways"])
 
 
 def test_counts_are_at_the_cells_own_depth(session: FakeSession, tmp_path: Path) -> None:
-    task = Impute(np.array([1, 2]), ["A", "B"], "counts")
+    task = Impute.of_genes(np.array([1, 2]), ["A", "B"], "counts")
     parts = [part_of(make_rows(1), 0)]
     values, _ = compute(session, tmp_path, parts, (Pathways(INFO), task))
     if not values["pathways"].any():
@@ -105,7 +101,7 @@ def test_large_results_go_to_disk_and_come_back(
     session: FakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scpalm.app.storage.values.IN_MEMORY_BYTES", 100)
-    monkeypatch.setattr("scpalm.app.execution.computation._WORK_BYTES", 60)
+    monkeypatch.setattr("scpalm.app.execution.execution._ITEM_BYTES", 60)
     parts = parts_of([30, 13])
     values, _ = compute(session, tmp_path, parts, (Embed(INFO),))
     assert list(tmp_path.glob("values-*.npy"))

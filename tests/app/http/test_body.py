@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
+from scpalm.app.codecs.sparse_json import SparseJsonCodec
 from scpalm.app.errors import BodyTimeoutError, StorageFullError
-from scpalm.app.http.body import IN_MEMORY_BYTES, Body, discard_body, read_body
+from scpalm.app.http.body import IN_MEMORY_BYTES, discard_body, read_upload
 from scpalm.app.http.form import Form
+from scpalm.app.parsing.upload import Upload
+from scpalm.app.serving.limits import BodyLimits
+from scpalm.model.spec import RequestSpec
 
 FORM_TYPE = "multipart/form-data; boundary=b"
 
@@ -30,10 +34,9 @@ def request_of(chunks: Iterator[bytes], *, stalls: bool, content_type: str = "ap
     return Request(scope, receive)
 
 
-def read(request: Request, folder: Path, idle_seconds: float = 30.0) -> Body:
-    return asyncio.run(
-        read_body(request, folder, max_bytes=1 << 30, idle_seconds=idle_seconds, form_type="application/x-hdf5")
-    )
+def read(request: Request, folder: Path, idle_seconds: float = 30.0) -> Upload:
+    limits = BodyLimits(1 << 30, idle_seconds, folder)
+    return asyncio.run(read_upload(request, folder, SparseJsonCodec(), RequestSpec(("embed",)), limits))
 
 
 @pytest.mark.parametrize("size", [10, IN_MEMORY_BYTES + 10])
@@ -56,7 +59,7 @@ def test_a_slow_body_that_keeps_coming_is_read(tmp_path: Path) -> None:
             time.sleep(0.1)
             yield b"x"
 
-    assert read(request_of(slowly(), stalls=False), tmp_path, idle_seconds=0.3).data == b"xxxxx"
+    assert read(request_of(slowly(), stalls=False), tmp_path, idle_seconds=0.3).body == b"xxxxx"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

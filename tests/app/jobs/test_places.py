@@ -7,16 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scpalm.app.codecs.result import OutputValues
+from scpalm.app.errors import JobStorageError
 from scpalm.app.jobs.places import LocalPlace, Place, SpoolPlace
 from scpalm.app.jobs.store import JobStore
-from scpalm.app.parsing.child import Opened
+from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.storage.spool import Spool, SpoolError
-from scpalm.app.tasks.task import Embed, Pathways
 from scpalm.model.genes.normalize import InputReport
 from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.spec import outputs_of
+from scpalm.model.tasks.embed import Embed
+from scpalm.model.tasks.pathways import Pathways
+from scpalm.model.tasks.task import Values
 from tests.app.fakes import INFO
 
-OPENED = Opened(5, Coverage(3, 2, 300, 2, 0, 0, ("X",)), np.array([0, 1, -1], np.int32), {"drugs": ["a"]})
+HEAD = UploadHead(5, Coverage(3, 2, 300, 2, 0, 0, ("X",)), np.array([0, 1, -1], np.int32), {"drugs": ["a"]})
 REPORT = InputReport("counts", "whole numbers")
 
 
@@ -50,19 +55,34 @@ def test_results_come_back_as_they_were_put(place: Place, tmp_path: Path, monkey
     tasks = (Embed(INFO), Pathways(INFO))
     embedding = np.arange(15, dtype=np.float32).reshape(5, 3)
     codes = np.arange(5, dtype=np.int32)[:, None]
+    values_of_tasks: tuple[Values, ...] = (embedding, codes)
     place.write("body", b"")
     for number in (2, 0, 1):
         store = JobStore(place)  # each time as another process would
-        store.open(tasks, OPENED)
+        store.open(tasks, HEAD)
         rows = slice(2 * number, 2 * number + 2)
         names = [f"cell{row}" for row in range(5)][rows]
-        store.put(number, {"embed": embedding[rows], "pathways": codes[rows]}, names, REPORT)
-    answer = JobStore(place).read(("mini", "1"), tmp_path)
-    assert answer.obs_names == [f"cell{row}" for row in range(5)] and answer.coverage == OPENED.coverage
-    assert [(part.name, part.key) for part in answer.parts] == [("embed", "X_scpalm"), ("pathways", tasks[1].key)]
-    np.testing.assert_array_equal(answer.parts[0].whole, embedding)
-    np.testing.assert_array_equal(answer.parts[1].whole, codes)
-    assert answer.parts[1].whole.dtype == np.int32 and answer.note()["model"] == {"name": "mini", "version": "1"}
+        outputs = [
+            OutputValues(spec, values[rows]) for spec, values in zip(outputs_of(tasks), (embedding, codes), strict=True)
+        ]
+        store.put(number, outputs, names, REPORT)
+    result = JobStore(place).read(("mini", "1"), tmp_path)
+    assert result.cells == [f"cell{row}" for row in range(5)]
+    assert result.note["coverage"] == HEAD.coverage.as_dict() and result.note["model"] == {
+        "name": "mini",
+        "version": "1",
+    }
+    assert [output.spec.key for output in result.outputs] == ["X_scpalm", "X_scpalm_pathways"]
+    np.testing.assert_array_equal(result.outputs[0].load(), embedding)
+    np.testing.assert_array_equal(result.outputs[1].load(), codes)
+    assert result.outputs[1].load().dtype == np.int32
+
+
+def test_results_of_another_release_are_refused(place: Place, tmp_path: Path) -> None:
+    for facts in (b'{"num_cells": 5, "parts": []}', b'{"version": 99, "num_cells": 5}'):
+        place.write("facts.json", facts)
+        with pytest.raises(JobStorageError, match="another release"):
+            JobStore(place).read(("mini", "1"), tmp_path)
 
 
 def test_a_store_that_does_not_answer_is_a_fault_of_the_spool(tmp_path: Path) -> None:

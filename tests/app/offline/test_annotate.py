@@ -8,17 +8,23 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from scpalm.app.offline.annotate import annotate_file
-from scpalm.app.serving.runtime import open_runtime
-from scpalm.model.bundle import Bundle
+from scpalm.app.offline.annotate import LabelSource, annotate_file
+from scpalm.model.annotate import Annotation
+from scpalm.model.engine import Engine, load
 from scpalm.model.errors import InputError
-from scpalm.model.sessions.session import Session
+from scpalm.model.progress import NoProgress
+from scpalm.model.spec import RequestSpec
 
 
 @pytest.fixture(scope="module")
-def session() -> Session:
+def engine() -> Engine:
     pytest.importorskip("onnxruntime")
-    return open_runtime(Bundle.load(), device="cpu", threads=1)
+    return load(device="cpu", threads=1)
+
+
+def annotate(engine: Engine, files: tuple[Path, Path], target: Path, label: str = "cell_type") -> Annotation:
+    query, reference = files
+    return annotate_file(query, LabelSource(reference, label), target, engine, RequestSpec(()), NoProgress())
 
 
 @pytest.fixture
@@ -33,9 +39,8 @@ def files(tmp_path: Path, real_cells: AnnData) -> tuple[Path, Path]:
     return tmp_path / "query.h5ad", tmp_path / "reference.h5ad"
 
 
-def test_the_file_gains_columns_and_keeps_its_own(files: tuple[Path, Path], session: Session, tmp_path: Path) -> None:
-    query, reference = files
-    found = annotate_file(query, reference, "cell_type", tmp_path / "out.h5ad", Bundle.load(), session)
+def test_the_file_gains_columns_and_keeps_its_own(files: tuple[Path, Path], engine: Engine, tmp_path: Path) -> None:
+    found = annotate(engine, files, tmp_path / "out.h5ad")
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
     assert list(out.obs)[-4:] == ["scpalm_label", "scpalm_nearest_label", "scpalm_probability", "scpalm_distance"]
     assert (out.obs["donor"] == "d1").all()
@@ -45,19 +50,17 @@ def test_the_file_gains_columns_and_keeps_its_own(files: tuple[Path, Path], sess
     np.testing.assert_array_equal(out.obs["scpalm_label"].astype(str), found.label.astype(str))
 
 
-def test_a_table(files: tuple[Path, Path], session: Session, tmp_path: Path) -> None:
-    query, reference = files
-    annotate_file(query, reference, "cell_type", tmp_path / "out.csv", Bundle.load(), session)
+def test_a_table(files: tuple[Path, Path], engine: Engine, tmp_path: Path) -> None:
+    annotate(engine, files, tmp_path / "out.csv")
     table = pd.read_csv(tmp_path / "out.csv", index_col="cell")
     assert list(table) == ["label", "nearest_label", "probability", "distance"] and len(table) == 30
 
 
 def test_a_reference_without_the_label_is_an_error_and_leaves_no_file(
-    files: tuple[Path, Path], session: Session, tmp_path: Path
+    files: tuple[Path, Path], engine: Engine, tmp_path: Path
 ) -> None:
-    query, reference = files
     with pytest.raises(InputError, match="no column 'celltype'"):
-        annotate_file(query, reference, "celltype", tmp_path / "out.h5ad", Bundle.load(), session)
-    with pytest.raises(InputError, match="an input itself"):
-        annotate_file(query, reference, "cell_type", query, Bundle.load(), session)
+        annotate(engine, files, tmp_path / "out.h5ad", "celltype")
+    with pytest.raises(InputError, match="the input itself"):
+        annotate(engine, files, files[0])
     assert not (tmp_path / "out.h5ad").exists()

@@ -9,20 +9,24 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scpalm.app.codecs.codec import CHUNK_CELLS
 from scpalm.app.offline.files import process_file
-from scpalm.app.tasks.task import Embed
 from scpalm.model.bundle import Bundle
+from scpalm.model.engine import Engine
 from scpalm.model.errors import InputError, UnreadableError
-from scpalm.model.genes.prepare import Preparer
-from tests.app.fakes import INFO, FakeSession, expected, make_vocabulary
+from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
+from scpalm.model.progress import NoProgress, Progress
+from scpalm.model.spec import RequestSpec
+from tests.app.fakes import FakeSession, expected, make_vocabulary
+from tests.model.recorded_progress import RecordedProgress
 
 GENES = [f"GENE{n}" for n in range(40)]
 NUM_CELLS = 2 * CHUNK_CELLS + 3
 
 
-def embed_file(source: Path, target: Path, bundle: Bundle, session: FakeSession, **more: object) -> None:
-    process_file(source, target, bundle, session, lambda *_: (Embed(INFO),), **more)  # type: ignore[arg-type]
+def embed_file(
+    source: Path, target: Path, bundle: Bundle, session: FakeSession, progress: Progress | None = None
+) -> None:
+    process_file(source, target, Engine(bundle, session), RequestSpec(("embed",)), progress or NoProgress())
 
 
 @pytest.fixture
@@ -44,8 +48,9 @@ def test_every_cell_gets_its_own_embedding_over_many_chunks(
 ) -> None:
     cells = make_cells()
     cells.write_h5ad(tmp_path / "in.h5ad")
-    done: list[int] = []
-    embed_file(tmp_path / "in.h5ad", tmp_path / "out.h5ad", bundle, session, on_chunk=done.append)
+    progress = RecordedProgress()
+    embed_file(tmp_path / "in.h5ad", tmp_path / "out.h5ad", bundle, session, progress)
+    done = progress.advanced
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
     from scpalm.model.genes.matrix import CellMatrix
 

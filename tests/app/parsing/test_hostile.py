@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from scpalm.app.errors import TooLargeError
-from scpalm.app.parsing.pool import ParserPool, Upload
+from scpalm.app.parsing.pool import ParserPool
+from scpalm.app.parsing.process import ParserLimits
 from scpalm.model.errors import InputError, UnreadableError
-from tests.app.pools import H5AD, JSON, as_json, parse_all, with_pool, write_genes, write_h5ad
+from tests.app.pools import H5AD, JSON, as_json, parse_all, upload_of, with_pool, write_genes, write_h5ad
 from tests.model.small_cells import NUM_CELLS, NUM_GENES, small_counts
 
 
@@ -38,8 +39,8 @@ def test_more_memory_than_allowed_is_too_large(genes: Path, h5ad: Path) -> None:
 
     async def use(pool: ParserPool) -> None:
         with pytest.raises(TooLargeError, match="memory"):
-            await parse_all(pool, Upload(h5ad, H5AD))
-        assert len((await parse_all(pool, Upload(as_json(small_counts()), JSON))).rows) == NUM_CELLS
+            await parse_all(pool, upload_of(h5ad, H5AD))
+        assert len((await parse_all(pool, upload_of(as_json(small_counts()), JSON))).rows) == NUM_CELLS
 
     with_pool(genes, use)
 
@@ -57,11 +58,11 @@ def test_an_upload_that_takes_too_long_is_refused(genes: Path, h5ad: Path) -> No
 
     async def use(pool: ParserPool) -> None:
         with pytest.raises(UnreadableError) as caught:
-            await parse_all(pool, Upload(h5ad, H5AD))
+            await parse_all(pool, upload_of(h5ad, H5AD))
         assert caught.value.code == "parser-timeout"
-        assert len((await parse_all(pool, Upload(as_json(small_counts()), JSON))).rows) == NUM_CELLS
+        assert len((await parse_all(pool, upload_of(as_json(small_counts()), JSON))).rows) == NUM_CELLS
 
-    with_pool(genes, use, seconds=1.0)
+    with_pool(genes, use, ParserLimits(1 << 30, 1.0))
 
 
 def test_a_crash_while_reading_is_the_uploads_fault(genes: Path, h5ad: Path) -> None:
@@ -69,13 +70,13 @@ def test_a_crash_while_reading_is_the_uploads_fault(genes: Path, h5ad: Path) -> 
     make_slow(h5ad)
 
     async def use(pool: ParserPool) -> None:
-        task = asyncio.create_task(parse_all(pool, Upload(h5ad, H5AD)))
+        task = asyncio.create_task(parse_all(pool, upload_of(h5ad, H5AD)))
         await asyncio.sleep(0.2)
         os.kill(pool.pids[0], signal.SIGSEGV)
         with pytest.raises(UnreadableError, match="SIGSEGV") as caught:
             await task
         assert caught.value.code == "parser-crash"
-        assert len((await parse_all(pool, Upload(as_json(small_counts()), JSON))).rows) == NUM_CELLS
+        assert len((await parse_all(pool, upload_of(as_json(small_counts()), JSON))).rows) == NUM_CELLS
 
     with_pool(genes, use)
 
@@ -85,12 +86,12 @@ def test_a_client_that_hangs_up_frees_the_process(genes: Path, h5ad: Path) -> No
 
     async def use(pool: ParserPool) -> None:
         before = pool.pids
-        task = asyncio.create_task(parse_all(pool, Upload(h5ad, H5AD)))
+        task = asyncio.create_task(parse_all(pool, upload_of(h5ad, H5AD)))
         await asyncio.sleep(0.2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert len((await parse_all(pool, Upload(as_json(small_counts()), JSON))).rows) == NUM_CELLS
+        assert len((await parse_all(pool, upload_of(as_json(small_counts()), JSON))).rows) == NUM_CELLS
         assert pool.pids != before
 
     with_pool(genes, use)
@@ -108,13 +109,13 @@ def test_damaged_files_never_get_further_than_an_error(genes: Path, h5ad: Path) 
             places = random.integers(0, len(content), size=int(random.integers(1, 60)))
             damaged[places] = random.integers(0, 256, size=len(places))
             try:
-                prepared = await parse_all(pool, Upload(damaged.tobytes(), H5AD, max_bytes=1 << 26))
+                prepared = await parse_all(pool, upload_of(damaged.tobytes(), H5AD))
                 outcomes.append("cells")
                 assert len(prepared.rows) == len(prepared.cells)
             except (InputError, TooLargeError) as error:
                 outcomes.append(error.code)
-        assert len((await parse_all(pool, Upload(h5ad, H5AD))).rows) == NUM_CELLS
+        assert len((await parse_all(pool, upload_of(h5ad, H5AD))).rows) == NUM_CELLS
 
-    with_pool(genes, use)
+    with_pool(genes, use, ParserLimits(1 << 30, 60.0, max_bytes=1 << 26))
     assert len(outcomes) == 40
     assert len(set(outcomes)) > 2

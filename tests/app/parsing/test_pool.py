@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -13,14 +15,20 @@ import pytest
 import zstandard
 from anndata import AnnData
 
-from scpalm.app.codecs.registry import Answer, DecodeOptions, Part, SparseJsonCodec
+from scpalm.app.codecs.codec import DecodeOptions
+from scpalm.app.codecs.result import OutputValues, Result
+from scpalm.app.codecs.sparse_json import SparseJsonCodec
 from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
-from scpalm.app.parsing import child as parser_process
-from scpalm.app.parsing.pool import ParserPool, Upload
-from scpalm.app.parsing.sandbox import Limits, Sandbox
+from scpalm.app.parsing.child import Parser
+from scpalm.app.parsing.messages import Message
+from scpalm.app.parsing.pool import ParserPool
+from scpalm.app.parsing.process import ParserLimits, ParserProcess
+from scpalm.app.parsing.upload import Upload
 from scpalm.model.errors import BundleError, InputError, UnreadableError
 from scpalm.model.genes.prepare import Prepared, prepare
 from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.output.note import note_of
+from scpalm.model.tasks.task import OutputSpec
 from tests.app.pools import (
     H5AD,
     JSON,
@@ -28,6 +36,7 @@ from tests.app.pools import (
     assert_same,
     parse_all,
     parsed,
+    upload_of,
     vocabulary_of,
     with_pool,
     write_genes,
@@ -46,19 +55,23 @@ def h5ad(tmp_path: Path) -> Path:
     return write_h5ad(tmp_path)
 
 
+def open_parser(genes: Path) -> Parser:
+    return Parser.open(Message("setup", {"genes": str(genes), "max_cells": None, "max_bytes": None}))
+
+
 def test_every_way_in_gives_the_same_rows(genes: Path, h5ad: Path) -> None:
     body = as_json(small_counts())
     uploads = [
-        Upload(body, JSON),
-        Upload(body, "application/json; charset=utf-8"),
-        Upload(gzip.compress(body), JSON, "gzip"),
-        Upload(zstandard.compress(body), JSON, "zstd"),
-        Upload(h5ad, H5AD),
-        Upload(h5ad.read_bytes(), H5AD),
-        Upload(gzip.compress(h5ad.read_bytes()), H5AD, "gzip"),
+        upload_of(body, JSON),
+        upload_of(body, "application/json; charset=utf-8"),
+        upload_of(gzip.compress(body), JSON, "gzip"),
+        upload_of(zstandard.compress(body), JSON, "zstd"),
+        upload_of(h5ad, H5AD),
+        upload_of(h5ad.read_bytes(), H5AD),
+        upload_of(gzip.compress(h5ad.read_bytes()), H5AD, "gzip"),
     ]
     (h5ad.parent / "packed").write_bytes(zstandard.compress(h5ad.read_bytes()))
-    uploads.append(Upload(h5ad.parent / "packed", H5AD, "zstd"))
+    uploads.append(upload_of(h5ad.parent / "packed", H5AD, "zstd"))
 
     async def use(pool: ParserPool) -> None:
         (matrix,) = SparseJsonCodec().decode(body, DecodeOptions())
@@ -75,8 +88,8 @@ def test_real_cells(tmp_path: Path, real_cells: AnnData) -> None:
     real_cells.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
 
     async def use(pool: ParserPool) -> None:
-        from_file = await parse_all(pool, Upload(tmp_path / "cells.h5ad", H5AD))
-        assert_same(from_file, await parse_all(pool, Upload(as_json(real_cells), JSON)))
+        from_file = await parse_all(pool, upload_of(tmp_path / "cells.h5ad", H5AD))
+        assert_same(from_file, await parse_all(pool, upload_of(as_json(real_cells), JSON)))
         assert from_file.input.detected == "counts"
         assert from_file.coverage.genes_matched == real_cells.n_vars
         counts = real_cells.X[7].toarray()[0]
@@ -88,18 +101,18 @@ def test_real_cells(tmp_path: Path, real_cells: AnnData) -> None:
 
 
 def test_a_file_of_many_cells_is_prepared_in_parts(genes: Path, h5ad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parser_process.load_vocabulary(genes)
-    whole = parsed(genes, Upload(h5ad, H5AD))
+    parser = open_parser(genes)
+    whole = parsed(parser, genes, upload_of(h5ad, H5AD))
     monkeypatch.setattr("scpalm.app.codecs.h5ad.CHUNK_CELLS", 4)
-    parts = parsed(genes, Upload(h5ad, H5AD))
+    parts = parsed(parser, genes, upload_of(h5ad, H5AD))
     assert_same(parts, whole)
     assert len(parts.rows.gene_sets) == 1
 
 
-def test_gene_lists_are_remembered_but_not_mixed_up(genes: Path) -> None:
-    parser_process.load_vocabulary(genes)
+def test_gene_lists_are_cached_but_not_mixed_up(genes: Path) -> None:
+    parser = open_parser(genes)
     for count in [40, 20, 30, 40, *range(12, 32), 20]:
-        prepared = parsed(genes, Upload(as_json(small_counts()[:1, :count].copy()), JSON))
+        prepared = parsed(parser, genes, upload_of(as_json(small_counts()[:1, :count].copy()), JSON))
         assert prepared.coverage.genes_in == count
         assert prepared.rows.gene_sets[0].measured.sum() == count
 
@@ -110,19 +123,15 @@ def test_errors_about_cells_come_through(genes: Path, h5ad: Path) -> None:
     wrong = json.loads(as_json(small_counts()))
     wrong["data"][5] = -1
     cases: list[tuple[Upload, type[Exception], str]] = [
-        (Upload(broken, H5AD), UnreadableError, "truncated-h5ad"),
-        (Upload(b"no HDF5", H5AD), UnreadableError, "not-hdf5"),
-        (Upload(b"", H5AD), UnreadableError, "not-hdf5"),
-        (Upload(b"{", JSON), UnreadableError, "not-json"),
-        (Upload(orjson.dumps(wrong), JSON), InputError, "negative-value"),
-        (Upload(h5ad, H5AD, layer="spliced"), InputError, "no-such-layer"),
-        (Upload(b"not gzip", JSON, "gzip"), UnreadableError, "bad-compression"),
-        (Upload(h5ad, H5AD, max_cells=NUM_CELLS - 1), TooLargeError, "too-large"),
-        (Upload(as_json(small_counts()), JSON, max_cells=NUM_CELLS - 1), TooLargeError, "too-large"),
-        (Upload(h5ad, H5AD, max_bytes=500), TooLargeError, "too-large"),
-        (Upload(gzip.compress(bytes(1 << 20)), JSON, "gzip", max_bytes=1 << 16), TooLargeError, "too-large"),
-        (Upload(b"a,b", "text/csv"), UnsupportedMediaTypeError, "unsupported-media-type"),
-        (Upload(b"{}", JSON, "br"), UnsupportedMediaTypeError, "unsupported-media-type"),
+        (upload_of(broken, H5AD), UnreadableError, "truncated-h5ad"),
+        (upload_of(b"no HDF5", H5AD), UnreadableError, "not-hdf5"),
+        (upload_of(b"", H5AD), UnreadableError, "not-hdf5"),
+        (upload_of(b"{", JSON), UnreadableError, "not-json"),
+        (upload_of(orjson.dumps(wrong), JSON), InputError, "negative-value"),
+        (upload_of(h5ad, H5AD, layer="spliced"), InputError, "no-such-layer"),
+        (upload_of(b"not gzip", JSON, "gzip"), UnreadableError, "bad-compression"),
+        (upload_of(b"a,b", "text/csv"), UnsupportedMediaTypeError, "unsupported-media-type"),
+        (upload_of(b"{}", JSON, "br"), UnsupportedMediaTypeError, "unsupported-media-type"),
     ]
 
     async def use(pool: ParserPool) -> None:
@@ -133,7 +142,33 @@ def test_errors_about_cells_come_through(genes: Path, h5ad: Path) -> None:
                 assert (type(error), error.code) == (kind, code)
             else:
                 raise AssertionError(f"{code} was not raised")
-        assert len((await parse_all(pool, Upload(h5ad, H5AD))).rows) == NUM_CELLS
+        assert len((await parse_all(pool, upload_of(h5ad, H5AD))).rows) == NUM_CELLS
+
+    with_pool(genes, use)
+
+
+@pytest.mark.parametrize("limits", [{"max_cells": NUM_CELLS - 1}, {"max_bytes": 500}], ids=["cells", "bytes"])
+def test_over_a_limit_is_too_large(genes: Path, h5ad: Path, limits: dict[str, int]) -> None:
+    async def use(pool: ParserPool) -> None:
+        with pytest.raises(TooLargeError):
+            await parse_all(pool, upload_of(h5ad, H5AD))
+        if "max_cells" in limits:
+            with pytest.raises(TooLargeError):
+                await parse_all(pool, upload_of(as_json(small_counts()), JSON))
+        else:
+            with pytest.raises(TooLargeError):
+                await parse_all(pool, upload_of(gzip.compress(bytes(1 << 20)), JSON, "gzip"))
+
+    with_pool(genes, use, ParserLimits(1 << 30, 60.0, **limits))
+
+
+def test_the_head_of_an_upload_alone(genes: Path, h5ad: Path) -> None:
+    async def use(pool: ParserPool) -> None:
+        for upload in (upload_of(h5ad, H5AD), upload_of(as_json(small_counts()), JSON)):
+            head = await pool.head(upload)
+            assert (head.num_cells, head.coverage.genes_in, len(head.columns)) == (NUM_CELLS, NUM_GENES, NUM_GENES)
+        with pytest.raises(UnreadableError):
+            await pool.head(upload_of(b"{", JSON))
 
     with_pool(genes, use)
 
@@ -143,56 +178,57 @@ def test_what_values_are_declared_as_is_handed_on(genes: Path) -> None:
     cells.X = cells.X * 0.5
 
     async def use(pool: ParserPool) -> None:
-        assert (await parse_all(pool, Upload(as_json(cells), JSON, declared="log"))).input.detected == "log"
+        assert (await parse_all(pool, upload_of(as_json(cells), JSON, input="log"))).input.detected == "log"
         with pytest.raises(InputError) as caught:
-            await parse_all(pool, Upload(as_json(cells), JSON, declared="counts"))
+            await parse_all(pool, upload_of(as_json(cells), JSON, input="counts"))
         assert caught.value.code == "not-counts"
 
     with_pool(genes, use)
 
 
-def answer_of(prepared: Prepared) -> Answer:
+def result_of(prepared: Prepared) -> Result:
     values = np.arange(len(prepared.cells) * 4, dtype=np.float32).reshape(-1, 4)
-    return Answer("mini", "1", prepared.cells, [Part("embed", "X_scpalm", values)], prepared.coverage, prepared.input)
+    note = note_of(("mini", "1"), prepared.coverage, prepared.input, {})
+    return Result(prepared.cells, (OutputValues(OutputSpec("embed", "X_scpalm", 4), values),), note)
 
 
 def test_answers(genes: Path, h5ad: Path) -> None:
     async def use(pool: ParserPool) -> None:
-        upload = Upload(zstandard.compress(h5ad.read_bytes()), H5AD, "zstd")
-        answer = answer_of(await parse_all(pool, upload))
+        upload = upload_of(zstandard.compress(h5ad.read_bytes()), H5AD, "zstd")
+        result = result_of(await parse_all(pool, upload))
 
-        content = await pool.encode(answer, JSON, upload)
+        content = await pool.encode(result, JSON, upload)
         assert isinstance(content, bytes)
-        assert json.loads(content)["values"] == answer.parts[0].whole.tolist()
+        assert json.loads(content)["values"] == result.outputs[0].load().tolist()
 
-        path = await pool.encode(answer, H5AD, upload)
+        path = await pool.encode(result, H5AD, upload)
         assert isinstance(path, Path)
         cells = anndata.read_h5ad(path)
-        np.testing.assert_array_equal(cells.obsm["X_scpalm"], answer.parts[0].values)
+        np.testing.assert_array_equal(cells.obsm["X_scpalm"], result.outputs[0].load())
         assert cells.shape == (NUM_CELLS, NUM_GENES)
         path.unlink()
 
-        path = await pool.encode(answer, H5AD, Upload(as_json(small_counts()), JSON))
+        path = await pool.encode(result, H5AD, upload_of(as_json(small_counts()), JSON))
         assert isinstance(path, Path)
         cells = anndata.read_h5ad(path)
-        assert list(cells.obs_names) == answer.obs_names
+        assert list(cells.obs_names) == result.cells
         assert cells.shape == (NUM_CELLS, 0)
         path.unlink()
 
         with pytest.raises(UnsupportedMediaTypeError):
-            await pool.encode(answer, "text/csv")
+            await pool.encode(result, "text/csv")
 
     with_pool(genes, use)
 
 
 def test_a_failed_answer_leaves_no_file(genes: Path, h5ad: Path) -> None:
     async def use(pool: ParserPool) -> None:
-        answer = answer_of(await parse_all(pool, Upload(h5ad, H5AD)))
+        answer = result_of(await parse_all(pool, upload_of(h5ad, H5AD)))
         with h5py.File(h5ad, "r+") as file:
             del file["uns"]
             file["uns"] = [1, 2]
         with pytest.raises(InputError):
-            await pool.encode(answer, H5AD, Upload(h5ad, H5AD))
+            await pool.encode(answer, H5AD, upload_of(h5ad, H5AD))
         assert [path for path in (genes.parent / "spool").rglob("*") if path.is_file()] == []
 
     with_pool(genes, use)
@@ -208,15 +244,15 @@ def test_a_large_upload_leaves_a_process_for_small_ones(
     finished: list[str] = []
 
     async def go() -> None:
-        async with ParserPool(genes, processes=2, memory_bytes=1 << 30) as pool:
+        async with ParserPool(genes, ParserLimits(1 << 30, 60.0), num_processes=2) as pool:
 
             async def parse(name: str, upload: Upload) -> None:
                 await parse_all(pool, upload)
                 finished.append(name)
 
-            large = [asyncio.create_task(parse("large", Upload(h5ad, H5AD))) for _ in range(6)]
+            large = [asyncio.create_task(parse("large", upload_of(h5ad, H5AD))) for _ in range(6)]
             await asyncio.sleep(0)
-            await parse("small", Upload(body, JSON))
+            await parse("small", upload_of(body, JSON))
             await asyncio.gather(*large)
 
     asyncio.run(go())
@@ -231,19 +267,19 @@ def test_a_pool_without_its_genes_does_not_start(tmp_path: Path) -> None:
         with_pool(tmp_path / "absent.parquet", use)
 
 
-def test_the_parsers_import_no_model_and_no_server(genes: Path) -> None:
-    sandbox = Sandbox(parser_process.load_vocabulary, (genes,), Limits(1 << 30, 30.0))
-    try:
-        modules = set(sandbox.call(eval, "sorted(__import__('sys').modules)"))
-    finally:
-        sandbox.close()
+def test_the_parsers_import_no_runtime_and_no_server() -> None:
+    script = (
+        "import scpalm.app.parsing.child, scpalm.app.codecs.registry as r, sys; r.all_readers(); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
     assert "h5py" in modules
-    assert not modules & {"torch", "onnxruntime", "fastapi", "uvicorn"}
+    assert not modules & {"torch", "onnxruntime", "fastapi", "uvicorn", "anndata"}
 
 
 def test_a_hang_up_after_the_call_leaves_the_process_to_the_next(genes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cancelled: list[Sandbox] = []
-    monkeypatch.setattr(Sandbox, "cancel", lambda sandbox: cancelled.append(sandbox))
+    cancelled: list[ParserProcess] = []
+    monkeypatch.setattr(ParserProcess, "cancel", lambda process: cancelled.append(process))
 
     async def use(pool: ParserPool) -> None:
         loop = asyncio.get_running_loop()
@@ -251,7 +287,7 @@ def test_a_hang_up_after_the_call_leaves_the_process_to_the_next(genes: Path, mo
             call = loop.create_future()
             with monkeypatch.context() as patch:
                 patch.setattr(loop, "run_in_executor", lambda *_, call=call: call)
-                parsing = asyncio.create_task(parse_all(pool, Upload(as_json(small_counts()), JSON)))
+                parsing = asyncio.create_task(parse_all(pool, upload_of(as_json(small_counts()), JSON)))
                 await asyncio.sleep(0.05)
             if ended:
                 call.set_result(None)

@@ -32,7 +32,7 @@ class _Session(FakeSession):
 
     def encode(self, rows: Rows) -> Encoded:
         encoded = super().encode(rows)
-        return Encoded(np.full_like(encoded.embedding, self.mark), encoded.codes)
+        return Encoded(np.full_like(encoded.embedding, self.mark), encoded.codes, rows)
 
 
 class Served:

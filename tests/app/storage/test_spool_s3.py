@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scpalm.app.codecs.result import OutputValues
 from scpalm.app.jobs.places import SpoolPlace
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.storage.spool import Spool, SpoolError
-from scpalm.app.tasks.task import Embed
+from scpalm.model.tasks.embed import Embed
 from tests.app.fakes import INFO
-from tests.app.jobs.test_places import OPENED, REPORT
+from tests.app.jobs.test_places import HEAD, REPORT
 from tests.redis_server import free_port
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'scpalm[s3]'")
@@ -63,9 +64,9 @@ def test_payloads_and_files_of_jobs(address: str, tmp_path: Path) -> None:
     place = SpoolPlace(spool, "job")
     place.write("body", b"cells")
     store = JobStore(SpoolPlace(Spool(address), "job"))
-    store.open((Embed(INFO),), OPENED)
-    store.put(0, {"embed": embedding}, [f"cell{row}" for row in range(5)], REPORT)
-    np.testing.assert_array_equal(JobStore(place).read(("mini", "1"), tmp_path).parts[0].whole, embedding)
+    store.open((Embed(INFO),), HEAD)
+    store.put(0, [OutputValues(Embed(INFO).outputs[0], embedding)], [f"cell{row}" for row in range(5)], REPORT)
+    np.testing.assert_array_equal(JobStore(place).read(("mini", "1"), tmp_path).outputs[0].load(), embedding)
     with place.local("body", tmp_path) as path:
         assert path.read_bytes() == b"cells"
     assert spool.sweep(-1) == 0, "the files of jobs are not payloads"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.prepare import Preparer
 from tests.model.small_genes import fillers, matrix_of, small_vocabulary
 
 VOCABULARY = small_vocabulary()

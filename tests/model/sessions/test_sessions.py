@@ -48,7 +48,7 @@ def onnx(tiny_bundle: Bundle) -> Session:
 
 def test_shapes_types_and_sizes(session: Session) -> None:
     rows = Rows.concat(random_rows(5))
-    h, codes = session.run("embed", rows), session.run("pathways", rows)
+    h, codes = session.encode(rows).embedding, session.encode(rows).codes
     assert h.shape == (5, SIZES.width)
     assert h.dtype == np.float32
     assert codes.shape == (5, SIZES.num_tokens)
@@ -60,17 +60,17 @@ def test_shapes_types_and_sizes(session: Session) -> None:
 
 
 def test_cells_differ(session: Session) -> None:
-    h = session.run("embed", Rows.concat(random_rows(40)))
+    h = session.encode(Rows.concat(random_rows(40))).embedding
     assert len(np.unique(h, axis=0)) > 20
 
 
 def test_the_runtimes_agree(tiny_bundle: Bundle) -> None:
     rows = Rows.concat(random_rows(60))
     one, other = (open_session(tiny_bundle, runtime=name, device="cpu", threads=1) for name in RUNTIMES)
-    agreement = one.run("pathways", rows) == other.run("pathways", rows)
+    agreement = one.encode(rows).codes == other.encode(rows).codes
     assert agreement.mean() >= 0.999
     same = agreement.all(axis=1)
-    assert np.abs(one.run("embed", rows) - other.run("embed", rows))[same].max() < 1e-4
+    assert np.abs(one.encode(rows).embedding - other.encode(rows).embedding)[same].max() < 1e-4
 
 
 def companies(parts: list[Rows]) -> Iterator[tuple[str, list[int]]]:
@@ -85,28 +85,29 @@ def companies(parts: list[Rows]) -> Iterator[tuple[str, list[int]]]:
     yield "twice", [5, 5, 6, 5]
 
 
-def test_the_same_cell_gives_the_same_bits_in_any_company(onnx: Session) -> None:
+def test_the_same_cell_gives_the_same_bits_whatever_else_is_in_the_batch(onnx: Session) -> None:
     parts = random_rows(70)
-    for task in ("embed", "pathways"):
-        alone = np.concatenate([onnx.run(task, part) for part in parts])
-        assert np.array_equal(onnx.run(task, Rows.concat(parts)), alone)
+    alone = [onnx.encode(part) for part in parts]
+    for output in ("embedding", "codes"):
+        one_by_one = np.concatenate([getattr(encoded, output) for encoded in alone])
+        assert np.array_equal(getattr(onnx.encode(Rows.concat(parts)), output), one_by_one)
         for name, numbers in companies(parts):
-            result = onnx.run(task, Rows.concat([parts[i] for i in numbers]))
-            assert np.array_equal(result, alone[numbers]), f"{task} {name}"
+            result = getattr(onnx.encode(Rows.concat([parts[i] for i in numbers])), output)
+            assert np.array_equal(result, one_by_one[numbers]), f"{output} {name}"
 
 
 def test_torchscript_gives_the_same_within_rounding_in_any_company(tiny_bundle: Bundle) -> None:
     session = open_session(tiny_bundle, runtime="torchscript", device="cpu", threads=1)
     parts = random_rows(40)
-    alone = np.concatenate([session.run("embed", part) for part in parts])
+    alone = np.concatenate([session.encode(part).embedding for part in parts])
     # Its matrix products are cut up by batch size.
-    np.testing.assert_allclose(session.run("embed", Rows.concat(parts)), alone, rtol=0, atol=5e-6)
+    np.testing.assert_allclose(session.encode(Rows.concat(parts)).embedding, alone, rtol=0, atol=5e-6)
 
 
 def test_more_threads_change_no_bit(tiny_bundle: Bundle, onnx: Session) -> None:
     rows = Rows.concat(random_rows(70))
     several = open_session(tiny_bundle, device="cpu", threads=3)
-    assert np.array_equal(several.run("embed", rows), onnx.run("embed", rows))
+    assert np.array_equal(several.encode(rows).embedding, onnx.encode(rows).embedding)
 
 
 def test_missing_genes_are_not_zeros(onnx: Session) -> None:
@@ -115,19 +116,14 @@ def test_missing_genes_are_not_zeros(onnx: Session) -> None:
         zeros.append(rows)
         expressed = GeneSet(np.isin(np.arange(NUM_GENES), rows.gene_index))
         missing.append(Rows(rows.indptr, rows.gene_index, rows.value, (expressed,), rows.gene_set_of_row))
-    assert not np.array_equal(onnx.run("embed", Rows.concat(zeros)), onnx.run("embed", Rows.concat(missing)))
+    assert not np.array_equal(onnx.encode(Rows.concat(zeros)).embedding, onnx.encode(Rows.concat(missing)).embedding)
 
 
 def test_warming_up_runs_and_changes_nothing(session: Session) -> None:
     rows = Rows.concat(random_rows(5))
-    before = session.run("embed", rows)
+    before = session.encode(rows).embedding
     session.warm_up()
-    assert np.array_equal(session.run("embed", rows), before)
-
-
-def test_an_unknown_task_is_named(session: Session) -> None:
-    with pytest.raises(ValueError, match="Unknown task 'impute'"):
-        session.run("impute", random_rows(1)[0])  # type: ignore[arg-type]
+    assert np.array_equal(session.encode(rows).embedding, before)
 
 
 def test_an_unknown_runtime_is_named(tiny_bundle: Bundle) -> None:

@@ -17,9 +17,9 @@ from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.drug_table import Drug, DrugTable
 from scpalm.model.drug_response.network import DrugResponseNetwork
 from scpalm.model.drug_response.session import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
-from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.molecules import parse_smiles
 from scpalm.training.drug_response.export import fold
 from scpalm.training.export.bundle_files import add_files

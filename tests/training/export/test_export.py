@@ -60,7 +60,7 @@ def test_the_bundle_computes_what_the_run_does(tiny_export: Exported) -> None:
     assert len(rows) == 300
     with torch.inference_mode():
         codes = load_stage1(Run(tiny_export.run), SIZES).encode(corpus.batch(chosen)).numpy()
-    bundled = open_session(Bundle.load(tiny_export.bundle), device="cpu", threads=1).run("pathways", rows)
+    bundled = open_session(Bundle.load(tiny_export.bundle), device="cpu", threads=1).encode(rows).codes
     # Weights are kept in half precision: a few near ties fall the other way.
     assert (codes == bundled).mean() > 0.98
 

@@ -19,8 +19,8 @@ from scpalm.app.cli.main import cli
 from scpalm.app.main import create_app
 from scpalm.app.settings import Settings
 from scpalm.model.drug_response.session import Predictions
-from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.prepare import prepare
 from scpalm.model.sessions.session import open_session
 from tests.app.fakes import Client
 from tests.app.http.routes.test_cells import check_problem

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 import scpalm.app.offline.cluster.driver as driver
 from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
-from scpalm.app.offline.cluster.driver import embed_atlas
-from scpalm.app.offline.files import process_file
-from scpalm.app.serving.runtime import open_runtime
-from scpalm.app.tasks.task import Embed
+from scpalm.app.offline.cluster.driver import ClusterOptions, embed_atlas
 from scpalm.model.bundle import Bundle
+from scpalm.model.engine import load
 from scpalm.model.errors import InputError
+from scpalm.model.progress import NoProgress, Progress
+from scpalm.model.spec import RequestSpec
+from tests.model.recorded_progress import RecordedProgress
 
 TASK_ROWS = 16  # of 100 cells: 7 tasks
 
@@ -36,12 +37,17 @@ def source(real_cells: anndata.AnnData, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def one_process(source: Path) -> NDArray[np.float32]:
-    bundle = Bundle.load()
-    session = open_runtime(bundle)
-    target = source.with_name("single.h5ad")
-    process_file(source, target, bundle, session, lambda *_: (Embed(session.info),))
-    values: NDArray[np.float32] = anndata.read_h5ad(target).obsm["X_scpalm"]
+    cells = anndata.read_h5ad(source)
+    load().embed(cells)
+    values: NDArray[np.float32] = cells.obsm["X_scpalm"]
     return values
+
+
+def run(
+    source: Path, out: Path, progress: Progress | None = None, address: str | None = None, processes: int | None = None
+) -> None:
+    options = ClusterOptions(address, processes, TASK_ROWS)
+    embed_atlas(source, out, Bundle.load(), RequestSpec(("embed",)), options, progress or NoProgress())
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +65,25 @@ def test_stopped_gone_on_with_and_a_worker_killed_the_result_is_that_of_one_proc
     tmp_path: Path, source: Path, one_process: NDArray[np.float32]
 ) -> None:
     out = tmp_path / "out.zarr"
-    parts: list[int] = []
 
-    def stop_after_two(num_cells: int) -> None:
-        parts.append(num_cells)
-        if len(parts) == 3:  # the first tells what was there before: nothing
+    def stop_after_two() -> None:
+        if len(first.advanced) == 3:  # the first of these is what was there before: nothing
             os.kill(os.getpid(), signal.SIGTERM)
 
+    first = RecordedProgress(stop_after_two)
     with pytest.raises(ClusterError, match=r"the same command goes on from there"):
-        embed_atlas(source, out, Bundle.load(), processes=1, task_rows=TASK_ROWS, on_chunk=stop_after_two)
-    assert not out.exists() and parts[0] == 0
+        run(source, out, first, processes=1)
+    assert not out.exists() and first.advanced[0] == 0
 
-    again: list[int] = []
-
-    def kill_at_first(num_cells: int) -> None:
-        again.append(num_cells)
-        if len(again) == 2:
+    def kill_at_first() -> None:
+        if len(again.advanced) == 2:
             kill_a_worker()
 
-    embed_atlas(source, out, Bundle.load(), processes=2, task_rows=TASK_ROWS, on_chunk=kill_at_first)
-    assert again[0] >= 2 * TASK_ROWS and sum(again) == 100, "what was kept was computed again, or rows were lost"
+    again = RecordedProgress(kill_at_first)
+    run(source, out, again, processes=2)
+    assert again.advanced[0] >= 2 * TASK_ROWS and sum(again.advanced) == 100, (
+        "what was kept was computed again, or rows were lost"
+    )
     result = anndata.read_zarr(out)
     np.testing.assert_array_equal(result.obsm["X_scpalm"], one_process)
     assert list(result.obs_names) == list(anndata.read_h5ad(source).obs_names)
@@ -93,7 +98,7 @@ def test_a_cluster_at_an_address_reads_either_format(
     if kind == "zarr":
         store = tmp_path / "in.zarr"
         anndata.read_h5ad(source).write_zarr(store)
-    embed_atlas(store, tmp_path / "out.zarr", Bundle.load(), address=address, task_rows=TASK_ROWS)
+    run(store, tmp_path / "out.zarr", address=address)
     np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "out.zarr").obsm["X_scpalm"], one_process)
 
 
@@ -105,34 +110,27 @@ def test_a_bad_cell_far_on_is_named_and_what_was_done_is_kept(
     cells = real_cells.copy()
     cells.X[99, cells.X[99].indices[0]] = -1
     cells.write_h5ad(tmp_path / "bad.h5ad")
-    done: list[int] = []
+    progress = RecordedProgress()
     with pytest.raises(InputError, match=str(cells.obs_names[99])):
-        embed_atlas(
-            tmp_path / "bad.h5ad",
-            tmp_path / "out.zarr",
-            Bundle.load(),
-            address=address,
-            task_rows=TASK_ROWS,
-            on_chunk=done.append,
-        )
-    assert sum(done) > 0 and [path.name for path in tmp_path.glob("out*")] == ["out.zarr.partial"]
+        run(tmp_path / "bad.h5ad", tmp_path / "out.zarr", progress, address)
+    assert sum(progress.advanced) > 0 and [path.name for path in tmp_path.glob("out*")] == ["out.zarr.partial"]
 
 
 def test_a_worker_of_another_release_or_model_is_refused(
     tmp_path: Path, source: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Atlas.of
-    atlas = real(source, Bundle.load(), layer=None, declared="auto", task_rows=TASK_ROWS)
+    atlas = real(source, Bundle.load(), RequestSpec(("embed",)), TASK_ROWS)
     for name, other, words in (
         ("release", dataclasses.replace(atlas, release="other"), "this command is other"),
         ("manifest", dataclasses.replace(atlas, manifest="other"), "another model"),
     ):
         monkeypatch.setattr(Atlas, "of", lambda *args, _other=other, **more: _other)
         with pytest.raises(ClusterError, match=words):
-            embed_atlas(source, tmp_path / f"{name}.zarr", Bundle.load(), address=address, task_rows=TASK_ROWS)
+            run(source, tmp_path / f"{name}.zarr", address=address)
 
 
 def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "_PATIENCE", 0.5)
     with pytest.raises(ClusterError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        embed_atlas(source, tmp_path / "out.zarr", Bundle.load(), address="tcp://127.0.0.1:9")
+        run(source, tmp_path / "out.zarr", address="tcp://127.0.0.1:9")
