@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import orjson
 from fastapi import Request, Response
-from fastapi.responses import ORJSONResponse
 
 from scpalm.app.errors import IdempotencyError, InvalidParameterError
 from scpalm.app.http.dependencies import charge_cells
@@ -38,4 +38,5 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
         if key is not None and Manifest.from_json(job.manifest) != manifest:
             raise IdempotencyError("This key was used for another request. Use a new one.", field="Idempotency-Key")
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-    return ORJSONResponse({"id": job.id, "state": job.state}, 202, headers)
+    content = orjson.dumps({"id": job.id, "state": job.state})
+    return Response(content, 202, headers, media_type="application/json")

@@ -76,11 +76,14 @@ class Wanted:
         parameters = members.get("parameters")
         given = parameters if isinstance(parameters, dict) else {}
         options: dict[str, Any] = {}
-        for name in names:
-            task = tasks()[name]
-            inputs = option_tensors(task)
-            options |= {option: given[option] for option in task.options.model_fields if option in given}
-            options |= {option: members[tensor] for option, tensor in inputs.items() if tensor in members}
+        for task in tasks().values():
+            found = {option: given[option] for option in task.options.model_fields if option in given}
+            for option, tensor in option_tensors(task).items():
+                found |= {option: members[tensor]} if tensor in members else {}
+            if found and task.name not in names:
+                option = next(iter(found))
+                raise ParameterError(f"'{option}' is for {task.name}, which is not asked for.", field=option)
+            options |= found
         return RequestSpec(names, options, None, received.input, received.model, received.version)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -147,7 +148,8 @@ async def _answer(call: CellRequest) -> Response:
         head = await call.open(parts)
         wanted = Wanted.of(head.members)
         spec = wanted.spec(call.upload.spec, head.members)
-        result = await call.compute(spec, head, parts)
+        # What the members said is in the spec now.
+        result = await call.compute(spec, replace(head, members={}), parts)
     body, length = await asyncio.to_thread(compose, result, wanted)
     if length is None:
         return Response(body, media_type="application/json")

@@ -11,7 +11,7 @@ from scpalm.app.settings import Settings, SettingsError, load_settings, setting_
     ("variable", "value", "words"),
     [
         ("REDIS_URL", "localhost:6379", "redis://host:6379/0"),
-        ("API_KEYS_FILE", "/keys", "SCPALM_API_KEYS_FILE: /keys is no file of API keys"),
+        ("API_KEYS_FILE", "/keys", "SCPALM_API_KEYS_FILE: /keys is not a file of API keys"),
         ("PORT", "eighty", "SCPALM_PORT"),
         ("DEVICE", "tpu", "SCPALM_DEVICE"),
         ("MAX_CELLS", "0", "SCPALM_MAX_CELLS"),

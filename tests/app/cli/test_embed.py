@@ -16,7 +16,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[object, ..
     with pytest.raises(SystemExit) as caught:
         main()
         sys.exit(0)
-    return (str(calls[0][0]), str(calls[0][1]), *calls[0][5:]) if calls else caught.value.code
+    return (str(calls[0][0]), str(calls[0][1]), *calls[0][4:]) if calls else caught.value.code
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_results_come_back_as_they_were_put(place: Place, tmp_path: Path, monkey
         rows = slice(2 * number, 2 * number + 2)
         names = [f"cell{row}" for row in range(5)][rows]
         outputs = [
-            OutputValues(spec, values[rows]) for spec, values in zip(outputs_of(tasks), (embedding, codes), strict=True)
+            OutputValues(spec, values[rows]) for spec, values in zip(outputs_of(tasks), values_of_tasks, strict=True)
         ]
         store.put(number, outputs, names, REPORT)
     result = JobStore(place).read(("mini", "1"), tmp_path)

@@ -45,19 +45,19 @@ def test_a_request_is_a_span_with_its_stages_in_order_within_the_callers_trace(
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "x-request-id": "mine"}
     assert client.post("/embed", json=good_json(), headers=headers).status_code == 200
     found = by_name(spans)
-    assert set(found) == {"POST /embed", "parse", "queue", "device", "write"}
+    assert set(found) == {"POST /embed", "parse", "queue", "inference", "encode"}
     root = found["POST /embed"]
     assert root.context is not None and f"{root.context.trace_id:032x}" == TRACE
     assert root.parent is not None and f"{root.parent.span_id:016x}" == "b7ad6b7169203331"
     assert root.attributes is not None
     assert root.attributes["http.response.status_code"] == 200 and root.attributes["scpalm.request_id"] == "mine"
-    for name in ("parse", "queue", "device", "write"):
+    for name in ("parse", "queue", "inference", "encode"):
         child = found[name]
         assert child.parent is not None and child.parent.span_id == root.context.span_id
         assert child.attributes is not None and child.attributes["cells"] == 6
         assert child.start_time and child.end_time and root.start_time and root.end_time
         assert root.start_time - 1e6 <= child.start_time <= child.end_time <= root.end_time + 1e6
-    ends = [found[name].end_time or 0 for name in ("parse", "device", "write")]
+    ends = [found[name].end_time or 0 for name in ("parse", "inference", "encode")]
     assert ends == sorted(ends)
 
 

@@ -112,10 +112,11 @@ def test_tensors_as_bytes_both_ways(head: Head, client: Client) -> None:
     ("change", "status", "words"),
     [
         ({"inputs": []}, 422, "no list 'inputs'"),
-        ({"outputs": [{"name": "weather"}]}, 422, "Choose of embedding"),
+        ({"outputs": [{"name": "weather"}]}, 422, "Choose from embedding"),
         ({"outputs": [{"name": "ic50"}, {"name": "embedding"}]}, 422, "POST /ic50"),
-        ({"parameters": {"scale": "cubic"}}, 422, "log or counts"),
-        ({"parameters": [1]}, 422, "no object"),
+        ({"parameters": {"scale": "cubic"}, "outputs": [{"name": "imputed"}]}, 422, "'log' or 'counts'"),
+        ({"parameters": {"scale": "counts"}}, 422, "not asked for"),
+        ({"parameters": [1]}, 422, "not an object"),
         ({"inputs": [{"name": "indptr", "datatype": "FP32", "shape": [2], "data": [0, 1]}]}, 422, "INT datatype"),
     ],
 )
@@ -132,7 +133,7 @@ def test_other_faults_have_it_too(head: Head, client: Client) -> None:
     assert client.get(url(head, "/versions/99")).status_code == 404
     assert client.get("/v2/nothing").json()["error"]
     assert (
-        "is no length"
+        "is not a length"
         in client.post(url(head), content=b"{}", headers={"Inference-Header-Content-Length": "x"}).json()["error"]
     )
     assert client.post(url(head), content=b"{").status_code == 400

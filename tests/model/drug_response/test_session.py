@@ -159,7 +159,8 @@ def test_a_setting_has_the_tensors_of_the_one_before_it(head: Head, tmp_path: Pa
         return session.predict(head.embedding, head.rows, session.drugs.drugs[:3], mutation=calls, **extra).ln_ic50
 
     without = ask_with(tensors)
-    np.testing.assert_array_equal(ask_with(tensors, methylation=shares), without)
+    # Within rounding: a wider product may be summed in another order, which depends on the processor.
+    np.testing.assert_allclose(ask_with(tensors, methylation=shares), without, rtol=1e-6)
     tensors["methylation.head.cell.weight"] = np.concatenate([old, columns], axis=1)
     assert np.abs(ask_with(tensors, methylation=shares) - without).max() > 0.01
     np.testing.assert_array_equal(ask_with(tensors), without)

@@ -9,8 +9,8 @@ from scipy import linalg, sparse
 from sklearn.decomposition import PCA
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.normalize import SCALE, detect_input, to_linear
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.normalize import SCALE, detect_input, to_linear
 from scpalm.training.evaluation.common.source import BASELINE_METHODS
 
 NUM_VARIABLE_GENES = 2000

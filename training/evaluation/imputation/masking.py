@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.normalize import SCALE, row_sums
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.normalize import SCALE, row_sums
 
 SHARE = 0.1
 # Scale of the exponential law that draws the entries: low counts are the ones that get lost.

@@ -212,7 +212,7 @@ def test_a_silent_cell_is_null_and_said_to_be(head: Head, client: Client) -> Non
         ("?drugs=" + "C" * 1200, {}, "smiles-too-long", "1,200"),
         ("", {"drugs": {"a": 1}}, "invalid-parameter", "drugs"),
         ("", {"mutation": [1]}, "invalid-parameter", "mutation"),
-        ("", {"mutation": {"genes": ["no such"], "values": [[1]] * CELLS}}, "invalid-parameter", "None of the 1"),
+        ("", {"mutation": {"genes": ["no such"], "values": [[1]] * CELLS}}, "invalid-parameter", "none of the 1"),
         ("", {"mutation": {"genes": ["no such"], "values": [[1]]}}, "invalid-parameter", "1 x 1"),
         ("", {"mutation": {"genes": ["a", "a"], "values": []}}, "invalid-parameter", "twice"),
         ("", {"mutation": {"genes": ["a"], "values": "x"}}, "invalid-parameter", "numbers"),
@@ -228,7 +228,7 @@ def test_a_silent_cell_is_null_and_said_to_be(head: Head, client: Client) -> Non
             "invalid-parameter",
             "is 2; it must be a share",
         ),
-        ("", {"methylation": {"genes": ["X"], "values": [[0.2]] * CELLS}}, "invalid-parameter", "beside mutation"),
+        ("", {"methylation": {"genes": ["X"], "values": [[0.2]] * CELLS}}, "invalid-parameter", "needs mutation"),
     ],
 )
 def test_what_cannot_be_answered_is_told(

@@ -18,6 +18,7 @@ from scipy import sparse
 from tests.app.fakes import Client, FakeSession
 
 ASYNC = {"Prefer": "respond-async"}
+JSON_BODY = {"content-type": "application/json"}
 H5AD = "application/x-hdf5"
 
 
@@ -95,13 +96,22 @@ def test_an_idempotency_key_names_one_request(own_client: Client) -> None:
 
 def test_a_job_that_fails_says_why(own_client: Client, session: FakeSession) -> None:
     client, body = own_client, body_of(4)
-    body["data"][3] = -1
+    session.poison = body["indices"][0]
     location = accepted(client.post("/embed", json=body, headers=ASYNC))
     state = wait(client, location)
-    assert state["state"] == "failed" and "negative" in state["error"]
+    assert state["state"] == "failed" and "The model failed" in state["error"]
     refused = client.get(f"{location}/result")
-    assert refused.status_code == 409 and "negative" in refused.json()["detail"]
+    assert refused.status_code == 409 and "The model failed" in refused.json()["detail"]
+
+
+def test_what_can_be_known_at_once_is_an_error_and_no_job(own_client: Client) -> None:
+    client, wrong = own_client, body_of(4)
+    wrong["data"][3] = -1
+    refused = client.post("/embed", json=wrong, headers=ASYNC)
+    assert refused.status_code == 422 and "negative" in refused.json()["detail"]
+    assert client.post("/embed", content=b"{", headers=ASYNC | JSON_BODY).status_code == 400
     assert client.post("/impute", json=body_of(4), headers=ASYNC).status_code == 404, "the bundle has no decoder"
+    assert client.get("/jobs").json()["jobs"] == []
 
 
 def test_cancelling(own_client: Client, session: FakeSession, tmp_path: Path) -> None:
@@ -152,7 +162,7 @@ def test_an_unfinished_job_goes_on_after_a_restart_with_what_is_missing(
     make_app: Callable[..., FastAPI], session: FakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scpalm.app.jobs.store.CHUNK_ROWS", 512)
-    monkeypatch.setattr("scpalm.app.jobs.runner.CHUNK_ROWS", 512)
+    monkeypatch.setattr("scpalm.app.jobs.attempt.CHUNK_ROWS", 512)
     results = tmp_path / "results"
     body = body_of(1500)
     with Client(make_app(results_dir=results)) as client:
