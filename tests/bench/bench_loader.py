@@ -9,7 +9,6 @@ system's cache before. Run it alone:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -17,10 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
-from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.training.corpus.corpus import Corpus
 from scpalm.training.data.batches import Feed, ThinnedCells, WholeCells
 from scpalm.training.data.sampler import Sampler
