@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, ThinnedCells, WholeCells
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config

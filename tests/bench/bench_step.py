@@ -25,13 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scpalm.model.network.config import PRESETS, NetworkConfig, preset
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.corpus.corpus import Corpus
-from scpalm.training.data.cached_cells import Cache
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import Stage1Config, Stage2Config, override
 from scpalm.training.runs.memory import keep_freed_memory
 from scpalm.training.runs.run import pick_device
 from scpalm.training.runs.trainer import StageTrainer
-from scpalm.training.stages.baselines import Yardsticks, gene_means
+from scpalm.training.stages.code_cache import Cache
+from scpalm.training.stages.corpus_statistics import Yardsticks, gene_means
 from scpalm.training.stages.stage1 import Stage1Trainer
 from scpalm.training.stages.stage2 import Stage2Trainer
 from tests.training.random_corpus import write_random_corpus

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.training.corpus.corpus import FORMAT_VERSION
+from scpalm.training.corpus.reader import FORMAT_VERSION
 
 SHARD = 8192
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.normalize import SCALE
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import open_cells
-from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.corpus.open_cells import choose_layer
 
 CHUNK = 2048

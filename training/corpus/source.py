@@ -13,16 +13,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import open_cells
 from scpalm.model.io.h5ad import H5adFile
-from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.zarr import ZarrFile
-from scpalm.training.corpus.corpus import CorpusError
 from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, take
 from scpalm.training.corpus.open_cells import choose_layer
+from scpalm.training.corpus.reader import CorpusError
 
 # What a corpus keeps of obs, and the columns it is taken from: ours first, then those of CELLxGENE and Tabula Sapiens.
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -24,14 +24,14 @@ from scpalm.model.network.config import preset
 from scpalm.model.network.embedding import GeneEmbedding, SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.model.network.quantizer import Quantizer
-from scpalm.training.corpus.corpus import Corpus
-from scpalm.training.data.cached_cells import Cache
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config, Stage2Config
 from scpalm.training.runs.run import Run
 from scpalm.training.runs.trainer import StageTrainer
 from scpalm.training.stages import stage1
-from scpalm.training.stages.baselines import Yardsticks, gene_means
+from scpalm.training.stages.code_cache import Cache
+from scpalm.training.stages.corpus_statistics import Yardsticks, gene_means
 from scpalm.training.stages.stage1 import Stage1Trainer
 from scpalm.training.stages.stage2 import Stage2Trainer
 from tests.training.random_corpus import write_random_corpus

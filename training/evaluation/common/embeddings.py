@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scpalm.model.bundle import Bundle
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.network.cells import CellEncoder
 from scpalm.model.network.embedding import SparseCells, pool
 from scpalm.model.network.folded import InferenceNetwork, fold

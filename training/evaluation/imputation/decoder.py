@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import BundleError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
-from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.network.embedding import SparseCells, pool
 from scpalm.model.network.pathways import GeneHead
 from scpalm.model.network.transformer import Transformer

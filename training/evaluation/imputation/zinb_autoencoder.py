@@ -11,8 +11,8 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scpalm.model.genes.normalize import SCALE
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.normalize import SCALE
 from scpalm.training.evaluation.imputation.imputers import Values
 
 

@@ -7,13 +7,9 @@ from sklearn.decomposition import PCA
 
 from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.clustering import baselines
-from scpalm.training.evaluation.clustering.baselines import (
-    Baselines,
-    log_normalized,
-    principal_components,
-    variable_genes,
-)
+from scpalm.training.evaluation.common import principal_components as components
+from scpalm.training.evaluation.common.baselines import Baselines, log_normalized, variable_genes
+from scpalm.training.evaluation.common.principal_components import principal_components
 
 
 def counts(cells: int = 60, genes: int = 90, seed: int = 0) -> np.ndarray:
@@ -54,7 +50,7 @@ def test_principal_components_are_those_of_the_dense_centred_matrix(monkeypatch:
     expected = PCA(20, svd_solver="full").fit_transform(log.toarray())
     by_products = principal_components(log, 20)
     np.testing.assert_allclose(np.abs(by_products), np.abs(expected), atol=1e-8)
-    monkeypatch.setattr(baselines, "_CELLS_BY_PRODUCTS", 0)
+    monkeypatch.setattr(components, "_CELLS_BY_PRODUCTS", 0)
     np.testing.assert_allclose(principal_components(log, 20), by_products, atol=1e-8)
 
 

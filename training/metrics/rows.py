@@ -1,27 +1,25 @@
-"""Rows of an evaluation: one number of each metric for one dataset, method and seed."""
+"""Rows of an evaluation: one number per metric for a data set, method and seed."""
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scpalm.training.export.bundle_files import write_json
+from scpalm.model.io.whole_file import replaced_when_whole
 
 Row = dict[str, str | int | float | bool]
 
 
 def write_rows(path: Path | str, rows: Sequence[Row]) -> None:
-    """Write rows as a JSON list, one row a line; the file appears whole or not at all."""
+    """Write rows as a JSON list, one row a line; the file appears whole or not at all. Raises ValueError for NaN."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not-a-number is no JSON: better to fail here than in the reader's parser.
+    # NaN is not valid JSON: fail here rather than in the reader's parser.
     lines = ",\n".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(f"[\n{lines}\n]\n" if rows else "[]\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replaced_when_whole(path) as partial:
+        partial.write_text(f"[\n{lines}\n]\n" if rows else "[]\n", encoding="utf-8")
 
 
 METRICS = (
@@ -34,7 +32,7 @@ METRICS = (
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
-    """One row a data set and method: ``<metric>`` the mean over seeds, ``<metric>_sd`` the sample sd, ``seeds``."""
+    """One row per data set and method: ``<metric>`` is the mean over seeds, ``<metric>_sd`` the sample sd."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((str(row.get("task", "")), str(row["dataset"]), str(row["method"])), []).append(row)
@@ -54,17 +52,24 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 
 def record_rows(bundle: Path, rows: Sequence[Row]) -> None:
-    """Put the summary of ``rows`` into the manifest of a bundle, in place of earlier ones of the same task and data.
+    """Write the summary of ``rows`` into a bundle's manifest, replacing earlier ones of the same task and data set.
 
-    ``task`` is a row's ``task``; rows without one are of the clustering.
+    Rows without a ``task`` belong to the clustering task.
     """
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     fresh = summarise(rows)
-    scored = {_what(row) for row in fresh}
-    manifest["evaluation"] = [row for row in manifest.get("evaluation", []) if _what(row) not in scored] + fresh
+    scored = {_task_and_dataset(row) for row in fresh}
+    kept = [row for row in manifest.get("evaluation", []) if _task_and_dataset(row) not in scored]
+    manifest["evaluation"] = kept + fresh
     write_json(path, manifest)
 
 
-def _what(row: Mapping[str, object]) -> tuple[object, object]:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Replace a JSON file in one step."""
+    with replaced_when_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _task_and_dataset(row: Mapping[str, object]) -> tuple[object, object]:
     return row.get("task", "clustering"), row["dataset"]

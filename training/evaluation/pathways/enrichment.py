@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
-from scpalm.training.evaluation.common.rows import Row
 from scpalm.training.evaluation.pathways.cells import PathwayCells
 from scpalm.training.evaluation.pathways.gene_sets import GeneSets, adjusted, over, over_representation
+from scpalm.training.metrics.rows import Row
 
 TOP_GENES = 10
 FDR = 0.05

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scpalm.training.runs import report as run_report
-from scpalm.training.runs.report import write_report
+from scpalm.training.evaluation import run_report
+from scpalm.training.evaluation.run_report import write_report
 from scpalm.training.runs.run import Run, RunError
 from tests.training.bundles import Exported
 

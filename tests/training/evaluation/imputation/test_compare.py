@@ -7,16 +7,16 @@ from scipy import sparse
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
 from scpalm.training.evaluation.common.dataset import Dataset
-from scpalm.training.evaluation.common.labels import encode_labels
-from scpalm.training.evaluation.imputation import imputation
-from scpalm.training.evaluation.imputation.decoder import DecodedCells
-from scpalm.training.evaluation.imputation.imputation import (
+from scpalm.training.evaluation.imputation import compare
+from scpalm.training.evaluation.imputation.compare import (
     compare_imputation,
     masked_scores,
     mean_correlation,
     poisson_deviance,
 )
+from scpalm.training.evaluation.imputation.decoder import DecodedCells
 from scpalm.training.evaluation.imputation.masking import Thinned
+from scpalm.training.metrics.labels import encode_labels
 from tests.training.bundles import Exported
 from tests.training.evaluation.cells import matrix_of
 from tests.training.tiny import tiny_counts
@@ -79,7 +79,7 @@ def test_what_cannot_be_scored_is_an_error_that_says_how_to_mend_it(
     matrix = matrix_of(np.full((20, 120), 0.5))
     with pytest.raises(InputError, match="raw counts"):
         compare_imputation([Dataset("logs", matrix, encode_labels(["a", "b"] * 10))], bundle)
-    monkeypatch.setattr(imputation, "MAX_VALUES", 1000)
+    monkeypatch.setattr(compare, "MAX_VALUES", 1000)
     with pytest.raises(InputError, match="sample of 8 cells"):
         compare_imputation([cells()], bundle)
 

@@ -12,16 +12,18 @@ from scipy import sparse
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.clustering.clustering import score_embedding
+from scpalm.training.evaluation.common.count_table import select_genes
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.evaluation.common.detected import given_detected
-from scpalm.training.evaluation.common.rows import Row
+from scpalm.training.evaluation.common.principal_components import components
 from scpalm.training.evaluation.imputation.alra import Alra
 from scpalm.training.evaluation.imputation.diffusion import Diffusion
-from scpalm.training.evaluation.imputation.imputers import CorpusMean, Imputer, SimpleImputers, Values, components
-from scpalm.training.evaluation.imputation.masking import Thinned, mask_positive, require_counts, select_genes, thin
+from scpalm.training.evaluation.imputation.imputers import CorpusMean, Imputer, SimpleImputers, Values
+from scpalm.training.evaluation.imputation.masking import Thinned, mask_positive, require_counts, thin
 from scpalm.training.evaluation.imputation.model_imputer import ModelImputer
 from scpalm.training.evaluation.imputation.zinb_autoencoder import ZinbAutoencoder
+from scpalm.training.metrics.clustering import score_embedding
+from scpalm.training.metrics.rows import Row
 
 MIN_CELLS_OF_A_GENE = 3
 # Correlations over fewer masked entries are noise.

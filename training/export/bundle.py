@@ -23,12 +23,12 @@ from scpalm.model.network.embedding import pool
 from scpalm.model.network.folded import InferenceNetwork, fold
 from scpalm.model.sessions.onnx import DECODER_FILE, MODEL_FILE, OnnxSession
 from scpalm.model.sessions.torchscript import TorchScriptSession, load_network, trace
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
-from scpalm.training.export.bundle_files import as_umask_says
+from scpalm.training.export.bundle_files import apply_umask
 from scpalm.training.export.onnx_graph import OPSET, export_decoder, export_graph
+from scpalm.training.export.precision import Precision, as_rows, beyond, loss_of_precision, parity_cells, stored
 from scpalm.training.runs.config import Stage2Config
-from scpalm.training.runs.precision import Precision, as_rows, beyond, loss_of_precision, parity_cells, stored
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.stage2 import load_stage1
 
@@ -104,7 +104,7 @@ def export_run(
             f"Export with --precision {'float32' if precision == 'float16' else 'float16'}."
         )
     write_manifest(partial, manifest | {"parity": values, "precision": {"weights": precision, **lost}})
-    as_umask_says(partial)
+    apply_umask(partial)
     partial.rename(out)
     if torchscript is not None:
         trace(load_network(Bundle.load(out)), config).save(str(torchscript))

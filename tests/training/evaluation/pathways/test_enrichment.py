@@ -12,8 +12,7 @@ from scipy.stats import hypergeom
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
 from scpalm.training.evaluation.pathways.cells import PathwayCells, draw_heatmap, label_shares, read_pathway_cells
-from scpalm.training.evaluation.pathways.gene_sets import adjusted, over, over_representation, read_gmt
-from scpalm.training.evaluation.pathways.pathways import (
+from scpalm.training.evaluation.pathways.enrichment import (
     associate,
     co_occurrence,
     code_pathways,
@@ -21,6 +20,7 @@ from scpalm.training.evaluation.pathways.pathways import (
     pathway_rows,
     pathways_document,
 )
+from scpalm.training.evaluation.pathways.gene_sets import adjusted, over, over_representation, read_gmt
 from tests.training.bundles import Exported
 
 SYMBOLS = [f"GENE{i}" for i in range(120)]

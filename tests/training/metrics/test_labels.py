@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scpalm.model.errors import InputError
-from scpalm.training.evaluation.common.labels import encode_labels
+from scpalm.training.metrics.labels import encode_labels
 
 FIVE = ["B", "T"] * 5
 

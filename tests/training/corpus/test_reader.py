@@ -11,7 +11,7 @@ import torch
 
 from scpalm.model.errors import BundleError
 from scpalm.model.network.embedding import SparseCells
-from scpalm.training.corpus.corpus import Corpus, CorpusError
+from scpalm.training.corpus.reader import Corpus, CorpusError
 from scpalm.training.corpus.thinning import Streams
 from tests.training.tiny import NUM_GENES
 

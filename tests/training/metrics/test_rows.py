@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scpalm.training.evaluation.common.rows import Row, record_rows, summarise
+from scpalm.training.metrics.rows import Row, record_rows, summarise
 
 
 def rows(dataset: str, values: list[float]) -> list[Row]:

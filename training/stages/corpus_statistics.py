@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scpalm.model.network.embedding import SparseCells
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 
 

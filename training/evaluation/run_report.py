@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scpalm.model.network.cells import CellEncoder
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.run import Run, RunError, write_atomically
 from scpalm.training.stages.stage2 import load_stage1
 

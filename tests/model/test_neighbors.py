@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from scpalm.training.evaluation.common.neighbors import fuzzy_graph, nearest
+from scpalm.model.neighbors import NeighborSearch, nearest
 from tests.training.evaluation.blobs import blobs
 
 
@@ -19,7 +19,7 @@ def test_nearest_agrees_with_scikit_learn() -> None:
 def test_nearest_does_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     array, _ = blobs()
     whole = nearest(array, 20)
-    monkeypatch.setattr("scpalm.training.evaluation.common.neighbors.BLOCK_ROWS", 7)
+    monkeypatch.setattr("scpalm.model.neighbors.BLOCK_ROWS", 7)
     parts = nearest(array, 20)
     np.testing.assert_array_equal(whole.index, parts.index)
     np.testing.assert_array_equal(whole.distance, parts.distance)
@@ -42,22 +42,21 @@ def test_too_many_neighbours_are_refused() -> None:
         nearest(np.zeros((5, 2)), 5)
 
 
-def test_fuzzy_graph_agrees_with_scanpy() -> None:
-    scanpy = pytest.importorskip("scanpy", reason="scanpy is the oracle of the graph weights: install the extra [dev]")
-    anndata = pytest.importorskip("anndata")
-    array, _ = blobs((60, 50, 40))
-    theirs = anndata.AnnData(array)
-    scanpy.pp.neighbors(theirs, n_neighbors=15, use_rep="X", transformer="sklearn")
-    ours = fuzzy_graph(nearest(array, 30), 15)
-    assert np.abs((ours - theirs.obsp["connectivities"]).toarray()).max() < 1e-4
-
-
-def test_fuzzy_graph_is_symmetric_with_weights_up_to_one() -> None:
+def test_a_query_agrees_with_scikit_learn_and_does_not_depend_on_the_other_cells() -> None:
     array, _ = blobs()
-    array[:30] = array[0]  # more duplicates than neighbours
-    graph = fuzzy_graph(nearest(array, 30), 15)
-    assert (graph != graph.T).nnz == 0
-    assert graph.data.min() > 0
-    assert graph.data.max() <= 1
-    assert graph.diagonal().sum() == 0
-    assert graph[0].toarray().max() == 1
+    reference, queries = array[:100], array[100:]
+    search = NeighborSearch(reference)
+    found = search.query(queries, 5)
+    distance, index = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(reference).kneighbors(queries)
+    np.testing.assert_array_equal(found.index, index)
+    np.testing.assert_allclose(found.distance, distance, atol=1e-5)
+    alone = search.query(queries[3:4], 5)
+    np.testing.assert_array_equal(alone.index[0], found.index[3])
+    np.testing.assert_array_equal(alone.distance[0], found.distance[3])
+
+
+def test_a_search_among_some_cells_returns_positions_in_the_reference() -> None:
+    search = NeighborSearch(np.arange(10.0)[:, None])
+    found = search.among(np.array([0, 9]), np.array([4, 6, 7]), 2)
+    assert found.index.tolist() == [[4, 6], [7, 6]]
+    np.testing.assert_allclose(found.distance, [[4.0, 6.0], [2.0, 3.0]])

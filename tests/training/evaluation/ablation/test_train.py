@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from scpalm.model.errors import InputError
 from scpalm.training.cli.main import app
-from scpalm.training.corpus.corpus import Corpus
-from scpalm.training.evaluation.ablation.ablation import METHODS, AblationConfig, run_ablation, train_variant
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.evaluation.ablation.cells import Cells
+from scpalm.training.evaluation.ablation.train import METHODS, AblationConfig, run_ablation, train_variant
 from scpalm.training.evaluation.ablation.variants import VARIANTS, chosen_variants
 from scpalm.training.runs.config import ConfigError, Stage1Config, Stage2Config
 from scpalm.training.runs.run import RunError

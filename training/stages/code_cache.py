@@ -15,12 +15,12 @@ from torch import Tensor
 
 from scpalm.model.network.collective import rank, world_size
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.thinning import Streams
 from scpalm.training.data.batches import to_device
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import add_up
-from scpalm.training.stages.baselines import SpectralScores
+from scpalm.training.stages.corpus_statistics import SpectralScores
 
 _CELLS_AT_ONCE = 256
 

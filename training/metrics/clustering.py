@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
-from scpalm.training.evaluation.common import metrics
-from scpalm.training.evaluation.common.labels import Labels, encode_labels
-from scpalm.training.evaluation.common.neighbors import fuzzy_graph, nearest
-from scpalm.training.evaluation.common.rows import Row
+from scpalm.model.neighbors import nearest
+from scpalm.training.metrics import agreement
+from scpalm.training.metrics.fuzzy_graph import fuzzy_graph
+from scpalm.training.metrics.labels import Labels, encode_labels
+from scpalm.training.metrics.rows import Row
 
 K = 15
 RESOLUTION = 1.0
@@ -64,16 +65,16 @@ def score_embedding(
     truth = coded.codes[labelled]
     neighbors = nearest(array, min(CANDIDATES, len(array) - 1))
     graph = to_igraph(fuzzy_graph(neighbors, K))
-    width = metrics.silhouette(array[labelled], truth)
+    width = agreement.silhouette(array[labelled], truth)
     rows: list[Row] = []
     for seed in seeds:
         clusters = leiden(graph, seed)
-        knn = metrics.knn_score(array, coded.codes, neighbors, seed=seed, k=K)
+        knn = agreement.knn_score(array, coded.codes, neighbors, seed=seed, k=K)
         rows.append(
             {
                 "seed": int(seed),
-                "ari": metrics.ari(truth, clusters[labelled]),
-                "nmi": metrics.nmi(truth, clusters[labelled]),
+                "ari": agreement.ari(truth, clusters[labelled]),
+                "nmi": agreement.nmi(truth, clusters[labelled]),
                 "silhouette": width,
                 "knn_accuracy": knn.accuracy,
                 "knn_macro_f1": knn.macro_f1,
@@ -85,7 +86,7 @@ def score_embedding(
         if extended:
             rows[-1] |= best_resolution(graph, truth, labelled, seed)
             if array.shape[1] <= PROBE_WIDTH:
-                probe = metrics.probe_score(array[labelled], truth, seed=seed)
+                probe = agreement.probe_score(array[labelled], truth, seed=seed)
                 rows[-1] |= {"probe_accuracy": probe.accuracy, "probe_macro_f1": probe.macro_f1}
     return rows
 
@@ -104,7 +105,7 @@ def best_resolution(
     found = []
     for resolution in RESOLUTIONS:
         clusters = leiden(graph, seed, resolution)[labelled]
-        found.append((metrics.ari(truth, clusters), metrics.nmi(truth, clusters)))
+        found.append((agreement.ari(truth, clusters), agreement.nmi(truth, clusters)))
     aris = [ari for ari, _ in found]
     return {
         "best_ari": max(aris),

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scpalm.training.evaluation.common.neighbors import Neighbors, centre, smallest, squared_distances
+from scpalm.model.neighbors import Neighbors, NeighborSearch
 
 
 def ari(truth: NDArray[np.integer], clusters: NDArray[np.integer]) -> float:
@@ -29,7 +29,9 @@ def nmi(truth: NDArray[np.integer], clusters: NDArray[np.integer]) -> float:
 
 def silhouette(array: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
     """Mean silhouette of labels ``[cells]`` in ``array [cells, width]``, Euclidean, unscaled, in [-1, 1]."""
-    width = sklearn_metrics.silhouette_score(centre(array), truth, metric="euclidean")
+    wide = np.asarray(array, dtype=np.float64)
+    # Centred, so that the |a|^2 - 2ab + |b|^2 of scikit-learn loses fewer digits.
+    width = sklearn_metrics.silhouette_score(wide - wide.mean(axis=0), truth, metric="euclidean")
     # Below 1e-9 lies the noise of the order of sums.
     return round(float(width), 9)
 
@@ -79,15 +81,12 @@ def knn_score(
 
     short = own[~enough[own]]
     if len(short):
-        centred = centre(array)
+        search = NeighborSearch(array)
         for part in range(folds):
             asked = short[fold[short] == part]
             voters = own[fold[own] != part]
-            for start in range(0, len(asked), 1024):
-                block = asked[start : start + 1024]
-                squared = squared_distances(centred[block], centred)[:, voters]
-                found, _ = smallest(squared, min(k, len(voters)))
-                np.add.at(votes, (np.repeat(block, found.shape[1]), truth[voters[found]].ravel()), 1)
+            found = search.among(asked, voters, min(k, len(voters))).index
+            np.add.at(votes, (np.repeat(asked, found.shape[1]), truth[found].ravel()), 1)
 
     predicted = votes[own].argmax(axis=1)
     f1 = sklearn_metrics.f1_score(truth[own], predicted, average="macro", labels=np.arange(num_labels), zero_division=0)

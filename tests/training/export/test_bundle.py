@@ -14,10 +14,10 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.sessions.onnx import DECODER_FILE
 from scpalm.model.sessions.session import open_session
 from scpalm.model.sessions.torchscript import load_network
-from scpalm.training.corpus.corpus import Corpus
-from scpalm.training.export import export
-from scpalm.training.export.export import export_run
-from scpalm.training.runs.precision import LIMITS, Limits, Precision, as_rows, beyond, parity_cells, stored
+from scpalm.training.corpus.reader import Corpus
+from scpalm.training.export import bundle
+from scpalm.training.export.bundle import export_run
+from scpalm.training.export.precision import LIMITS, Limits, Precision, as_rows, beyond, parity_cells, stored
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.stage2 import load_stage1
 from tests.training.bundles import Exported
@@ -121,8 +121,8 @@ def test_a_precision_that_costs_too_much_is_refused(
     def copied(network: object, weights: Path, out: Path) -> None:
         shutil.copy(tiny_export.bundle / out.name, out)
 
-    monkeypatch.setattr(export, "export_graph", copied)
-    monkeypatch.setattr(export, "export_decoder", copied)
+    monkeypatch.setattr(bundle, "export_graph", copied)
+    monkeypatch.setattr(bundle, "export_decoder", copied)
     monkeypatch.setitem(LIMITS, "float16", Limits(1.1, 0.0, 1.0))
     with pytest.raises(RunError, match=r"float16 costs too much.*codes agree, at least 1.1.*--precision float32"):
         export_run(tiny_export.run, tmp_path / "bundle", name="x", version="1")
@@ -200,8 +200,8 @@ def test_without_parity_there_is_no_bundle(
     def copied(network: object, weights: Path, out: Path) -> None:
         shutil.copy(tiny_export.bundle / "embed.onnx", out)
 
-    monkeypatch.setattr(export, "export_graph", copied)
-    monkeypatch.setattr(export, "MAX_DIFFERENCE", -1.0)
+    monkeypatch.setattr(bundle, "export_graph", copied)
+    monkeypatch.setattr(bundle, "MAX_DIFFERENCE", -1.0)
     with pytest.raises(RunError, match="Parity failed, no bundle was written"):
         export_run(tiny_export.run, tmp_path / "bundle", name="x", version="1")
     assert not (tmp_path / "bundle").exists()

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.clustering.baselines import Baselines
-from scpalm.training.evaluation.common.compare import compare_clustering
+from scpalm.training.evaluation.clustering.compare import compare_clustering
+from scpalm.training.evaluation.common.baselines import Baselines
 from scpalm.training.evaluation.common.dataset import Dataset
-from scpalm.training.evaluation.common.labels import encode_labels
-from scpalm.training.evaluation.common.rows import Row, write_rows
 from scpalm.training.evaluation.common.table import table
+from scpalm.training.metrics.labels import encode_labels
+from scpalm.training.metrics.rows import Row, write_rows
 from tests.training.evaluation.blobs import blobs
 
 

@@ -14,8 +14,8 @@ from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.network.embedding import pool
 from scpalm.model.network.folded import InferenceNetwork
 from scpalm.model.sessions.torchscript import INT8_SCALE
-from scpalm.training.corpus.corpus import Corpus
-from scpalm.training.evaluation.clustering.clustering import MIN_CELLS, score_embedding
+from scpalm.training.corpus.reader import Corpus
+from scpalm.training.metrics.clustering import MIN_CELLS, score_embedding
 
 Precision = Literal["float32", "float16", "int8"]
 # Small and sensitive: they decide which code is nearest.

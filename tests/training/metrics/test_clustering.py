@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scpalm.model.errors import InputError
-from scpalm.training.evaluation.clustering.clustering import RESOLUTIONS, score_embedding
+from scpalm.training.metrics.clustering import RESOLUTIONS, score_embedding
 from tests.training.evaluation.blobs import blobs
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.training.evaluation.clustering.baselines import COMPONENTS
-from scpalm.training.evaluation.clustering.clustering import SEEDS, score_embedding
 from scpalm.training.evaluation.clustering.integration import score_batches
+from scpalm.training.evaluation.common.baselines import COMPONENTS
 from scpalm.training.evaluation.common.dataset import Dataset
-from scpalm.training.evaluation.common.rows import Row
 from scpalm.training.evaluation.common.source import EmbeddingSource
+from scpalm.training.metrics.clustering import SEEDS, score_embedding
+from scpalm.training.metrics.rows import Row
 
 
 def compare_clustering(

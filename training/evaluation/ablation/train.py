@@ -23,15 +23,15 @@ from scpalm.model.network.cells import CellEncoder
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.corpus.corpus import Corpus
-from scpalm.training.data.cached_cells import as_kept
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.evaluation.ablation.cells import Cells
 from scpalm.training.evaluation.ablation.variants import VARIANTS, Variant
-from scpalm.training.evaluation.clustering.clustering import score_embedding
-from scpalm.training.evaluation.common.rows import Row, write_rows
+from scpalm.training.metrics.clustering import score_embedding
+from scpalm.training.metrics.rows import Row, write_rows
 from scpalm.training.runs.config import Stage1Config, Stage2Config, override
 from scpalm.training.runs.run import RunError
 from scpalm.training.runs.trainer import StageTrainer
+from scpalm.training.stages.code_cache import as_kept
 from scpalm.training.stages.stage1 import Stage1Trainer
 from scpalm.training.stages.stage2 import Stage2Trainer, prepare_stage2
 
