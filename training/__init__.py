@@ -1,1 +1,4 @@
-"""Offline: counts -> checkpoints -> bundle, and evaluation."""
+"""Offline training: counts in; checkpoints, a bundle and evaluation tables out.
+
+Run it with ``scpalm-train``. Imports ``scpalm.model``, never ``scpalm.app``.
+"""

@@ -100,8 +100,9 @@ class GeneEmbedding(nn.Module):
     def _by_value(self, cells: SparseCells) -> Tensor:
         """``f [B, N]`` where what a gene says is not linear in its value."""
         genes = cells.gene_index
-        r = F.leaky_relu(cells.value[:, None] * self.scale[genes])  # [entries, d1]
-        said = self.gate[genes] * r + self.value_map(r)
+        # Not scale[genes]: on a CPU with two threads, its backward pass adds floats in no fixed order.
+        r = F.leaky_relu(cells.value[:, None] * F.embedding(genes, self.scale))  # [entries, d1]
+        said = F.embedding(genes, self.gate) * r + self.value_map(r)
         value = said.new_zeros(len(cells), said.shape[1]).index_add(0, cells.cell_of_entry(), said)  # [B, d1]
         identity = F.embedding_bag(genes, self.identity, cells.offsets, mode="sum")
         n = cells.lengths().to(value.dtype)[:, None]

@@ -110,14 +110,15 @@ class Quantizer(nn.Module):
 
     def from_indices(self, indices: Tensor) -> Tensor:
         """``[B, N] -> [B, N, D]``: the token of each code."""
-        return self.up(self.table()[indices])
+        return self.up(F.embedding(indices, self.table()))
 
     def forward(self, encoded: Tensor) -> Quantized:
         if self.training:
             self._move_statistics(encoded)
         point = self.standardise(encoded)
         indices = self.nearest(point)
-        code = self.table()[indices]
+        # Not table[indices]: on a CPU with two threads, its backward pass adds floats in no fixed order.
+        code = F.embedding(indices, self.table())
         zero = point.new_zeros(())
         distance = F.mse_loss(point.detach(), code.detach())
         if not self.training:

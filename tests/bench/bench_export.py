@@ -21,12 +21,12 @@ from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.sessions.onnx import MODEL_FILE, OnnxSession
 from scpalm.model.sessions.torchscript import load_network
 from scpalm.training.corpus.build import build_corpus
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.source import CorpusOptions
-from scpalm.training.export.bundle_files import write_json
-from scpalm.training.export.export import write_manifest
+from scpalm.training.export.bundle import write_manifest
 from scpalm.training.export.onnx_graph import export_graph
-from scpalm.training.runs.precision import LIMITS, as_rows, beyond, loss_of_precision, parity_cells, stored
+from scpalm.training.export.precision import LIMITS, as_rows, beyond, loss_of_precision, parity_cells, stored
+from scpalm.training.metrics.rows import write_json
 
 
 def main() -> None:

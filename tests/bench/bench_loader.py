@@ -9,7 +9,6 @@ system's cache before. Run it alone:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -17,42 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
-from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.training.corpus.corpus import FORMAT_VERSION, Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, ThinnedCells, WholeCells
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config
 from scpalm.training.runs.memory import keep_freed_memory
+from tests.training.random_corpus import write_random_corpus
 
 BATCH = 128
-SHARD = 8192
-
-
-def write_corpus(path: Path, cells: int, expressed: int, genes: int) -> None:
-    """Random cells: sorted gene indices, counts of 1 to 8 of a total of 6,000."""
-    random = np.random.default_rng(0)
-    sizes = [min(SHARD, cells - start) for start in range(0, cells, SHARD)]
-    for number, size in enumerate(sizes):
-        shard = path / f"shard-{number:05d}"
-        shard.mkdir(parents=True)
-        # Steps of random length through the genes: sorted without sorting.
-        steps = random.integers(1, 2 * genes // expressed, (size, expressed), dtype=np.int32)
-        index = np.minimum(np.cumsum(steps, axis=1), genes - 1)
-        counts = random.integers(1, 9, (size, expressed))
-        np.save(shard / "indptr.npy", np.arange(size + 1, dtype=np.int64) * expressed)
-        np.save(shard / "gene_index.npy", index.astype(np.int32).ravel())
-        np.save(shard / "value.npy", np.log1p(counts * (1e4 / 6000)).astype(np.float32).ravel())
-    columns = {"dataset": "made up", "tissue": "none", "cell_type": "", "cell": "c", "total": 6000.0, "file": 0}
-    pd.DataFrame({**columns, "held_out": np.arange(cells) < 8}).to_parquet(path / "obs.parquet")
-    np.save(path / "measured.npy", np.ones((1, genes), dtype=bool))
-    numbers = range(genes)
-    names = [f"GENE{i}" for i in numbers]
-    Vocabulary([f"ENSG{i:011d}" for i in numbers], names, [[] for _ in numbers]).save(path / "genes.parquet")
-    meta = {"format_version": FORMAT_VERSION, "shard_cells": sizes, "files": [{"input": "counts"}]}
-    (path / "corpus.json").write_text(json.dumps(meta))
 
 
 def drop_from_cache(path: Path) -> None:
@@ -86,7 +59,7 @@ def main() -> None:
     keep_freed_memory()  # as the commands do
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "corpus"
-        write_corpus(path, args.cells, args.expressed, args.genes)
+        write_random_corpus(path, args.cells, args.expressed, args.genes)
         warm = Corpus(path)
         for step in range(100):  # the files into the system's cache, memory into the process
             warm.batch(np.random.default_rng(step).integers(8, args.cells, BATCH))

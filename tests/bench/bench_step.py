@@ -25,16 +25,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scpalm.model.network.config import PRESETS, NetworkConfig, preset
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.corpus.corpus import Corpus
-from scpalm.training.data.cached_cells import Cache
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import Stage1Config, Stage2Config, override
 from scpalm.training.runs.memory import keep_freed_memory
 from scpalm.training.runs.run import pick_device
 from scpalm.training.runs.trainer import StageTrainer
-from scpalm.training.stages.baselines import Yardsticks, gene_means
+from scpalm.training.stages.code_cache import Cache
+from scpalm.training.stages.corpus_statistics import Yardsticks, gene_means
 from scpalm.training.stages.stage1 import Stage1Trainer
 from scpalm.training.stages.stage2 import Stage2Trainer
-from tests.bench.bench_loader import write_corpus
+from tests.training.random_corpus import write_random_corpus
 
 
 def make_trainer(corpus: Corpus, case: dict[str, Any], device: torch.device) -> StageTrainer[Any]:
@@ -114,7 +114,7 @@ def main() -> None:
         print(json.dumps(measure(json.loads(args.case))))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_corpus(Path(folder) / "corpus", 512, 1000, args.genes)
+        write_random_corpus(Path(folder) / "corpus", 512, 1000, args.genes)
         print(f"{pick_device('auto')}, {torch.get_num_threads()} threads, batch {args.batch}, 1,000 genes a cell")
         print(
             f"{'preset':7} {'stage':>5} {'accumulate':>10} {'s a step':>9} {'cells/s':>8} {'MiB':>7} "

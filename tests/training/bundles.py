@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scpalm.training.export.export import export_run
+from scpalm.training.export.bundle import export_run
 from tests.training.tiny import write_corpus, write_random_run
 
 

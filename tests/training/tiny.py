@@ -16,7 +16,7 @@ from scpalm.model.network.cells import CellEncoder
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.corpus.build import build_corpus
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.source import CorpusOptions
 from scpalm.training.runs.config import Stage1Config, Stage2Config, as_dict
 from scpalm.training.runs.run import Run

@@ -49,12 +49,12 @@ def ablation(
 
     from scpalm.model.network.config import preset as sizes_of
     from scpalm.training.cli.evaluate import datasets_of
-    from scpalm.training.corpus.corpus import Corpus
-    from scpalm.training.evaluation.ablation.ablation import AblationConfig, run_ablation
+    from scpalm.training.corpus.reader import Corpus
     from scpalm.training.evaluation.ablation.cells import Cells
+    from scpalm.training.evaluation.ablation.train import AblationConfig, run_ablation
     from scpalm.training.evaluation.ablation.variants import chosen_variants
-    from scpalm.training.evaluation.common.rows import write_rows
     from scpalm.training.evaluation.common.table import table
+    from scpalm.training.metrics.rows import write_rows
     from scpalm.training.runs.config import Stage1Config, Stage2Config, override, split_settings
 
     if threads is not None:

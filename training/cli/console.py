@@ -22,7 +22,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         from scpalm.model.errors import BundleError, InputError
-        from scpalm.training.corpus.corpus import CorpusError
+        from scpalm.training.corpus.reader import CorpusError
         from scpalm.training.runs.config import ConfigError
         from scpalm.training.runs.run import RunError
 

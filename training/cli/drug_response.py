@@ -47,10 +47,10 @@ def drug_response(
     from scpalm.training.drug_response.export import export_head
     from scpalm.training.drug_response.features import embed_lines
     from scpalm.training.drug_response.tables import load_tables
-    from scpalm.training.evaluation.common.rows import write_rows
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.evaluation.drug_response.figures import draw_figures
     from scpalm.training.evaluation.drug_response.report import COLUMNS, run_rows, summary, win_lines
+    from scpalm.training.metrics.rows import write_rows
     from scpalm.training.runs.config import ConfigError, override, split_settings
 
     torch.set_num_threads(threads)
@@ -91,10 +91,10 @@ def evaluate_drug_response(
     """Score the drug response head of a bundle on the published test rows, beside its references."""
     from scpalm.model.bundle import Bundle
     from scpalm.training.drug_response.tables import load_tables
-    from scpalm.training.evaluation.common.rows import write_rows
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.evaluation.drug_response.report import COLUMNS
     from scpalm.training.evaluation.drug_response.shipped import shipped_rows
+    from scpalm.training.metrics.rows import write_rows
 
     rows = shipped_rows(load_tables(data_dir), Bundle.load(bundle))
     typer.echo(table(rows, COLUMNS))

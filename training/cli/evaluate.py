@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scpalm.training.evaluation.common.dataset import Dataset
-    from scpalm.training.evaluation.common.rows import Row
+    from scpalm.training.metrics.rows import Row
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write the rows here.")]
 Label = Annotated[str, typer.Option(help="Column of obs with the labels.")]
@@ -50,8 +50,8 @@ def _pairs(pairs: list[str] | None) -> dict[str, str]:
 
 def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bundle: Path, *, record: bool) -> None:
     """Print the table; write the rows, and into the bundle's card, where that was asked for."""
-    from scpalm.training.evaluation.common.rows import record_rows, write_rows
     from scpalm.training.evaluation.common.table import table
+    from scpalm.training.metrics.rows import record_rows, write_rows
 
     typer.echo(table(rows, columns))
     if json_out is not None:
@@ -91,10 +91,10 @@ def clustering(
 ) -> None:
     """Leiden clusters and kNN votes against labels, for the model and its baselines; prints a table."""
     from scpalm.model.bundle import Bundle
-    from scpalm.training.evaluation.clustering.baselines import Baselines
-    from scpalm.training.evaluation.common.compare import compare_clustering
+    from scpalm.training.evaluation.clustering.compare import compare_clustering
+    from scpalm.training.evaluation.clustering.picture import draw_umap
+    from scpalm.training.evaluation.common.baselines import Baselines
     from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
-    from scpalm.training.evaluation.common.picture import draw_umap
     from scpalm.training.evaluation.common.source import EmbeddingSource
     from scpalm.training.evaluation.common.table import CLUSTERING_COLUMNS
 
@@ -137,10 +137,10 @@ def imputation(
 ) -> None:
     """Hidden counts against what each method says of them, and what imputing does to clusters; prints a table."""
     from scpalm.model.bundle import Bundle
-    from scpalm.training.corpus.corpus import Corpus
+    from scpalm.training.corpus.reader import Corpus
     from scpalm.training.evaluation.common.table import IMPUTATION_COLUMNS
-    from scpalm.training.evaluation.imputation.imputation import compare_imputation
-    from scpalm.training.stages.baselines import gene_means
+    from scpalm.training.evaluation.imputation.compare import compare_imputation
+    from scpalm.training.stages.corpus_statistics import gene_means
 
     loaded = Bundle.load(bundle)
     means = None
@@ -181,8 +181,8 @@ def pathways(
     from scpalm.model.bundle import Bundle
     from scpalm.training.evaluation.common.table import PATHWAY_COLUMNS
     from scpalm.training.evaluation.pathways.cells import draw_heatmap, label_shares, read_pathway_cells
+    from scpalm.training.evaluation.pathways.enrichment import code_pathways, pathway_rows, pathways_document
     from scpalm.training.evaluation.pathways.gene_sets import read_gmt
-    from scpalm.training.evaluation.pathways.pathways import code_pathways, pathway_rows, pathways_document
     from scpalm.training.export.bundle_files import add_files
 
     loaded = Bundle.load(bundle)
@@ -267,9 +267,9 @@ def picture(
 ) -> None:
     """UMAP of h_C, coloured by label and by Leiden cluster, as one PNG."""
     from scpalm.model.bundle import Bundle
+    from scpalm.training.evaluation.clustering.picture import draw_umap
     from scpalm.training.evaluation.common.dataset import load_dataset
     from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
-    from scpalm.training.evaluation.common.picture import draw_umap
 
     dataset = load_dataset(file, label)
     draw_umap(BundleEmbeddings(Bundle.load(bundle)).embed("h_C", dataset.matrix), dataset, out, seed=seed)

@@ -98,7 +98,7 @@ def pathways(
     """Stage 1: train the pathway autoencoder."""
     from scpalm.model.network.config import PRESETS, NetworkConfig
     from scpalm.model.network.config import preset as sizes_of
-    from scpalm.training.corpus.corpus import Corpus
+    from scpalm.training.corpus.reader import Corpus
     from scpalm.training.runs.config import ConfigError, Stage1Config, as_dict, override, split_settings
     from scpalm.training.runs.memory import keep_freed_memory
     from scpalm.training.runs.processes import is_first, local_device, together, wait_for_all
@@ -151,7 +151,7 @@ def cells(
 ) -> None:
     """Stage 2: train the cell token on the codes of a finished stage 1."""
     from scpalm.model.network.config import NetworkConfig
-    from scpalm.training.corpus.corpus import Corpus
+    from scpalm.training.corpus.reader import Corpus
     from scpalm.training.runs.config import Stage2Config, as_dict, override
     from scpalm.training.runs.memory import keep_freed_memory
     from scpalm.training.runs.processes import is_first, local_device, together, wait_for_all
@@ -204,7 +204,7 @@ def export(
     ] = "float16",
 ) -> None:
     """Fold a finished run into a bundle and test its parity."""
-    from scpalm.training.export.export import export_run
+    from scpalm.training.export.bundle import export_run
 
     report = export_run(
         run_dir, out, name=name, version=version, card=card, torchscript=torchscript, precision=precision
@@ -219,7 +219,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML to write; default: RUN/report.html.")] = None,
 ) -> None:
     """Curves, code usage and UMAPs of a run, finished or not, as one HTML file with its pictures inside."""
-    from scpalm.training.runs.report import write_report
+    from scpalm.training.evaluation.run_report import write_report
     from scpalm.training.runs.run import Run
 
     typer.echo(f"-> {write_report(Run(run_dir), out or run_dir / 'report.html')}")

@@ -1,1 +1,4 @@
-"""Room corpus."""
+"""Count files in; one sharded sparse corpus on disk out, read by row number.
+
+Imports ``scpalm.model`` only. Everything else in ``training`` may use it.
+"""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.training.corpus.corpus import FORMAT_VERSION, CorpusError
 from scpalm.training.corpus.fingerprints import KeptOut, fingerprints
+from scpalm.training.corpus.reader import FORMAT_VERSION, CorpusError
 from scpalm.training.corpus.source import CorpusOptions, Source, naming
 
 

@@ -18,9 +18,9 @@ from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import CellSource, open_cells
-from scpalm.training.corpus.corpus import CorpusError
 from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, take
 from scpalm.training.corpus.open_cells import choose_layer
+from scpalm.training.corpus.reader import CorpusError
 
 # What a corpus keeps of obs, and the columns it is taken from: ours first, then those of CELLxGENE and Tabula Sapiens.
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from scpalm.model.network.embedding import SparseCells
-from scpalm.training.corpus.corpus import Corpus, CorpusError
+from scpalm.training.corpus.reader import Corpus, CorpusError
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import OptimizerConfig
 

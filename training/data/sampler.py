@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.training.corpus.corpus import Corpus, CorpusError
+from scpalm.training.corpus.reader import Corpus, CorpusError
 from scpalm.training.corpus.thinning import Streams
 
 _BLOCKS_A_WINDOW = 64

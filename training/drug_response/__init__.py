@@ -1,1 +1,4 @@
-"""Drug response: tables -> splits -> members -> head of a bundle. See README.md beside this file."""
+"""Drug-response tables and a bundle in; trained heads, and a bundle that holds them, out.
+
+Called by the command line and ``evaluation.drug_response``.
+"""

@@ -37,8 +37,8 @@ from scpalm.training.drug_response.ridge import solve
 from scpalm.training.drug_response.splits import Split, make_split
 from scpalm.training.drug_response.synonyms import SYNONYMS
 from scpalm.training.drug_response.tables import Tables
-from scpalm.training.evaluation.common.rows import Row
 from scpalm.training.export.bundle_files import add_files
+from scpalm.training.metrics.rows import Row
 from scpalm.training.runs.run import RunError
 
 TERMS = (

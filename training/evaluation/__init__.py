@@ -1,1 +1,4 @@
-"""What the outputs of a model are worth, beside baselines, in rows of JSON."""
+"""A bundle or a run, and labelled cells, in; scores beside baselines, tables and reports out.
+
+Called by the command line only.
+"""

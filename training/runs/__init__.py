@@ -1,1 +1,4 @@
-"""Room runs."""
+"""What every training run shares: options, folder and checkpoints, processes, the training loop.
+
+Imports ``scpalm.model`` only. Used by every room above.
+"""

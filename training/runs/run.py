@@ -1,4 +1,4 @@
-"""A run: one directory with configs, checkpoints and curves; written so that it can be killed at any moment."""
+"""A run: one folder with options, checkpoints and curves. It may be killed at any moment and resumed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from scpalm.model.network.config import NetworkConfig
+from scpalm.model.output.whole_file import replaced_when_whole
 from scpalm.training.runs.config import ConfigError, OptimizerConfig
 
 Section = TypeVar("Section", bound=NetworkConfig | OptimizerConfig)
 
 
 class RunError(RuntimeError):
-    """A run that cannot start or go on; says why and what to try."""
+    """A run cannot start or continue; the message says why and what to try."""
 
 
 class Resumable(Protocol):
-    """What ``restore`` needs to continue bit for bit is what the trainer put into its checkpoint."""
+    """A trainer that continues bit for bit from the state it put into a checkpoint."""
 
     def restore(self, state: dict[str, object]) -> None: ...
 
@@ -168,9 +169,9 @@ def interrupt_between_steps() -> Iterator[Callable[[], bool]]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    """Write a file, whole or not at all."""
+    with replaced_when_whole(path) as partial:
+        partial.write_bytes(content)
 
 
 def make_optimizer(modules: list[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from scpalm.model.network.cells import CellDecoder, CellEncoder
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.data.cached_cells import Cache, as_kept
 from scpalm.training.data.sampler import Sampler
+from scpalm.training.stages.code_cache import Cache, as_kept
 
 MIN_CELLS = 512
 MOST_FEATURES = 2**28  # numbers at once: 1 GB, and as much again while they are centred

@@ -16,14 +16,14 @@ from scpalm.model.network.collective import from_first, rank, total, world_size
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder, Reconstruction
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, ThinnedCells, to_device
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config
 from scpalm.training.runs.processes import share_of
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
-from scpalm.training.stages.baselines import (
+from scpalm.training.stages.corpus_statistics import (
     SpectralScores,
     Yardsticks,
     as_tensor,

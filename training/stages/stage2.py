@@ -19,16 +19,22 @@ from scpalm.model.network.collective import gathered, rank, total, world_size
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, WholeCells, to_device
-from scpalm.training.data.cached_cells import Cache, as_kept, cache_cells, mark_of, read_cache, write_cache
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config, Stage2Config
 from scpalm.training.runs.processes import anybody, is_first, share_of
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
-from scpalm.training.stages.baselines import SpectralScores, Yardsticks, gene_means, masked_sum, singular_vectors
+from scpalm.training.stages.code_cache import Cache, as_kept, cache_cells, mark_of, read_cache, write_cache
 from scpalm.training.stages.contrastive import ClusterQueue, info_nce, pick_negatives
+from scpalm.training.stages.corpus_statistics import (
+    SpectralScores,
+    Yardsticks,
+    gene_means,
+    masked_sum,
+    singular_vectors,
+)
 from scpalm.training.stages.linear_start import start_linear
 
 STAGE = "stage2"

@@ -16,7 +16,7 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.sessions.session import Session, open_session
-from scpalm.training.export.export import write_manifest
+from scpalm.training.export.bundle import write_manifest
 from tests.training.tiny import NUM_GENES, SIZES
 
 RUNTIMES = ("onnx", "torchscript")

@@ -12,7 +12,7 @@ from scipy import sparse
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.io.h5ad import H5adFile
 from scpalm.training.corpus.build import build_corpus
-from scpalm.training.corpus.corpus import Corpus, CorpusError
+from scpalm.training.corpus.reader import Corpus, CorpusError
 from scpalm.training.corpus.source import CorpusOptions
 from tests.training.runs.full_disk import files_of_at_most
 from tests.training.tiny import NUM_GENES, tiny_counts, tiny_vocabulary, write_h5ad, write_two_files

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scpalm.model.network.embedding import SparseCells
-from scpalm.training.corpus.corpus import Corpus, CorpusError
+from scpalm.training.corpus.reader import Corpus, CorpusError
 from scpalm.training.data.batches import Feed, ThinnedCells, WholeCells
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config

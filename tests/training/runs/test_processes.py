@@ -22,13 +22,13 @@ from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder, Standardise
 from scpalm.model.network.quantizer import Quantizer
 from scpalm.training.cli.main import app
-from scpalm.training.corpus.corpus import Corpus
-from scpalm.training.data.cached_cells import cache_cells
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import share_of
 from scpalm.training.runs.run import Run, RunError
-from scpalm.training.stages.baselines import SpectralScores
+from scpalm.training.stages.code_cache import cache_cells
+from scpalm.training.stages.corpus_statistics import SpectralScores
 from tests.training.tiny import NUM_GENES, write_corpus
 from tests.training.tiny import SIZES as TINY
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs import trainer as shared
 from scpalm.training.runs.config import ConfigError, Stage1Config
 from scpalm.training.runs.run import Run

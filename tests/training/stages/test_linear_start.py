@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.stages import linear_start
 from scpalm.training.stages.linear_start import ridge

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import Stage1Config
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.stage1 import STAGE, Stage1Trainer, train_pathways

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import Stage1Config, Stage2Config, as_dict
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.stage1 import Stage1Trainer

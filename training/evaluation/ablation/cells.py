@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
 from scpalm.model.network.embedding import SparseCells
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.evaluation.common.embeddings import sparse_batches
-from scpalm.training.evaluation.common.labels import Labels, encode_labels
+from scpalm.training.metrics.labels import Labels, encode_labels
 
 _MOST_CELLS, _FEWEST_CELLS = 2000, 100  # of a data set of the corpus, to score on
 

@@ -11,13 +11,13 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from scpalm.model.annotate import UNKNOWN, Reference
 from scpalm.model.errors import InputError
-from scpalm.training.evaluation.clustering.baselines import log_normalized
+from scpalm.training.evaluation.common.baselines import log_normalized
+from scpalm.training.evaluation.common.count_table import select_genes
 from scpalm.training.evaluation.common.dataset import Dataset
-from scpalm.training.evaluation.common.labels import Labels
-from scpalm.training.evaluation.common.rows import Row
+from scpalm.training.evaluation.common.principal_components import components
 from scpalm.training.evaluation.common.source import EmbeddingSource
-from scpalm.training.evaluation.imputation.imputers import components
-from scpalm.training.evaluation.imputation.masking import select_genes
+from scpalm.training.metrics.labels import Labels
+from scpalm.training.metrics.rows import Row
 
 METHODS = ("h_C", "pca50")
 NUM_COMPONENTS = 50

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.training.evaluation.common.labels import Labels
-from scpalm.training.evaluation.common.neighbors import nearest
-from scpalm.training.evaluation.common.rows import Row
+from scpalm.model.neighbors import nearest
+from scpalm.training.metrics.labels import Labels
+from scpalm.training.metrics.rows import Row
 
 NUM_NEIGHBORS = 90  # as scib-metrics' own benchmark: a perplexity of 30
 _CONNECTIVITY_NEIGHBORS = 15

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from scpalm.model.errors import InputError, UnreadableError
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.common.labels import Labels, encode_labels
+from scpalm.training.metrics.labels import Labels, encode_labels
 
 ENSEMBL_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "ensembl")
 DUPLICATE_COLUMN = "is_duplicate"

@@ -1,4 +1,4 @@
-"""One HTML page of an evaluation: tables of all rows, pictures inside, and where the numbers come from."""
+"""One HTML page of an evaluation: tables of all rows, embedded pictures, and where the numbers come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from scpalm.model.bundle import Bundle, sha256_of
 from scpalm.model.errors import UnreadableError
-from scpalm.training.evaluation.common.rows import METRICS, Row, summarise
+from scpalm.model.output.whole_file import replaced_when_whole
+from scpalm.training.metrics.rows import METRICS, Row, summarise
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em}"
@@ -23,21 +24,22 @@ _OURS = ("h_C", "scpalm")
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows that ``evaluate --json`` wrote. Raises UnreadableError for anything else."""
+    """Read rows that ``evaluate --json`` wrote. Raises UnreadableError for anything else."""
     mend = "Name files that `scpalm-train evaluate ... --json` wrote."
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UnreadableError("not-rows", f"{path} cannot be read as JSON ({error}).", mend=mend) from error
     if not isinstance(rows, list) or not all(isinstance(r, dict) and {"dataset", "method"} <= r.keys() for r in rows):
-        raise UnreadableError("not-rows", f"{path} is no list of rows with 'dataset' and 'method'.", mend=mend)
+        raise UnreadableError("not-rows", f"{path} is not a list of rows with 'dataset' and 'method'.", mend=mend)
     return rows
 
 
 def write_report(out: Path, rows: Sequence[Row], bundle: Bundle, pictures: Sequence[Path] = ()) -> None:
     """Write the page, whole or not at all; it needs no other file.
 
-    ``rows`` of any tasks: a table a task and data set, mean and sd over the seeds, the model's own lines in bold.
+    ``rows`` may mix tasks. Each task and data set gets a table of means and sds over seeds, with the model's lines in
+    bold.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     seeds: dict[tuple[str, str], set[str]] = {}
@@ -66,9 +68,8 @@ def write_report(out: Path, rows: Sequence[Row], bundle: Bundle, pictures: Seque
         data = base64.b64encode(picture.read_bytes()).decode()
         parts.append(f"<figure><img src='data:image/png;base64,{data}' alt='{_text(picture.stem)}'>")
         parts.append(f"<figcaption>{_text(picture.stem)}</figcaption></figure>")
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    os.replace(partial, out)
+    with replaced_when_whole(out) as partial:
+        partial.write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _key(row: Row) -> tuple[str, str]:

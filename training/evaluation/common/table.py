@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scpalm.training.evaluation.common.rows import Row
+from scpalm.training.metrics.rows import Row
 
 CLUSTERING_COLUMNS = (
     *("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "num_clusters"),

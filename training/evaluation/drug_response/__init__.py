@@ -1,1 +1,4 @@
-"""Scores of drug response beside their references, and the figures."""
+"""A drug-response run or a bundle in; rows of its scores beside references, and figures, out.
+
+Called by the command line and by the export of heads.
+"""

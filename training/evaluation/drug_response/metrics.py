@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from scpalm.training.evaluation.common.rows import Row
+from scpalm.training.metrics.rows import Row
 
 Floats = NDArray[np.floating]
 MIN_GROUP = 3  # rows; of two points any two lines correlate perfectly

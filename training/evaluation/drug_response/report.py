@@ -11,9 +11,9 @@ from scpalm.training.drug_response.experiment import DrugRun, Outcome, Variant
 from scpalm.training.drug_response.interval import Interval, calibrate
 from scpalm.training.drug_response.splits import Split, make_split
 from scpalm.training.drug_response.tables import Tables
-from scpalm.training.evaluation.common.rows import Row
 from scpalm.training.evaluation.drug_response.metrics import coverage, pcc_by_group, scores, wins
 from scpalm.training.evaluation.drug_response.references import drug_means, references
+from scpalm.training.metrics.rows import Row
 
 COLUMNS = ("pcc", "spearman", "rmse", "residual_pcc", "drug_pcc", "line_pcc", "type_pcc", "coverage")
 

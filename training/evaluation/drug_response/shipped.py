@@ -9,9 +9,9 @@ from scpalm.model.drug_response.session import DrugResponseSession
 from scpalm.training.drug_response.features import embed_lines
 from scpalm.training.drug_response.splits import make_split
 from scpalm.training.drug_response.tables import Tables
-from scpalm.training.evaluation.common.rows import Row
 from scpalm.training.evaluation.drug_response.metrics import coverage
 from scpalm.training.evaluation.drug_response.report import reference_rows, score_rows
+from scpalm.training.metrics.rows import Row
 
 
 def shipped_rows(tables: Tables, bundle: Bundle) -> list[Row]:

@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.clustering.baselines import log_normalized
+from scpalm.training.evaluation.common.baselines import log_normalized
 from scpalm.training.evaluation.imputation.imputers import Values
 
 NUM_SINGULAR = 100

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.clustering.baselines import log_normalized
-from scpalm.training.evaluation.common.neighbors import nearest
-from scpalm.training.evaluation.imputation.imputers import Values, average, components
+from scpalm.model.neighbors import nearest
+from scpalm.training.evaluation.common.baselines import log_normalized
+from scpalm.training.evaluation.common.principal_components import components
+from scpalm.training.evaluation.imputation.imputers import Values, average
 
 # Weights below this are no edge.
 THRESHOLD = 1e-4

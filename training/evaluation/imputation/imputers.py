@@ -1,4 +1,4 @@
-"""Ways to fill in what a cell did not show: one Protocol, and the simple baselines."""
+"""Ways to impute expression: the ``Imputer`` protocol and the simple baselines."""
 
 from __future__ import annotations
 
@@ -7,43 +7,41 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.decomposition import PCA
 
-from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.clustering.baselines import log_normalized
-from scpalm.training.evaluation.common.neighbors import nearest
+from scpalm.model.neighbors import nearest
+from scpalm.training.evaluation.common.baselines import log_normalized
+from scpalm.training.evaluation.common.principal_components import as_dense, components
 
 Values = NDArray[np.float32]
 K = 15
 COMPONENTS = 50
-_CELLS_BY_PRODUCTS = 6000
 
 
 class Imputer(Protocol):
-    """Named ways to estimate the log1p CP10K of every gene of every cell.
+    """Named methods that estimate the log1p CP10K of every gene in every cell.
 
     Attributes:
-        methods: the names it knows, in the order of a table.
+        methods: their names, in the order of the table.
     """
 
     @property
     def methods(self) -> tuple[str, ...]: ...
 
     def zero_shot(self, method: str, dataset: str) -> bool:
-        """Whether the method has seen nothing of ``dataset`` but the cell at hand."""
+        """Whether the method uses nothing of ``dataset`` except the cell it imputes."""
         ...
 
     def impute(self, method: str, matrix: CellMatrix, seed: int) -> Values:
-        """``[cells, genes]`` log1p CP10K, by the cells' totals as given. ``seed`` of whatever is drawn."""
+        """``[cells, genes]`` log1p CP10K by the totals given with the cells; ``seed`` is for random draws."""
         ...
 
 
 class SimpleImputers:
-    """``none`` (the zeros stay), ``cell_mean`` and ``gene_mean`` of the file, ``knn`` smoothing.
+    """``none`` (zeros stay zero), ``cell_mean``, ``gene_mean`` and ``knn`` smoothing.
 
-    ``cell_mean`` is the mean of a cell's own *positive* values, the same for all genes; it needs no other cell. The
-    others are fitted to the file. ``knn``: mean over the 15 nearest other cells in 50 principal components.
+    ``cell_mean`` is the mean of a cell's *positive* values, the same for all genes; it needs no other cell. The others
+    are fitted to the file. ``knn`` is the mean over the 15 nearest other cells in 50 principal components.
     """
 
     methods = ("none", "cell_mean", "gene_mean", "knn")
@@ -74,7 +72,7 @@ class CorpusMean:
     methods = ("gene_mean_corpus",)
 
     def __init__(self, means: NDArray[np.float32], columns: NDArray[np.int64]) -> None:
-        """``means [G]`` log1p CP10K, in the vocabulary's order; ``columns [genes]`` the place of the file's genes."""
+        """``means [G]`` log1p CP10K in vocabulary order; ``columns [genes]`` vocabulary position of each gene."""
         self._row = means[columns].astype(np.float32)
 
     def zero_shot(self, method: str, dataset: str) -> bool:
@@ -101,31 +99,4 @@ def neighbour_weights(array: NDArray[np.floating], k: int = K) -> sparse.csr_mat
 def average(weights: sparse.csr_matrix, values: sparse.csr_matrix | Values) -> Values:
     """``weights @ values``, dense float32."""
     product = weights.astype(np.float32) @ values.astype(np.float32)
-    return _dense(product).astype(np.float32, copy=False)
-
-
-def _dense(values: sparse.csr_matrix | NDArray[np.floating]) -> NDArray[np.floating]:
-    return values if isinstance(values, np.ndarray) else np.asarray(values.todense())
-
-
-def components(values: sparse.csr_matrix | Values, num: int, seed: int = 0) -> NDArray[np.float64]:
-    """``[cells, num]`` principal components, centred, unscaled; exact up to 6,000 cells, randomised (seeded) beyond.
-
-    Raises:
-        InputError: fewer than 3 cells or genes.
-    """
-    cells, genes = values.shape
-    width = min(num, cells - 1, genes - 1)
-    if width < 2:
-        raise InputError(
-            "too-few-genes", f"{cells} cells and {genes} genes are left.", mend="Imputation needs 3 of each at least."
-        )
-    if cells > _CELLS_BY_PRODUCTS:
-        dense = _dense(values)
-        return np.asarray(PCA(width, svd_solver="randomized", random_state=seed).fit_transform(dense), dtype=np.float64)
-    wide = _dense(values @ values.T).astype(np.float64)
-    wide = wide - wide.mean(axis=0)[None] - wide.mean(axis=1)[:, None] + wide.mean()
-    eigenvalues, vectors = np.linalg.eigh(wide)
-    scores = (vectors[:, -width:] * np.sqrt(np.maximum(eigenvalues[-width:], 0.0)))[:, ::-1]
-    largest = np.abs(scores).argmax(axis=0)
-    return np.asarray(scores * np.where(scores[largest, np.arange(width)] < 0, -1.0, 1.0), dtype=np.float64)
+    return as_dense(product).astype(np.float32, copy=False)

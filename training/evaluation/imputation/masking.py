@@ -1,4 +1,4 @@
-"""What imputation is scored on: counts that are known and held back from the methods (paper B.4)."""
+"""Hold counts back from the imputation methods, to score what they impute (paper B.4)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from scipy import sparse
 
 from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import SCALE, row_sums
+from scpalm.model.genes.normalize import SCALE
+from scpalm.training.evaluation.common.count_table import cell_totals, count_table
 
 SHARE = 0.1
-# Scale of the exponential law that draws the entries: low counts are the ones that get lost.
+# Scale of the exponential weights that draw the entries: low counts are the ones that sequencing loses.
 COUNT_SCALE = 20.0
 TRAIN_SHARE = 0.9
 
@@ -23,7 +24,7 @@ class Masked:
     """Cells with some positive entries set to zero.
 
     Attributes:
-        matrix: B cells without the masked counts; their totals are without them as well.
+        matrix: B cells without the masked counts; their totals exclude them too.
         cell, gene: ``[M]`` row and column of each masked entry.
         truth: ``[M]`` log1p CP10K of the masked entries, by the cell's total before masking.
     """
@@ -36,10 +37,10 @@ class Masked:
 
 @dataclass(frozen=True, eq=False)
 class Thinned:
-    """Every count given to one of two halves at random.
+    """Counts split at random into two parts.
 
     Attributes:
-        matrix: B cells with nine tenths of the counts. held_out: ``[B, genes]`` the other counts.
+        matrix: B cells with nine tenths of the counts. held_out: ``[B, genes]`` the remaining counts.
     """
 
     matrix: CellMatrix
@@ -71,10 +72,11 @@ def mask_positive(matrix: CellMatrix, *, share: float = SHARE, seed: int = 0) ->
         InputError: no cell has enough positive entries for one to be masked.
     """
     rng = np.random.default_rng([seed, 0x6D61736B])
-    table = _table(matrix)
+    table = count_table(matrix)
     lengths = np.diff(table.indptr)
     cell = np.repeat(np.arange(matrix.num_cells), lengths)
-    # The largest of log weight + Gumbel noise are a weighted draw without replacement (Efraimidis and Spirakis 2006).
+    # The largest sums of log weight and Gumbel noise are a weighted draw without replacement
+    # (Efraimidis and Spirakis 2006).
     key = -table.data.astype(np.float64) / COUNT_SCALE + rng.gumbel(size=len(table.data))
     order = np.lexsort((-key, cell))
     rank = np.arange(len(order)) - np.repeat(table.indptr[:-1], lengths)
@@ -85,7 +87,7 @@ def mask_positive(matrix: CellMatrix, *, share: float = SHARE, seed: int = 0) ->
             f"No cell has the {int(np.ceil(1 / share))} positive entries that masking {share:.0%} of them needs.",
             mend="Evaluate on deeper cells, with all genes.",
         )
-    totals = _totals(matrix)
+    totals = cell_totals(matrix)
     counts = table.data[chosen].astype(np.float64)
     lost = np.bincount(cell[chosen], weights=counts, minlength=matrix.num_cells)
     rest = table.copy()
@@ -98,14 +100,15 @@ def mask_positive(matrix: CellMatrix, *, share: float = SHARE, seed: int = 0) ->
 
 
 def thin(matrix: CellMatrix, *, keep: float = TRAIN_SHARE, seed: int = 0) -> Thinned:
-    """Give each count to the methods with probability ``keep``, to the test else: given the cell's expression, the
-    noise of the two is independent (Poisson thinning).
+    """Give each count to the methods with probability ``keep``, and to the test otherwise (Poisson thinning).
+
+    Given the cell's expression, the noise of the two parts is independent.
 
     Raises:
-        InputError: a cell that keeps no count.
+        InputError: a cell keeps no count.
     """
     rng = np.random.default_rng([seed, 0x7468696E])
-    table = _table(matrix)
+    table = count_table(matrix)
     kept = table.copy()
     kept.data = rng.binomial(np.rint(table.data).astype(np.int64), keep).astype(np.float32)
     held_out = table.copy()
@@ -121,37 +124,7 @@ def thin(matrix: CellMatrix, *, keep: float = TRAIN_SHARE, seed: int = 0) -> Thi
             mend="Leave out cells with fewer than 100 counts.",
             cell=str(matrix.cells[empty[0]]),
         )
-    return Thinned(_with_counts(matrix, kept, _totals(matrix) - lost), held_out)
-
-
-def select_genes(matrix: CellMatrix, columns: NDArray[np.int64]) -> CellMatrix:
-    """The same cells with some columns only; each cell keeps its total over all genes."""
-    part = _table(matrix)[:, columns]
-    part.sort_indices()
-    ids = matrix.ensembl_ids
-    return CellMatrix(
-        part.indptr.astype(np.int64),
-        part.indices.astype(np.int32),
-        part.data,
-        [matrix.genes[i] for i in columns],
-        matrix.cells,
-        None if ids is None else [ids[i] for i in columns],
-        _totals(matrix),
-    )
-
-
-def _table(matrix: CellMatrix) -> sparse.csr_matrix:
-    shape = (matrix.num_cells, matrix.num_genes)
-    table = sparse.csr_matrix((matrix.data.copy(), matrix.indices, matrix.indptr), shape=shape)
-    table.sum_duplicates()
-    table.eliminate_zeros()
-    return table
-
-
-def _totals(matrix: CellMatrix) -> NDArray[np.float64]:
-    if matrix.totals is not None:
-        return np.asarray(matrix.totals, dtype=np.float64)
-    return row_sums(matrix.data, matrix.indices, matrix.indptr, matrix.num_genes)
+    return Thinned(_with_counts(matrix, kept, cell_totals(matrix) - lost), held_out)
 
 
 def _with_counts(matrix: CellMatrix, table: sparse.csr_matrix, totals: NDArray[np.float64]) -> CellMatrix:

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.clustering.baselines import log_normalized
+from scpalm.training.evaluation.common.baselines import log_normalized
 from scpalm.training.evaluation.imputation.decoder import DecodedCells
 from scpalm.training.evaluation.imputation.imputers import Values, average, neighbour_weights
 

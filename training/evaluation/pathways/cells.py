@@ -18,7 +18,7 @@ from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.io.h5ad import H5adFile
 from scpalm.model.network.embedding import SparseCells, pool
 from scpalm.model.sessions.torchscript import load_network
-from scpalm.training.corpus.corpus import Corpus
+from scpalm.training.corpus.reader import Corpus
 
 CHUNK = 512
 TOTALS = "total_UMIs"

@@ -8,7 +8,7 @@ from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.clustering.annotation import compare_annotation
 from scpalm.training.evaluation.common.dataset import Dataset
-from scpalm.training.evaluation.common.labels import encode_labels
+from scpalm.training.metrics.labels import encode_labels
 from tests.training.evaluation.cells import low_rank_counts, matrix_of
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
 from scpalm.training.evaluation.clustering.integration import score_batches
-from scpalm.training.evaluation.common.labels import encode_labels
+from scpalm.training.metrics.labels import encode_labels
 from tests.training.evaluation.blobs import blobs
 
 

@@ -8,7 +8,7 @@ import pytest
 from scpalm.model.bundle import Bundle, sha256_of
 from scpalm.model.errors import InputError
 from scpalm.training.evaluation.common.report import read_rows, write_report
-from scpalm.training.evaluation.common.rows import Row
+from scpalm.training.metrics.rows import Row
 from tests.training.bundles import Exported
 
 

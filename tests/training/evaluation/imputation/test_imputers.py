@@ -10,11 +10,12 @@ from scipy import sparse
 from scipy.stats import nbinom
 from sklearn.decomposition import PCA
 
-from scpalm.training.evaluation.clustering.baselines import log_normalized
+from scpalm.training.evaluation.common.baselines import log_normalized
 from scpalm.training.evaluation.common.detected import given_detected
+from scpalm.training.evaluation.common.principal_components import components
 from scpalm.training.evaluation.imputation.alra import Alra, choose_rank
 from scpalm.training.evaluation.imputation.diffusion import Diffusion, diffusion_operator
-from scpalm.training.evaluation.imputation.imputers import CorpusMean, SimpleImputers, components
+from scpalm.training.evaluation.imputation.imputers import CorpusMean, SimpleImputers
 from scpalm.training.evaluation.imputation.masking import mask_positive
 from scpalm.training.evaluation.imputation.zinb_autoencoder import ZinbAutoencoder, zinb_loss
 from tests.training.evaluation.cells import dense, low_rank_counts, matrix_of

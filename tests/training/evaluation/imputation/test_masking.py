@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from scpalm.model.errors import InputError
-from scpalm.training.evaluation.imputation.masking import mask_positive, require_counts, select_genes, thin
+from scpalm.training.evaluation.common.count_table import select_genes
+from scpalm.training.evaluation.imputation.masking import mask_positive, require_counts, thin
 from tests.training.evaluation.cells import dense, low_rank_counts, matrix_of
 
 

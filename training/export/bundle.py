@@ -1,0 +1,189 @@
+"""A finished run -> a bundle: fold, write, and prove that the runtimes agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from scpalm.model.bundle import FORMAT_VERSION, Bundle, sha256_of
+from scpalm.model.genes.rows import Rows
+from scpalm.model.network.cells import CellEncoder
+from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.decoder import TokenDecoder
+from scpalm.model.network.embedding import pool
+from scpalm.model.network.folded import InferenceNetwork, fold
+from scpalm.model.sessions.onnx import DECODER_FILE, MODEL_FILE, OnnxSession
+from scpalm.model.sessions.torchscript import TorchScriptSession, load_network, trace
+from scpalm.training.corpus.reader import Corpus
+from scpalm.training.data.sampler import Sampler
+from scpalm.training.export.bundle_files import apply_umask
+from scpalm.training.export.onnx_graph import OPSET, export_decoder, export_graph
+from scpalm.training.export.precision import Precision, as_rows, beyond, loss_of_precision, parity_cells, stored
+from scpalm.training.runs.config import Stage2Config
+from scpalm.training.runs.run import Run, RunError
+from scpalm.training.stages.stage2 import load_stage1
+
+MAX_DIFFERENCE = 1e-4
+MIN_CODE_AGREEMENT = 0.999
+PARITY_CELLS = 1024
+
+
+def export_run(
+    run_dir: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    version: str,
+    card: Path | None = None,
+    torchscript: Path | None = None,
+    precision: Precision = "float16",
+) -> list[str]:
+    """Write a bundle (whole or not at all) and return the lines of its report.
+
+    ``name`` is the preset's unless given. ``card`` is JSON whose ``training_data`` and ``notes`` go into the manifest.
+    ``precision`` is how the weights are kept. Raises RunError when the run is not finished, cannot be folded, ``out``
+    exists, ONNX Runtime and PyTorch differ by more than the limits, or the precision costs more than its own.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists already. Choose another folder or remove it.")
+    run = Run(run_dir)
+    saved = run.config()
+    config = run.section("network", NetworkConfig)
+    if config.value_map != "linear":
+        raise RunError(
+            f"{run_dir}: value_map={config.value_map} cannot be exported: what a gene says is not linear in its "
+            "value, so there are no tables A and C to serve from. Train with value_map=linear."
+        )
+    for stage in ("stage1", "stage2"):
+        run.finished(stage)
+    stage1 = load_stage1(run, config)
+    cells = CellEncoder(config)
+    run.fill(cells, "stage2", "encoder")
+    corpus = Corpus(saved["corpus"])
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    network = fold(stage1, cells)
+    stage2 = run.section("stage2", Stage2Config)
+    if stage2.standardise:
+        standardise_output(network, corpus, power=stage2.tissue_power, seed=stage2.seed)
+    tensors = stored(network.state_dict(), precision)
+    # Stage 1's decoder is not part of the embedding graph; imputation needs it.
+    decoder = {f"decoder.{k}": v for k, v in stage1.decoder.state_dict().items()}
+    decoder |= {f"head.{k}": v for k, v in stage1.head.state_dict().items()}
+    decoder["decoder_position"] = stage1.decoder_position
+    # It has no limits to be held to, so it is kept as halves at most.
+    save_file(
+        tensors | stored(decoder, "float32" if precision == "float32" else "float16"),
+        str(partial / "weights.safetensors"),
+    )
+    export_graph(network, partial / "weights.safetensors", partial / MODEL_FILE)
+    export_decoder(TokenDecoder(config), partial / "weights.safetensors", partial / DECODER_FILE)
+    corpus.vocabulary.save(partial / "genes.parquet")
+    manifest = _manifest(name or str(saved["preset"]), version, saved, corpus, card)
+    write_manifest(partial, manifest)
+    chosen = parity_cells(corpus, PARITY_CELLS)
+    bundle, rows = Bundle.load(partial), as_rows(corpus, chosen)
+    report, values = parity(bundle, rows)
+    if values["max_abs_difference"] > MAX_DIFFERENCE or values["code_agreement"] < MIN_CODE_AGREEMENT:
+        raise RunError(f"Parity failed, no bundle was written (see {partial}): {'; '.join(report)}")
+    lost = loss_of_precision(network, corpus, chosen, *OnnxSession(bundle, device="cpu").run_both(rows))
+    report += [f"{precision} against float32, {name}: {value:.3g}" for name, value in lost.items()]
+    if passed := beyond(lost, precision):
+        raise RunError(
+            f"{precision} costs too much, no bundle was written (see {partial}): {passed}. "
+            f"Export with --precision {'float32' if precision == 'float16' else 'float16'}."
+        )
+    write_manifest(partial, manifest | {"parity": values, "precision": {"weights": precision, **lost}})
+    apply_umask(partial)
+    partial.rename(out)
+    if torchscript is not None:
+        trace(load_network(Bundle.load(out)), config).save(str(torchscript))
+        report.append(f"TorchScript -> {torchscript}")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    return [*report, f"{size / 1e6:.1f} MB -> {out}"]
+
+
+@torch.inference_mode()
+def standardise_output(
+    network: InferenceNetwork, corpus: Corpus, *, power: float, seed: int, cells: int = 4096
+) -> None:
+    """Give each coordinate of h_C mean 0 and sd 1 over tissue-balanced training cells, inside the last LN's weights.
+
+    Distances between cells are what users take from h_C; without this a few coordinates dominate them.
+    """
+    rows = Sampler(corpus, power=power, seed=seed).draw(2**31 + 3, cells)
+    parts = []
+    for start in range(0, cells, 256):
+        batch = corpus.batch(rows[start : start + 256])
+        codes = network.nearest(pool(batch, network.slope, network.offset, network.pooling))
+        parts.append(network.cell_encoder.embed(network.code_tokens[codes]))
+    h = torch.cat(parts)
+    norm = network.cell_encoder.transformer.norm
+    scale = 1 / h.std(0).clamp(min=1e-6)
+    norm.bias.copy_((norm.bias - h.mean(0)) * scale)
+    norm.weight.copy_(norm.weight * scale)
+
+
+def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:
+    """Write ``manifest.json`` with size and sha256 of every other file of the folder."""
+    members = sorted(file for file in bundle.iterdir() if file.name != "manifest.json")
+    files = {file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in members}
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"files": files}, indent=1) + "\n")
+
+
+def _manifest(name: str, version: str, saved: dict[str, Any], corpus: Corpus, card: Path | None) -> dict[str, Any]:
+    described = json.loads(card.read_text()) if card is not None else {}
+    files = [{"file": f["file"], "cells": f["cells"]} for f in corpus.meta["files"]]
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "version": version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "preset": saved["preset"],
+        "network": saved["network"],
+        "tasks": ["embed", "pathways", "impute"],
+        "training": {key: saved[key] for key in ("stage1", "stage2")},
+        "training_data": described.get("training_data", files),
+        "notes": described.get("notes", ""),
+        "evaluation": described.get("evaluation", []),
+        "onnx_opset": OPSET,
+        "onnx_inputs": "gene_index [cells, length] int32, value [cells, length] float32 (log1p CP10K), padded with 0; "
+        "measured_offset [cells, N] = sum of 'offset' rows of weights.safetensors over the genes the file measured; "
+        "num_measured [cells, 1] = how many genes that is",
+        "versions": {package: _version(package) for package in ("scpalm", "torch", "onnx", "numpy")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return package_version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:
+    """ONNX Runtime against PyTorch on the same cells: largest difference of h_C, agreement of codes, cosine."""
+    h, codes = OnnxSession(bundle, device="cpu").run_both(rows)
+    with torch.inference_mode():
+        other, other_codes = TorchScriptSession(bundle, device="cpu").run_both(rows)
+    same = (codes == other_codes).all(axis=1)
+    cosine = (h * other).sum(1) / (np.linalg.norm(h, axis=1) * np.linalg.norm(other, axis=1))
+    values = {
+        "cells": float(len(rows)),
+        "max_abs_difference": float(np.abs(h - other)[same].max(initial=0.0)),
+        "max_abs_difference_all_cells": float(np.abs(h - other).max()),
+        "cells_with_equal_codes": float(same.mean()),
+        "code_agreement": float((codes == other_codes).mean()),
+        "min_cosine": float(cosine.min()),
+    }
+    return [f"parity {name}: {value:.3g}" for name, value in values.items()], values

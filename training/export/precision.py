@@ -1,0 +1,127 @@
+"""How a bundle keeps its weights, what that costs, and where it costs too much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.network.embedding import pool
+from scpalm.model.network.folded import InferenceNetwork
+from scpalm.model.sessions.torchscript import INT8_SCALE
+from scpalm.training.corpus.reader import Corpus
+from scpalm.training.metrics.clustering import MIN_CELLS, score_embedding
+
+Precision = Literal["float32", "float16", "int8"]
+# Small and sensitive: they decide which code is nearest.
+_EXACT = ("code_table", "point_scale", "point_shift", "encoder_position")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a bundle may lose against the trained weights in float32, on cells of its corpus.
+
+    Attributes:
+        code_agreement: smallest share of tokens with the same code. cosine: smallest mean cosine of h_C.
+        ari_loss: largest loss of adjusted Rand index of Leiden clusters against the corpus' labels.
+    """
+
+    code_agreement: float
+    cosine: float
+    ari_loss: float
+
+
+LIMITS: dict[Precision, Limits] = {
+    "float32": Limits(0.9999, 0.9999, 0.01),
+    "float16": Limits(0.98, 0.995, 0.02),
+    "int8": Limits(0.95, 0.98, 0.02),
+}
+
+
+def stored(state: dict[str, Tensor], precision: Precision) -> dict[str, NDArray[np.generic]]:
+    """Tensors as a bundle keeps them; everything that is not a large matrix stays float32.
+
+    ``float16``: matrices as halves. ``int8``: weights of linear layers as 8-bit integers with a scale a row (under the
+    name of the weight and ``.int8_scale``), all other matrices as halves.
+    """
+    out: dict[str, NDArray[np.generic]] = {}
+    for name, tensor in state.items():
+        array = tensor.detach().cpu().contiguous().numpy()
+        matrix = array.ndim >= 2 and name not in _EXACT and precision != "float32"
+        if matrix and precision == "int8" and array.ndim == 2 and name.endswith(".weight"):
+            scale = np.maximum(np.abs(array).max(axis=1), 1e-12).astype(np.float32) / np.float32(127)
+            out[name] = np.rint(array / scale[:, None]).astype(np.int8)
+            out[name + INT8_SCALE] = scale
+        else:
+            out[name] = array.astype(np.float16 if matrix else np.float32)
+    return out
+
+
+@torch.inference_mode()
+def loss_of_precision(
+    network: InferenceNetwork,
+    corpus: Corpus,
+    chosen: NDArray[np.int64],
+    h: NDArray[np.float32],
+    codes: NDArray[np.int32],
+) -> dict[str, float]:
+    """What a bundle gave for the ``chosen`` cells, ``h [B, D]`` and ``codes [B, N]``, against the float32 network.
+
+    ``ari_before`` and ``ari_after`` are there where the corpus has two labels or more among these cells.
+    """
+    exact_h, exact_codes = [], []
+    for start in range(0, len(chosen), 256):
+        batch = corpus.batch(chosen[start : start + 256])
+        part = network.nearest(pool(batch, network.slope, network.offset, network.pooling))
+        exact_codes.append(part.numpy())
+        exact_h.append(network.cell_encoder.embed(network.code_tokens[part]).numpy())
+    reference, same = np.concatenate(exact_h), np.concatenate(exact_codes) == codes
+    cosine = (h * reference).sum(1) / (np.linalg.norm(h, axis=1) * np.linalg.norm(reference, axis=1))
+    equal = same.all(axis=1)
+    values = {
+        "max_abs_difference": float(np.abs(h - reference)[equal].max(initial=0.0)),
+        "max_abs_difference_all_cells": float(np.abs(h - reference).max()),
+        "code_agreement": float(same.mean()),
+        "mean_cosine": float(cosine.mean()),
+        "min_cosine": float(cosine.min()),
+    }
+    labels = corpus.obs["cell_type"].to_numpy()[chosen].astype(str)
+    labelled = labels != ""
+    if labelled.sum() >= MIN_CELLS and len(np.unique(labels[labelled])) > 1:
+        for when, array in (("before", reference), ("after", h)):
+            rows = score_embedding(array[labelled].astype(np.float64), labels[labelled], seeds=range(5))
+            values[f"ari_{when}"] = float(np.mean([float(row["ari"]) for row in rows]))
+    return values
+
+
+def beyond(values: dict[str, float], precision: Precision) -> str:
+    """Which limit of the precision is passed, in words; "" for none."""
+    limits = LIMITS[precision]
+    if values["code_agreement"] < limits.code_agreement:
+        return f"{values['code_agreement']:.4f} of the codes agree, at least {limits.code_agreement} must"
+    if values["mean_cosine"] < limits.cosine:
+        return f"the mean cosine of h_C is {values['mean_cosine']:.4f}, at least {limits.cosine} is asked for"
+    loss = values.get("ari_before", 0.0) - values.get("ari_after", 0.0)
+    return f"ARI falls by {loss:.3f}, at most {limits.ari_loss} is allowed" if loss > limits.ari_loss else ""
+
+
+def parity_cells(corpus: Corpus, most: int) -> NDArray[np.int64]:
+    """Rows of at most ``most`` cells: held-out ones first, then training cells."""
+    return np.concatenate([corpus.held_out_rows, corpus.train_rows])[:most]
+
+
+def as_rows(corpus: Corpus, chosen: NDArray[np.int64]) -> Rows:
+    """Cells of a corpus as a session takes them."""
+    cells = [corpus.cell(int(row)) for row in chosen]
+    return Rows(
+        np.concatenate([[0], np.cumsum([len(genes) for genes, _ in cells])]).astype(np.int64),
+        np.concatenate([genes for genes, _ in cells]),
+        np.concatenate([values for _, values in cells]),
+        tuple(GeneSet(measured) for measured in corpus.measured),
+        corpus.obs["file"].to_numpy()[chosen].astype(np.int32),
+    )

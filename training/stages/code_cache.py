@@ -1,0 +1,122 @@
+"""What stage 2 needs of the frozen stage 1, computed once: N bytes a cell and copy, and the scores to predict."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scpalm.model.network.collective import rank, world_size
+from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.training.corpus.reader import Corpus
+from scpalm.training.corpus.thinning import Streams
+from scpalm.training.data.batches import to_device
+from scpalm.training.runs.config import Stage2Config
+from scpalm.training.runs.processes import add_up
+from scpalm.training.stages.corpus_statistics import SpectralScores
+
+_CELLS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What stage 2 needs of the frozen stage 1, computed once.
+
+    Attributes:
+        codes: ``[replicas, cells, N]``, a byte each where they fit (of a stage 1 without codes ``[replicas, cells, N,
+            code_width]`` points). Replica 0 is the whole cell, the others a random part of its counts.
+        scores: ``[replicas, cells, M]`` float32 spectral scores of what the codes have not seen: of the *rest* of the
+            counts (of the whole cell for replica 0). Predicting them cannot be done by copying noise.
+    """
+
+    codes: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+@torch.no_grad()
+def cache_cells(
+    corpus: Corpus,
+    model: PathwayAutoencoder,
+    scores: SpectralScores,
+    config: Stage2Config,
+    device: torch.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Cache:
+    """Encode every cell, whole and in random parts (seeded).
+
+    Processes that train together share the cells out and each get all of the result, which is that of one process: what
+    a cell's random part is depends on the seed and the cell alone.
+    """
+    model.eval().to(device)
+    scores.to(device)
+    kind = np.float32 if model.quantizer.bypass else np.uint8 if model.config.num_codes <= 256 else np.uint16
+    width = (len(model.quantizer.codes[0]),) if model.quantizer.bypass else ()
+    # Zeros where other processes fill in: the sum over all processes is then everybody's part.
+    codes = np.zeros((config.replicas, len(corpus), model.config.num_tokens, *width), dtype=kind)
+    targets = np.zeros((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
+    for replica in range(config.replicas):
+        keep = np.ones(len(corpus))
+        if replica:
+            random = np.random.default_rng([config.seed, replica])
+            keep = random.uniform(config.thin_low, max(config.thin_low, 1 - config.thin_low), len(corpus))
+        for start in range(rank() * _CELLS_AT_ONCE, len(corpus), world_size() * _CELLS_AT_ONCE):
+            rows = np.arange(start, min(start + _CELLS_AT_ONCE, len(corpus)))
+            seen, unseen = corpus.split_batch(rows, keep[rows], Streams(config.seed, replica, 5, first=start))
+            encoded = model.encode_read_out(model.read_out(to_device(seen, device)))
+            codes[replica, rows] = model.quantizer.kept(encoded).cpu().numpy()
+            targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
+            progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
+        add_up(codes[replica])
+        add_up(targets[replica])
+    progress(config.replicas * len(corpus), config.replicas * len(corpus))
+    return Cache(codes, targets)
+
+
+def as_kept(codes: NDArray[np.unsignedinteger] | NDArray[np.float32]) -> Tensor:
+    """Some of a cache's codes, as the quantizer takes them."""
+    return torch.from_numpy(codes if codes.dtype.kind == "f" else codes.astype(np.int64))
+
+
+def mark_of(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
+    """What a cache was made from: weights, cells and options, as one hash."""
+    options = (
+        stage1.quantizer.bypass,
+        config.seed,
+        config.replicas,
+        config.thin_low,
+        config.tissue_power,
+        len(corpus),
+        corpus.num_genes,
+    )
+    digest = hashlib.sha256(repr(options).encode())
+    for tensor in stage1.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_cache(kept: Path | None, mark: str) -> Cache | None:
+    """The kept cache, if it is whole and was made from the same weights, cells and options."""
+    if kept is None or not kept.is_file():
+        return None
+    try:
+        with np.load(kept) as stored:
+            if str(stored["mark"]) != mark or stored["codes"].dtype.kind not in "uf":
+                return None
+            return Cache(stored["codes"], stored["scores"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # a damaged cache is made again
+
+
+def write_cache(kept: Path, mark: str, cache: Cache) -> None:
+    """Write ``kept``, whole or not at all."""
+    partial = kept.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, codes=cache.codes, scores=cache.scores, mark=np.array(mark))
+    partial.replace(kept)
