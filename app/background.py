@@ -1,4 +1,4 @@
-"""Ending tasks that may not hear it at once."""
+"""Ends asyncio tasks that may miss their first cancellation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable
 
 
-async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended.
+async def cancel_until_done(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks again and again until all have ended.
 
-    A client (of Redis, say) that is cancelled while it waits for an answer may raise an error of the connection
-    instead, which a loop takes for a server that is away and goes on.
+    A Redis client that is cancelled while it waits for an answer may raise a connection error instead. The task's loop
+    then takes that for an outage and goes on.
     """
     pending = set(tasks)
     while pending:

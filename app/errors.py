@@ -176,3 +176,7 @@ class DrainingError(ServiceError):
     """The service is shutting down and takes no new work."""
 
     status, code, title = 503, "draining", "The service is shutting down"
+
+
+class QueueError(UserError):
+    """The queue's server cannot be used; the text says why. It stops the start, so no client ever sees it."""

@@ -14,10 +14,10 @@ from functools import partial
 from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError
 from scpalm.app.jobs.home import open_home
 from scpalm.app.jobs.runner import JobOptions, JobRunner
-from scpalm.app.queue.choice import open_transport
+from scpalm.app.queue.registry import open_transport, transport_kind
 from scpalm.app.queue.transport import LANES, Depth
 from scpalm.app.serving.limits import BodyLimits
-from scpalm.app.serving.model import OpenSession, Role, ServedModel, open_default_session, open_model
+from scpalm.app.serving.model import OpenSession, Role, ServedModel, open_default_session, open_model, queue_options
 from scpalm.app.serving.models import Models
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
@@ -57,10 +57,11 @@ class Service:
         self.limits = BodyLimits(settings.max_body_bytes, settings.body_idle_seconds, settings.spool_dir)
         self.metrics = metrics
         self.tracing = tracing
-        self.role = Role.ALL if not settings.redis_url else Role.WORK if worker else Role.REQUESTS
+        in_process = transport_kind(settings.redis_url).in_process
+        self.role = Role.ALL if in_process else Role.WORK if worker else Role.REQUESTS
         self.state = State.STARTING
         self.failure = ""
-        open_transport(settings, metrics)  # an address that is none is told now, not when a model is loaded
+        open_transport(queue_options(settings, metrics))  # validate the URLs now, not when a model loads
         self.models = Models(settings, metrics, partial(self._open_model, open_session))
         metrics.watch_queue(self.depth)
         self._jobs: JobRunner | None = None

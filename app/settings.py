@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -179,9 +180,14 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _is_a_redis(cls, value: str) -> str:
-        if value and not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("no address of Redis; write redis://host:6379/0, or leave it empty to have no Redis")
+    def _queue_is_known(cls, value: str) -> str:
+        # Imported here: most settings name no queue, and then nothing of it is needed.
+        from scpalm.app.queue.registry import known_schemes
+
+        if value and urlsplit(value).scheme not in known_schemes():
+            raise ValueError(
+                "not a URL of a queue; write redis://host:6379/0, or leave it empty to keep the queue in this process"
+            )
         return value
 
     @field_validator("api_keys_file")

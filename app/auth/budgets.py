@@ -12,16 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
-from urllib.parse import urlsplit
 
 from scpalm.app.auth.keys import ApiKey
 from scpalm.app.errors import RateLimitError
+from scpalm.app.storage.urls import is_redis
 
 Resource = Literal["cells", "bytes"]
 # A bucket with less is empty. Not 0: a fraction of a cell refills at once, and would let every request in.
 LEAST_LEVEL = 1.0
-
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class MemoryBudgetStore:
 
 def open_budgets(url: str) -> Budgets:
     """Budgets in the Redis at ``url``, shared by every replica that uses it; in this process for other URLs."""
-    if urlsplit(url).scheme not in REDIS_SCHEMES:
+    if not is_redis(url):
         return Budgets(MemoryBudgetStore())
     from scpalm.app.auth.redis_budgets import RedisBudgetStore
 

@@ -38,13 +38,15 @@ def worker(
     """Compute for the services whose queue is at SCPALM_REDIS_URL. SIGTERM or Ctrl-C: finish leased work, then exit."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+    from scpalm.app.queue.registry import transport_kind
     from scpalm.app.settings import PREFIX, SettingsError, load_settings
     from scpalm.app.telemetry.logging import configure_logging
 
     settings = load_settings(host=host, port=port, bundle=bundle, device=device)
-    if not settings.redis_url:
+    if transport_kind(settings.redis_url).in_process:
         raise SettingsError(
-            f"{PREFIX}REDIS_URL is empty: a worker needs a queue. Set it to the same value as for `scpalm serve`."
+            f"{PREFIX}REDIS_URL names no shared queue, which a worker needs. Set it to the same value as for "
+            "`scpalm serve`."
         )
     configure_logging(settings.log_format)
     from scpalm.app.server import serve as run_server

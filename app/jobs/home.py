@@ -15,6 +15,7 @@ from scpalm.app.jobs.ledger.sqlite import SqliteLedger
 from scpalm.app.jobs.places import LocalPlace, Place, SpoolPlace
 from scpalm.app.settings import Settings
 from scpalm.app.storage.spool import Spool
+from scpalm.app.storage.urls import is_redis
 
 log = logging.getLogger("scpalm.jobs")
 
@@ -44,7 +45,7 @@ class JobHome:
 
 def open_home(settings: Settings) -> JobHome:
     """As the settings say. Raises JobStorageError, QueueError, SpoolError."""
-    if settings.redis_url:
+    if is_redis(settings.redis_url):
         return _shared(settings)
     try:
         return _own(own_directory(settings))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from scpalm.app.background import end
+from scpalm.app.background import cancel_until_done
 from scpalm.app.errors import DrainingError, JobStorageError, ServiceError
 from scpalm.app.jobs.attempt import Attempt, LostJobError
 from scpalm.app.jobs.home import JobHome
@@ -66,7 +66,7 @@ class JobRunner:
 
     async def close(self) -> None:
         """Stop; the running job waits for the next start, or for another process."""
-        await end(self._loops)
+        await cancel_until_done(self._loops)
         await self._home.close()
 
     def files_of(self, job: Job) -> Place:
@@ -103,7 +103,7 @@ class JobRunner:
         if not await self.ledger.cancel(job.id):
             return False
         if self._running is not None and self._running[0] == job.id:
-            await end([self._running[1]])
+            await cancel_until_done([self._running[1]])
         self._release(job.id)
         await asyncio.to_thread(self.files_of(job).remove)
         return True
@@ -133,7 +133,7 @@ class JobRunner:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():  # this loop ends, not only the job
-                await end([task])
+                await cancel_until_done([task])
                 with contextlib.suppress(*UNAVAILABLE):
                     await self.ledger.end(job, "queued")
                 raise
@@ -157,7 +157,7 @@ class JobRunner:
             await asyncio.sleep(self._home.lease_seconds / 3)
             if not await retry_while_unavailable(lambda: self.ledger.keep(job)):
                 log.info("job %s was cancelled, or another process took it over", job.id)
-                await end([task])
+                await cancel_until_done([task])
                 return
 
     async def _run(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""How fast work gets done, measured while there is some."""
+"""Measures how fast work gets done, counting only time with work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Throughput:
-    """Rows a second while there was work, over the last half minute of work."""
+    """Rows per second over the last half minute of work."""
 
     def __init__(self, window_seconds: float = 30.0) -> None:
         self._window = window_seconds
@@ -16,13 +16,14 @@ class Throughput:
         self._rows = 0
 
     def observe(self, seconds: float, rows: int) -> None:
+        """Note that ``rows`` took ``seconds`` of work."""
         self._spans.append((seconds, rows))
         self._seconds += seconds
         self._rows += rows
         while len(self._spans) > 1 and self._seconds - self._spans[0][0] > self._window:
-            old_seconds, old_rows = self._spans.popleft()
-            self._seconds -= old_seconds
-            self._rows -= old_rows
+            oldest_seconds, oldest_rows = self._spans.popleft()
+            self._seconds -= oldest_seconds
+            self._rows -= oldest_rows
 
     @property
     def rows_per_second(self) -> float:
@@ -30,10 +31,10 @@ class Throughput:
         return self._rows / self._seconds if self._seconds > 0.0 else 0.0
 
     def seconds_for(self, rows: int) -> int:
-        """Whole seconds to get through ``rows``, at least 1; 1 while nothing has been measured."""
+        """Whole seconds that ``rows`` take, at least 1; 1 while nothing has been measured."""
         return seconds_for(rows, self.rows_per_second)
 
 
 def seconds_for(rows: int, rows_per_second: float) -> int:
-    """Whole seconds to get through ``rows``, at least 1; 1 where the speed is not known."""
+    """Whole seconds that ``rows`` take, at least 1; 1 when the speed is not known."""
     return max(1, math.ceil(rows / rows_per_second)) if rows_per_second > 0.0 else 1

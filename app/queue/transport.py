@@ -1,30 +1,37 @@
-"""The seam between requests and devices: work goes in, outcomes come back. One Protocol, one object a deployment."""
+"""The interface between requests and devices: work goes in, results come back. Each transport implements it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from uuid import uuid4
 
 from scpalm.app.errors import ServiceError
+from scpalm.model.bundle import Bundle
 from scpalm.model.genes.rows import Rows
+from scpalm.model.sessions.session import SessionInfo
 from scpalm.model.tasks.task import BoundTask, Values
 
 Lane = Literal["online", "bulk"]
 LANES: tuple[Lane, ...] = ("online", "bulk")
 
 LEASE_SECONDS = 10.0
+# How often a lease is renewed before it would lapse.
+RENEWALS_PER_LEASE = 3
+# Work that was leased so often without a result becomes a dead letter.
 MAX_DELIVERIES = 3
+WORKERS_DIED = f"{MAX_DELIVERIES} workers died while they held these cells. Send them in smaller requests."
 
 
 @dataclass(frozen=True, eq=False)
 class WorkItem:
-    """Cells that somebody waits for.
+    """Cells to compute.
 
     Attributes:
-        tasks: what to compute. rows: B cells, in order. lane: who waits, a person or a file.
-        first: which cell of the request the first row is. request: works of one request share one turn.
+        tasks: what to compute. rows: B cells, in order.
+        lane: ``online`` for a waiting person, ``bulk`` for a file.
+        first: position in the request of the first row. request: items of one request share one turn.
     """
 
     tasks: tuple[BoundTask, ...]
@@ -37,10 +44,10 @@ class WorkItem:
 
 @dataclass(frozen=True, eq=False)
 class WorkResult:
-    """What became of a Work.
+    """The result of a WorkItem.
 
     Attributes:
-        values: of each output by its name ``[B, ...]``, in the order of the rows; None when ``error`` says why not.
+        values: ``[B, ...]`` of each output by its name, in the order of the rows; None when there is an error.
         queue_seconds: from submission until the first row reached the device.
         inference_seconds: from then until the last row was done.
     """
@@ -53,12 +60,12 @@ class WorkResult:
 
 @dataclass(eq=False)
 class Lease:
-    """A Work in the hands of one worker, until it is settled or the lease runs out.
+    """A WorkItem held by one worker, until it is settled or the lease lapses.
 
     Attributes:
-        deliveries: how often the work was handed out, this time included.
+        deliveries: how often the item was leased, including this time.
         submitted_at: ``time.monotonic()`` of the submission.
-        abandoned: nobody waits for the outcome any more.
+        abandoned: no request waits for the result any more.
     """
 
     work: WorkItem
@@ -73,10 +80,10 @@ class Depth:
     """How much waits, read at one moment.
 
     Attributes:
-        rows: cells not yet done, by lane. oldest_seconds: age of the oldest unfinished work, by lane.
-        full: whether a further request would be turned away.
-        retry_after: seconds until what waits now is done at the measured speed, at least 1.
-        workers: that live, where they are other processes.
+        rows: unfinished cells, by lane. oldest_seconds: age of the oldest unfinished item, by lane.
+        full: a further request would be refused.
+        retry_after: seconds until the waiting cells are done at the measured speed, at least 1.
+        workers: number of live worker processes; None when the device is in this process.
     """
 
     rows: dict[Lane, int]
@@ -87,56 +94,88 @@ class Depth:
 
 
 class Transport(Protocol):
-    """`admit`, `submit`, `reply`, `dismiss`: for the service, on its event loop; the rest: for a worker's threads."""
+    """A queue with two sides. The service calls the coroutines on its event loop; worker threads call the rest.
+
+    Life: `start`, then on a worker `serve_leases`, then `close` (no new work), then `stop`.
+    """
+
+    # --- life
+
+    async def start(self, bundle: Bundle, on_wait: Callable[[str], object]) -> None:
+        """Connect to the queue of this bundle, and wait while its server is away.
+
+        ``on_wait`` gets a sentence that says what is missing. Raises QueueError for a server that cannot be used.
+        """
+        ...
+
+    def serve_leases(self, info: SessionInfo) -> None:
+        """Announce this process as a worker, once its session can run. Call `start` first."""
+        ...
+
+    def close(self) -> None:
+        """Accept no new work; accepted work is still finished."""
+        ...
+
+    async def stop(self) -> None:
+        """End connections and threads. Also valid before `start`."""
+        ...
+
+    # --- the service's side
 
     async def admit(self, request: str, num_rows: int, lane: Lane) -> None:
-        """Keep room for works of a request that are still to come; `dismiss` must follow.
+        """Reserve room for items of a request that are still to come. `dismiss` must follow.
 
-        Raises QueueFullError (with ``retry_after``), DrainingError, or NotReadyError and StorageFullError where the
-        queue is elsewhere and cannot take it.
+        Raises QueueFullError (with ``retry_after``) or DrainingError. Raises NotReadyError or StorageFullError when
+        the queue's server is away or full.
         """
         ...
 
     async def dismiss(self, request: str) -> None:
-        """End an admission: room that is left is given back, and works that are not settled yet are abandoned."""
+        """End an admission: unused room is released, and unsettled items are abandoned."""
         ...
 
     async def submit(self, work: WorkItem) -> None:
-        """Queue work, once. Raises what `admit` does; only the last two when its request was admitted."""
+        """Queue an item, once. Raises what `admit` raises; only the last two when its request was admitted."""
         ...
 
     async def reply(self, work_id: str) -> WorkResult:
-        """Wait for the outcome of submitted work. Cancelling this wait abandons the work."""
+        """Wait for the result of a submitted item. Cancelling this wait abandons the item."""
         ...
+
+    # --- the worker's side
 
     def lease(
         self, worker: str, wait: float, *, room: Mapping[Lane, int] | None = None, resume: bool = False
     ) -> Sequence[Lease]:
-        """Take waiting work, oldest first; block up to ``wait`` seconds for some.
+        """Take waiting items, oldest first; block up to ``wait`` seconds for some.
 
-        ``room`` is how many rows of each lane the worker can use soon; where other workers take from the same queue,
-        little more is handed out. ``resume``: the worker was restarted and its unfinished work is to be done again.
+        Args:
+            room: rows of each lane that the worker can use soon. A queue with several workers hands out little more.
+            resume: the worker was restarted, so its unfinished items are due again.
         """
         ...
 
     def extend(self, lease: Lease, rows_done: int) -> None:
-        """Keep a lease, and report how many of its rows are done so far."""
+        """Renew a lease, and report how many of its rows are done."""
         ...
 
-    def settle(self, lease: Lease, outcome: WorkResult) -> bool:
-        """End a lease. True when this was the first outcome of the work; a later one changes nothing."""
+    def settle(self, lease: Lease, result: WorkResult) -> bool:
+        """End a lease. True when this was the first result of the item; later ones change nothing."""
         ...
+
+    # --- both sides
 
     def depth(self) -> Depth:
-        """What waits now."""
+        """How much waits now."""
         ...
 
     def fault(self) -> ServiceError | None:
-        """Why no work can be taken now, where the queue or its workers are elsewhere; None when it can."""
+        """Why no work can be accepted now, when the server or the workers are away; else None."""
         ...
 
-    def close(self) -> None:
-        """Take no new work; what was taken is still finished."""
+    @property
+    def devices(self) -> Sequence[str]:
+        """Devices of live worker processes, such as ``["cpu", "cuda:0"]``; empty when the device is in this process."""
         ...
 
     @property

@@ -14,12 +14,13 @@ from scpalm.app.errors import QueueFullError
 from scpalm.app.execution.supervisor import Supervisor
 from scpalm.app.execution.worker import Worker
 from scpalm.app.parsing.pool import ParserPool, default_limits
-from scpalm.app.queue.choice import connect, devices_of, disconnect, info_of, open_transport, start_leases
+from scpalm.app.queue.registry import QueueEvents, QueueOptions, open_transport
 from scpalm.app.queue.transport import Lane, Transport
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import Bundle
 from scpalm.model.engine import open_runtime
+from scpalm.model.sessions.base import network_config
 from scpalm.model.sessions.session import Session, SessionInfo
 
 log = logging.getLogger("scpalm.service")
@@ -89,7 +90,11 @@ class ServedModel:
     @property
     def info(self) -> SessionInfo:
         """What the session is; where workers elsewhere have it, their devices as last seen."""
-        return self._info if self._supervisor is not None else replace(self._info, device=devices_of(self.transport))
+        return (
+            self._info
+            if self._supervisor is not None
+            else replace(self._info, device=", ".join(self.transport.devices))
+        )
 
     def lane_of(self, num_cells: int) -> Lane:
         """Files go to the bulk lane, what a person waits for to the online one."""
@@ -136,7 +141,30 @@ class ServedModel:
         if self._supervisor is not None:
             await self._supervisor.stop()
         await asyncio.to_thread(self.parsers.close)
-        await disconnect(self.transport)
+        await self.transport.stop()
+
+
+def info_of(bundle: Bundle) -> SessionInfo:
+    """What a session of the bundle would be, found without a runtime. Raises BundleError."""
+    config = network_config(bundle)
+    return SessionInfo("onnx", "", config.width, config.num_tokens, config.num_codes, config.num_genes)
+
+
+def queue_options(settings: Settings, metrics: Metrics) -> QueueOptions:
+    """What the settings say of the queue; its events are counted in ``metrics``."""
+    return QueueOptions(
+        max_rows=settings.max_queued_cells,
+        max_bytes=settings.max_queued_bytes,
+        url=settings.redis_url,
+        spool_url=settings.spool_url or str(settings.spool_dir / "scpalm-spool"),
+        lease_seconds=settings.lease_seconds,
+        stall_seconds=settings.stall_seconds,
+        events=QueueEvents(
+            on_redelivery=metrics.redeliveries.inc,
+            on_dead_letter=lambda: metrics.drop("dead_letter"),
+            on_drop=lambda: metrics.drop("client_gone"),
+        ),
+    )
 
 
 async def open_model(
@@ -164,13 +192,13 @@ async def open_model(
     )
     transport: Transport | None = None
     try:
-        transport = open_transport(settings, metrics)
+        transport = open_transport(queue_options(settings, metrics))
         await parsers.start()
-        await connect(transport, bundle, on_wait)
+        await transport.start(bundle, on_wait)
     except BaseException:
         await asyncio.to_thread(parsers.close)
         if transport is not None:
-            await disconnect(transport)
+            await transport.stop()
         raise
     supervisor = None if session is None else _start_worker(session[0], transport, settings, metrics)
     return ServedModel(bundle, info, parsers, transport, supervisor, settings, rate)
@@ -182,7 +210,7 @@ def _open(open_session: OpenSession, bundle: Bundle, settings: Settings) -> tupl
 
 
 def _start_worker(session: Session, transport: Transport, settings: Settings, metrics: Metrics) -> Supervisor:
-    start_leases(transport, session.info)
+    transport.serve_leases(session.info)
     supervisor = Supervisor(lambda: Worker(session, transport, metrics, batch_rows=settings.batch_cells))
     supervisor.start()
     return supervisor

@@ -6,7 +6,6 @@ The queue, the ledger of jobs and the budgets of API keys use the same server.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -14,16 +13,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
 from redis.retry import Retry
 
-from scpalm.app.errors import NotReadyError, ServiceError, StorageFullError
-from scpalm.model.errors import UserError
+from scpalm.app.errors import NotReadyError, QueueError, ServiceError, StorageFullError
+from scpalm.app.storage.urls import without_password
 
 # No command is slow and replies are a few MB at most, so a command that takes longer has failed.
 COMMAND_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
-
-
-class QueueError(UserError):
-    """The server of the queue cannot be used; the text says why."""
 
 
 def connect(url: str) -> redis.Redis:
@@ -48,13 +43,7 @@ def _from_url(kind: Any, url: str, retry: Any, command_seconds: float) -> Any:
             socket_keepalive=True,
         )
     except ValueError as error:
-        raise QueueError(f"SCPALM_REDIS_URL={shown(url)} is not a valid Redis URL: {error}.") from error
-
-
-def shown(url: str) -> str:
-    """The URL without user and password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise QueueError(f"SCPALM_REDIS_URL={without_password(url)} is not a valid Redis URL: {error}.") from error
 
 
 def as_service_error(error: Exception) -> ServiceError:

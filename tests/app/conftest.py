@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from scpalm.app.execution.worker import Worker
 from scpalm.app.main import create_app
-from scpalm.app.queue.memory import MemoryTransport
+from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import Bundle

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from scpalm.app.background import end
+from scpalm.app.background import cancel_until_done
 from tests.app.queue.conftest import run
 
 
@@ -21,7 +21,7 @@ def test_a_loop_that_swallows_its_cancellation_ends_all_the_same() -> None:
     async def scenario() -> None:
         tasks = [asyncio.create_task(loop(number)) for number in (0, 1, 2)]
         await asyncio.sleep(0)
-        await end(tasks)
+        await cancel_until_done(tasks)
         assert all(task.cancelled() for task in tasks)
 
     run(scenario())

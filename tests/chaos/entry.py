@@ -26,7 +26,7 @@ def _off_clock() -> float:
 if "CHAOS_CLOCK" in os.environ:
     time.time = _off_clock
 
-from scpalm.app.queue.choice import info_of  # noqa: E402
+from scpalm.app.serving.model import info_of  # noqa: E402
 from scpalm.app.settings import Settings, load_settings  # noqa: E402
 from scpalm.model.bundle import Bundle  # noqa: E402
 from scpalm.model.genes.rows import Rows  # noqa: E402

@@ -1,4 +1,4 @@
-"""The connection to Redis: names of keys, clients, and what its errors mean for a request."""
+"""Names of the queue's keys, and the check of the server before first use."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import ResponseError
 
+from scpalm.app.errors import QueueError
+from scpalm.app.queue.redis.lease_scripts import GROUP
 from scpalm.app.queue.transport import LANES, Lane
-from scpalm.app.storage.redis import QueueError
 from scpalm.model.bundle import Bundle
 
 log = logging.getLogger("scpalm.redis")
 
-GROUP = "workers"
-# Every script declares flags, which Redis 7 was the first to know.
+# The first release that knows the flags in the first line of a script.
 OLDEST_REDIS = 7
-# Longest that one command waits at Redis for something to come.
-BLOCK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Names of one model's keys. All have one hash tag, so that a Redis cluster keeps them together.
+    """Names of one model's keys. All have one hash tag, so a Redis cluster keeps them together.
 
     Attributes:
-        model: name, version and checksum, so that workers of other bundles have other queues.
+        model: name, version and checksum, so that workers of other bundles use other queues.
     """
 
     model: str
@@ -42,21 +40,24 @@ class Keys:
         return f"scpalm:{{{self.model}}}:{name}"
 
     def stream(self, lane: Lane) -> str:
+        """The stream of a lane."""
         return self[lane]
 
     @property
     def beats(self) -> str:
+        """Prefix of the heartbeats."""
         return self["beat:"]
 
     @property
     def replies(self) -> str:
+        """Prefix of the streams of replies, one per service."""
         return self["replies:"]
 
 
 async def prepare(client: redis.asyncio.Redis, keys: Keys) -> None:
-    """Check the server, warn of settings that lose work, and make the streams' groups.
+    """Check the server, warn about settings that lose work, and make the streams' groups.
 
-    Raises QueueError for a Redis that is too old, RedisError where it does not answer.
+    Raises QueueError when Redis is too old, RedisError when it does not answer.
     """
     info = await client.info()
     version = str(info.get("redis_version", "0"))
@@ -68,7 +69,7 @@ async def prepare(client: redis.asyncio.Redis, keys: Keys) -> None:
 
 
 def warnings_of(info: dict[str, Any]) -> list[str]:
-    """What of a server's settings would lose accepted work."""
+    """Settings of a server that would lose accepted work."""
     found = []
     if not int(info.get("aof_enabled", 0)):
         found.append("Redis runs without an append-only file: a restart loses accepted work. Set --appendonly yes.")
@@ -79,6 +80,7 @@ def warnings_of(info: dict[str, Any]) -> list[str]:
 
 
 async def make_groups(client: redis.asyncio.Redis, keys: Keys) -> None:
+    """Make the streams and their groups where they do not exist. Raises RedisError."""
     for lane in LANES:
         try:
             await client.xgroup_create(keys.stream(lane), GROUP, id="0", mkstream=True)
@@ -88,5 +90,5 @@ async def make_groups(client: redis.asyncio.Redis, keys: Keys) -> None:
 
 
 def is_no_group(error: Exception) -> bool:
-    """The streams are gone, with the data of this Redis."""
+    """Whether the error says that the streams are gone, because Redis lost its data."""
     return isinstance(error, ResponseError) and "NOGROUP" in str(error)

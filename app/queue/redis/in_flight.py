@@ -1,4 +1,4 @@
-"""The works that a worker process has in hand, and how fast it gets through them."""
+"""The items that a worker process holds, and how fast it gets through them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from scpalm.app.queue.transport import Lane, Lease
 
 @dataclass(eq=False)
 class InFlightWork:
-    """One work and its place in Redis.
+    """One item and where it is in Redis.
 
     Attributes:
-        id: of the work. lease: None for a message that could not be read. entry: id of the message in its
-            lane's stream. rows, num_bytes: as counted in the queue. to: whose the reply is.
-        spooled: name of its payload in the spool.
-        kept: when the worker last said that it goes on. settling: the outcome is on its way.
+        id: of the item. lease: None for a message that could not be read. entry: id of the message in its lane's
+            stream. rows, num_bytes: as counted in the queue. reply_to: the service that waits for the result.
+        spooled: name of the payload in the spool. extended_at: when the worker last reported progress.
+        settling: the result is on its way.
     """
 
     id: str
@@ -27,60 +27,64 @@ class InFlightWork:
     lane: Lane
     rows: int
     num_bytes: int
-    to: str
+    reply_to: str
     spooled: str | None
-    kept: float
+    extended_at: float
     rows_done: int = 0
     settling: bool = False
 
 
 class InFlight:
-    """Safe between threads."""
+    """The items of one process, by their ids. Safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, InFlightWork] = {}
+        self._items: dict[str, InFlightWork] = {}
         self._throughput = Throughput()
         self._measured_until = 0.0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._items)
 
-    def add(self, held: InFlightWork) -> None:
+    def add(self, item: InFlightWork) -> None:
+        """Hold an item."""
         with self._lock:
-            if not self._held:
+            if not self._items:
                 self._measured_until = time.monotonic()
-            self._held[held.id] = held
+            self._items[item.id] = item
 
-    def of(self, lease: Lease) -> InFlightWork | None:
-        """The work of this very lease, if it is still in hand."""
+    def find(self, lease: Lease) -> InFlightWork | None:
+        """The item of this very lease, if it is still held."""
         with self._lock:
-            held = self._held.get(lease.work.id)
-        return held if held is not None and held.lease is lease else None
+            item = self._items.get(lease.work.id)
+        return item if item is not None and item.lease is lease else None
 
     def all(self) -> list[InFlightWork]:
+        """A copy of what is held now."""
         with self._lock:
-            return list(self._held.values())
+            return list(self._items.values())
 
-    def remove(self, held: InFlightWork) -> None:
+    def remove(self, item: InFlightWork) -> None:
+        """Hold the item no longer; does nothing when another lease of it has replaced it."""
         with self._lock:
-            if self._held.get(held.id) is held:
-                del self._held[held.id]
+            if self._items.get(item.id) is item:
+                del self._items[item.id]
 
     def clear(self) -> None:
+        """Hold nothing."""
         with self._lock:
-            self._held.clear()
+            self._items.clear()
 
-    def progress(self, held: InFlightWork, rows_done: int) -> None:
-        """Note that so many rows of a work are done."""
+    def progress(self, item: InFlightWork, rows_done: int) -> None:
+        """Note how many rows of an item are done."""
         with self._lock:
-            rows, now = rows_done - held.rows_done, time.monotonic()
+            rows, now = rows_done - item.rows_done, time.monotonic()
             if rows > 0:
-                held.rows_done = rows_done
+                item.rows_done = rows_done
                 self._throughput.observe(now - self._measured_until, rows)
                 self._measured_until = now
 
     @property
     def rows_per_second(self) -> float:
-        """While there was work; 0 before."""
+        """Measured while there was work; 0 before."""
         return self._throughput.rows_per_second

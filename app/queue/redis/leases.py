@@ -1,73 +1,65 @@
-"""The worker's half of the queue in Redis: take work, keep its lease, settle it. For threads; each call may block."""
+"""The worker's side of the queue in Redis: take items, renew their leases, settle them. Each call may block."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.redis import scripts
-from scpalm.app.queue.redis.connection import BLOCK_SECONDS, GROUP, Keys
+from scpalm.app.queue.redis.connection import Keys
 from scpalm.app.queue.redis.in_flight import InFlight, InFlightWork
+from scpalm.app.queue.redis.lease_scripts import GROUP, leave_group
 from scpalm.app.queue.redis.settle import REPLY_SECONDS, Settler
 from scpalm.app.queue.redis.status import WorkerStatus
-from scpalm.app.queue.transport import LANES, MAX_DELIVERIES, Lane, Lease, WorkResult
+from scpalm.app.queue.registry import QueueOptions
+from scpalm.app.queue.transport import LANES, MAX_DELIVERIES, RENEWALS_PER_LEASE, WORKERS_DIED, Lane, Lease, WorkResult
 from scpalm.app.queue.wire import WireError, WorkReader, error_outcome
 from scpalm.app.storage.redis import connect
 from scpalm.app.storage.spool import Spool
 
 log = logging.getLogger("scpalm.redis")
 
+# Longest that one command waits in Redis for work to arrive.
+BLOCK_SECONDS = 0.25
 TICK_SECONDS = 0.25
 BEAT_SECONDS = 1.0
 SWEEP_SECONDS = 600.0
+# How long the loop pauses while lapsed work waits for the items in flight to end.
+_PAUSE_SECONDS = 0.01
 DEAD_LETTERS = 1000
 _AT_ONCE = 64
 _FIRST_GUESS_ROWS = 64.0
 
-_DIED = f"The worker died {MAX_DELIVERIES} times with these cells in hand. Send them in smaller requests to find which."
-
 
 class Leases:
-    """The works that one worker process has in hand.
+    """The items that one worker process holds. Safe between threads.
 
-    A work whose lease lapsed is taken by a worker that has nothing else in hand, and alone: should it be what killed
-    the other one, it kills nothing beside itself.
+    An item with a lapsed lease is taken only by a worker that holds nothing else, and alone. If the item killed its
+    former worker, it then takes no other item down with it.
 
     Args:
-        name: of this process, never used again. lease_seconds: how long Redis waits for a sign of life.
-        stall_seconds: a worker that stands still so long gets no renewal.
+        name: of this process, never used again.
     """
 
-    def __init__(
-        self,
-        url: str,
-        spool: Spool,
-        name: str,
-        *,
-        lease_seconds: float,
-        stall_seconds: float,
-        on_redelivery: Callable[[], None] = lambda: None,
-        on_dead_letter: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, options: QueueOptions, spool: Spool, name: str) -> None:
         self.name = name
         self._spool = spool
-        self._lease_seconds, self._stall_seconds = lease_seconds, stall_seconds
-        self._on_redelivery, self._on_dead_letter = on_redelivery, on_dead_letter
-        self._client: Any = connect(url)  # its own types leave open whether it is asynchronous
+        self._lease_seconds, self._stall_seconds = options.lease_seconds, options.stall_seconds
+        self._events = options.events
+        self._client: Any = connect(options.url)  # the client's own types leave open whether it is asynchronous
         script = self._client.register_script
-        self._renew_script = script(scripts.RENEW)
+        self._renew_script, self._beat_script = script(scripts.RENEW), script(scripts.BEAT)
         self._claim_script, self._overdue_script = script(scripts.CLAIM), script(scripts.OVERDUE)
-        self._beat_script = script(scripts.BEAT)
-        self._hand = InFlight()
+        self._in_flight = InFlight()
         self._closed = threading.Event()
         self._stopped = threading.Event()
-        self._looked_for_overdue = 0.0
+        self._overdue_checked_at = 0.0
         self._mean_rows = dict.fromkeys(LANES, _FIRST_GUESS_ROWS)
         self._thread: threading.Thread | None = None
         self._away = False
@@ -75,102 +67,108 @@ class Leases:
     # --- life
 
     def start(self, keys: Keys, reader: WorkReader, device: str) -> None:
-        """Say that this worker lives, and begin to keep its leases."""
+        """Announce this worker, and begin to renew its leases."""
         self._keys, self._reader, self._device = keys, reader, device
-        self._outbox = Settler(self._client, self._spool, self._hand, keys, self.name)
-        self._thread = threading.Thread(target=self._keep_loop, name="redis-leases", daemon=True)
+        self._settler = Settler(self._client, self._spool, self._in_flight, keys, self.name)
+        self._thread = threading.Thread(target=self._renew_loop, name="redis-leases", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Take no more items."""
         self._closed.set()
 
     def stop(self) -> None:
-        """End the threads; what is not settled lapses."""
+        """End the threads; leases of unsettled items lapse."""
         self._closed.set()
         self._stopped.set()
         if self._thread is not None:
-            self._outbox.stop()
+            self._settler.stop()
             self._thread.join(5.0)
             try:
                 self._client.delete(self._keys.beats + self.name)
-                if not self._hand:
-                    for lane in LANES:
-                        self._client.xgroup_delconsumer(self._keys.stream(lane), GROUP, self.name)
+                leave_group(self._client, [self._keys.stream(lane) for lane in LANES], self.name)
             except (RedisError, OSError) as error:
-                log.warning("Redis was not told that this worker ends: %s", error)
+                log.warning("this worker could not sign off from Redis: %s", error)
         self._client.close()
 
     @property
     def idle(self) -> bool:
-        return not self._hand
+        """No item is held."""
+        return not self._in_flight
 
     # --- taking
 
-    def lease(
-        self, worker: str, wait: float, *, room: Mapping[Lane, int] | None = None, resume: bool = False
-    ) -> Sequence[Lease]:
+    def lease(self, wait: float, *, room: Mapping[Lane, int] | None = None, resume: bool = False) -> Sequence[Lease]:
+        """See `scpalm.app.queue.transport.Transport.lease`."""
         if resume:
-            # They may be what killed the thread: they lapse, and come back one by one.
-            self._hand.clear()
+            # They may be what killed the thread, so they lapse and come back one by one.
+            self._in_flight.clear()
         if self._closed.is_set():
             self._stopped.wait(min(wait, TICK_SECONDS))
             return []
         try:
-            found = self._take_overdue(wait)
+            found = self._take_lapsed(wait)
             if found is None:
                 found = self._take_new(wait, room)
-            self._came_back()
+            self._note_answer()
             return found
         except (RedisError, OSError) as error:
-            self._went_away(error)
+            self._note_failure(error)
             self._stopped.wait(min(wait, TICK_SECONDS))
             return []
 
-    def _went_away(self, error: Exception) -> None:
+    def _note_failure(self, error: Exception) -> None:
         if not self._away:
             log.error("Redis is away: %s", error)
         self._away = True
 
-    def _came_back(self) -> None:
+    def _note_answer(self) -> None:
         if self._away:
             log.info("Redis is back")
         self._away = False
 
-    def _take_overdue(self, wait: float) -> Sequence[Lease] | None:
-        """One lapsed work; none while others are in hand; None where nothing has lapsed."""
-        if any(held.lease is not None and held.lease.deliveries > 1 for held in self._hand.all()):
-            self._stopped.wait(min(wait, 0.01))
+    def _take_lapsed(self, wait: float) -> Sequence[Lease] | None:
+        """One lapsed item; [] when it must wait for the items in flight; None when no lease has lapsed."""
+        if any(item.lease is not None and item.lease.deliveries > 1 for item in self._in_flight.all()):
+            self._stopped.wait(min(wait, _PAUSE_SECONDS))
             return []
         now = time.monotonic()
-        if now - self._looked_for_overdue < TICK_SECONDS:
+        if now - self._overdue_checked_at < TICK_SECONDS:
             return None
-        lease_ms = int(1000 * self._lease_seconds)
         for lane in LANES:
-            stream = self._keys.stream(lane)
-            while self._overdue_script(keys=[stream], args=[GROUP, lease_ms]):
-                if self._hand:
-                    self._stopped.wait(min(wait, 0.01))
+            while self._overdue_script(keys=[self._keys.stream(lane)], args=[GROUP, int(1000 * self._lease_seconds)]):
+                if self._in_flight:
+                    self._stopped.wait(min(wait, _PAUSE_SECONDS))
                     return []
-                got = self._claim_script(
-                    keys=[self._keys["load"], stream, self._keys["dead"]],
-                    args=[
-                        GROUP, self.name, lease_ms, lane, MAX_DELIVERIES, self._keys.replies, int(1000 * REPLY_SECONDS),
-                        error_outcome(InferenceError(_DIED)), DEAD_LETTERS,
-                    ],
-                )  # fmt: skip
-                if not got:
+                claimed = self._claim(lane)
+                if claimed is None:
                     break
-                if len(got) == 2:
-                    log.error("work %s went to the dead letters after %d deliveries", got[0].decode(), got[1] - 1)
-                    self._on_dead_letter()
-                    continue
-                self._on_redelivery()
-                fields = dict(zip(got[2][::2], got[2][1::2], strict=True))
-                lease = self._open(lane, got[0], fields, int(got[1]), time.monotonic())
-                return [lease] if lease is not None else []
-        self._looked_for_overdue = now
+                entry, fields, deliveries = claimed
+                if fields is not None:
+                    lease = self._open(lane, entry, fields, deliveries, time.monotonic())
+                    return [lease] if lease is not None else []
+        self._overdue_checked_at = now
         return None
+
+    def _claim(self, lane: Lane) -> tuple[bytes, dict[bytes, bytes] | None, int] | None:
+        """Entry, fields and deliveries of a lapsed item; no fields when it became a dead letter; None for none."""
+        keys = self._keys
+        got = self._claim_script(
+            keys=[keys["load"], keys.stream(lane), keys["dead"]],
+            args=[
+                GROUP, self.name, int(1000 * self._lease_seconds), lane, MAX_DELIVERIES, keys.replies,
+                int(1000 * REPLY_SECONDS), error_outcome(InferenceError(WORKERS_DIED)), DEAD_LETTERS,
+            ],
+        )  # fmt: skip
+        if not got:
+            return None
+        entry, deliveries = got[0], int(got[1])
+        if len(got) == 2:
+            log.error("work %s became a dead letter after %d deliveries", entry.decode(), deliveries - 1)
+            self._events.on_dead_letter()
+            return entry, None, deliveries
+        self._events.on_redelivery()
+        return entry, dict(zip(got[2][::2], got[2][1::2], strict=True)), deliveries
 
     def _take_new(self, wait: float, room: Mapping[Lane, int] | None) -> Sequence[Lease]:
         lanes = [lane for lane in LANES if room is None or room[lane] > 0]
@@ -191,7 +189,7 @@ class Leases:
         for stream, entries in answer or []:
             lane = next(lane for lane in LANES if self._keys.stream(lane) == stream.decode())
             for entry, fields in entries:
-                # By Redis' own clock: ours and the service's need not agree.
+                # Measured by Redis' clock: those of services and workers need not agree.
                 age = max(0, redis_ms - int(entry.partition(b"-")[0])) / 1000
                 lease = self._open(lane, entry, fields, 1, now - age)
                 if lease is not None:
@@ -202,7 +200,7 @@ class Leases:
     def _open(
         self, lane: Lane, entry: bytes, fields: Mapping[bytes, bytes], deliveries: int, submitted_at: float
     ) -> Lease | None:
-        """The lease of a message; one that cannot be read is settled with the reason."""
+        """The lease of a message. A message that cannot be read is settled with the reason."""
         name = fields.get(b"spool")
         error: ServiceError
         try:
@@ -213,7 +211,7 @@ class Leases:
         except WireError as wire_error:
             work, error = None, InferenceError(str(wire_error))
         lease = Lease(work, self.name, deliveries, submitted_at) if work is not None else None
-        held = InFlightWork(
+        item = InFlightWork(
             fields[b"id"].decode(),
             lease,
             entry.decode(),
@@ -224,69 +222,69 @@ class Leases:
             name.decode() if name is not None else None,
             time.monotonic(),
         )
-        self._hand.add(held)
+        self._in_flight.add(item)
         if lease is None:
-            log.error("work %s cannot be done: %s", held.id, error)
-            self._outbox.put(held, WorkResult(None, error))
+            log.error("work %s cannot be read: %s", item.id, error)
+            self._settler.put(item, WorkResult(None, error))
         return lease
 
-    # --- keeping
+    # --- renewing
 
     def extend(self, lease: Lease, rows_done: int) -> None:
-        held = self._hand.of(lease)
-        if held is not None:
-            held.kept = time.monotonic()
-            self._hand.progress(held, rows_done)
+        """Note that the device makes progress. The renewal itself happens in a thread."""
+        item = self._in_flight.find(lease)
+        if item is not None:
+            item.extended_at = time.monotonic()
+            self._in_flight.progress(item, rows_done)
 
-    def _keep_loop(self) -> None:
-        beaten = swept = float("-inf")
-        while not self._stopped.wait(TICK_SECONDS if beaten > 0 else 0.0):
+    def _renew_loop(self) -> None:
+        beat_at = swept_at = float("-inf")
+        while not self._stopped.wait(TICK_SECONDS if beat_at > 0 else 0.0):
             now = time.monotonic()
             try:
-                if not self._closed.is_set() and now - beaten >= min(self._lease_seconds / 3, BEAT_SECONDS):
+                if not self._closed.is_set() and now - beat_at >= min(
+                    self._lease_seconds / RENEWALS_PER_LEASE, BEAT_SECONDS
+                ):
                     self._beat()
-                    beaten = now
+                    beat_at = now
                 self._renew()
             except (RedisError, OSError) as error:
-                self._went_away(error)
+                self._note_failure(error)
                 self._stopped.wait(TICK_SECONDS)
-            if now - swept >= SWEEP_SECONDS:
+            if now - swept_at >= SWEEP_SECONDS:
                 self._spool.sweep()
-                swept = now
+                swept_at = now
 
     def _beat(self) -> None:
-        says = WorkerStatus(self._device, self._hand.rows_per_second)
+        status = WorkerStatus(self._device, self._in_flight.rows_per_second)
         self._beat_script(
             keys=[self._keys["workers"], self._keys.beats + self.name],
-            args=[self.name, int(1000 * max(self._lease_seconds, 4 * TICK_SECONDS)), says.as_json()],
+            args=[self.name, int(1000 * max(self._lease_seconds, 4 * TICK_SECONDS)), status.as_json()],
         )
 
     def _renew(self) -> None:
         alive_since = time.monotonic() - self._stall_seconds
-        in_hand = self._hand.all()
+        held = [item for item in self._in_flight.all() if item.extended_at > alive_since or item.settling]
         for lane in LANES:
-            mine = {
-                held.entry: held for held in in_hand if held.lane == lane and (held.kept > alive_since or held.settling)
-            }
-            if not mine:
+            by_entry = {item.entry: item for item in held if item.lane == lane}
+            if not by_entry:
                 continue
-            lost = self._renew_script(
-                keys=[self._keys.stream(lane)], args=[GROUP, self.name, int(1000 * self._lease_seconds / 3), *mine]
-            )
-            for held in (mine[entry.decode()] for entry in lost):
-                # Dismissed, or another worker has it: the batcher leaves it out, and settling it does nothing.
-                if not held.settling and held.lease is not None:
-                    held.lease.abandoned = True
-                    self._hand.remove(held)
+            idle_ms = int(1000 * self._lease_seconds / RENEWALS_PER_LEASE)
+            lost = self._renew_script(keys=[self._keys.stream(lane)], args=[GROUP, self.name, idle_ms, *by_entry])
+            for item in (by_entry[entry.decode()] for entry in lost):
+                # Withdrawn, or taken over: the batcher skips it, and settling it has no effect.
+                if not item.settling and item.lease is not None:
+                    item.lease.abandoned = True
+                    self._in_flight.remove(item)
 
     # --- settling
 
-    def settle(self, lease: Lease, outcome: WorkResult) -> bool:
-        """True where the lease still held when this worker last heard of it; what counts, Redis decides."""
-        held = self._hand.of(lease)
-        if held is None or held.settling:
+    def settle(self, lease: Lease, result: WorkResult) -> bool:
+        """Whether the lease held when this worker last asked. Redis decides whether the result counts."""
+        item = self._in_flight.find(lease)
+        if item is None or item.settling:
             return False
-        if outcome.values is not None:
-            self._hand.progress(held, held.rows)
-        self._outbox.put(held, outcome)
+        if result.values is not None:
+            self._in_flight.progress(item, item.rows)
+        self._settler.put(item, result)
         return True

@@ -1,4 +1,4 @@
-"""Replies that workers leave in Redis for one process: read as they come, at least once each."""
+"""Reads the replies that workers leave in Redis for one service, at least once each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from scpalm.app.background import end
+from scpalm.app.background import cancel_until_done
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.transport import WorkResult
 from scpalm.app.queue.wire import WireError, read_outcome
@@ -22,14 +22,14 @@ BLOCK_MS = 1000
 
 
 class Listener:
-    """Tells ``on_reply`` the id of a work and its outcome; one that comes twice is told twice."""
+    """Calls ``on_reply`` with the id of an item and its result. A reply may be delivered twice."""
 
     def __init__(self, client: Any, spool: Spool, stream: str, on_reply: Callable[[str, WorkResult], None]) -> None:
         self._client, self._spool, self._stream, self._on_reply = client, spool, stream, on_reply
         self._fetching: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Read replies until cancelled."""
         last, read = "0-0", list[Any]()
         while True:
             try:
@@ -43,12 +43,13 @@ class Listener:
                     self._take(fields)
             except (RedisError, OSError) as error:
                 log.debug("waiting for Redis: %s", error)
-                # From the start: a Redis that lost its data numbers anew.
+                # Start over: a Redis that lost its data numbers its entries from the start.
                 last, read = "0-0", []
                 await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
-        await end(self._fetching)
+        """End the fetching of spooled replies."""
+        await cancel_until_done(self._fetching)
 
     def _take(self, fields: dict[bytes, bytes]) -> None:
         work_id, spooled = fields[b"id"].decode(), fields.get(b"spool")
@@ -61,10 +62,10 @@ class Listener:
 
     async def _fetch(self, work_id: str, name: str) -> None:
         try:
-            outcome = _read(await asyncio.to_thread(self._spool.get, name))
+            result = _read(await asyncio.to_thread(self._spool.get, name))
         except ServiceError as error:
-            outcome = WorkResult(None, error)
-        self._on_reply(work_id, outcome)
+            result = WorkResult(None, error)
+        self._on_reply(work_id, result)
         await asyncio.to_thread(self._spool.remove, name)
 
 

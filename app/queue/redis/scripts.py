@@ -1,30 +1,26 @@
-"""What Redis does in one piece, as Lua: either all of a script happens or nothing, also when Redis is full or dies.
+"""Lua scripts of the queue of requests: each happens as a whole or not at all, even when Redis is full or dies.
 
-Every script that adds work is refused as a whole by a full Redis (its first line says so). Those that end work are let
-through: they free memory.
-
-Keys of one model, all with the same hash tag: ``load`` (hash: rows:online, rows:bulk, bytes, kept:API), streams of the
-lanes, ``dead``, ``beat:NAME`` of workers and API processes (expire), ``workers`` and ``apis`` (who there was).
+Keys of one model share a hash tag: ``load`` (hash: rows:online, rows:bulk, bytes, kept:SERVICE), one stream per
+lane, ``dead`` (dead letters), ``beat:NAME`` of workers and services (they expire), ``workers`` and ``apis`` (names).
 """
 
 from __future__ import annotations
 
-_FULL_REFUSES = "#!lua\n"
-_ALWAYS = "#!lua flags=allow-oom\n"
+from scpalm.app.queue.redis.lease_scripts import LEASES, REFUSED_WHEN_FULL, RUN_WHEN_FULL
 
-# Rows that the other processes that live have promised to requests whose works are still to come. Each process says its
-# own number anew with every script, so that a number that was lost or came late is mended by the next.
-_KEPT = """
-local function kept(load, apis, prefix, me)
+# Rows that the other live services have reserved for requests whose items are still to come. Each service reports its
+# own number with every script, so a lost or late report is corrected by the next one.
+_RESERVED = """
+local function reserved(load, services, prefix, me)
   local sum = 0
-  for _, api in ipairs(redis.call('SMEMBERS', apis)) do
-    if api == me then
-      -- it says itself
-    elseif redis.call('EXISTS', prefix .. api) == 1 then
-      sum = sum + tonumber(redis.call('HGET', load, 'kept:' .. api) or 0)
+  for _, name in ipairs(redis.call('SMEMBERS', services)) do
+    if name == me then
+      -- the caller reports its own number
+    elseif redis.call('EXISTS', prefix .. name) == 1 then
+      sum = sum + tonumber(redis.call('HGET', load, 'kept:' .. name) or 0)
     else
-      redis.call('HDEL', load, 'kept:' .. api)
-      redis.call('SREM', apis, api)
+      redis.call('HDEL', load, 'kept:' .. name)
+      redis.call('SREM', services, name)
     end
   end
   return sum
@@ -35,15 +31,15 @@ local function load_of(load)
 end
 """
 
-# KEYS load apis; ARGV beat-prefix api own rows max_rows max_bytes -> {taken, rows in the queue}
-# (own: kept without these)
+# Reserve rows. KEYS load apis; ARGV beat-prefix service own rows max_rows max_bytes -> {accepted, rows in the queue}
+# (own: rows that this service has reserved, without these)
 ADMIT = (
-    _FULL_REFUSES
-    + _KEPT
+    REFUSED_WHEN_FULL
+    + _RESERVED
     + """
 local online, bulk, bytes = load_of(KEYS[1])
 local own, rows = tonumber(ARGV[3]), tonumber(ARGV[4])
-local queued = online + bulk + own + kept(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+local queued = online + bulk + own + reserved(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
 if queued > 0 and (queued + rows > tonumber(ARGV[5]) or bytes > tonumber(ARGV[6])) then
   return {0, queued}
 end
@@ -52,11 +48,12 @@ return {1, queued}
 """
 )
 
-# KEYS load apis stream sent; ARGV beat-prefix api own rows max_rows max_bytes bytes lane admitted sent_ms field value
-# ... -> {id, rows in the queue}, id empty when there is no room. Sent again, it gives the id it got before.
+# Queue an item. KEYS load apis stream sent; ARGV beat-prefix service own rows max_rows max_bytes bytes lane admitted
+# sent_ms field value ... -> {id, rows in the queue}; id is empty when there is no room. A repeated call returns the
+# first id.
 SUBMIT = (
-    _FULL_REFUSES
-    + _KEPT
+    REFUSED_WHEN_FULL
+    + _RESERVED
     + """
 local before = redis.call('GET', KEYS[4])
 if before then return {before, 0} end
@@ -65,7 +62,7 @@ if ARGV[9] == '1' then
   redis.call('HSET', KEYS[1], 'kept:' .. ARGV[2], own)
 else
   local online, bulk, waiting = load_of(KEYS[1])
-  local queued = online + bulk + own + kept(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+  local queued = online + bulk + own + reserved(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
   if queued > 0 and (queued + rows > tonumber(ARGV[5]) or waiting + bytes > tonumber(ARGV[6])) then
     return {'', queued}
   end
@@ -80,31 +77,34 @@ return {id, 0}
 """
 )
 
-_FORGET = """
-local function forget(load, stream, group, id, lane, rows, bytes)
-  if redis.call('XDEL', stream, id) == 0 then return 0 end
-  redis.call('XACK', stream, group, id)
+_REMOVE = (
+    LEASES
+    + """
+local function remove(load, stream, group, id, lane, rows, bytes)
+  if not finish(stream, group, id) then return 0 end
   redis.call('HINCRBY', load, 'rows:' .. lane, -rows)
   redis.call('HINCRBY', load, 'bytes', -bytes)
   return 1
 end
 """
-
-# Nobody waits any more. KEYS load stream; ARGV group id lane rows bytes -> 1 if it was still there
-DROP = (
-    _ALWAYS
-    + _FORGET
-    + "return forget(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]))"
 )
 
-# KEYS load stream reply; ARGV group worker id lane rows bytes reply_ms field value ... -> 1 if this worker's lease held
+# Withdraw an item. KEYS load stream; ARGV group id lane rows bytes -> 1 if it was still there
+DROP = (
+    RUN_WHEN_FULL
+    + _REMOVE
+    + "return remove(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]))"
+)
+
+# KEYS load stream reply; ARGV group worker id lane rows bytes reply_ms field value ... -> 1 if this worker held the
+# lease
 SETTLE = (
-    _ALWAYS
-    + _FORGET
+    RUN_WHEN_FULL
+    + _REMOVE
     + """
-local pending = redis.call('XPENDING', KEYS[2], ARGV[1], ARGV[3], ARGV[3], 1)
-if #pending == 0 or pending[1][2] ~= ARGV[2] then return 0 end
-if forget(KEYS[1], KEYS[2], ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])) == 0 then return 0 end
+local holder = lease_of(KEYS[2], ARGV[1], ARGV[3])
+if holder ~= ARGV[2] then return 0 end
+if remove(KEYS[1], KEYS[2], ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])) == 0 then return 0 end
 local fields = {}
 for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
 redis.call('XADD', KEYS[3], '*', unpack(fields))
@@ -113,43 +113,32 @@ return 1
 """
 )
 
-# KEYS stream; ARGV group worker renew_idle_ms id ... -> ids that are no longer this worker's.
-# Only what has aged is claimed anew, with JUSTID: a renewal is not a delivery.
+# KEYS stream; ARGV group worker renew_idle_ms id ... -> ids that this worker no longer holds
 RENEW = (
-    _ALWAYS
+    RUN_WHEN_FULL
+    + LEASES
     + """
 local lost = {}
 for i = 4, #ARGV do
-  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)
-  if #pending == 0 or pending[1][2] ~= ARGV[2] then
-    lost[#lost + 1] = ARGV[i]
-  elseif pending[1][3] >= tonumber(ARGV[3]) then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
-  end
+  if not renew(KEYS[1], ARGV[1], ARGV[2], ARGV[i], tonumber(ARGV[3])) then lost[#lost + 1] = ARGV[i] end
 end
 return lost
 """
 )
 
-# One lapsed lease. KEYS load stream dead; ARGV group worker lease_ms lane max_deliveries reply-prefix reply_ms error
-# dead_length -> {} for none, {id, deliveries, fields}, or {id, deliveries} when it went to the dead letters
+# Take over one lapsed lease. KEYS load stream dead; ARGV group worker lease_ms lane max_deliveries reply-prefix
+# reply_ms error dead_length -> {} for none, {id, deliveries, fields}, or {id, deliveries} when it became a dead letter
 CLAIM = (
-    _ALWAYS
-    + _FORGET
+    RUN_WHEN_FULL
+    + _REMOVE
     + """
-local got, from = {}, '0-0'
-repeat  -- one call looks at ten entries only
-  local answer = redis.call('XAUTOCLAIM', KEYS[2], ARGV[1], ARGV[2], ARGV[3], from, 'COUNT', 1)
-  from, got = answer[1], answer[2]
-until #got > 0 or from == '0-0'
-if #got == 0 then return {} end
-local id, fields = got[1][1], got[1][2]
-local deliveries = redis.call('XPENDING', KEYS[2], ARGV[1], id, id, 1)[1][4]
+local id, fields, deliveries = take_over(KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+if not id then return {} end
 if deliveries <= tonumber(ARGV[5]) then return {id, deliveries, fields} end
 local named = {}
 for i = 1, #fields, 2 do named[fields[i]] = fields[i + 1] end
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[9], '*', 'lane', ARGV[4], 'deliveries', deliveries - 1, unpack(fields))
-forget(KEYS[1], KEYS[2], ARGV[1], id, ARGV[4], tonumber(named.rows), tonumber(named.bytes))
+remove(KEYS[1], KEYS[2], ARGV[1], id, ARGV[4], tonumber(named.rows), tonumber(named.bytes))
 local reply = ARGV[6] .. named.to
 redis.call('XADD', reply, '*', 'id', named.id, 'payload', ARGV[8])
 redis.call('PEXPIRE', reply, ARGV[7])
@@ -157,11 +146,11 @@ return {id, deliveries}
 """
 )
 
-# KEYS load apis workers online bulk; ARGV beat-prefix api own beat_ms
-# -> {rows online, rows bulk, bytes, kept, ms since the oldest online, bulk, {worker, what it says, ...}}
+# KEYS load apis workers online bulk; ARGV beat-prefix service own beat_ms
+# -> {rows online, rows bulk, bytes, reserved, ms since the oldest online, bulk, {worker, status as JSON, ...}}
 STATUS = (
-    _ALWAYS
-    + _KEPT
+    RUN_WHEN_FULL
+    + _RESERVED
     + """
 redis.call('SET', ARGV[1] .. ARGV[2], '', 'PX', ARGV[4])
 redis.call('SADD', KEYS[2], ARGV[2])
@@ -178,24 +167,24 @@ for i = 4, 5 do
 end
 local workers = {}
 for _, name in ipairs(redis.call('SMEMBERS', KEYS[3])) do
-  local says = redis.call('GET', ARGV[1] .. name)
-  if says then
+  local status = redis.call('GET', ARGV[1] .. name)
+  if status then
     workers[#workers + 1] = name
-    workers[#workers + 1] = says
+    workers[#workers + 1] = status
   else
     redis.call('SREM', KEYS[3], name)
   end
 end
-return {online, bulk, bytes, kept(KEYS[1], KEYS[2], ARGV[1], ARGV[2]), ages[1], ages[2], workers}
+return {online, bulk, bytes, reserved(KEYS[1], KEYS[2], ARGV[1], ARGV[2]), ages[1], ages[2], workers}
 """
 )
 
-# Whether a lapsed lease waits for somebody. KEYS stream; ARGV group lease_ms -> how many, 1 at most
-OVERDUE = _ALWAYS + "return #redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[2], '-', '+', 1)"
+# Whether a lapsed lease waits. KEYS stream; ARGV group lease_ms -> 0 or 1
+OVERDUE = RUN_WHEN_FULL + "return #redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[2], '-', '+', 1)"
 
-# A worker lives. KEYS workers beat; ARGV worker beat_ms says
+# Heartbeat of a worker. KEYS workers beat; ARGV worker beat_ms status
 BEAT = (
-    _ALWAYS
+    RUN_WHEN_FULL
     + """
 redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])

@@ -1,78 +1,71 @@
-"""The queue in Redis Streams: many services, many workers, and nothing lost when one of them dies.
+"""The transport over Redis Streams: many services, many workers, and no work lost when one of them dies.
 
-One stream a lane and one consumer group. A message is a work; it stays in the stream until it is settled, which takes
-the message away, counts its rows off and adds the reply, in one piece and only for the worker that holds its lease.
+There is one stream per lane, with one consumer group. A message is an item. It stays in the stream until it is settled:
+one script then deletes the message, reduces the load and adds the reply, only for the worker that holds the lease.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from uuid import uuid4
+
+from redis.exceptions import RedisError
 
 from scpalm.app.errors import ServiceError
 from scpalm.app.queue.redis.connection import Keys
 from scpalm.app.queue.redis.leases import Leases
 from scpalm.app.queue.redis.requests import Requests
-from scpalm.app.queue.redis.status import Status
-from scpalm.app.queue.transport import LEASE_SECONDS, Depth, Lane, Lease, WorkItem, WorkResult
+from scpalm.app.queue.registry import QueueOptions
+from scpalm.app.queue.transport import Depth, Lane, Lease, WorkItem, WorkResult
 from scpalm.app.queue.wire import WorkReader
+from scpalm.app.storage.redis import as_service_error
 from scpalm.app.storage.spool import Spool
 from scpalm.model.bundle import Bundle
 from scpalm.model.sessions.session import SessionInfo
 
+log = logging.getLogger("scpalm.redis")
+
+CONNECT_AGAIN_SECONDS = 0.5
+
 
 class RedisTransport:
-    """Transport between processes, bounded in rows and bytes of the whole queue. `start` it before use.
+    """See `scpalm.app.queue.transport.Transport`. The limits on rows and bytes hold for the whole queue.
 
-    Raises QueueError for an address that is none, SpoolError for a spool that cannot be used.
+    Raises QueueError for a malformed URL.
     """
 
-    def __init__(
-        self,
-        url: str,
-        spool: Spool,
-        *,
-        max_rows: int,
-        max_bytes: int,
-        lease_seconds: float = LEASE_SECONDS,
-        stall_seconds: float = 60.0,
-        on_redelivery: Callable[[], None] = lambda: None,
-        on_dead_letter: Callable[[], None] = lambda: None,
-        on_drop: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, options: QueueOptions, spool: Spool) -> None:
         name = uuid4().hex[:16]
-        self._requests = Requests(
-            url,
-            spool,
-            f"service-{name}",
-            max_rows=max_rows,
-            max_bytes=max_bytes,
-            lease_seconds=lease_seconds,
-            on_drop=on_drop,
-        )
-        self._leases = Leases(
-            url,
-            spool,
-            f"worker-{name}",
-            lease_seconds=lease_seconds,
-            stall_seconds=stall_seconds,
-            on_redelivery=on_redelivery,
-            on_dead_letter=on_dead_letter,
-        )
+        self._requests = Requests(options, spool, f"service-{name}")
+        self._leases = Leases(options, spool, f"worker-{name}")
 
-    async def start(self, bundle: Bundle) -> None:
-        """Connect, for the queue of this bundle. Raises QueueError, RedisError."""
+    # --- life
+
+    async def start(self, bundle: Bundle, on_wait: Callable[[str], object]) -> None:
         self._bundle = bundle
         self._keys = Keys.of(bundle)
-        await self._requests.start(self._keys)
+        waits = False
+        while True:
+            try:
+                await self._requests.start(self._keys)
+                return
+            except (RedisError, OSError) as error:
+                if not waits:
+                    log.warning("waiting for Redis: %s", error)
+                waits = True
+                on_wait(as_service_error(error).detail)
+                await asyncio.sleep(CONNECT_AGAIN_SECONDS)
 
-    def start_leases(self, info: SessionInfo) -> None:
-        """For a worker, once its session can run: others see it from now on."""
+    def serve_leases(self, info: SessionInfo) -> None:
         self._leases.start(self._keys, WorkReader(self._bundle, info), info.device)
 
+    def close(self) -> None:
+        self._requests.close()
+        self._leases.close()
+
     async def stop(self) -> None:
-        """End connections and threads."""
         await asyncio.to_thread(self._leases.stop)
         await self._requests.stop()
 
@@ -95,20 +88,15 @@ class RedisTransport:
     def lease(
         self, worker: str, wait: float, *, room: Mapping[Lane, int] | None = None, resume: bool = False
     ) -> Sequence[Lease]:
-        return self._leases.lease(worker, wait, room=room, resume=resume)
+        return self._leases.lease(wait, room=room, resume=resume)
 
     def extend(self, lease: Lease, rows_done: int) -> None:
         self._leases.extend(lease, rows_done)
 
-    def settle(self, lease: Lease, outcome: WorkResult) -> bool:
-        return self._leases.settle(lease, outcome)
+    def settle(self, lease: Lease, result: WorkResult) -> bool:
+        return self._leases.settle(lease, result)
 
     # --- both sides
-
-    @property
-    def status(self) -> Status | None:
-        """The queue and its workers as last seen."""
-        return self._requests.view.status
 
     def depth(self) -> Depth:
         return self._requests.depth()
@@ -116,9 +104,10 @@ class RedisTransport:
     def fault(self) -> ServiceError | None:
         return self._requests.view.fault()
 
-    def close(self) -> None:
-        self._requests.close()
-        self._leases.close()
+    @property
+    def devices(self) -> Sequence[str]:
+        status = self._requests.view.status
+        return sorted({worker.device for worker in status.workers.values()}) if status is not None else ()
 
     @property
     def idle(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from scpalm.app.errors import InferenceError, QueueFullError, ServiceError
 from scpalm.app.execution.execution import Execution
 from scpalm.app.execution.worker import Worker
-from scpalm.app.queue.memory import MemoryTransport
+from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.storage.values import row_blocks
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.genes.normalize import InputReport

@@ -9,7 +9,7 @@ import pytest
 
 from scpalm.app.errors import InferenceError
 from scpalm.app.execution.worker import LOOK_SECONDS, TICK_SECONDS, Worker
-from scpalm.app.queue.memory import MemoryTransport
+from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.tasks.embed import Embed
@@ -221,7 +221,7 @@ def test_work_that_kills_every_worker_fails_in_the_end(
             await until(lambda worker=worker: not worker.alive)  # type: ignore[misc]
         survivor = start_worker(resume=True)
         outcome = await transport.reply(deadly.id)
-        assert isinstance(outcome.error, InferenceError) and "died 3 times" in outcome.error.detail
+        assert isinstance(outcome.error, InferenceError) and "3 workers died" in outcome.error.detail
         assert survivor.alive
 
     run(scenario())

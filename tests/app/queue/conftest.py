@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from scpalm.app.queue.memory import MemoryTransport
 from scpalm.app.queue.redis.transport import RedisTransport
+from scpalm.app.queue.registry import QueueEvents, QueueOptions
 from scpalm.app.queue.transport import Transport
+from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.storage.spool import Spool
 from scpalm.model.bundle import Bundle
 from tests.app.fakes import INFO
@@ -56,10 +57,12 @@ def opener(server: RedisServer, folder: Path, name: str) -> Open:
 
     @asynccontextmanager
     async def open_redis(*, works: bool = True, **options: Any) -> AsyncIterator[RedisTransport]:
-        transport = RedisTransport(server.url, Spool(str(folder / "spool")), **{**LIMITS, **options})
-        await transport.start(bundle_named(name))
+        events = QueueEvents(**{event: options.pop(event) for event in list(options) if event.startswith("on_")})
+        settings = QueueOptions(url=server.url, events=events, **{**LIMITS, **options})
+        transport = RedisTransport(settings, Spool(str(folder / "spool")))
+        await transport.start(bundle_named(name), lambda what: None)
         if works:
-            transport.start_leases(INFO)
+            transport.serve_leases(INFO)
         try:
             yield transport
         finally:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from scpalm.app.errors import DrainingError, InferenceError, QueueFullError
-from scpalm.app.queue.memory import MemoryTransport
 from scpalm.app.queue.throughput import Throughput
 from scpalm.app.queue.transport import MAX_DELIVERIES, WorkItem, WorkResult
+from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.model.genes.rows import GeneSet, Rows
 
 

@@ -1,4 +1,4 @@
-"""The embedded default: a queue in this process, between its event loop and its device threads."""
+"""The default: a queue inside one process, between its event loop and its device threads."""
 
 from __future__ import annotations
 
@@ -8,24 +8,39 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from scpalm.app.errors import DrainingError, InferenceError, QueueFullError
+from scpalm.app.queue.registry import QueueOptions, TransportKind
 from scpalm.app.queue.throughput import Throughput
-from scpalm.app.queue.transport import LANES, LEASE_SECONDS, MAX_DELIVERIES, Depth, Lane, Lease, WorkItem, WorkResult
+from scpalm.app.queue.transport import (
+    LANES,
+    LEASE_SECONDS,
+    MAX_DELIVERIES,
+    WORKERS_DIED,
+    Depth,
+    Lane,
+    Lease,
+    WorkItem,
+    WorkResult,
+)
+from scpalm.model.bundle import Bundle
+from scpalm.model.sessions.session import SessionInfo
 
 
 @dataclass(eq=False)
 class _Entry:
+    """One unsettled item."""
+
     work: WorkItem
     submitted_at: float
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[WorkResult]
+    num_bytes: int
     deliveries: int = 0
     rows_done: int = 0
     lease: Lease | None = None
     lease_ends: float = 0.0
-    num_bytes: int = field(default=0)
 
     @property
     def rows_left(self) -> int:
@@ -33,7 +48,11 @@ class _Entry:
 
 
 class MemoryTransport:
-    """Transport inside one process, bounded in rows and in bytes. Safe between threads."""
+    """See `scpalm.app.queue.transport.Transport`. Safe between threads.
+
+    Args:
+        max_rows, max_bytes: most that may wait. on_redelivery: called when a lapsed lease is handed out again.
+    """
 
     def __init__(
         self,
@@ -41,7 +60,7 @@ class MemoryTransport:
         max_rows: int,
         max_bytes: int,
         lease_seconds: float = LEASE_SECONDS,
-        on_redelivery: Callable[[], None] = lambda: None,
+        on_redelivery: Callable[[], object] = lambda: None,
     ) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
@@ -49,39 +68,55 @@ class MemoryTransport:
         self._on_redelivery = on_redelivery
         self._changed = threading.Condition()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # unsettled, oldest first
-        self._waiting: OrderedDict[str, _Entry] = OrderedDict()  # of those, the ones no worker holds
-        self._unanswered: dict[str, _Entry] = {}  # submitted, `reply` not called yet; perhaps settled already
+        self._waiting: OrderedDict[str, _Entry] = OrderedDict()  # those of them without a lease
+        self._unanswered: dict[str, _Entry] = {}  # `reply` not called yet; may be settled already
         self._rows: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self._bytes = 0
-        self._kept: dict[str, tuple[Lane, int]] = {}  # room of admitted requests for rows still to come
+        self._reserved: dict[str, tuple[Lane, int]] = {}  # rows that admitted requests may still submit
         self._closed = False
         self._throughput = Throughput()
         self._measured_until = 0.0
+
+    # --- life
+
+    async def start(self, bundle: Bundle, on_wait: Callable[[str], object]) -> None:
+        return
+
+    def serve_leases(self, info: SessionInfo) -> None:
+        return
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    async def stop(self) -> None:
+        return
 
     # --- the service's side
 
     async def admit(self, request: str, num_rows: int, lane: Lane) -> None:
         with self._changed:
             self._check_room(num_rows, 0)
-            self._kept[request] = (lane, num_rows)
+            self._reserved[request] = (lane, num_rows)
             self._rows[lane] += num_rows
 
     async def dismiss(self, request: str) -> None:
         with self._changed:
-            lane, left = self._kept.pop(request, ("online", 0))
+            lane, left = self._reserved.pop(request, ("online", 0))
             self._rows[lane] -= left
             gone = [entry for entry in self._entries.values() if entry.work.request == request]
         for entry in gone:
-            # Also those whose reply nobody has come to wait for.
+            # Includes items whose `reply` was never called.
             entry.future.cancel()
             self._unanswered.pop(entry.work.id, None)
             self._abandon(entry)
 
-    def _take_kept(self, work: WorkItem) -> bool:
-        lane, left = self._kept.get(work.request, (work.lane, 0))
+    def _use_reservation(self, work: WorkItem) -> bool:
+        lane, left = self._reserved.get(work.request, (work.lane, 0))
         if left < len(work.rows):
             return False
-        self._kept[work.request] = (lane, left - len(work.rows))
+        self._reserved[work.request] = (lane, left - len(work.rows))
         self._rows[lane] -= len(work.rows)
         return True
 
@@ -93,16 +128,16 @@ class MemoryTransport:
             raise self._queue_full(queued)
 
     async def submit(self, work: WorkItem) -> None:
-        """Queue work; needs a running event loop. A single work over the limits is taken when nothing else waits."""
+        """An item over the limits is accepted when nothing else waits. Needs a running event loop."""
         loop = asyncio.get_running_loop()
         num_bytes = work.rows.num_bytes
         with self._changed:
-            if not self._take_kept(work):
+            if not self._use_reservation(work):
                 self._check_room(len(work.rows), num_bytes)
             now = time.monotonic()
             if not self._entries:
                 self._measured_until = now
-            entry = _Entry(work, now, loop, loop.create_future(), num_bytes=num_bytes)
+            entry = _Entry(work, now, loop, loop.create_future(), num_bytes)
             self._entries[work.id] = self._waiting[work.id] = self._unanswered[work.id] = entry
             self._rows[work.lane] += len(work.rows)
             self._bytes += num_bytes
@@ -111,7 +146,7 @@ class MemoryTransport:
     def _queue_full(self, queued: int) -> QueueFullError:
         seconds = self._throughput.seconds_for(queued)
         return QueueFullError(
-            f"{queued} cells are waiting, and this request does not fit beside them. Try again in {seconds} s.",
+            f"{queued} cells are waiting and this request does not fit in the queue. Try again in {seconds} s.",
             retry_after=seconds,
         )
 
@@ -125,7 +160,7 @@ class MemoryTransport:
             raise
 
     def _abandon(self, entry: _Entry) -> None:
-        # A worker still has to see it, so that dropped work is counted in one place.
+        # The worker still gets the item, so that dropped work is counted in one place.
         with self._changed:
             if entry.lease is not None:
                 entry.lease.abandoned = True
@@ -136,7 +171,7 @@ class MemoryTransport:
     def lease(
         self, worker: str, wait: float, *, room: Mapping[Lane, int] | None = None, resume: bool = False
     ) -> Sequence[Lease]:
-        # All that waits, whatever the room: one worker, and its batcher is fair only among what it sees.
+        # Hands out everything whatever the room: there is one worker, and its batcher is fair among what it holds.
         with self._changed:
             if resume:
                 self._take_back(lambda lease, _: lease.worker == worker)
@@ -148,9 +183,9 @@ class MemoryTransport:
             self._waiting.clear()
             return leases
 
-    def _take_back(self, lost: Callable[[Lease, float], bool]) -> None:
+    def _take_back(self, is_lost: Callable[[Lease, float], bool]) -> None:
         for entry in self._entries.values():
-            if entry.lease is not None and lost(entry.lease, entry.lease_ends):
+            if entry.lease is not None and is_lost(entry.lease, entry.lease_ends):
                 entry.lease = None
                 self._rows[entry.work.lane] += entry.rows_done
                 entry.rows_done = 0
@@ -159,8 +194,7 @@ class MemoryTransport:
 
     def _hand_out(self, entry: _Entry, worker: str) -> Lease | None:
         if entry.deliveries >= MAX_DELIVERIES:
-            detail = f"The worker died {MAX_DELIVERIES} times with these cells in hand. Send them in smaller requests."
-            self._finish(entry, WorkResult(None, InferenceError(detail)))
+            self._finish(entry, WorkResult(None, InferenceError(WORKERS_DIED)))
             return None
         entry.deliveries += 1
         entry.lease = Lease(entry.work, worker, entry.deliveries, entry.submitted_at, entry.future.cancelled())
@@ -175,14 +209,14 @@ class MemoryTransport:
             entry.lease_ends = time.monotonic() + self._lease_seconds
             self._progress(entry, rows_done - entry.rows_done)
 
-    def settle(self, lease: Lease, outcome: WorkResult) -> bool:
+    def settle(self, lease: Lease, result: WorkResult) -> bool:
         with self._changed:
             entry = self._entries.get(lease.work.id)
             if entry is None:
                 return False
-            if outcome.values is not None:
+            if result.values is not None:
                 self._progress(entry, entry.rows_left)
-            self._finish(entry, outcome)
+            self._finish(entry, result)
             return True
 
     def _progress(self, entry: _Entry, rows: int) -> None:
@@ -194,12 +228,12 @@ class MemoryTransport:
         entry.rows_done += rows
         self._rows[entry.work.lane] -= rows
 
-    def _finish(self, entry: _Entry, outcome: WorkResult) -> None:
+    def _finish(self, entry: _Entry, result: WorkResult) -> None:
         del self._entries[entry.work.id]
         self._rows[entry.work.lane] -= entry.rows_left
         self._bytes -= entry.num_bytes
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-            entry.loop.call_soon_threadsafe(_resolve, entry.future, outcome)
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so no request waits
+            entry.loop.call_soon_threadsafe(_resolve, entry.future, result)
 
     # --- both sides
 
@@ -216,17 +250,26 @@ class MemoryTransport:
     def fault(self) -> None:
         return None
 
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    @property
+    def devices(self) -> Sequence[str]:
+        return ()
 
     @property
     def idle(self) -> bool:
         with self._changed:
-            return not self._entries and not self._kept
+            return not self._entries and not self._reserved
 
 
-def _resolve(future: asyncio.Future[WorkResult], outcome: WorkResult) -> None:
+def _resolve(future: asyncio.Future[WorkResult], result: WorkResult) -> None:
     if not future.done():
-        future.set_result(outcome)
+        future.set_result(result)
+
+
+def open_memory(options: QueueOptions) -> MemoryTransport:
+    """The queue in this process; work that was leased too often fails without a dead letter."""
+    return MemoryTransport(
+        max_rows=options.max_rows, max_bytes=options.max_bytes, on_redelivery=options.events.on_redelivery
+    )
+
+
+TRANSPORT = TransportKind(("",), in_process=True, open=open_memory)

@@ -1,0 +1,70 @@
+"""The lease mechanism over Redis, shared by requests (`scripts`) and jobs (`scpalm.app.jobs.ledger.redis_scripts`).
+
+A lease is an entry of a stream that one consumer of a group has read and not acknowledged. Redis then keeps, per entry,
+the holder, the time since its last sign of life, and the number of deliveries:
+
+- grant: the holder reads the entry, which is delivery 1.
+- renew: the holder claims its entry again, at least RENEWALS_PER_LEASE times per lease. That is not a delivery.
+- lapse and take over: an entry that was not renewed for one lease goes to whoever asks next, as one more delivery.
+- limit: after MAX_DELIVERIES the entry becomes a dead letter instead.
+- finish: the entry is deleted. Only its present holder may do that, so a late result of a former holder is refused.
+
+What differs stays apart. An entry of requests carries the work, and workers wait for it with XREADGROUP. A job waits in
+a sorted set until a process that serves its model takes it, so an entry exists only while the job runs; the entry just
+names the job. A dead request is copied to a stream, since its caller gets an error; a dead job stays where it is,
+failed, and can be put back. Services renew jobs from the event loop, workers renew requests from a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+GROUP = "workers"
+
+# First lines of scripts. A full Redis refuses scripts that add work as a whole; it must run those that end work.
+REFUSED_WHEN_FULL = "#!lua\n"
+RUN_WHEN_FULL = "#!lua flags=allow-oom\n"
+
+LEASES = """
+local function lease_of(stream, group, id)  -- holder, idle ms, deliveries; nil when the entry is not leased
+  local found = redis.call('XPENDING', stream, group, id, id, 1)[1]
+  if found then return found[2], found[3], found[4] end
+end
+local function grant(stream, group, holder, deliveries, fields)  -- a new entry, leased at once; its id
+  local id = redis.call('XADD', stream, '*', unpack(fields))
+  redis.call('XREADGROUP', 'GROUP', group, holder, 'COUNT', 1, 'STREAMS', stream, '>')
+  if deliveries > 1 then
+    redis.call('XCLAIM', stream, group, holder, 0, id, 'RETRYCOUNT', deliveries, 'JUSTID')
+  end
+  return id
+end
+local function renew(stream, group, holder, id, idle_ms)  -- false when another holds it; fresh leases are left alone
+  local owner, idle = lease_of(stream, group, id)
+  if owner ~= holder then return false end
+  if idle >= idle_ms then redis.call('XCLAIM', stream, group, holder, 0, id, 'JUSTID') end
+  return true
+end
+local function take_over(stream, group, holder, lease_ms)  -- one lapsed entry: id, fields, deliveries; nil for none
+  local got, from = {}, '0-0'
+  repeat  -- one call looks at ten entries only
+    local answer = redis.call('XAUTOCLAIM', stream, group, holder, lease_ms, from, 'COUNT', 1)
+    from, got = answer[1], answer[2]
+  until #got > 0 or from == '0-0'
+  if #got == 0 then return nil end
+  local id = got[1][1]
+  local _, _, deliveries = lease_of(stream, group, id)
+  return id, got[1][2], deliveries
+end
+local function finish(stream, group, id)  -- false when the entry is gone already
+  if redis.call('XDEL', stream, id) == 0 then return false end
+  redis.call('XACK', stream, group, id)
+  return true
+end
+"""
+
+
+def leave_group(client: Any, streams: list[str], holder: str) -> None:
+    """Remove a holder from the groups, unless it has leases left, which would be lost. Raises RedisError."""
+    for stream in streams:
+        if not client.xpending_range(stream, GROUP, "-", "+", 1, consumername=holder):
+            client.xgroup_delconsumer(stream, GROUP, holder)
