@@ -1,10 +1,11 @@
-"""The command ``scpalm jobs``: what is queued, runs, has ended, or could not be done; and second chances."""
+"""The command ``scpalm jobs``: lists jobs and dead letters, puts failed jobs back, and cancels open ones."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,86 +18,103 @@ if TYPE_CHECKING:
     from scpalm.app.jobs.ledger.ledger import Job, Ledger
     from scpalm.app.settings import Settings
 
-# The command imports what it needs: `--help` must not wait for the model's libraries.
+# The command imports what it needs when it runs: `--help` must not wait for the model's libraries.
 
 
 class LedgerError(UserError):
-    """There is no ledger, or the job is not one that this can be done to; the text says what to do."""
+    """There is no ledger, or its job does not allow this; the text says what to do."""
 
 
 def jobs(
     dead: Annotated[
-        bool, typer.Option("--dead", help="What processes died with in hand: jobs, and requests in Redis.")
+        bool, typer.Option("--dead", help="List dead letters: jobs, and requests in Redis, that processes died on.")
     ] = False,
     replay: Annotated[str | None, typer.Option(metavar="ID", help="Put a failed job back into the queue.")] = None,
     cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel an open job.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many to list, the newest first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Most jobs to list, newest first.")] = 100,
 ) -> None:
     """List the jobs of the services with these settings (SCPALM_REDIS_URL, or SCPALM_RESULTS_DIR)."""
     if sum((dead, replay is not None, cancel is not None)) > 1:
-        raise typer.BadParameter("--dead, --replay and --cancel go one at a time.")
-    asyncio.run(_run(dead, replay, cancel, limit))
-
-
-async def _run(dead: bool, replay: str | None, cancel: str | None, limit: int) -> None:
+        raise typer.BadParameter("--dead, --replay and --cancel exclude each other.")
     from scpalm.app.settings import load_settings
 
     settings = load_settings()
+    if replay is not None:
+        asyncio.run(_replay(settings, replay))
+    elif cancel is not None:
+        asyncio.run(_cancel(settings, cancel))
+    elif dead:
+        asyncio.run(_list_dead(settings, limit))
+    else:
+        asyncio.run(_list(settings, limit))
+
+
+@asynccontextmanager
+async def _ledger(settings: Settings) -> AsyncIterator[Ledger]:
     ledger = _open(settings)
     try:
-        if replay is not None:
-            await _replay(ledger, replay)
-        elif cancel is not None:
-            await _cancel(ledger, cancel)
-        elif dead:
-            from scpalm.app.jobs.dead_letters import dead_letters
-
-            _print_jobs(await ledger.dead(limit))
-            if settings.redis_url:
-                _print_letters(await asyncio.to_thread(dead_letters, settings.redis_url, limit))
-        else:
-            _print_jobs(await ledger.latest(limit=limit))
+        yield ledger
     finally:
         await ledger.close()
 
 
 def _open(settings: Settings) -> Ledger:
-    if settings.redis_url:
+    from scpalm.app.storage.urls import is_redis
+
+    if is_redis(settings.redis_url):
         from scpalm.app.jobs.ledger.redis import RedisLedger
 
         return RedisLedger(settings.redis_url, lease_seconds=settings.lease_seconds)
-    from scpalm.app.jobs.home import LEDGER_FILE, own_directory
+    from scpalm.app.jobs.home import LEDGER_FILE, jobs_folder
     from scpalm.app.jobs.ledger.sqlite import SqliteLedger
 
-    path: Path = own_directory(settings) / LEDGER_FILE
+    path: Path = jobs_folder(settings) / LEDGER_FILE
     if not path.is_file():
         raise LedgerError(
-            f"There is no ledger of jobs at {path}. Set SCPALM_RESULTS_DIR, SCPALM_SPOOL_DIR or SCPALM_REDIS_URL as "
-            "the service has it."
+            f"There is no ledger of jobs at {path}. Set SCPALM_RESULTS_DIR, SCPALM_SPOOL_DIR or SCPALM_REDIS_URL to "
+            "the values of the service."
         )
     return SqliteLedger(path)
 
 
-async def _replay(ledger: Ledger, job_id: str) -> None:
-    job = await _known(ledger, job_id)
-    if not await ledger.replay(job_id):
-        raise LedgerError(f"Job {job_id} is {job.state}: only failed ones can be put back.")
-    typer.echo(f"{job_id} waits again; {job.rows_done} cells are done already.", err=True)
+async def _list(settings: Settings, limit: int) -> None:
+    async with _ledger(settings) as ledger:
+        _print_jobs(await ledger.latest(limit=limit))
 
 
-async def _cancel(ledger: Ledger, job_id: str) -> None:
-    job = await _known(ledger, job_id)
-    if not await ledger.cancel(job_id):
-        raise LedgerError(f"Job {job_id} is {job.state} already.")
+async def _list_dead(settings: Settings, limit: int) -> None:
+    from scpalm.app.storage.urls import is_redis
+
+    async with _ledger(settings) as ledger:
+        _print_jobs(await ledger.dead(limit))
+    if is_redis(settings.redis_url):
+        from scpalm.app.jobs.dead_letters import dead_letters
+
+        _print_letters(await asyncio.to_thread(dead_letters, settings.redis_url, limit))
+
+
+async def _replay(settings: Settings, job_id: str) -> None:
+    async with _ledger(settings) as ledger:
+        job = await _find(ledger, job_id)
+        if not await ledger.replay(job_id):
+            raise LedgerError(f"Job {job_id} is {job.state}: only failed jobs can be put back.")
+    typer.echo(f"{job_id} is queued again; {job.rows_done} cells are done already.", err=True)
+
+
+async def _cancel(settings: Settings, job_id: str) -> None:
+    async with _ledger(settings) as ledger:
+        job = await _find(ledger, job_id)
+        if not await ledger.cancel(job_id):
+            raise LedgerError(f"Job {job_id} is {job.state} already.")
     typer.echo(f"{job_id} is cancelled.", err=True)
 
 
-async def _known(ledger: Ledger, job_id: str) -> Job:
+async def _find(ledger: Ledger, job_id: str) -> Job:
     job = await ledger.get(job_id)
     if job is None:
         raise LedgerError(
-            f"There is no job {job_id}. `scpalm jobs` lists those that are known. The caller of a request (not a job) "
-            "has been told that it failed, and sends it again."
+            f"There is no job {job_id}. `scpalm jobs` lists the known ones. A dead request is not a job: its client "
+            "got an error and can send it again."
         )
     return job
 
@@ -124,15 +142,18 @@ def _print_jobs(found: Sequence[Job]) -> None:
 
 
 def _print_letters(letters: Sequence[DeadLetter]) -> None:
-    rows = [(x.id, x.model, x.lane, str(x.rows), str(x.deliveries), _age(x.moment)) for x in letters]
+    rows = [
+        (letter.id, letter.model, letter.lane, str(letter.rows), str(letter.deliveries), _age(letter.moment))
+        for letter in letters
+    ]
     if rows:
         typer.echo()
         _print_table(("request", "model", "lane", "cells", "deliveries", "age"), rows)
 
 
-def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for row in (heads, *rows):
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 

@@ -17,7 +17,7 @@ from scpalm.app.codecs.codec import DecodeOptions
 from scpalm.app.codecs.json_lists import indices_of, names_of
 from scpalm.app.codecs.registry import register_reader, register_writer
 from scpalm.app.codecs.result import OutputValues, Result
-from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_a_block
+from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_per_block
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.genes.matrix import CellMatrix
 
@@ -69,7 +69,7 @@ class ArrowCodec:
 
 
 def _write(sink: IO[bytes], schema: pa.Schema, names: pa.Array, outputs: Sequence[OutputValues]) -> None:
-    step = min(rows_a_block(output.values) for output in outputs)
+    step = min(rows_per_block(output.values) for output in outputs)
     with pa.ipc.new_stream(sink, schema) as writer:
         start = 0
         for blocks in zip(*(row_blocks(output.values, step) for output in outputs), strict=True):

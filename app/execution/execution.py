@@ -11,7 +11,7 @@ from uuid import uuid4
 from scpalm.app.codecs.result import OutputValues
 from scpalm.app.errors import InferenceError
 from scpalm.app.queue.transport import Lane, Transport, WorkItem, WorkResult
-from scpalm.app.storage.values import Table
+from scpalm.app.storage.values import SpooledArray
 from scpalm.model.genes.normalize import InputReport
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared
 from scpalm.model.spec import outputs_of
@@ -67,7 +67,7 @@ class Execution:
         self._first = first
         self._request = uuid4().hex
         self._specs = outputs_of(tasks)
-        self._tables = {spec.name: Table((num_cells, spec.width), spec.dtype, directory) for spec in self._specs}
+        self._tables = {spec.name: SpooledArray((num_cells, spec.width), spec.dtype, directory) for spec in self._specs}
         self._step = max(1, _ITEM_BYTES // max(4 * spec.width for spec in self._specs))
         self._room = asyncio.Semaphore(_ITEMS_IN_FLIGHT)
         self._collecting: set[asyncio.Task[None]] = set()

@@ -24,7 +24,7 @@ from scpalm.app.http.form import Form
 from scpalm.app.http.negotiation import FORM, content_encoding_of, media_type_of
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
-from scpalm.app.storage.scratch import made
+from scpalm.app.storage.scratch import ensure_folder
 from scpalm.model.spec import RequestSpec
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -154,7 +154,7 @@ async def _read_plain(stream: AsyncIterator[bytes], folder: Path) -> bytes | Pat
             break
     else:
         return b"".join(chunks)
-    with tempfile.NamedTemporaryFile(dir=made(folder), prefix="body-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=ensure_folder(folder), prefix="body-", delete=False) as file:
         for chunk in chunks:
             file.write(chunk)
         chunks.clear()

@@ -9,7 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from scpalm.app.errors import BadRequestError
-from scpalm.app.storage.scratch import made
+from scpalm.app.storage.scratch import ensure_folder
 
 FILE_FIELD = "file"
 _MAX_PARTS = 64
@@ -98,7 +98,7 @@ class Form:
         elif self._path is not None:
             raise BadRequestError("The form has more than one file. Send one file a request.", field=FILE_FIELD)
         else:
-            self._path = made(self._directory) / "upload.h5ad"
+            self._path = ensure_folder(self._directory) / "upload.h5ad"
             self._file = self._path.open("xb")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
 from scpalm.app.execution.execution import Execution
+from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.ledger.ledger import Job, Ledger
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
-from scpalm.app.jobs.places import Place
 from scpalm.app.jobs.retry import retry_while_unavailable
 from scpalm.app.jobs.store import CHUNK_ROWS, JobStore
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.serving.model import ServedModel
-from scpalm.app.storage.scratch import made, scratch_folder
+from scpalm.app.storage.scratch import ensure_folder, scratch_folder
 from scpalm.app.storage.values import StoredValues
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.tasks.task import BoundTask, TaskContext
@@ -38,7 +38,7 @@ class Attempt:
     manifest: Manifest
     model: ServedModel
     ledger: Ledger
-    files: Place
+    files: JobFiles
     spool_dir: Path
 
     async def run(self) -> None:
@@ -47,7 +47,7 @@ class Attempt:
         Raises LostJobError, and what parser, queue and model raise.
         """
         with self.model.held(), scratch_folder(self.spool_dir) as folder, ExitStack() as local:
-            scratch = made(folder)
+            scratch = ensure_folder(folder)
             body = await retry_while_unavailable(
                 lambda: asyncio.to_thread(local.enter_context, self.files.local(BODY_FILE, scratch))
             )
@@ -106,5 +106,5 @@ class Attempt:
             return
         # It may have been committed, and the answer was lost.
         committed = await retry_while_unavailable(lambda: self.ledger.chunks(self.job))
-        if number not in committed or not await retry_while_unavailable(lambda: self.ledger.keep(self.job)):
+        if number not in committed or not await retry_while_unavailable(lambda: self.ledger.renew(self.job)):
             raise LostJobError

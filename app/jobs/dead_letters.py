@@ -1,4 +1,4 @@
-"""Requests that workers died with in hand, as the queue in Redis keeps them. Their callers have been told."""
+"""Reads the dead letters of the queue in Redis: requests that workers died on. Their callers got an error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scpalm.app.storage.redis import as_service_error, connect
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One request, or one part of it.
+    """One request, or a part of one.
 
     Attributes:
-        id: of the work. model: name, version and checksum, as in the queue's keys. rows: its cells.
-        deliveries: how many workers had it. moment: seconds since the epoch, by Redis' clock.
+        id: of the item. model: name, version and checksum, as in the queue's keys. rows: number of cells.
+        deliveries: how many workers held it. moment: seconds since the epoch, by Redis' clock.
     """
 
     id: str
@@ -27,7 +27,7 @@ class DeadLetter:
 
 
 def dead_letters(url: str, limit: int = 100) -> list[DeadLetter]:
-    """The latest of every model's queue. Raises QueueError, and NotReadyError where Redis is away."""
+    """The latest dead letters of every model. Raises QueueError, and NotReadyError when Redis is away."""
     found: list[DeadLetter] = []
     try:
         with connect(url) as client:

@@ -1,4 +1,4 @@
-"""Where jobs live: a ledger and a place for files, of this process alone or shared by all behind one Redis."""
+"""Opens what jobs are kept in: a ledger and files, of one process or shared by all processes on one Redis."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scpalm.app.errors import JobStorageError
+from scpalm.app.jobs.files import JobFiles, LocalJobFiles, SpoolJobFiles
 from scpalm.app.jobs.ledger.ledger import Ledger
 from scpalm.app.jobs.ledger.sqlite import SqliteLedger
-from scpalm.app.jobs.places import LocalPlace, Place, SpoolPlace
 from scpalm.app.settings import Settings
 from scpalm.app.storage.spool import Spool
 from scpalm.app.storage.urls import is_redis
@@ -20,70 +20,73 @@ from scpalm.app.storage.urls import is_redis
 log = logging.getLogger("scpalm.jobs")
 
 LEDGER_FILE = "jobs.sqlite"
-# Of a ledger that no other service shares: a third of it until one hears of `scpalm jobs --cancel`.
-_OWN_LEASE_SECONDS = 3.0
+# Leases in SQLite never lapse. A third of this is how often a runner sees that `scpalm jobs --cancel` was used.
+_SQLITE_LEASE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class JobHome:
-    """What a runner needs of where its jobs live.
+    """Where a runner keeps its jobs.
 
     Attributes:
-        ledger, place_of: of all jobs; of the files of one. lease_seconds: how long a silent holder keeps a job.
+        ledger: of all jobs. files_of: the files of the job with this id. lease_seconds: a holder silent for longer
+            loses its job.
+        release: unlocks the folder.
     """
 
     ledger: Ledger
-    place_of: Callable[[str], Place]
+    files_of: Callable[[str], JobFiles]
     lease_seconds: float
     release: Callable[[], object] = field(default=lambda: None)
 
     async def close(self) -> None:
-        """End the ledger, and give back what held the place."""
+        """Close the ledger and unlock the folder."""
         await self.ledger.close()
         self.release()
 
 
 def open_home(settings: Settings) -> JobHome:
-    """As the settings say. Raises JobStorageError, QueueError, SpoolError."""
+    """Open it as the settings say. Raises JobStorageError, LedgerVersionError, QueueError, SpoolError."""
     if is_redis(settings.redis_url):
-        return _shared(settings)
+        return _open_shared(settings)
     try:
-        return _own(own_directory(settings))
-    except JobStorageError:
+        return _open_folder(jobs_folder(settings))
+    except JobStorageError as error:
         if settings.results_dir is not None:
             raise
-        # Another service uses the default folder: ours will not survive a restart, which nobody asked for.
-        return _own(Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=settings.spool_dir)))
+        # Another service uses the default folder. Surviving a restart was not asked for, so a new folder will do.
+        log.warning("%s Jobs go to a temporary folder and will not survive a restart.", error)
+        return _open_folder(Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=settings.spool_dir)))
 
 
-def own_directory(settings: Settings) -> Path:
-    """Where a service without Redis keeps its jobs, unless another one is there already."""
+def jobs_folder(settings: Settings) -> Path:
+    """Where a service without Redis keeps its jobs, unless another service holds that folder."""
     return settings.results_dir or settings.spool_dir / "scpalm-jobs"
 
 
-def _own(directory: Path) -> JobHome:
+def _open_folder(folder: Path) -> JobHome:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("w")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise JobStorageError(
-            f"The folder of jobs {directory} cannot be used ({error.strerror}): another service holds it, or it "
-            "cannot be written to. Name another with SCPALM_RESULTS_DIR."
+            f"The folder of jobs {folder} cannot be used ({error.strerror}): another service holds it, or it is not "
+            "writable. Name another one with SCPALM_RESULTS_DIR."
         ) from error
-    ledger = SqliteLedger(directory / LEDGER_FILE)
-    again = ledger.requeue_running()
-    if again:
-        log.info("%d unfinished jobs are taken up again", again)
-    return JobHome(ledger, lambda job_id: LocalPlace(directory / job_id), _OWN_LEASE_SECONDS, lock.close)
+    ledger = SqliteLedger(folder / LEDGER_FILE)
+    num_queued = ledger.requeue_running()
+    if num_queued:
+        log.info("%d unfinished jobs are queued again", num_queued)
+    return JobHome(ledger, lambda job_id: LocalJobFiles(folder / job_id), _SQLITE_LEASE_SECONDS, lock.close)
 
 
-def _shared(settings: Settings) -> JobHome:
+def _open_shared(settings: Settings) -> JobHome:
     from scpalm.app.jobs.ledger.redis import RedisLedger
 
     spool = Spool(settings.spool_url or str(settings.spool_dir / "scpalm-spool"))
     ledger = RedisLedger(settings.redis_url, lease_seconds=settings.lease_seconds)
     folder = spool.folder
     if folder is None:
-        return JobHome(ledger, lambda job_id: SpoolPlace(spool, job_id), settings.lease_seconds)
-    return JobHome(ledger, lambda job_id: LocalPlace(folder / "jobs" / job_id), settings.lease_seconds)
+        return JobHome(ledger, lambda job_id: SpoolJobFiles(spool, job_id), settings.lease_seconds)
+    return JobHome(ledger, lambda job_id: LocalJobFiles(folder / "jobs" / job_id), settings.lease_seconds)

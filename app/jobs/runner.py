@@ -14,10 +14,10 @@ from uuid import uuid4
 from scpalm.app.background import cancel_until_done
 from scpalm.app.errors import DrainingError, JobStorageError, ServiceError
 from scpalm.app.jobs.attempt import Attempt, LostJobError
+from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.home import JobHome
 from scpalm.app.jobs.ledger.ledger import OPEN, STATES, Job, State
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
-from scpalm.app.jobs.places import Place
 from scpalm.app.jobs.retry import UNAVAILABLE, retry_while_unavailable
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
@@ -69,9 +69,9 @@ class JobRunner:
         await cancel_until_done(self._loops)
         await self._home.close()
 
-    def files_of(self, job: Job) -> Place:
+    def files_of(self, job: Job) -> JobFiles:
         """The files of a job."""
-        return self._home.place_of(job.id)
+        return self._home.files_of(job.id)
 
     async def accept(
         self, owner: str, body: bytes | Path, manifest: Manifest, key: str | None, model: ServedModel
@@ -79,10 +79,10 @@ class JobRunner:
         """A job for this body; the same cells, options and model, or the same key, give the same job."""
         fingerprint = await asyncio.to_thread(manifest.fingerprint, body)
         job_id = uuid4().hex
-        files = self._home.place_of(job_id)
+        files = self._home.files_of(job_id)
         # The body first: whichever process takes the job finds it complete.
         if isinstance(body, Path):
-            await asyncio.to_thread(files.take_in, BODY_FILE, body)
+            await asyncio.to_thread(files.copy_in, BODY_FILE, body)
         else:
             await asyncio.to_thread(files.write, BODY_FILE, body)
         try:
@@ -155,7 +155,7 @@ class JobRunner:
     async def _renew(self, job: Job, task: asyncio.Task[None]) -> None:
         while True:
             await asyncio.sleep(self._home.lease_seconds / 3)
-            if not await retry_while_unavailable(lambda: self.ledger.keep(job)):
+            if not await retry_while_unavailable(lambda: self.ledger.renew(job)):
                 log.info("job %s was cancelled, or another process took it over", job.id)
                 await cancel_until_done([task])
                 return
@@ -203,6 +203,6 @@ class JobRunner:
         while True:
             with contextlib.suppress(*UNAVAILABLE):
                 for job_id in await self.ledger.expired(time.time() - self._options.keep_seconds):
-                    await asyncio.to_thread(self._home.place_of(job_id).remove)
+                    await asyncio.to_thread(self._home.files_of(job_id).remove)
                     await self.ledger.forget(job_id)
             await asyncio.sleep(_EXPIRY_CHECK_SECONDS)

@@ -11,10 +11,10 @@ import numpy as np
 
 from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.errors import JobStorageError
-from scpalm.app.jobs.places import Place
+from scpalm.app.jobs.files import JobFiles
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.parsing.wire import describe_output, read_output
-from scpalm.app.storage.values import Table
+from scpalm.app.storage.values import SpooledArray
 from scpalm.model.genes.normalize import InputReport
 from scpalm.model.genes.vocabulary import Coverage
 from scpalm.model.output.note import note_of
@@ -31,7 +31,7 @@ _OTHER_RELEASE = "The result was written by another release. Send the job again.
 class JobStore:
     """The results of one job: one zarr array an output, and JSON files. Blocking."""
 
-    def __init__(self, files: Place) -> None:
+    def __init__(self, files: JobFiles) -> None:
         self._files = files
 
     def open(self, tasks: Sequence[BoundTask], head: UploadHead) -> None:
@@ -58,7 +58,7 @@ class JobStore:
         for output in outputs:
             if not self._files.has(f"{output.name}.zarr/zarr.json"):
                 zarr.create_array(
-                    self._files.array(f"{output.name}.zarr"),
+                    self._files.zarr_store(f"{output.name}.zarr"),
                     shape=(head.num_cells, output.width),
                     chunks=(min(CHUNK_ROWS, head.num_cells), output.width),
                     dtype=np.dtype(output.dtype),
@@ -70,7 +70,7 @@ class JobStore:
 
         for output in outputs:
             start = number * CHUNK_ROWS
-            array = zarr.open_array(self._files.array(f"{output.spec.name}.zarr"), mode="r+")
+            array = zarr.open_array(self._files.zarr_store(f"{output.spec.name}.zarr"), mode="r+")
             # A whole chunk at once: a part of one would be read, changed and written again.
             block = output.load()
             array[start : start + len(block)] = block
@@ -94,8 +94,8 @@ class JobStore:
 
         columns = described["var_columns"]
         spec = read_output(described, None if columns is None else np.array(columns, np.int64))
-        array = zarr.open_array(self._files.array(f"{spec.name}.zarr"), mode="r")
-        table = Table((num_cells, spec.width), spec.dtype, scratch)
+        array = zarr.open_array(self._files.zarr_store(f"{spec.name}.zarr"), mode="r")
+        table = SpooledArray((num_cells, spec.width), spec.dtype, scratch)
         for start in range(0, num_cells, CHUNK_ROWS):
             table.put(start, np.asarray(array[start : start + CHUNK_ROWS]))
         return OutputValues(spec, table.finish())

@@ -1,4 +1,4 @@
-"""Folders of one request, made by whoever first needs one: most requests never touch the disk."""
+"""Folders of one request, made only when they are needed: most requests never touch the disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A path in ``parent`` where `made` may make a folder; it is removed with all that is in it."""
+    """A new path in ``parent`` where `ensure_folder` may make a folder. On exit it is removed with its content."""
     folder = parent / f"scpalm-{uuid4().hex}"
     try:
         yield folder
@@ -20,7 +20,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def made(folder: Path) -> Path:
-    """The folder, made if it is not there, for this user alone."""
+def ensure_folder(folder: Path) -> Path:
+    """Make the folder if it does not exist, readable by this user only, and return it."""
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder

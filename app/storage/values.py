@@ -1,4 +1,4 @@
-"""Results in memory or, when they are large, in a file: written as they come, read again block by block."""
+"""Arrays of results, in memory or in a file when they are large: written as they come, read in blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from scpalm.app.storage.scratch import made
+from scpalm.app.storage.scratch import ensure_folder
 from scpalm.model.tasks.task import Values
 
 IN_MEMORY_BYTES = 16 << 20
@@ -19,7 +19,10 @@ BLOCK_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class StoredValues:
-    """``[rows, width]`` in a ``.npy`` file. Read without mapping it: the readers' address space is limited."""
+    """An array ``[rows, width]`` in a ``.npy`` file.
+
+    It is read, not mapped, because the address space of parser processes is limited.
+    """
 
     path: Path
     shape: tuple[int, int]
@@ -27,7 +30,7 @@ class StoredValues:
     offset: int
 
     def as_dict(self) -> dict[str, object]:
-        """JSON."""
+        """The JSON form."""
         return {"path": str(self.path), "shape": self.shape, "dtype": self.dtype.name, "offset": self.offset}
 
     @classmethod
@@ -44,8 +47,8 @@ class StoredValues:
         return part.reshape(stop - start, self.shape[1])
 
 
-class Table:
-    """Takes ``[rows, width]`` values row by row; a file in ``directory`` keeps them where they are large."""
+class SpooledArray:
+    """An array ``[rows, width]`` that is filled row by row; in a file in ``directory`` when it is large."""
 
     def __init__(self, shape: tuple[int, int], dtype: type[np.float32] | type[np.int32], directory: Path) -> None:
         self._path: Path | None = None
@@ -53,7 +56,9 @@ class Table:
         if shape[0] * shape[1] * np.dtype(dtype).itemsize <= IN_MEMORY_BYTES:
             self._values = cast(Values, np.empty(shape, dtype))
             return
-        with tempfile.NamedTemporaryFile(dir=made(directory), prefix="values-", suffix=".npy", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=ensure_folder(directory), prefix="values-", suffix=".npy", delete=False
+        ) as file:
             self._path = Path(file.name)
         self._mapped: np.memmap[tuple[int, int], np.dtype[np.float32]] = np.lib.format.open_memmap(
             self._path, "w+", dtype, shape
@@ -62,14 +67,15 @@ class Table:
 
     @property
     def in_file(self) -> bool:
+        """Whether writing it is a disk write."""
         return self._path is not None
 
     def put(self, start: int, values: Values) -> None:
-        """Rows ``start`` and following."""
+        """Write values to rows ``start`` and following."""
         self._values[start : start + len(values)] = values
 
     def finish(self) -> Values | StoredValues:
-        """What was put."""
+        """The filled array."""
         if self._path is None:
             return self._values
         self._mapped.flush()
@@ -77,15 +83,15 @@ class Table:
         return StoredValues(self._path, (values.shape[0], values.shape[1]), np.dtype(values.dtype.type), values.offset)
 
 
-def rows_a_block(values: Values | StoredValues, block_bytes: int = BLOCK_BYTES) -> int:
-    """How many rows are some megabytes, at least 1."""
+def rows_per_block(values: Values | StoredValues, block_bytes: int = BLOCK_BYTES) -> int:
+    """Number of rows in a block of ``block_bytes``, at least 1."""
     return max(1, block_bytes // max(1, values.shape[1] * values.dtype.itemsize))
 
 
 def row_blocks(values: Values | StoredValues, step: int | None = None) -> Iterator[Values]:
-    """The rows in order, ``step`` at a time; default: some megabytes."""
+    """The rows in order, ``step`` at a time; by default a block of BLOCK_BYTES."""
     num_rows = values.shape[0]
-    step = step or rows_a_block(values)
+    step = step or rows_per_block(values)
     for start in range(0, num_rows, step):
         stop = min(start + step, num_rows)
         yield values.read(start, stop) if isinstance(values, StoredValues) else values[start:stop]

@@ -22,7 +22,7 @@ from scpalm.app.jobs.ledger.ledger import Job
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.service import Service
-from scpalm.app.storage.scratch import made, scratch_folder
+from scpalm.app.storage.scratch import ensure_folder, scratch_folder
 
 router = APIRouter(tags=["jobs"])
 
@@ -148,7 +148,7 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
     files = service.jobs.files_of(job)
     model = service.model()  # any model will do: only its parser processes are needed, which write the answer
     with model.held(), scratch_folder(service.settings.spool_dir) as folder, ExitStack() as local:
-        scratch = made(folder)
+        scratch = ensure_folder(folder)
         result = await asyncio.to_thread(JobStore(files).read, manifest.model[:2], scratch)
         body = await asyncio.to_thread(local.enter_context, files.local(BODY_FILE, scratch))
         content = await encode(model, result, media_type, manifest.upload(body))

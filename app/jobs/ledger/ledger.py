@@ -1,4 +1,4 @@
-"""The ledger of jobs: what was accepted, who runs it, and which of its chunks are done. One Protocol, two of them."""
+"""The interface of a ledger of jobs, and the rules that both ledgers share."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from scpalm.app.errors import NotReadyError
+from scpalm.app.queue.transport import MAX_DELIVERIES
+
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 STATES: tuple[State, ...] = get_args(State)
 OPEN: tuple[State, ...] = ("queued", "running")
-# A job that so many processes died with in hand, without a chunk done in between, is not given to another.
-MAX_DEATHS = 3
-DIED = "{deaths} processes died with this job in hand. Send its cells in smaller files."
+# A job becomes a dead letter as work in the queue does; a committed chunk starts the count again.
+MAX_DEATHS = MAX_DELIVERIES
+DIED = f"{MAX_DEATHS} processes died while they ran this job. Send its cells in smaller files."
+
+
+class LedgerVersionError(NotReadyError):
+    """A ledger that this release cannot read: of a newer release, or damaged. The text says what to do."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job as it stands.
+    """One job at one moment.
 
     Attributes:
-        id, owner: of whoever holds the same API key. fingerprint: of body, options and model.
+        owner: name of the API key that sent it, "" for none. fingerprint: of body, options and model.
         manifest: JSON of `scpalm.app.jobs.manifest.Manifest`. attempt: how often it was started.
-        rows: cells in all, once known. rows_done: of committed chunks. error: one line.
-        created, started, ended: seconds since the epoch. model: checksum of the model that it was sent to.
-        deaths: how many processes died with it since its last chunk.
+        rows: number of cells, once known. rows_done: cells of committed chunks. error: one line.
+        created, started, ended: seconds since the epoch. model: checksum of the model it was sent to.
+        deaths: how many processes died while they ran it, since its last chunk.
     """
 
     id: str
@@ -43,33 +50,37 @@ class Job:
 
 
 class Ledger(Protocol):
-    """Each method is one transaction. Those of a ledger elsewhere raise NotReadyError or StorageFullError."""
+    """Each method is one transaction.
+
+    Methods of a ledger on a server raise NotReadyError or StorageFullError when it is away or full, and
+    LedgerVersionError when another release wrote it.
+    """
 
     async def add(self, job_id: str, owner: str, fingerprint: str, key: str | None, manifest: str, model: str) -> Job:
-        """A new job; or the one that the key, or else the fingerprint, already names and that has not failed."""
+        """Accept a job. Returns an earlier job of the owner with this key, or with this fingerprint and not failed."""
         ...
 
     async def get(self, job_id: str, owner: str | None = None) -> Job | None:
-        """A job, if it is ``owner``'s (None: anybody's)."""
+        """A job, if it belongs to ``owner``; None allows every owner."""
         ...
 
     async def latest(self, owner: str | None = None, limit: int = 100) -> list[Job]:
-        """The latest jobs of an owner (None: of everybody)."""
+        """The latest jobs of an owner; None for those of all owners."""
         ...
 
     async def counts(self) -> dict[State, int]:
-        """How many jobs are in each state."""
+        """Number of jobs in each state."""
         ...
 
     async def take(self, models: Sequence[str]) -> Job | None:
-        """Start the oldest queued job of these models, or one whose process is gone.
+        """Start a job of these models: one whose lease has lapsed, or else the oldest queued one.
 
-        Its new attempt number shuts out whoever ran it before.
+        The new attempt number fences off the former holder.
         """
         ...
 
-    async def keep(self, job: Job) -> bool:
-        """Say that this attempt goes on, at least three times a lease. False when it no longer counts."""
+    async def renew(self, job: Job) -> bool:
+        """Renew the lease, RENEWALS_PER_LEASE times before it lapses. False when the attempt was fenced off."""
         ...
 
     async def set_rows(self, job: Job, rows: int) -> None:
@@ -77,7 +88,7 @@ class Ledger(Protocol):
         ...
 
     async def commit_chunk(self, job: Job, number: int, rows: int) -> bool:
-        """Point at a chunk that is safely kept. False when this attempt is no longer the one that counts."""
+        """Record a stored chunk, and renew the lease. False for a known chunk or an attempt that was fenced off."""
         ...
 
     async def chunks(self, job: Job) -> set[int]:
@@ -85,23 +96,23 @@ class Ledger(Protocol):
         ...
 
     async def end(self, job: Job, state: State, error: str | None = None) -> bool:
-        """Close a job; ``queued`` puts it back. False when it is closed already or another attempt runs."""
+        """Close a job; ``queued`` puts it back. False when it is closed already, or the attempt was fenced off."""
         ...
 
     async def cancel(self, job_id: str) -> bool:
-        """Close an open job, whoever runs it. False when it is closed already."""
+        """Close an open job, whichever process runs it. False when it is closed already."""
         ...
 
     async def dead(self, limit: int = 100) -> list[Job]:
-        """The latest jobs that failed because processes died with them in hand."""
+        """The latest dead letters: jobs that failed because processes died while they ran them."""
         ...
 
     async def replay(self, job_id: str) -> bool:
-        """Put a failed job back into the queue; what it has done stays done. False where it has not failed."""
+        """Put a failed job back into the queue with the chunks it has. False when it has not failed."""
         ...
 
     async def expired(self, before: float) -> list[str]:
-        """Closed jobs that ended before this moment; `forget` them when their files are gone."""
+        """Closed jobs that ended before this moment. `forget` them once their files are removed."""
         ...
 
     async def forget(self, job_id: str) -> None:
@@ -109,5 +120,5 @@ class Ledger(Protocol):
         ...
 
     async def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         ...

@@ -1,43 +1,52 @@
-"""The ledger of many processes, in Redis: any of them may take a job, and goes on with it when another one dies."""
+"""The ledger of many processes, in Redis: each may take any job, and goes on with the jobs of one that dies."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 from redis.exceptions import RedisError
 
 from scpalm.app.jobs.ledger import redis_scripts as scripts
-from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, State
+from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, LedgerVersionError, State
+from scpalm.app.queue.redis.lease_scripts import GROUP
+from scpalm.app.queue.transport import RENEWALS_PER_LEASE
 from scpalm.app.storage.redis import as_service_error, connect_async
 
 T = TypeVar("T")
 
 PREFIX = "scpalm:{jobs}:"
-_SCRIPTS = ("ADD", "TAKE", "KEEP", "SET_ROWS", "COMMIT", "END", "CANCEL", "REPLAY", "FORGET")
+_SCRIPTS = ("CHECK_VERSION", "ADD", "TAKE", "RENEW", "SET_ROWS", "COMMIT", "END", "CANCEL", "REPLAY", "FORGET")
 
 
 class RedisLedger:
-    """See `scpalm.app.jobs.ledger.ledger.Ledger`. Used from one event loop.
-
-    Raises QueueError for an address that is none; every method NotReadyError or StorageFullError where Redis is away or
-    full.
-    """
+    """See `scpalm.app.jobs.ledger.ledger.Ledger`. Used from one event loop. Raises QueueError for a malformed URL."""
 
     def __init__(self, url: str, *, lease_seconds: float) -> None:
         self._client: Any = connect_async(url)
+        self._holder = f"runner-{uuid4().hex[:16]}"
         self._lease_ms = int(1000 * lease_seconds)
         self._scripts = {name: self._client.register_script(getattr(scripts, name)) for name in _SCRIPTS}
+        self._is_checked = False
+        self._models: set[str] = set()  # whose jobs this process has asked for
 
     async def close(self) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            for model in self._models:
+                stream = f"{PREFIX}running:{model}"
+                # A holder with leases must stay in the group: they would be lost with it.
+                if not await self._client.xpending_range(stream, GROUP, "-", "+", 1, consumername=self._holder):
+                    await self._client.xgroup_delconsumer(stream, GROUP, self._holder)
         await self._client.aclose()
 
     async def add(self, job_id: str, owner: str, fingerprint: str, key: str | None, manifest: str, model: str) -> Job:
-        given = [job_id, _safe(owner), fingerprint, _safe(key or ""), manifest, model, owner]
-        found = (await self._run("ADD", given)).decode()
+        arguments = [job_id, _safe(owner), fingerprint, _safe(key or ""), manifest, model, owner]
+        found = (await self._run("ADD", arguments)).decode()
         job = await self.get(found)
-        if job is None:  # forgotten in between: it had ended long ago
+        if job is None:  # it had ended long ago, and was forgotten just now
             return await self.add(job_id, owner, fingerprint, key, manifest, model)
         return job
 
@@ -47,36 +56,36 @@ class RedisLedger:
         return job if job is not None and owner in (None, job.owner) else None
 
     async def latest(self, owner: str | None = None, limit: int = 100) -> list[Job]:
-        return await self._listed("all" if owner is None else f"of:{_safe(owner)}", limit)
+        return await self._jobs_in("all" if owner is None else f"of:{_safe(owner)}", limit)
 
     async def dead(self, limit: int = 100) -> list[Job]:
-        return await self._listed("dead", limit)
+        return await self._jobs_in("dead", limit)
 
-    async def _listed(self, name: str, limit: int) -> list[Job]:
+    async def _jobs_in(self, name: str, limit: int) -> list[Job]:
         ids = await self._ask(lambda: self._client.zrevrange(f"{PREFIX}{name}", 0, limit - 1))
         jobs = [await self.get(job_id.decode()) for job_id in ids]
         return [job for job in jobs if job is not None]
 
     async def counts(self) -> dict[State, int]:
         queued = await self._ask(lambda: self._client.zcard(f"{PREFIX}queued"))
-        running = await self._ask(lambda: self._client.zcard(f"{PREFIX}running"))
-        ended = await self._ask(lambda: self._client.hgetall(f"{PREFIX}counts"))
-        found = {name.decode(): int(count) for name, count in ended.items()} | {"queued": queued, "running": running}
+        others = await self._ask(lambda: self._client.hgetall(f"{PREFIX}counts"))
+        found = {name.decode(): int(count) for name, count in others.items()} | {"queued": queued}
         return {state: int(found.get(state, 0)) for state in STATES}
 
     async def take(self, models: Sequence[str]) -> Job | None:
-        died = DIED.format(deaths=MAX_DEATHS)
-        job_id = await self._run("TAKE", [self._lease_ms, MAX_DEATHS, died, *models])
+        self._models.update(models)
+        job_id = await self._run("TAKE", [self._holder, self._lease_ms, MAX_DEATHS, DIED, *models])
         return await self.get(job_id.decode()) if job_id else None
 
-    async def keep(self, job: Job) -> bool:
-        return bool(await self._run("KEEP", [job.id, job.attempt, self._lease_ms]))
+    async def renew(self, job: Job) -> bool:
+        idle_ms = self._lease_ms // (2 * RENEWALS_PER_LEASE)
+        return bool(await self._run("RENEW", [job.id, job.attempt, self._holder, idle_ms]))
 
     async def set_rows(self, job: Job, rows: int) -> None:
         await self._run("SET_ROWS", [job.id, job.attempt, rows])
 
     async def commit_chunk(self, job: Job, number: int, rows: int) -> bool:
-        return bool(await self._run("COMMIT", [job.id, job.attempt, number, rows, self._lease_ms]))
+        return bool(await self._run("COMMIT", [job.id, job.attempt, number, rows, self._holder]))
 
     async def chunks(self, job: Job) -> set[int]:
         return {int(number) for number in await self._ask(lambda: self._client.smembers(f"{PREFIX}chunks:{job.id}"))}
@@ -98,17 +107,33 @@ class RedisLedger:
         await self._run("FORGET", [job_id])
 
     async def _run(self, name: str, arguments: Sequence[str | int]) -> Any:
-        return await self._ask(lambda: self._scripts[name](keys=[PREFIX], args=list(arguments)))
+        return await self._ask(lambda: self._call(name, arguments))
+
+    def _call(self, name: str, arguments: Sequence[str | int]) -> Awaitable[Any]:
+        script: Awaitable[Any] = self._scripts[name](keys=[PREFIX], args=list(arguments))
+        return script
 
     async def _ask(self, command: Callable[[], Awaitable[Any]]) -> Any:
         try:
+            if not self._is_checked:
+                self._check_version(await self._call("CHECK_VERSION", [scripts.VERSION]))
             return await command()
         except (RedisError, OSError) as error:
             raise as_service_error(error) from error
 
+    def _check_version(self, found: bytes) -> None:
+        if found != str(scripts.VERSION).encode():
+            version = found[:20].decode(errors="replace")
+            raise LedgerVersionError(
+                f"The ledger of jobs in Redis has version {version!r}, this release reads up to {scripts.VERSION}. "
+                "Update every process, or use another Redis database.",
+                retry_after=5,
+            )
+        self._is_checked = True
+
 
 def _safe(name: str) -> str:
-    """A user's word as a part of a key; nothing stays nothing."""
+    """A user's text as a part of a key; "" stays ""."""
     return hashlib.sha256(name.encode()).hexdigest() if name else ""
 
 

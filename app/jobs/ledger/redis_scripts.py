@@ -1,37 +1,75 @@
-"""What the ledger in Redis does in one piece, as Lua. Every key begins with KEYS[1], ``scpalm:{jobs}:``.
+"""Lua scripts of the ledger in Redis. Leases work as `scpalm.app.queue.redis.lease_scripts` says.
 
-``job:ID`` (hash), ``chunks:ID`` (set of numbers), ``queued`` (sorted by the moment of acceptance), ``running`` (sorted
-by the end of the lease), ``ended`` (sorted by the moment), ``dead`` (of these, those whose processes died), ``all`` and
-``of:OWNER`` (sorted by acceptance), ``print:OWNER:FINGERPRINT`` and ``key:OWNER:KEY`` (id), ``counts`` (of ended ones).
-Moments are milliseconds of Redis' own clock, so that no other clock matters.
+Every key begins with KEYS[1], ``scpalm:{jobs}:``:
+
+- ``job:ID`` (hash), ``chunks:ID`` (set of numbers)
+- ``queued`` (sorted by acceptance), ``ended`` (by its moment), ``dead`` (dead letters, by their moment)
+- ``running:MODEL`` (stream of leases, one per running job of that model)
+- ``all`` and ``of:OWNER`` (sorted by acceptance), ``print:OWNER:FINGERPRINT`` and ``key:OWNER:KEY`` (ids)
+- ``counts`` (hash: jobs that run or have ended, by state), ``version``
+
+Version 1 had no ``version`` and kept leases in the sorted set ``running``, by the moment they lapse. Such leases are
+honoured: their jobs are queued again once they lapse. Moments are milliseconds of Redis' clock, so no other matters.
 """
 
 from __future__ import annotations
 
-_FULL_REFUSES = "#!lua\n"
-_ALWAYS = "#!lua flags=allow-oom\n"
+from scpalm.app.queue.redis.lease_scripts import GROUP, LEASES, REFUSED_WHEN_FULL, RUN_WHEN_FULL
 
-_COMMON = """
+VERSION = 2
+
+_COMMON = (
+    LEASES
+    + f"local group = '{GROUP}'"
+    + """
 local prefix = KEYS[1]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local function job_of(id) return prefix .. 'job:' .. id end
-local function close(id, state, error)
-  redis.call('ZREM', prefix .. 'queued', id)
+local function lease_entry(id)  -- stream and entry of the lease of a running job; the entry is nil without a lease
+  local found = redis.call('HMGET', job_of(id), 'model', 'lease')
+  return prefix .. 'running:' .. (found[1] or ''), found[2] or nil
+end
+local function end_lease(id)
+  local stream, entry = lease_entry(id)
+  if entry then
+    finish(stream, group, entry)
+    redis.call('HDEL', job_of(id), 'lease')
+    redis.call('HINCRBY', prefix .. 'counts', 'running', -1)
+  end
   redis.call('ZREM', prefix .. 'running', id)
+end
+local function close(id, state, error)
+  end_lease(id)
+  redis.call('ZREM', prefix .. 'queued', id)
   redis.call('HSET', job_of(id), 'state', state, 'error', error, 'ended', now)
   redis.call('ZADD', prefix .. 'ended', now, id)
   redis.call('HINCRBY', prefix .. 'counts', state, 1)
 end
-local function holds(id, attempt)
+local function queue_again(id)
+  end_lease(id)
+  redis.call('HSET', job_of(id), 'state', 'queued')
+  redis.call('ZADD', prefix .. 'queued', redis.call('HGET', job_of(id), 'created'), id)
+end
+local function is_running(id, attempt)
   local found = redis.call('HMGET', job_of(id), 'state', 'attempt')
   return found[1] == 'running' and found[2] == attempt
 end
 """
+)
 
-# ARGV id owner fingerprint key manifest model name -> id of the job (owner, key: as parts of keys; name: as it is)
+# KEYS prefix; ARGV version -> version of the ledger, set where there was none
+CHECK_VERSION = (
+    RUN_WHEN_FULL
+    + """
+redis.call('SET', KEYS[1] .. 'version', ARGV[1], 'NX')
+return redis.call('GET', KEYS[1] .. 'version')
+"""
+)
+
+# ARGV id owner fingerprint key manifest model name -> id of the job (owner, key: as parts of keys; name: of the owner)
 ADD = (
-    _FULL_REFUSES
+    REFUSED_WHEN_FULL
     + _COMMON
     + """
 local id, owner, key = ARGV[1], ARGV[2], ARGV[4]
@@ -56,92 +94,104 @@ return id
 """
 )
 
-# ARGV lease_ms max_deaths died model ... -> id, or nil. Jobs whose lease has lapsed come first.
+# ARGV holder lease_ms max_deliveries died model ... -> id, or nil. Jobs whose lease has lapsed come first.
 TAKE = (
-    _ALWAYS
+    RUN_WHEN_FULL
     + _COMMON
     + """
+local holder, lease_ms, max_deliveries = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local served = {}
-for i = 4, #ARGV do served[ARGV[i]] = true end
-local function start(id)
-  redis.call('ZREM', prefix .. 'queued', id)
-  redis.call('ZADD', prefix .. 'running', now + tonumber(ARGV[1]), id)
+for i = 5, #ARGV do served[ARGV[i]] = true end
+local function start(id, deliveries)
   redis.call('HINCRBY', job_of(id), 'attempt', 1)
-  redis.call('HSET', job_of(id), 'state', 'running', 'started', now)
+  redis.call('HSET', job_of(id), 'state', 'running', 'started', now, 'deaths', deliveries - 1)
   return id
 end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'running', '-inf', now)) do
-  if served[redis.call('HGET', job_of(id), 'model')] then
-    if redis.call('HINCRBY', job_of(id), 'deaths', 1) < tonumber(ARGV[2]) then return start(id) end
-    close(id, 'failed', ARGV[3])
-    redis.call('ZADD', prefix .. 'dead', now, id)
+local function bury(id)
+  close(id, 'failed', ARGV[4])
+  redis.call('HSET', job_of(id), 'deaths', max_deliveries)
+  redis.call('ZADD', prefix .. 'dead', now, id)
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'running', '-inf', now)) do  -- leases of version 1
+  if redis.call('HINCRBY', job_of(id), 'deaths', 1) < max_deliveries then queue_again(id) else bury(id) end
+end
+for i = 5, #ARGV do
+  local stream = prefix .. 'running:' .. ARGV[i]
+  while redis.call('EXISTS', stream) == 1 do
+    local entry, fields, deliveries = take_over(stream, group, holder, lease_ms)
+    if not entry then break end
+    if deliveries <= max_deliveries then return start(fields[2], deliveries) end
+    bury(fields[2])
   end
 end
 for _, id in ipairs(redis.call('ZRANGE', prefix .. 'queued', 0, 999)) do
-  if served[redis.call('HGET', job_of(id), 'model')] then return start(id) end
+  local found = redis.call('HMGET', job_of(id), 'model', 'deaths')
+  if served[found[1]] then
+    local stream, deliveries = prefix .. 'running:' .. found[1], tonumber(found[2] or 0) + 1
+    redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')  -- an error where there is one
+    redis.call('HSET', job_of(id), 'lease', grant(stream, group, holder, deliveries, {'job', id}))
+    redis.call('HINCRBY', prefix .. 'counts', 'running', 1)
+    redis.call('ZREM', prefix .. 'queued', id)
+    return start(id, deliveries)
+  end
 end
 return false
 """
 )
 
-# ARGV id attempt lease_ms -> 1 if it still counts
-KEEP = (
-    _ALWAYS
+# ARGV id attempt holder renew_idle_ms -> 1 if the attempt still holds the lease
+RENEW = (
+    RUN_WHEN_FULL
     + _COMMON
     + """
-if not holds(ARGV[1], ARGV[2]) then return 0 end
-redis.call('ZADD', prefix .. 'running', now + tonumber(ARGV[3]), ARGV[1])
+if not is_running(ARGV[1], ARGV[2]) then return 0 end
+local stream, entry = lease_entry(ARGV[1])
+if not entry or not renew(stream, group, ARGV[3], entry, tonumber(ARGV[4])) then return 0 end
 return 1
 """
 )
 
-# ARGV id attempt rows -> 1 if it still counts
+# ARGV id attempt rows -> 1 if the attempt still holds the lease
 SET_ROWS = (
-    _ALWAYS
+    RUN_WHEN_FULL
     + _COMMON
     + """
-if not holds(ARGV[1], ARGV[2]) then return 0 end
+if not is_running(ARGV[1], ARGV[2]) then return 0 end
 redis.call('HSET', job_of(ARGV[1]), 'rows', ARGV[3])
 return 1
 """
 )
 
-# ARGV id attempt number rows lease_ms -> 1 if this attempt counts and the chunk is new
+# ARGV id attempt number rows holder -> 1 if the attempt holds the lease and the chunk is new
 COMMIT = (
-    _ALWAYS
+    RUN_WHEN_FULL
     + _COMMON
     + """
 local id = ARGV[1]
-if not holds(id, ARGV[2]) then return 0 end
+if not is_running(id, ARGV[2]) then return 0 end
 if redis.call('SADD', prefix .. 'chunks:' .. id, ARGV[3]) == 0 then return 0 end
 redis.call('HINCRBY', job_of(id), 'rows_done', ARGV[4])
 redis.call('HSET', job_of(id), 'deaths', 0)
-redis.call('ZADD', prefix .. 'running', now + tonumber(ARGV[5]), id)
+local stream, entry = lease_entry(id)
+if entry and lease_of(stream, group, entry) == ARGV[5] then count_again(stream, group, ARGV[5], entry) end
 return 1
 """
 )
 
-# ARGV id attempt state error -> 1 if this attempt counted
+# ARGV id attempt state error -> 1 if the attempt held the lease
 END = (
-    _ALWAYS
+    RUN_WHEN_FULL
     + _COMMON
     + """
-local id = ARGV[1]
-if not holds(id, ARGV[2]) then return 0 end
-if ARGV[3] ~= 'queued' then
-  close(id, ARGV[3], ARGV[4])
-  return 1
-end
-redis.call('ZREM', prefix .. 'running', id)
-redis.call('HSET', job_of(id), 'state', 'queued')
-redis.call('ZADD', prefix .. 'queued', redis.call('HGET', job_of(id), 'created'), id)
+if not is_running(ARGV[1], ARGV[2]) then return 0 end
+if ARGV[3] == 'queued' then queue_again(ARGV[1]) else close(ARGV[1], ARGV[3], ARGV[4]) end
 return 1
 """
 )
 
 # ARGV id -> 1 if it was open
 CANCEL = (
-    _ALWAYS
+    RUN_WHEN_FULL
     + _COMMON
     + """
 local state = redis.call('HGET', job_of(ARGV[1]), 'state')
@@ -151,9 +201,9 @@ return 1
 """
 )
 
-# ARGV id -> 1 if it had failed and waits again, with the chunks it had
+# ARGV id -> 1 if it had failed and is queued again, with the chunks it has
 REPLAY = (
-    _FULL_REFUSES
+    REFUSED_WHEN_FULL
     + _COMMON
     + """
 local id = ARGV[1]
@@ -170,7 +220,7 @@ return 1
 
 # ARGV id -> 1 if it was closed
 FORGET = (
-    _ALWAYS
+    RUN_WHEN_FULL
     + _COMMON
     + """
 local id = ARGV[1]

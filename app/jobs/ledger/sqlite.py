@@ -1,4 +1,4 @@
-"""The ledger of one process: SQLite in WAL mode, so that what was accepted survives a restart, also a kill -9."""
+"""The ledger of one process: SQLite in WAL mode, so that accepted jobs survive a restart and a kill -9."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, State
+from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, LedgerVersionError, State
+
+# Kept in the file as PRAGMA user_version. Releases before versions left it at 0.
+VERSION = 1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -45,18 +48,41 @@ _COLUMNS = (
 
 
 class SqliteLedger:
-    """Safe between threads. One process at a time: what it finds running at its start has lost its process."""
+    """See `scpalm.app.jobs.ledger.ledger.Ledger`. Safe between threads, for one process at a time.
+
+    Raises LedgerVersionError for a file of a newer release, or one that is not a ledger.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            self._open(path)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise LedgerVersionError(
+                f"{path} is not a ledger of jobs ({error}). Move it away, or name another folder with "
+                "SCPALM_RESULTS_DIR."
+            ) from error
+        except LedgerVersionError:
+            self._connection.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if not 0 <= version <= VERSION:
+            raise LedgerVersionError(
+                f"The ledger of jobs {path} has version {version}, this release reads up to {VERSION}. Update scpalm, "
+                "or name another folder with SCPALM_RESULTS_DIR."
+            )
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(_SCHEMA)
-        known = {row[1] for row in self._connection.execute("PRAGMA table_info(jobs)")}
+        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(jobs)")}
         for column, kind in (("model", "TEXT NOT NULL DEFAULT ''"), ("deaths", "INTEGER NOT NULL DEFAULT 0")):
-            if column not in known:  # a ledger of an older release
+            if column not in columns:  # the first ledgers of version 0
                 self._connection.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
+        self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     async def close(self) -> None:
         with self._lock:
@@ -118,7 +144,7 @@ class SqliteLedger:
         return {state: int(found.get(state, 0)) for state in STATES}
 
     async def take(self, models: Sequence[str]) -> Job | None:
-        # Of any model: the job of one that is gone is not left to wait for ever, its runner says so.
+        # Jobs of every model: the runner fails a job whose model is gone, so that it does not wait without end.
         with self._transaction() as db:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ? WHERE id = "
@@ -127,17 +153,20 @@ class SqliteLedger:
             ).fetchone()
         return None if row is None else _job(row)
 
-    async def keep(self, job: Job) -> bool:
+    async def renew(self, job: Job) -> bool:
         now = await self.get(job.id)
         return now is not None and now.state == "running" and now.attempt == job.attempt
 
     def requeue_running(self) -> int:
-        """At start: jobs that a dead process left running wait again, unless they are what it died of; how many."""
+        """At start: queue the jobs that a dead process left running, and fail those with too many deaths.
+
+        Returns how many were queued.
+        """
         with self._transaction() as db:
             db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE state = 'running'")
             db.execute(
                 "UPDATE jobs SET state = 'failed', error = ?, ended = ? WHERE state = 'running' AND deaths >= ?",
-                (DIED.format(deaths=MAX_DEATHS), time.time(), MAX_DEATHS),
+                (DIED, time.time(), MAX_DEATHS),
             )
             return db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'").rowcount
 

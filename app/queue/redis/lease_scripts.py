@@ -30,12 +30,13 @@ local function lease_of(stream, group, id)  -- holder, idle ms, deliveries; nil 
   local found = redis.call('XPENDING', stream, group, id, id, 1)[1]
   if found then return found[2], found[3], found[4] end
 end
+local function count_again(stream, group, holder, id, deliveries)  -- set the number of deliveries, default 1
+  redis.call('XCLAIM', stream, group, holder, 0, id, 'RETRYCOUNT', deliveries or 1, 'JUSTID')
+end
 local function grant(stream, group, holder, deliveries, fields)  -- a new entry, leased at once; its id
   local id = redis.call('XADD', stream, '*', unpack(fields))
   redis.call('XREADGROUP', 'GROUP', group, holder, 'COUNT', 1, 'STREAMS', stream, '>')
-  if deliveries > 1 then
-    redis.call('XCLAIM', stream, group, holder, 0, id, 'RETRYCOUNT', deliveries, 'JUSTID')
-  end
+  count_again(stream, group, holder, id, deliveries)
   return id
 end
 local function renew(stream, group, holder, id, idle_ms)  -- false when another holds it; fresh leases are left alone

@@ -14,7 +14,7 @@ from scpalm.app.codecs.codec import DecodeOptions
 from scpalm.app.codecs.npy import NpyWriter
 from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.codecs.sparse_json import SparseJsonCodec
-from scpalm.app.storage.values import Table
+from scpalm.app.storage.values import SpooledArray
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.tasks.task import OutputSpec
 from tests.app.codecs.results import result_for
@@ -122,7 +122,7 @@ def test_damaged_streams_are_unreadable() -> None:
 
 def two_outputs(folder: Path, num_cells: int = 7) -> Result:
     result = result_for([f"c{n}" for n in range(num_cells)])
-    table = Table((num_cells, 3), np.float32, folder)
+    table = SpooledArray((num_cells, 3), np.float32, folder)
     table.put(0, np.arange(3 * num_cells, dtype=np.float32).reshape(-1, 3))
     spec = OutputSpec("impute", "X_scpalm_imputed", 3, columns=["A", "B", "C"])
     return Result(result.cells, (*result.outputs, OutputValues(spec, table.finish())), result.note)

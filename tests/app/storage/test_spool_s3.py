@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from scpalm.app.codecs.result import OutputValues
-from scpalm.app.jobs.places import SpoolPlace
+from scpalm.app.jobs.files import SpoolJobFiles
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.storage.spool import Spool, SpoolError
 from scpalm.model.tasks.embed import Embed
 from tests.app.fakes import INFO
-from tests.app.jobs.test_places import HEAD, REPORT
+from tests.app.jobs.test_files import HEAD, REPORT
 from tests.redis_server import free_port
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'scpalm[s3]'")
@@ -61,14 +61,14 @@ def test_payloads_and_files_of_jobs(address: str, tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match="not in the spool"):
         spool.get(name)
     embedding = np.arange(15, dtype=np.float32).reshape(5, 3)
-    place = SpoolPlace(spool, "job")
-    place.write("body", b"cells")
-    store = JobStore(SpoolPlace(Spool(address), "job"))
+    files = SpoolJobFiles(spool, "job")
+    files.write("body", b"cells")
+    store = JobStore(SpoolJobFiles(Spool(address), "job"))
     store.open((Embed(INFO),), HEAD)
     store.put(0, [OutputValues(Embed(INFO).outputs[0], embedding)], [f"cell{row}" for row in range(5)], REPORT)
-    np.testing.assert_array_equal(JobStore(place).read(("mini", "1"), tmp_path).outputs[0].load(), embedding)
-    with place.local("body", tmp_path) as path:
+    np.testing.assert_array_equal(JobStore(files).read(("mini", "1"), tmp_path).outputs[0].load(), embedding)
+    with files.local("body", tmp_path) as path:
         assert path.read_bytes() == b"cells"
     assert spool.sweep(-1) == 0, "the files of jobs are not payloads"
-    place.remove()
-    assert not place.has("body")
+    files.remove()
+    assert not files.has("body")

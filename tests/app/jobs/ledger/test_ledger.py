@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scpalm.app.errors import NotReadyError
-from scpalm.app.jobs.ledger.ledger import MAX_DEATHS, Job, Ledger
+from scpalm.app.jobs.ledger.ledger import MAX_DEATHS, Job, Ledger, LedgerVersionError
 from scpalm.app.jobs.ledger.redis import RedisLedger
 from scpalm.app.jobs.ledger.sqlite import SqliteLedger
 from tests.redis_server import RedisServer, needs_redis, require_redis
@@ -92,11 +93,11 @@ def test_a_job_put_back_is_another_attempt_and_the_stale_one_is_shut_out(check: 
         await ledger.set_rows(stale, 15)
         assert await ledger.commit_chunk(stale, 0, 10)
         assert not await ledger.commit_chunk(stale, 0, 10), "a chunk is committed once"
-        assert await ledger.keep(stale) and await ledger.end(stale, "queued")
+        assert await ledger.renew(stale) and await ledger.end(stale, "queued")
         fresh = await take(ledger)
         assert (fresh.attempt, fresh.rows_done, fresh.rows) == (2, 10, 15)
         assert not await ledger.commit_chunk(stale, 1, 10) and not await ledger.end(stale, "failed")
-        assert not await ledger.keep(stale) and await ledger.keep(fresh)
+        assert not await ledger.renew(stale) and await ledger.renew(fresh)
         assert await ledger.commit_chunk(fresh, 1, 5) and await ledger.chunks(fresh) == {0, 1}
         job = await ledger.get("a")
         assert job is not None and job.rows_done == 15
@@ -127,7 +128,7 @@ def test_a_cancelled_job_is_nobodys(check: Callable[[Scenario], None]) -> None:
         await add(ledger, "b")
         job = await take(ledger)
         assert await ledger.cancel("a") and not await ledger.cancel("a") and not await ledger.cancel("none")
-        assert not await ledger.keep(job)
+        assert not await ledger.renew(job)
         assert not await ledger.commit_chunk(job, 0, 1) and not await ledger.end(job, "succeeded")
         assert await ledger.cancel("b") and await ledger.take(("m",)) is None
         assert (await ledger.counts())["cancelled"] == 2
@@ -222,7 +223,7 @@ def test_a_silent_process_loses_its_job_to_another(redis_server: RedisServer) ->
             stale = await take(one)
             for _ in range(4):  # one that speaks keeps it
                 await asyncio.sleep(LEASE_SECONDS / 2)
-                assert await one.keep(stale) and await other.take(("m",)) is None
+                assert await one.renew(stale) and await other.take(("m",)) is None
             await asyncio.sleep(1.5 * LEASE_SECONDS)
             fresh = await take(other)
             assert fresh.attempt == 2 and fresh.deaths == 1
@@ -286,3 +287,62 @@ def test_a_ledger_that_is_away_says_so(tmp_path: Path) -> None:
         asyncio.run(scenario())
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("version", [2, -1])
+def test_a_file_of_another_release_is_refused(tmp_path: Path, version: int) -> None:
+    database = sqlite3.connect(tmp_path / "jobs.sqlite")
+    database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    with pytest.raises(LedgerVersionError, match=f"version {version}.*reads up to 1.*SCPALM_RESULTS_DIR"):
+        SqliteLedger(tmp_path / "jobs.sqlite")
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(LedgerVersionError, match="is not a ledger"):
+        SqliteLedger(tmp_path / "jobs.sqlite")
+
+
+@needs_redis
+@pytest.mark.parametrize("version", ["3", "garbage", ""])
+def test_a_ledger_in_redis_of_another_release_is_refused(redis_server: RedisServer, version: str) -> None:
+    redis_server.client().flushall()
+    redis_server.client().set("scpalm:{jobs}:version", version)
+
+    async def scenario() -> None:
+        async with in_redis(redis_server) as ledger:
+            for command in (ledger.take(("m",)), ledger.get("a"), add(ledger, "a"), ledger.counts()):
+                with pytest.raises(LedgerVersionError, match=f"version '{version}', this release reads up to 2"):
+                    await command
+
+    asyncio.run(scenario())
+    assert redis_server.client().keys("*") == [b"scpalm:{jobs}:version"], "nothing else is written"
+
+
+@needs_redis
+def test_leases_of_the_release_before_are_honoured_until_they_lapse(redis_server: RedisServer) -> None:
+    """Version 1 kept them in a sorted set, and had no version."""
+    client = redis_server.client()
+    client.flushall()
+    job: Any = {
+        "id": "a", "owner": "", "fingerprint": "a", "key": "", "manifest": "{}", "model": "m", "name": "",
+        "state": "running", "attempt": 1, "rows_done": 7, "deaths": 1, "created": 1, "started": 2,
+    }  # fmt: skip
+    client.hset("scpalm:{jobs}:job:a", mapping=job)
+    seconds, microseconds = client.time()
+    client.zadd("scpalm:{jobs}:running", {"a": 1000 * seconds + microseconds // 1000 + 300})
+
+    async def scenario() -> None:
+        async with in_redis(redis_server) as ledger:
+            assert await ledger.take(("m",)) is None, "its holder may still be alive"
+            taken = None
+            async with asyncio.timeout(5):
+                while taken is None:
+                    taken = await ledger.take(("m",))
+            assert (taken.id, taken.attempt, taken.deaths, taken.rows_done) == ("a", 2, 2, 7)
+            assert await ledger.renew(taken) and await ledger.end(taken, "succeeded")
+
+    asyncio.run(scenario())
+    assert client.get("scpalm:{jobs}:version") == b"2" and not client.exists("scpalm:{jobs}:running")
+    assert client.xlen("scpalm:{jobs}:running:m") == 0, "a lease that has ended leaves nothing behind"

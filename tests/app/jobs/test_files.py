@@ -9,7 +9,7 @@ import pytest
 
 from scpalm.app.codecs.result import OutputValues
 from scpalm.app.errors import JobStorageError
-from scpalm.app.jobs.places import LocalPlace, Place, SpoolPlace
+from scpalm.app.jobs.files import JobFiles, LocalJobFiles, SpoolJobFiles
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.storage.spool import Spool, SpoolError
@@ -26,39 +26,39 @@ REPORT = InputReport("counts", "whole numbers")
 
 
 @pytest.fixture(params=["folder", "store"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> JobFiles:
     if request.param == "folder":
-        return LocalPlace(tmp_path / "job")
-    return SpoolPlace(Spool(f"memory://{tmp_path}"), "job")
+        return LocalJobFiles(tmp_path / "job")
+    return SpoolJobFiles(Spool(f"memory://{tmp_path}"), "job")
 
 
-def test_files_are_kept_listed_and_forgotten(place: Place, tmp_path: Path) -> None:
+def test_files_are_kept_listed_and_forgotten(files: JobFiles, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"cells")
-    place.take_in("body", source)
+    files.copy_in("body", source)
     for number in (1, 0):
-        place.write(f"cells-{number}.json", b"{}")
-    assert place.read("body") == b"cells" and place.names("cells-") == ["cells-0.json", "cells-1.json"]
-    assert place.has("body") and not place.has("other")
+        files.write(f"cells-{number}.json", b"{}")
+    assert files.read("body") == b"cells" and files.names("cells-") == ["cells-0.json", "cells-1.json"]
+    assert files.has("body") and not files.has("other")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with place.local("body", scratch) as path:
+    with files.local("body", scratch) as path:
         assert path.read_bytes() == b"cells"
     assert list(scratch.iterdir()) == []
-    place.remove()
-    place.remove()
-    assert not place.has("body")
+    files.remove()
+    files.remove()
+    assert not files.has("body")
 
 
-def test_results_come_back_as_they_were_put(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_come_back_as_they_were_put(files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scpalm.app.jobs.store.CHUNK_ROWS", 2)
     tasks = (Embed(INFO), Pathways(INFO))
     embedding = np.arange(15, dtype=np.float32).reshape(5, 3)
     codes = np.arange(5, dtype=np.int32)[:, None]
     values_of_tasks: tuple[Values, ...] = (embedding, codes)
-    place.write("body", b"")
+    files.write("body", b"")
     for number in (2, 0, 1):
-        store = JobStore(place)  # each time as another process would
+        store = JobStore(files)  # each time as another process would
         store.open(tasks, HEAD)
         rows = slice(2 * number, 2 * number + 2)
         names = [f"cell{row}" for row in range(5)][rows]
@@ -66,7 +66,7 @@ def test_results_come_back_as_they_were_put(place: Place, tmp_path: Path, monkey
             OutputValues(spec, values[rows]) for spec, values in zip(outputs_of(tasks), values_of_tasks, strict=True)
         ]
         store.put(number, outputs, names, REPORT)
-    result = JobStore(place).read(("mini", "1"), tmp_path)
+    result = JobStore(files).read(("mini", "1"), tmp_path)
     assert result.cells == [f"cell{row}" for row in range(5)]
     assert result.note["coverage"] == HEAD.coverage.as_dict() and result.note["model"] == {
         "name": "mini",
@@ -78,13 +78,13 @@ def test_results_come_back_as_they_were_put(place: Place, tmp_path: Path, monkey
     assert result.outputs[1].load().dtype == np.int32
 
 
-def test_results_of_another_release_are_refused(place: Place, tmp_path: Path) -> None:
+def test_results_of_another_release_are_refused(files: JobFiles, tmp_path: Path) -> None:
     for facts in (b'{"num_cells": 5, "parts": []}', b'{"version": 99, "num_cells": 5}'):
-        place.write("facts.json", facts)
+        files.write("facts.json", facts)
         with pytest.raises(JobStorageError, match="another release"):
-            JobStore(place).read(("mini", "1"), tmp_path)
+            JobStore(files).read(("mini", "1"), tmp_path)
 
 
 def test_a_store_that_does_not_answer_is_a_fault_of_the_spool(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match="does not answer"):
-        SpoolPlace(Spool(f"memory://{tmp_path}"), "none").read("body")
+        SpoolJobFiles(Spool(f"memory://{tmp_path}"), "none").read("body")
