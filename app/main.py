@@ -1,4 +1,4 @@
-"""The app: wiring only."""
+"""Builds the application: routes, middleware and the service behind them. Wiring only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scpalm.app.http.middleware.guard import GuardMiddleware
 from scpalm.app.http.routes import drugs, health, jobs, models, tasks
 from scpalm.app.http.web import docs
 from scpalm.app.service import Service
-from scpalm.app.serving.model import OpenSession, open_default_session
+from scpalm.app.serving.opener import OpenSession, open_default_session
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.app.telemetry.tracing import Tracing, TracingMiddleware
@@ -36,10 +36,13 @@ def create_app(
     *,
     worker: bool = False,
 ) -> FastAPI:
-    """A service of one bundle. The model is loaded once the app has started; /health/ready tells when it is.
+    """The application. Models load once it has started; /health/ready says when they are loaded.
 
-    ``tracing``: where spans go; default: what the settings name. ``worker``: of a process that takes its work from
-    Redis; it answers probes and scrapes alone.
+    Args:
+        open_session: opens a model's session. tracing: where spans go; default: where the settings say.
+        worker: for a process that takes its work from the queue; it answers only probes and scrapes.
+
+    Raises QueueError, SpoolError, KeysFileError, MissingRuntimeError for settings that cannot be used.
     """
     if tracing is None and settings.otlp_endpoint:
         tracing = Tracing.to(settings.otlp_endpoint)

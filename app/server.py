@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from scpalm.app.main import create_app
 from scpalm.app.service import Service, State
-from scpalm.app.serving.model import OpenSession, Role, open_default_session
+from scpalm.app.serving.opener import OpenSession, Role, open_default_session
 from scpalm.app.settings import Settings
 from scpalm.model.errors import UserError
 

@@ -1,4 +1,4 @@
-"""The parts of one running process, and the states it goes through: starting, ready, draining, or failed."""
+"""One running process: its models, its jobs, and the states it goes through: starting, ready, draining, or failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import partial
 
 from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError
 from scpalm.app.jobs.home import open_home
@@ -17,8 +16,9 @@ from scpalm.app.jobs.runner import JobOptions, JobRunner
 from scpalm.app.queue.registry import open_transport, transport_kind
 from scpalm.app.queue.transport import LANES, Depth
 from scpalm.app.serving.limits import BodyLimits
-from scpalm.app.serving.model import OpenSession, Role, ServedModel, open_default_session, open_model, queue_options
+from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
+from scpalm.app.serving.opener import ModelOpener, OpenSession, Role, open_default_session
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.app.telemetry.tracing import Tracing
@@ -37,11 +37,11 @@ class State(Enum):
 
 
 class Service:
-    """The models of one app, its jobs and its state. Made at once; `start` loads the models beside it.
+    """Owns the parts of one process. `start` loads the models in the background.
 
-    With a queue in Redis a process has one half: requests, without a session, or with ``worker`` the work.
+    With a shared queue a process has one role: it takes requests, or with ``worker`` it computes.
 
-    Raises QueueError, SpoolError for addresses that cannot be used.
+    Raises QueueError, SpoolError for URLs that cannot be used.
     """
 
     def __init__(
@@ -61,12 +61,13 @@ class Service:
         self.role = Role.ALL if in_process else Role.WORK if worker else Role.REQUESTS
         self.state = State.STARTING
         self.failure = ""
-        open_transport(queue_options(settings, metrics))  # validate the URLs now, not when a model loads
-        self.models = Models(settings, metrics, partial(self._open_model, open_session))
+        self._opener = ModelOpener(settings, metrics, open_session, self.role)
+        open_transport(self._opener.queue_options())  # validate the URLs now, not when a model loads
+        self.models = Models(settings, metrics, self._open_model)
         metrics.watch_queue(self.depth)
         self._jobs: JobRunner | None = None
-        self._waits_for = "The model is being loaded. Try again in a moment."
-        self._uploads = 0
+        self._not_ready_reason = "The model is loading. Try again in a moment."
+        self._num_uploads = 0
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self.settled = asyncio.Event()
@@ -74,7 +75,7 @@ class Service:
     # --- what is loaded
 
     def model(self, name: str | None = None, version: str = "") -> ServedModel:
-        """The model of this name, or the default one. Raises NotReadyError until it is loaded, UnknownModelError."""
+        """The model with this name, or the default one. Raises NotReadyError until it is loaded, UnknownModelError."""
         if not self.settled.is_set() or self.state is State.FAILED:
             raise self._not_ready()
         return self.models.get(name, version)
@@ -89,16 +90,12 @@ class Service:
     def _not_ready(self) -> NotReadyError:
         if self.state is State.FAILED:
             return NotReadyError(f"The model could not be loaded: {self.failure}")
-        return NotReadyError(self._waits_for, retry_after=1)
+        return NotReadyError(self._not_ready_reason, retry_after=1)
 
     # --- health
 
-    def check_ready(self) -> None:
-        """Whether a request for the default model may start. Raises what `ready_model` does."""
-        self.ready_model()
-
     def ready_model(self, name: str | None = None, version: str = "") -> ServedModel:
-        """The model of a request that may start. Raises DrainingError, and what `model` and its `check` raise."""
+        """The model of a request that may start now. Raises DrainingError, and what `model` and its `check` raise."""
         if self.state is State.DRAINING:
             raise DrainingError("The service takes no new work. Send the request to another replica.")
         model = self.model(name, version)
@@ -116,24 +113,24 @@ class Service:
         )
 
     def live(self) -> bool:
-        """The device loops moved lately; true while there is none yet."""
+        """Whether every device loop moved lately; true while there is none."""
         return all(model.alive() for model in self.models.all)
 
     @contextmanager
     def upload_slot(self) -> Iterator[None]:
-        """Held while a body is received and parsed. Raises QueueFullError when too many are."""
-        if self._uploads >= self.settings.max_uploads:
-            raise QueueFullError(f"{self._uploads} uploads are being read. Try again in a second.", retry_after=1)
-        self._uploads += 1
+        """Held while a body is received and parsed. Raises QueueFullError when all are taken."""
+        if self._num_uploads >= self.settings.max_uploads:
+            raise QueueFullError(f"{self._num_uploads} uploads are being read. Try again in a second.", retry_after=1)
+        self._num_uploads += 1
         try:
             yield
         finally:
-            self._uploads -= 1
+            self._num_uploads -= 1
 
     # --- life
 
     def start(self) -> None:
-        """Load the model in the background, so that signals and probes are answered meanwhile."""
+        """Load the models in the background, so that signals and probes are answered in the meantime."""
         self._loading = asyncio.create_task(self._load(), name="load")
 
     async def _load(self) -> None:
@@ -142,12 +139,12 @@ class Service:
             await self.models.load()
             if self.role is not Role.WORK:
                 self._jobs = self._open_jobs()
-        except Exception as error:  # whatever it was: the service stays up, not ready, and says why
+        except Exception as error:  # whatever it is: the service stays up, is not ready, and says why
             self.state = State.FAILED
             self.failure = " ".join(str(error).split()) or type(error).__name__
             log.error("the model could not be loaded: %s", self.failure)
         else:
-            # What was loaded stays: looking through it for garbage again and again would hold up requests.
+            # What was loaded stays loaded: scanning it for garbage would only delay requests.
             gc.collect()
             gc.freeze()
             if self.state is State.STARTING:
@@ -157,11 +154,11 @@ class Service:
         finally:
             self.settled.set()
 
-    async def _open_model(self, open_session: OpenSession, bundle: Bundle) -> ServedModel:
-        return await open_model(bundle, self.settings, self.metrics, open_session, self.role, self._wait_for)
+    async def _open_model(self, bundle: Bundle) -> ServedModel:
+        return await self._opener.open(bundle, self._set_not_ready_reason)
 
-    def _wait_for(self, what: str) -> None:
-        self._waits_for = what
+    def _set_not_ready_reason(self, reason: str) -> None:
+        self._not_ready_reason = reason
 
     def _open_jobs(self) -> JobRunner:
         options = JobOptions(self.settings.job_hours * 3600, self.settings.spool_dir)
@@ -171,7 +168,7 @@ class Service:
         return jobs
 
     def drain(self) -> None:
-        """Turn away new requests; those under way are finished."""
+        """Refuse new requests; those in flight are finished."""
         if self.state is not State.DRAINING:
             log.info("draining")
             self.state = State.DRAINING
@@ -181,7 +178,7 @@ class Service:
         self.drain()
         if self._loading is not None:
             if not self.settled.is_set() and self.role is not Role.ALL:
-                self._loading.cancel()  # it may wait for Redis
+                self._loading.cancel()  # it may be waiting for Redis
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()

@@ -6,13 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from scpalm.app.auth.keys import read_keys
-from scpalm.app.telemetry.tracing import missing_package
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.model.errors import UserError
 
@@ -171,37 +168,16 @@ class Settings(BaseSettings):
 
     @field_validator("otlp_endpoint")
     @classmethod
-    def _traces_can_be_sent(cls, value: str) -> str:
+    def _is_http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
-            raise ValueError(f"{value[:100]!r} is no address; name one such as http://collector:4318")
-        if value and (name := missing_package()) is not None:
-            raise ValueError(f"{name} is not installed; pip install 'scpalm[tracing]', or leave it empty")
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _queue_is_known(cls, value: str) -> str:
-        # Imported here: most settings name no queue, and then nothing of it is needed.
-        from scpalm.app.queue.registry import known_schemes
-
-        if value and urlsplit(value).scheme not in known_schemes():
-            raise ValueError(
-                "not a URL of a queue; write redis://host:6379/0, or leave it empty to keep the queue in this process"
-            )
-        return value
-
-    @field_validator("api_keys_file")
-    @classmethod
-    def _keys_can_be_read(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            read_keys(value)
+            raise ValueError(f"{value[:100]!r} is not an HTTP address; use one such as http://collector:4318")
         return value
 
     @field_validator("spool_dir", "models_dir")
     @classmethod
     def _folder_exists(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_dir():
-            raise ValueError(f"{value} is not a directory; make it first")
+            raise ValueError(f"{value} is not a directory; create it first")
         return value
 
     @model_validator(mode="after")

@@ -245,7 +245,7 @@ class Engine:
             >>> engine.embed(adata)
             >>> sc.pp.neighbors(adata, use_rep="X_scpalm")
         """
-        return self._add(adata, RequestSpec(("embed",), **how), key_added, copy)
+        return self._add(adata, RequestSpec(("embed",), **how), key_added, copy=copy)
 
     def impute(
         self,
@@ -267,7 +267,7 @@ class Engine:
             >>> adata.obsm["X_scpalm_imputed"]
         """
         options = {"genes": tuple(genes), "scale": scale}
-        return self._add(adata, RequestSpec(("impute",), options, **how), key_added, copy)
+        return self._add(adata, RequestSpec(("impute",), options, **how), key_added, copy=copy)
 
     def pathways(
         self, adata: AnnData, *, summary: bool = False, key_added: str | None = None, copy: bool = False, **how: Any
@@ -280,7 +280,7 @@ class Engine:
             >>> engine.pathways(adata, summary=True)
             >>> adata.obsm["X_scpalm_pathway_shares"]
         """
-        return self._add(adata, RequestSpec(("pathways",), {"summary": summary}, **how), key_added, copy)
+        return self._add(adata, RequestSpec(("pathways",), {"summary": summary}, **how), key_added, copy=copy)
 
     def ic50(
         self,
@@ -303,7 +303,7 @@ class Engine:
             >>> engine.ic50(adata, ["Cisplatin"])
             >>> adata.obsm["X_scpalm_ic50"]
         """
-        return self._add(adata, RequestSpec(("ic50",), {"drugs": tuple(drugs)}, **how), key_added, copy)
+        return self._add(adata, RequestSpec(("ic50",), {"drugs": tuple(drugs)}, **how), key_added, copy=copy)
 
     def annotate(
         self,
@@ -378,7 +378,7 @@ class Engine:
             progress.advance(len(prepared.rows))
         return names, np.concatenate(parts)
 
-    def _add(self, adata: AnnData, spec: RequestSpec, key_added: str | None, copy: bool) -> AnnData | None:
+    def _add(self, adata: AnnData, spec: RequestSpec, key_added: str | None, *, copy: bool) -> AnnData | None:
         from scpalm.model.output.anndata_writer import AnnDataWriter
 
         with self.stream(adata, spec) as stream:

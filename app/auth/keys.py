@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scpalm.app.errors import ForbiddenError, MissingKeyError
+from scpalm.model.errors import UserError
 
 log = logging.getLogger("scpalm.keys")
 
 _CHECK_SECONDS = 1.0
 
 
-class KeysFileError(ValueError):
+class KeysFileError(UserError, ValueError):
     """A file of API keys that cannot be used; the text says what is wrong and where, in one line."""
 
 

@@ -1,72 +1,65 @@
-"""One model as it is served: its bundle, parsers that know its genes, its queue, and its device, here or elsewhere."""
+"""One served model: its bundle, parsers that know its genes, its queue, and its device, here or elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from enum import Enum
+from dataclasses import dataclass, replace
 
 from scpalm.app.errors import QueueFullError
 from scpalm.app.execution.supervisor import Supervisor
-from scpalm.app.execution.worker import Worker
-from scpalm.app.parsing.pool import ParserPool, default_limits
-from scpalm.app.queue.registry import QueueEvents, QueueOptions, open_transport
+from scpalm.app.parsing.pool import ParserPool
 from scpalm.app.queue.transport import Lane, Transport
-from scpalm.app.settings import Settings
-from scpalm.app.telemetry.metrics import Metrics
-from scpalm.model.bundle import Bundle
-from scpalm.model.engine import open_runtime
-from scpalm.model.sessions.base import network_config
-from scpalm.model.sessions.session import Session, SessionInfo
-
-log = logging.getLogger("scpalm.service")
-
-OpenSession = Callable[[Bundle, Settings], Session]
+from scpalm.model.bundle import Bundle, Identity
+from scpalm.model.sessions.session import SessionInfo
 
 
-class Role(Enum):
-    """What a process does: everything, or with a queue in Redis one of two halves."""
+@dataclass(frozen=True)
+class ServingLimits:
+    """Limits of a served model.
 
-    ALL = "all"
-    REQUESTS = "requests"
-    WORK = "work"
+    Attributes:
+        bulk_cells: larger requests take the bulk lane. stall_seconds: a device loop that stands still for longer is
+            not alive. stop_seconds: longest wait for queued work when the model ends.
+    """
+
+    bulk_cells: int
+    stall_seconds: float
+    stop_seconds: float
 
 
-def open_default_session(bundle: Bundle, settings: Settings) -> Session:
-    return open_runtime(bundle, device=settings.device, runtime=settings.runtime, threads=settings.threads)
+@dataclass(frozen=True, eq=False)
+class Device:
+    """The session of a model, or what is known of it where workers elsewhere run it.
+
+    Attributes:
+        info: sizes, runtime and device. rate: cells a second, measured when it was opened; 0 where it is elsewhere.
+        supervisor: of the device loop; None where that is in other processes.
+    """
+
+    info: SessionInfo
+    rate: float = 0.0
+    supervisor: Supervisor | None = None
 
 
 class ServedModel:
-    """Made by `open_model`. Every request holds it while it needs it, so that a successor does not end it too early.
+    """A model that requests can use; `held` while they do.
 
     Attributes:
-        bundle, parsers, transport: of this model alone. identity: name, version and checksum.
-        rate: cells a second of its session, measured when it was opened; 0 where the device is elsewhere.
+        bundle, parsers, transport: of this model.
     """
 
     def __init__(
-        self,
-        bundle: Bundle,
-        info: SessionInfo,
-        parsers: ParserPool,
-        transport: Transport,
-        supervisor: Supervisor | None,
-        settings: Settings,
-        rate: float,
+        self, bundle: Bundle, parsers: ParserPool, transport: Transport, device: Device, limits: ServingLimits
     ) -> None:
         self.bundle = bundle
         self.parsers = parsers
         self.transport = transport
-        self.identity = bundle.identity
-        self.rate = rate
-        self._info = info
-        self._supervisor = supervisor
-        self._settings = settings
-        self._holders = 0
+        self._device = device
+        self._limits = limits
+        self._num_holders = 0
         self._free = asyncio.Event()
         self._free.set()
 
@@ -74,8 +67,13 @@ class ServedModel:
         return f"{self.bundle.name} {self.bundle.version}"
 
     @property
-    def about(self) -> dict[str, object]:
-        """What operators want to know of a model that serves."""
+    def identity(self) -> Identity:
+        """Name, version and checksum."""
+        return self.bundle.identity
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What operators want to know of it, in health checks and the log."""
         precision = self.bundle.manifest.get("precision")
         return {
             "name": self.bundle.name,
@@ -84,24 +82,22 @@ class ServedModel:
             "runtime": self.info.runtime,
             "device": self.info.device,
             "precision": precision["weights"] if isinstance(precision, dict) and "weights" in precision else "float16",
-            "cells_per_second": round(self.rate) or None,
+            "cells_per_second": round(self._device.rate) or None,
         }
 
     @property
     def info(self) -> SessionInfo:
-        """What the session is; where workers elsewhere have it, their devices as last seen."""
-        return (
-            self._info
-            if self._supervisor is not None
-            else replace(self._info, device=", ".join(self.transport.devices))
-        )
+        """Sizes, runtime and device; with workers elsewhere, their devices as last seen."""
+        if self._device.supervisor is not None:
+            return self._device.info
+        return replace(self._device.info, device=", ".join(self.transport.devices))
 
     def lane_of(self, num_cells: int) -> Lane:
-        """Files go to the bulk lane, what a person waits for to the online one."""
-        return "bulk" if num_cells > self._settings.bulk_cells else "online"
+        """Large files take the bulk lane; requests that a person waits for take the online lane."""
+        return "bulk" if num_cells > self._limits.bulk_cells else "online"
 
     def check(self) -> None:
-        """Raises QueueFullError, and NotReadyError where the queue or its workers are elsewhere and away."""
+        """Raises QueueFullError, or NotReadyError when the queue or its workers cannot be reached."""
         fault = self.transport.fault()
         if fault is not None:
             raise fault
@@ -113,104 +109,33 @@ class ServedModel:
             )
 
     def alive(self) -> bool:
-        """The device loop moved lately; true where it is elsewhere."""
-        return self._supervisor is None or self._supervisor.alive(self._settings.stall_seconds)
+        """Whether the device loop moved lately; true where it is elsewhere."""
+        supervisor = self._device.supervisor
+        return supervisor is None or supervisor.alive(self._limits.stall_seconds)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """While a request, a job or its answer needs the model."""
-        self._holders += 1
+        self._num_holders += 1
         self._free.clear()
         try:
             yield
         finally:
-            self._holders -= 1
-            if not self._holders:
+            self._num_holders -= 1
+            if not self._num_holders:
                 self._free.set()
 
     async def released(self) -> None:
-        """Wait until nobody holds the model."""
+        """Wait until no request or job holds the model."""
         await self._free.wait()
 
     async def close(self) -> None:
         """Finish what is queued, then end threads and processes."""
         self.transport.close()
-        ends = time.monotonic() + self._settings.stop_seconds
+        ends = time.monotonic() + self._limits.stop_seconds
         while not self.transport.idle and time.monotonic() < ends:
             await asyncio.sleep(0.02)
-        if self._supervisor is not None:
-            await self._supervisor.stop()
+        if self._device.supervisor is not None:
+            await self._device.supervisor.stop()
         await asyncio.to_thread(self.parsers.close)
         await self.transport.stop()
-
-
-def info_of(bundle: Bundle) -> SessionInfo:
-    """What a session of the bundle would be, found without a runtime. Raises BundleError."""
-    config = network_config(bundle)
-    return SessionInfo("onnx", "", config.width, config.num_tokens, config.num_codes, config.num_genes)
-
-
-def queue_options(settings: Settings, metrics: Metrics) -> QueueOptions:
-    """What the settings say of the queue; its events are counted in ``metrics``."""
-    return QueueOptions(
-        max_rows=settings.max_queued_cells,
-        max_bytes=settings.max_queued_bytes,
-        url=settings.redis_url,
-        spool_url=settings.spool_url or str(settings.spool_dir / "scpalm-spool"),
-        lease_seconds=settings.lease_seconds,
-        stall_seconds=settings.stall_seconds,
-        events=QueueEvents(
-            on_redelivery=metrics.redeliveries.inc,
-            on_dead_letter=lambda: metrics.drop("dead_letter"),
-            on_drop=lambda: metrics.drop("client_gone"),
-        ),
-    )
-
-
-async def open_model(
-    bundle: Bundle,
-    settings: Settings,
-    metrics: Metrics,
-    open_session: OpenSession,
-    role: Role,
-    on_wait: Callable[[str], object],
-) -> ServedModel:
-    """A model ready to be asked; ``on_wait`` is told what it waits for, when Redis is away.
-
-    Raises what opening the session, the parsers and the queue raise; nothing of it is left running then.
-    """
-    session = None if role is Role.REQUESTS else await asyncio.to_thread(_open, open_session, bundle, settings)
-    info, rate = (session[0].info, session[1]) if session is not None else (info_of(bundle), 0.0)
-    limits = default_limits(
-        seconds=settings.parse_seconds, max_cells=settings.max_cells, max_bytes=settings.max_body_bytes
-    )
-    parsers = ParserPool(
-        bundle.path / "genes.parquet",
-        limits,
-        num_processes=settings.parser_processes,
-        directory=settings.spool_dir,
-    )
-    transport: Transport | None = None
-    try:
-        transport = open_transport(queue_options(settings, metrics))
-        await parsers.start()
-        await transport.start(bundle, on_wait)
-    except BaseException:
-        await asyncio.to_thread(parsers.close)
-        if transport is not None:
-            await transport.stop()
-        raise
-    supervisor = None if session is None else _start_worker(session[0], transport, settings, metrics)
-    return ServedModel(bundle, info, parsers, transport, supervisor, settings, rate)
-
-
-def _open(open_session: OpenSession, bundle: Bundle, settings: Settings) -> tuple[Session, float]:
-    session = open_session(bundle, settings)
-    return session, session.warm_up()
-
-
-def _start_worker(session: Session, transport: Transport, settings: Settings, metrics: Metrics) -> Supervisor:
-    transport.serve_leases(session.info)
-    supervisor = Supervisor(lambda: Worker(session, transport, metrics, batch_rows=settings.batch_cells))
-    supervisor.start()
-    return supervisor

@@ -170,7 +170,7 @@ class Models:
         folder.model, folder.copy, folder.reason = model, copy, ""
         self._metrics.model_loaded(model.bundle.name, model.bundle.version, model.info)
         self._metrics.model_loads.labels("loaded").inc()
-        log.info("%s serves: %s", model, ", ".join(f"{name} {what}" for name, what in model.about.items()))
+        log.info("%s serves: %s", model, ", ".join(f"{name} {what}" for name, what in model.facts.items()))
         if before is not None:
             self._retire(before, before_copy)
 

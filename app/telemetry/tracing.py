@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from scpalm.model.errors import MissingRuntimeError
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Span
@@ -56,6 +58,10 @@ class Tracing:
     @classmethod
     def to(cls, endpoint: str) -> Tracing:
         """Send spans to a collector over OTLP/HTTP, in the background; ``endpoint`` as ``http://collector:4318``."""
+        if (name := missing_package()) is not None:
+            raise MissingRuntimeError(
+                f"SCPALM_OTLP_ENDPOINT: {name} is not installed; pip install 'scpalm[tracing]', or leave it empty."
+            )
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 

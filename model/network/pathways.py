@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scpalm.model.network.collective import total, world_size
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.embedding import GeneEmbedding, SparseCells
-from scpalm.model.network.quantizer import Quantized, Quantizer
+from scpalm.model.network.quantizer import CodeSizes, Quantized, Quantizer
 from scpalm.model.network.transformer import Transformer
 
 
@@ -90,7 +90,7 @@ class PathwayAutoencoder(nn.Module):
         # Without positions LN divides the only signal, the scalar f_j, out of the attention branch.
         self.encoder_position = nn.Parameter(torch.randn(N, D) * 0.5)
         self.encoder = Transformer(D, config.num_layers, config.num_heads, config.norm)
-        self.quantizer = Quantizer(N, D, config.num_codes, config.code_width, affine=config.affine)
+        self.quantizer = Quantizer(CodeSizes(N, D, config.num_codes, config.code_width), affine=config.affine)
         self.decoder_position = nn.Parameter(torch.randn(N, D) * 0.5)
         self.decoder = Transformer(D, config.num_layers, config.num_heads, config.norm)
         self.head = GeneHead(config.num_genes, N, D, shared=config.head == "shared")

@@ -27,6 +27,16 @@ class Quantized:
     distance: Tensor
 
 
+@dataclass(frozen=True)
+class CodeSizes:
+    """Sizes of a quantizer: N, D and K, and the width in which the nearest code is sought (0 means D)."""
+
+    num_tokens: int
+    width: int
+    num_codes: int
+    code_width: int = 0
+
+
 class Quantizer(nn.Module):
     """Nearest of K codes, in ``code_width`` dimensions, then back to D.
 
@@ -36,7 +46,7 @@ class Quantizer(nn.Module):
 
     Args:
         affine: ``running`` takes the map from running statistics of the codes, ``learned`` trains it
-            (``v = shift + scale * c``), ``none`` uses the codes as they are.
+            (``v = shift + scale * c``), ``none`` uses the codes unchanged.
         beta: share of the codebook's loss beside the commitment's. patience: idle batches before a code is revived.
         sync: share of the reconstruction's gradient that codes get too, beside the encoder (Huh et al.'s synchronised
             update; 0 turns it off). Like ``beta`` and ``patience`` it is read at every step.
@@ -46,10 +56,7 @@ class Quantizer(nn.Module):
 
     def __init__(
         self,
-        num_tokens: int,
-        width: int,
-        num_codes: int,
-        code_width: int = 0,
+        sizes: CodeSizes,
         *,
         affine: Affine = "running",
         beta: float = 0.95,
@@ -57,7 +64,8 @@ class Quantizer(nn.Module):
         sync: float = 0.0,
     ) -> None:
         super().__init__()
-        code_width = code_width or width
+        num_tokens, width, num_codes = sizes.num_tokens, sizes.width, sizes.num_codes
+        code_width = sizes.code_width or width
         self.affine = affine
         self.sync = sync
         self.beta = beta

@@ -18,7 +18,7 @@ class PathwayOptions(TaskOptions):
     """Codes, or their shares."""
 
     summary: bool = Field(
-        False, description="Share of the cell's tokens that have each code, instead of the code of each token."
+        default=False, description="Share of the cell's tokens that have each code, instead of the code of each token."
     )
 
 

@@ -10,8 +10,6 @@ from scpalm.app.settings import Settings, SettingsError, load_settings, setting_
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("REDIS_URL", "localhost:6379", "redis://host:6379/0"),
-        ("API_KEYS_FILE", "/keys", "SCPALM_API_KEYS_FILE: /keys is not a file of API keys"),
         ("PORT", "eighty", "SCPALM_PORT"),
         ("DEVICE", "tpu", "SCPALM_DEVICE"),
         ("MAX_CELLS", "0", "SCPALM_MAX_CELLS"),

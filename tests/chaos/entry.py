@@ -26,7 +26,7 @@ def _off_clock() -> float:
 if "CHAOS_CLOCK" in os.environ:
     time.time = _off_clock
 
-from scpalm.app.serving.model import info_of  # noqa: E402
+from scpalm.app.serving.opener import session_info  # noqa: E402
 from scpalm.app.settings import Settings, load_settings  # noqa: E402
 from scpalm.model.bundle import Bundle  # noqa: E402
 from scpalm.model.genes.rows import Rows  # noqa: E402
@@ -37,7 +37,7 @@ class SleepingSession:
     """Facts of each row instead of an embedding, after a known time."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._info = info_of(bundle)
+        self._info = session_info(bundle)
         self._seconds = float(os.environ.get("CHAOS_SLEEP", "0"))
         self._hold = Path(os.environ.get("CHAOS_HOLD", "/nowhere"))
 

@@ -31,7 +31,7 @@ class _Packer:
             deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
             self._compress, self._flush = deflate.compress, deflate.flush
 
-    def feed(self, piece: bytes, last: bool) -> bytes:
+    def feed(self, piece: bytes, *, last: bool) -> bytes:
         return self._compress(piece) + (self._flush() if last else b"")
 
 
@@ -70,7 +70,8 @@ class CompressionMiddleware:
             elif message["type"] == "http.response.body" and packer is not None:
                 body, last = message.get("body", b""), not message.get("more_body", False)
                 feed = packer.feed
-                packed = await asyncio.to_thread(feed, body, last) if len(body) > _LONG_PIECE else feed(body, last)
+                large = len(body) > _LONG_PIECE
+                packed = await asyncio.to_thread(feed, body, last=last) if large else feed(body, last=last)
                 message = {**message, "body": packed}
             await send(message)
 

@@ -57,10 +57,10 @@ async def ready(service: ServiceDep) -> Readiness:
     """The model is loaded and warmed up, its device works, the queue has room, no shutdown is under way."""
     await live(service)
     try:
-        service.check_ready()
+        service.ready_model()
     except ServiceError as error:
         raise NotReadyError(error.detail, retry_after=error.retry_after) from error
-    return Readiness(status="ready", models=[Serving.model_validate(model.about) for model in service.models.all])
+    return Readiness(status="ready", models=[Serving.model_validate(model.facts) for model in service.models.all])
 
 
 @router.get(

@@ -197,7 +197,7 @@ def test_replicas_on_one_redis_share_a_budget(
 @pytest.fixture
 def readable_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundle of these tests has no network to read the session's facts from."""
-    monkeypatch.setattr("scpalm.app.serving.model.info_of", lambda bundle: INFO)
+    monkeypatch.setattr("scpalm.app.serving.opener.session_info", lambda bundle: INFO)
 
 
 def test_bytes_are_charged_in_lots_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

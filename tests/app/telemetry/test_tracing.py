@@ -8,6 +8,7 @@ import pytest
 
 from scpalm.app.main import create_app
 from scpalm.app.settings import Settings, SettingsError, load_settings
+from scpalm.model.errors import MissingRuntimeError
 from tests.app.fakes import Client, FakeSession
 from tests.fuzz.mutations import good_json
 
@@ -74,11 +75,11 @@ def test_refusals_are_spans_and_probes_are_not(client: Client, spans: InMemorySp
 
 def test_settings_name_a_collector_or_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings(otlp_endpoint="http://collector:4318").otlp_endpoint
-    with pytest.raises(SettingsError, match=r"OTLP_ENDPOINT.*no address"):
+    with pytest.raises(SettingsError, match=r"OTLP_ENDPOINT.*not an HTTP address"):
         load_settings(otlp_endpoint="collector")
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
     monkeypatch.setattr(
         "scpalm.app.telemetry.tracing.find_spec", lambda name: None if name.endswith("http") else object()
     )
-    with pytest.raises(SettingsError, match=r"scpalm\[tracing\]"):
-        load_settings(otlp_endpoint="http://collector:4318")
+    with pytest.raises(MissingRuntimeError, match=r"scpalm\[tracing\]"):
+        Tracing.to("http://collector:4318")

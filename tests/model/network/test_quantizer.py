@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 
 from scpalm.model.network.config import Affine
-from scpalm.model.network.quantizer import Quantizer
+from scpalm.model.network.quantizer import CodeSizes, Quantizer
 
 TOKENS, WIDTH, CODES, NARROW = 5, 8, 12, 3
 
 
 def quantizer(code_width: int = NARROW, *, patience: int = 3, affine: Affine = "running") -> Quantizer:
     torch.manual_seed(0)
-    return Quantizer(TOKENS, WIDTH, CODES, code_width, patience=patience, affine=affine)
+    return Quantizer(CodeSizes(TOKENS, WIDTH, CODES, code_width), patience=patience, affine=affine)
 
 
 def encoded(cells: int = 20, seed: int = 0) -> Tensor:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder, Standardise
-from scpalm.model.network.quantizer import Quantizer
+from scpalm.model.network.quantizer import CodeSizes, Quantizer
 from scpalm.training.cli.main import app
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
@@ -138,7 +138,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(runs: dict[int, Path], tmp_pat
 def statistics(f: Tensor, tokens: Tensor) -> dict[str, Tensor]:
     """What depends on all cells of a batch: normalised read-outs with their gradient, the quantizer's state."""
     torch.manual_seed(0)
-    norm, quantizer = Standardise(5), Quantizer(5, 6, 7, 3, patience=1)
+    norm, quantizer = Standardise(5), Quantizer(CodeSizes(5, 6, 7, 3), patience=1)
     f.requires_grad_()
     out = norm(f)
     (out * torch.arange(5.0) + out**3).sum().backward()

@@ -23,7 +23,7 @@ from torch import Tensor
 from scpalm.model.network.config import preset
 from scpalm.model.network.embedding import GeneEmbedding, SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.model.network.quantizer import Quantizer
+from scpalm.model.network.quantizer import CodeSizes, Quantizer
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config, Stage2Config
@@ -110,7 +110,9 @@ def gradients(threads: int, module: torch.nn.Module, loss: Tensor) -> dict[str, 
 
 def test_the_gradient_of_the_codes_does_not_depend_on_threads() -> None:
     torch.manual_seed(0)
-    quantizer = Quantizer(MINI.num_tokens, MINI.width, MINI.num_codes, MINI.code_width, affine="none", sync=1.0)
+    quantizer = Quantizer(
+        CodeSizes(MINI.num_tokens, MINI.width, MINI.num_codes, MINI.code_width), affine="none", sync=1.0
+    )
     quantizer.down, quantizer.up = torch.nn.Identity(), torch.nn.Identity()
     point = torch.randn(BATCH, MINI.num_tokens, MINI.code_width)
     loss = (quantizer(point).tokens * torch.randn_like(point)).sum()

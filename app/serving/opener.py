@@ -1,0 +1,111 @@
+"""Opens a bundle for serving: session, parser processes, queue and device loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+
+from scpalm.app.execution.supervisor import Supervisor
+from scpalm.app.execution.worker import Worker
+from scpalm.app.parsing.pool import ParserPool, default_limits
+from scpalm.app.queue.registry import QueueEvents, QueueOptions, open_transport
+from scpalm.app.queue.transport import Transport
+from scpalm.app.serving.model import Device, ServedModel, ServingLimits
+from scpalm.app.settings import Settings
+from scpalm.app.telemetry.metrics import Metrics
+from scpalm.model.bundle import Bundle
+from scpalm.model.engine import open_runtime
+from scpalm.model.sessions.base import network_config
+from scpalm.model.sessions.session import Session, SessionInfo
+
+OpenSession = Callable[[Bundle, Settings], Session]
+
+
+class Role(Enum):
+    """What a process does: everything, or with a shared queue one of the two halves."""
+
+    ALL = "all"
+    REQUESTS = "requests"
+    WORK = "work"
+
+
+def open_default_session(bundle: Bundle, settings: Settings) -> Session:
+    """The session that the settings ask for."""
+    return open_runtime(bundle, device=settings.device, runtime=settings.runtime, threads=settings.threads)
+
+
+class ModelOpener:
+    """Opens bundles as the settings say.
+
+    Args:
+        open_session: opens the session, in a thread. role: without sessions for REQUESTS.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, open_session: OpenSession, role: Role) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._open_session, self._role = open_session, role
+
+    async def open(self, bundle: Bundle, on_wait: Callable[[str], object]) -> ServedModel:
+        """A model that can be used. ``on_wait`` gets a sentence for users while the queue's server is away.
+
+        Raises what opening the session, the parsers and the queue raise; then nothing is left running.
+        """
+        settings = self._settings
+        opened = None if self._role is Role.REQUESTS else await asyncio.to_thread(self._open_warm, bundle)
+        parsers = self._open_parsers(bundle)
+        transport: Transport | None = None
+        try:
+            transport = open_transport(self.queue_options())
+            await parsers.start()
+            await transport.start(bundle, on_wait)
+        except BaseException:
+            await asyncio.to_thread(parsers.close)
+            if transport is not None:
+                await transport.stop()
+            raise
+        device = Device(session_info(bundle)) if opened is None else self._start_device(*opened, transport)
+        limits = ServingLimits(settings.bulk_cells, settings.stall_seconds, settings.stop_seconds)
+        return ServedModel(bundle, parsers, transport, device, limits)
+
+    def queue_options(self) -> QueueOptions:
+        """The queue that the settings ask for; its events are counted."""
+        settings, metrics = self._settings, self._metrics
+        return QueueOptions(
+            max_rows=settings.max_queued_cells,
+            max_bytes=settings.max_queued_bytes,
+            url=settings.redis_url,
+            spool_url=settings.spool_url or str(settings.spool_dir / "scpalm-spool"),
+            lease_seconds=settings.lease_seconds,
+            stall_seconds=settings.stall_seconds,
+            events=QueueEvents(
+                on_redelivery=metrics.redeliveries.inc,
+                on_dead_letter=lambda: metrics.drop("dead_letter"),
+                on_drop=lambda: metrics.drop("client_gone"),
+            ),
+        )
+
+    def _open_warm(self, bundle: Bundle) -> tuple[Session, float]:
+        session = self._open_session(bundle, self._settings)
+        return session, session.warm_up()
+
+    def _open_parsers(self, bundle: Bundle) -> ParserPool:
+        settings = self._settings
+        limits = default_limits(
+            seconds=settings.parse_seconds, max_cells=settings.max_cells, max_bytes=settings.max_body_bytes
+        )
+        genes = bundle.path / "genes.parquet"
+        return ParserPool(genes, limits, num_processes=settings.parser_processes, directory=settings.spool_dir)
+
+    def _start_device(self, session: Session, rate: float, transport: Transport) -> Device:
+        transport.serve_leases(session.info)
+        metrics, batch_rows = self._metrics, self._settings.batch_cells
+        supervisor = Supervisor(lambda: Worker(session, transport, metrics, batch_rows=batch_rows))
+        supervisor.start()
+        return Device(session.info, rate, supervisor)
+
+
+def session_info(bundle: Bundle) -> SessionInfo:
+    """What a session of the bundle would be, found without a runtime. Raises BundleError."""
+    config = network_config(bundle)
+    return SessionInfo("onnx", "", config.width, config.num_tokens, config.num_codes, config.num_genes)
