@@ -9,8 +9,8 @@ import pytest
 
 from scpalm.app.errors import InferenceError
 from scpalm.app.execution.worker import LOOK_SECONDS, TICK_SECONDS, Worker
-from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
+from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.tasks.embed import Embed
 from tests.app.fakes import INFO, FakeSession, expected, make_rows, make_work
