@@ -1,4 +1,4 @@
-"""One process that serves: signals, port, and an exit status that says how it went."""
+"""One process that serves: its port, its signals and its exit status."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ServeError(UserError):
-    """The service could not start; the text says why."""
+    """The service could not start. The text says why."""
 
 
 def exit_quietly(number: int, frame: FrameType | None) -> None:
-    """Before there is anything to finish, a signal just ends the process."""
+    """Exit with status 0: a signal that arrives before there is anything to finish."""
     sys.exit(0)
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to us: uvicorn would close the port at once, and end with the signal instead of 0."""
+    """Does not handle signals: uvicorn would close the port at once, and exit with the signal instead of 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,9 +50,9 @@ def serve(
     worker: bool = False,
     ports: Sequence[int] = (),
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is under way. Raises ServeError where that cannot start.
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight. Raises ServeError when it cannot start.
 
-    ``worker``: work for the services at ``settings.redis_url``; probes and scrapes alone are answered. ``ports``: the
+    ``worker``: compute for the services at ``settings.redis_url``, and answer only probes and scrapes. ``ports``: the
     first free one is used; default: ``settings.port``.
     """
     with (
@@ -63,7 +63,7 @@ def serve(
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, which answers a lone request faster; the standard one where it does not exist, as on Windows."""
+    """uvloop, which answers a single request faster; the standard loop where it does not exist, as on Windows."""
     try:
         import uvloop
     except ModuleNotFoundError:
@@ -87,8 +87,8 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # Connections inherit it. asyncio sets it only where a socket names its protocol, which these do not: the
-        # body of an answer would wait 40 ms for the acknowledgement of its headers.
+        # Connections inherit it. asyncio sets it only for sockets that name their protocol, which these do not; without
+        # it the body of an answer waits 40 ms for the acknowledgement of its headers.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
@@ -122,11 +122,11 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
     if hasattr(signal, "SIGHUP"):
-        loop.add_signal_handler(signal.SIGHUP, service.models.look_soon)
+        loop.add_signal_handler(signal.SIGHUP, service.models.poll_now)
     host, port = listener.getsockname()[:2]
     role = service.role
-    more = " (documentation: /docs)" if role is not Role.WORK else " (health and metrics of a worker)"
-    log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, more)
+    note = " (documentation: /docs)" if role is not Role.WORK else " (health and metrics of a worker)"
+    log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, note)
     watchers = [
         asyncio.create_task(_stop_on_signal(stopping, service, server, settings.drain_seconds)),
         asyncio.create_task(_stop_on_failure(service, server)),
@@ -142,7 +142,7 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
 async def _stop_on_signal(stopping: asyncio.Event, service: Service, server: _Server, pause: float) -> None:
     await stopping.wait()
     service.drain()
-    # Balancers need a moment to see that /health/ready fails, before connections are refused.
+    # Load balancers need a moment to notice that /health/ready fails, before connections are refused.
     await asyncio.sleep(pause if service.settled.is_set() else 0.0)
     server.should_exit = True
 

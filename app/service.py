@@ -163,7 +163,7 @@ class Service:
     def _open_jobs(self) -> JobRunner:
         options = JobOptions(self.settings.job_hours * 3600, self.settings.spool_dir)
         jobs = JobRunner(self.models, open_home(self.settings), options, self.settled)
-        self.metrics.watch_jobs(lambda: jobs.counts)
+        self.metrics.watch_jobs(lambda: jobs.counts.items())
         jobs.start()
         return jobs
 

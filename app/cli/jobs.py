@@ -26,6 +26,7 @@ class LedgerError(UserError):
 
 
 def jobs(
+    *,
     dead: Annotated[
         bool, typer.Option("--dead", help="List dead letters: jobs, and requests in Redis, that processes died on.")
     ] = False,

@@ -1,4 +1,4 @@
-"""Rows of many requests -> device batches -> rows back to their requests. No clock, no threads: only who is next."""
+"""Rows of many requests become device batches, and results go back to their requests. No clock and no threads."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from scpalm.app.queue.transport import LANES, Lane, Lease, WorkResult
 from scpalm.model.genes.rows import Rows
 from scpalm.model.tasks.task import Values
 
-# A batch with work of both lanes gives bulk at least one row in four, so that files move on under any online load.
+# In a batch with rows of both lanes, bulk gets at least this share, so that files progress under any online load.
 BULK_SHARE = 0.25
 
 
 @dataclass(eq=False)
 class Pending:
-    """One leased request on its way through the batches."""
+    """One leased item on its way through the batches.
+
+    Attributes:
+        next_row: first row that no batch has taken yet. values: ``[num_rows, ...]`` by output, filled as rows are done.
+        started_at: when the first row reached the device, by ``time.monotonic()``.
+    """
 
     lease: Lease
     next_row: int = 0
@@ -44,28 +49,29 @@ class Pending:
 
     @property
     def finished(self) -> bool:
+        """Every row is done."""
         return self.rows_done == self.num_rows
 
     def start(self, now: float) -> bool:
-        """Note that the first row reached the device; True the first time."""
+        """Note that a row reached the device. True the first time."""
         if self.started_at is not None:
             return False
         self.started_at = now
         return True
 
     def fill(self, start: int, num_rows: int, values: dict[str, Values]) -> None:
-        """Put the results of rows ``start ...`` in their place."""
-        for name, part in values.items():
-            if len(part) == self.num_rows:
-                self.values[name] = part
+        """Store the values of ``num_rows`` rows from ``start`` on."""
+        for name, rows in values.items():
+            if len(rows) == self.num_rows:
+                self.values[name] = rows
                 continue
             if name not in self.values:
-                self.values[name] = np.empty((self.num_rows, *part.shape[1:]), dtype=part.dtype)
-            self.values[name][start : start + num_rows] = part
+                self.values[name] = np.empty((self.num_rows, *rows.shape[1:]), dtype=rows.dtype)
+            self.values[name][start : start + num_rows] = rows
         self.rows_done += num_rows
 
-    def outcome(self, error: ServiceError | None = None) -> WorkResult:
-        """The result, or the error, with its times."""
+    def result(self, error: ServiceError | None = None) -> WorkResult:
+        """The values, or the error, with the times."""
         now = time.monotonic()
         started = self.started_at if self.started_at is not None else now
         values = self.values if error is None else None
@@ -74,7 +80,7 @@ class Pending:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Rows ``start`` to ``stop`` of one request."""
+    """Rows ``start`` to ``stop`` of one item."""
 
     pending: Pending
     start: int
@@ -84,15 +90,16 @@ class Segment:
         return self.stop - self.start
 
     def rows(self) -> Rows:
+        """The rows themselves."""
         return self.pending.lease.work.rows.slice(self.start, self.stop)
 
 
 @dataclass(eq=False)
 class Batch:
-    """What one run of the session gets: segments of requests, in order. All tasks start from the same run.
+    """The input of one run of the session: segments of items, in order. All tasks start from the same run.
 
     Attributes:
-        rows: the segments' rows, put together by ``assemble`` while the device is busy with another batch.
+        rows: the segments' rows, joined by ``assemble`` while the device is busy with another batch.
     """
 
     segments: list[Segment] = field(default_factory=list)
@@ -103,10 +110,11 @@ class Batch:
         return sum(map(len, self.segments))
 
     def assemble(self) -> None:
+        """Join the rows of the segments."""
         self.rows = Rows.concat([segment.rows() for segment in self.segments])
 
     def drop_settled(self) -> None:
-        """Leave out requests settled since the batch was formed: failed in the batch before, or abandoned."""
+        """Remove items that were settled since the batch was formed: failed in the previous batch, or abandoned."""
         kept = [segment for segment in self.segments if not segment.pending.settled]
         if len(kept) < len(self.segments):
             self.segments = kept
@@ -117,8 +125,8 @@ class Batch:
 class Batcher:
     """Takes rows in turn from the waiting requests.
 
-    Short requests come first, and whole; long ones share what is left, so that one cell is in the next batch formed,
-    however long the file beside it. Requests that found no room come first next time, and the first is never left out.
+    Short requests come first and whole; long ones share the rest. So a single cell is in the next batch, however long
+    the file that waits with it. Requests left out come first next time, and the first request is never left out.
     """
 
     def __init__(self, batch_rows: int) -> None:
@@ -126,20 +134,22 @@ class Batcher:
         self._lanes: dict[Lane, deque[Pending]] = {lane: deque() for lane in LANES}
 
     def add(self, lease: Lease) -> Pending:
+        """Wait with a leased item for a batch."""
         pending = Pending(lease)
         self._lanes[lease.work.lane].append(pending)
         return pending
 
     @property
     def has_rows(self) -> bool:
+        """Some item has rows that no batch has taken yet."""
         return any(self._lanes.values())
 
     def waiting(self) -> list[Pending]:
-        """Requests with rows that no batch has taken yet."""
+        """Items with rows that no batch has taken yet."""
         return [pending for lane in self._lanes.values() for pending in lane]
 
     def take_abandoned(self) -> list[Pending]:
-        """Remove and return the requests that nobody waits for; requests settled already are removed silently."""
+        """Remove and return the items that no request waits for. Settled items are removed and not returned."""
         gone = []
         for lane, queue in self._lanes.items():
             gone += [pending for pending in queue if pending.lease.abandoned and not pending.settled]
@@ -151,7 +161,7 @@ class Batcher:
         return sum(pending.rows_left for pending in self._lanes[lane])
 
     def form(self, batch: Batch | None = None) -> Batch | None:
-        """The next batch, or ``batch`` formed anew with what waits now; None when no rows wait. Not yet assembled."""
+        """The next batch, not yet assembled; or ``batch`` formed again with what waits now. None when no rows wait."""
         batch = batch or Batch()
         self._give_back(batch)
         online, bulk = (self.rows_left(lane) for lane in LANES)
@@ -163,14 +173,14 @@ class Batcher:
     def _shares(self, online: int, bulk: int) -> tuple[int, int]:
         for room in (self._batch_rows // 2, self._batch_rows):
             guaranteed = min(bulk, int(np.ceil(room * BULK_SHARE)))
-            # Few online cells ride with half a batch of files: whoever waits for them waits half as long.
+            # A few online cells go with half a batch of bulk rows, so that they wait half as long.
             if online and online <= room - guaranteed:
                 break
         for_online = min(online, room - guaranteed)
         return for_online, min(bulk, room - for_online)
 
     def _give_back(self, batch: Batch) -> None:
-        """Take a batch apart that has not run: its requests come first again."""
+        """Undo a batch that has not run: its items come first again."""
         for segment in reversed(batch.segments):
             segment.pending.next_row = segment.start
         for lane, queue in self._lanes.items():
@@ -180,7 +190,7 @@ class Batcher:
         batch.segments, batch.rows = [], None
 
     def left_out(self, batch: Batch) -> bool:
-        """Whether a request waits that has no row in the batch, although others have more than an equal share."""
+        """Whether a waiting request has no row in the batch, although others have more than an equal share."""
         shares: dict[str, int] = {}
         for segment in batch.segments:
             request = segment.pending.lease.work.request
@@ -191,7 +201,7 @@ class Batcher:
         )
 
     def _take(self, lane: Lane, batch: Batch, room: int) -> None:
-        # By request, not by work: a file that comes in many parts has one turn.
+        # By request, not by item: a file that comes in many items has one turn.
         requests: dict[str, list[Pending]] = {}
         for pending in self._lanes[lane]:
             requests.setdefault(pending.lease.work.request, []).append(pending)
@@ -211,11 +221,14 @@ class Batcher:
 
 
 def fair_shares(demands: Sequence[int], room: int, turn: int = 1) -> list[int]:
-    """Share ``room`` rows among ``demands``, in order of their turns.
+    """Share ``room`` rows among ``demands``, which are in order of their turns.
 
-    As many take part as can have ``turn`` rows, or all they need: the first, then those that need no more than a turn,
-    the shortest first, then the others. They share equally, nobody more than asked. If every request had a few rows of
-    each batch, all would end late, and together.
+    As many requests take part as can have ``turn`` rows, or all they need. The first one takes part, then those that
+    need no more than a turn, shortest first, then the rest. They share equally, and none gets more than it asked for.
+    Giving every request a few rows of each batch would make all of them end late, at the same time.
+
+    Returns:
+        The rows of each request, in the order of ``demands``; they add up to at most ``room``.
     """
     shares = [0] * len(demands)
     left = room
@@ -226,9 +239,9 @@ def fair_shares(demands: Sequence[int], room: int, turn: int = 1) -> list[int]:
             break
         chosen.append(index)
         left -= min(demands[index], turn)
-    # Smallest demands first: what they leave of their equal part raises the part of the rest.
+    # Smallest demands first: what they leave of their equal share raises the share of the rest.
     most = {index: demands[index] for index in chosen}
-    if left < 0:  # the last one gets what the others leave
+    if left < 0:  # the last one gets only what the others leave
         most[chosen[-1]] = min(demands[chosen[-1]], turn) + left
     for position, index in enumerate(sorted(chosen, key=most.__getitem__)):
         shares[index] = min(most[index], room // (len(chosen) - position))

@@ -1,4 +1,4 @@
-"""Keeps a worker alive: renews its leases, and starts a new one where it died."""
+"""Keeps a worker alive: renews its leases, and starts a new worker when it has died."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import logging
 from collections.abc import Callable
 
 from scpalm.app.execution.worker import Worker
-from scpalm.app.queue.transport import LEASE_SECONDS
+from scpalm.app.queue.transport import LEASE_SECONDS, RENEWALS_PER_LEASE
 
 log = logging.getLogger("scpalm.worker")
 
 CHECK_SECONDS = 0.25
-# A worker that dies at once each time must not spin: it is given longer and longer, and liveness fails meanwhile.
+# A worker that dies at once is restarted after ever longer pauses, up to this one; liveness fails meanwhile.
 LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Supervisor:
-    """Watches the worker of one device from the event loop."""
+    """Watches the worker of one device from the event loop.
+
+    Attributes:
+        restarts: how often a dead worker was replaced.
+    """
 
     def __init__(self, make_worker: Callable[[], Worker], *, check_seconds: float = CHECK_SECONDS) -> None:
         self._make_worker = make_worker
@@ -34,11 +38,11 @@ class Supervisor:
         self._task = asyncio.create_task(self._watch(), name="supervisor")
 
     def alive(self, stall_seconds: float) -> bool:
-        """Both loops of the worker run, and moved within ``stall_seconds``."""
+        """Whether both loops of the worker run and moved within ``stall_seconds``."""
         return self._worker is not None and self._worker.alive and self._worker.stalled_seconds() < stall_seconds
 
     async def stop(self) -> None:
-        """End the watch, then the worker, after the batch that runs."""
+        """End the watch, then the worker after its running batch."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -51,7 +55,7 @@ class Supervisor:
             await asyncio.sleep(self._check_seconds)
             if self._worker is not None and self._worker.alive:
                 since_renewal += self._check_seconds
-                if since_renewal >= LEASE_SECONDS / 3:
+                if since_renewal >= LEASE_SECONDS / RENEWALS_PER_LEASE:
                     since_renewal = 0.0
                     self._worker.renew()
                 continue

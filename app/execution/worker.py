@@ -1,4 +1,4 @@
-"""A worker owns one device: lease -> batch -> session.run -> settle, one batch formed ahead while the device runs."""
+"""A worker owns one device: lease, form a batch, encode, run tasks, settle. One batch is formed ahead."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -20,15 +21,18 @@ log = logging.getLogger("scpalm.worker")
 
 # How often an idle loop wakes to show that it is alive.
 TICK_SECONDS = 0.5
-# How often it looks, while a full batch waits for the device, for a request that should have a place in it.
+# How often the forming loop, while a full batch waits for the device, checks for a request that should join it.
 LOOK_SECONDS = 0.02
 
 
 class Worker:
-    """Two threads: one forms the next batch, one runs the session. Either dying ends the other: see ``alive``.
+    """Two threads: one forms the next batch, one runs the session. When one dies, the other ends: see ``alive``.
 
-    The slot between them holds the one batch formed ahead. Until the device takes it, it is formed anew with what
-    arrives, so that neither a thin batch nor one full of a large file makes later cells wait a turn.
+    The slot between them holds the one batch formed ahead. Until the device takes it, the batch is formed again with
+    whatever arrives. So neither a small batch nor one full of a large file delays later cells by a turn.
+
+    Args:
+        batch_rows: most rows in a batch. name: of the device, for leases and log lines.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class Worker:
         self._name = name
         self._device = session.info.device
         self._batcher = Batcher(batch_rows)
-        self._held: dict[str, Pending] = {}
+        self._in_flight: dict[str, Pending] = {}
         self._slot: Batch | None = None
         self._changed = threading.Condition()
         self._stopping = False
@@ -52,9 +56,9 @@ class Worker:
     # --- life
 
     def start(self, *, resume: bool = False) -> None:
-        """Start both threads; ``resume`` takes back what a dead worker of this name left unfinished."""
+        """Start both threads. ``resume``: take back what a dead worker of this name left unfinished."""
         loops: dict[str, Callable[[], None]] = {
-            "forming": lambda: self._form_loop(resume),
+            "forming": partial(self._form_loop, resume=resume),
             "running": self._device_loop,
         }
         for name, loop in loops.items():
@@ -65,20 +69,20 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Both threads run (or have not been started)."""
+        """Both threads run. Also true before `start`, when no thread exists."""
         return not self._failed and all(thread.is_alive() for thread in self._threads)
 
     def stalled_seconds(self) -> float:
-        """Seconds since the slower of the two loops last moved; a batch on the device counts as standing still."""
+        """Seconds since the slower of the two loops last moved. The device's loop stands still while a batch runs."""
         return time.monotonic() - min(self._moved.values())
 
     def renew(self) -> None:
-        """Extend every lease in hand. Called from outside, about three times a lease."""
-        for pending in list(self._held.values()):
+        """Renew every lease. The supervisor calls it RENEWALS_PER_LEASE times per lease."""
+        for pending in list(self._in_flight.values()):
             self._transport.extend(pending.lease, pending.rows_done)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End both threads after the batch that runs; leased work stays unsettled."""
+        """End both threads after the running batch; leased work stays unsettled."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -88,7 +92,7 @@ class Worker:
     def _guarded(self, loop: Callable[[], None]) -> None:
         try:
             loop()
-        except BaseException:  # whatever it was, the other thread must not go on alone
+        except BaseException:  # of any kind: the other thread must not go on alone
             log.exception("worker %s died", self._name)
             self._failed = True
         finally:
@@ -98,7 +102,7 @@ class Worker:
 
     # --- forming
 
-    def _form_loop(self, resume: bool) -> None:
+    def _form_loop(self, *, resume: bool) -> None:
         full = False
         while not self._stopping:
             self._moved["forming"] = time.monotonic()
@@ -107,20 +111,20 @@ class Worker:
             leases = self._transport.lease(self._name, wait, room=self._room(), resume=resume)
             resume = False
             for lease in leases:
-                self._held[lease.work.id] = self._batcher.add(lease)
+                self._in_flight[lease.work.id] = self._batcher.add(lease)
             for pending in self._batcher.take_abandoned():
                 self._settle(pending, _client_gone())
             if self._batcher.has_rows and not (full and not self._left_out(leases)):
                 full = self._form()
 
     def _room(self) -> dict[Lane, int]:
-        """Rows to fill the next batch with, beside what waits here already; online ones may take the place of bulk."""
+        """Rows that still fit into the next batch, by lane. Online rows may replace bulk rows that are in the slot."""
         slot = self._slot
         segments = slot.segments if slot is not None else []
         free = self._batch_rows - sum(map(len, segments))
         bulk = sum(len(segment) for segment in segments if segment.pending.lane == "bulk")
-        more = {"online": max(0, bulk - int(np.ceil(self._batch_rows * BULK_SHARE))), "bulk": 0}
-        return {lane: free + more[lane] - self._batcher.rows_left(lane) for lane in LANES}
+        replaceable = {"online": max(0, bulk - int(np.ceil(self._batch_rows * BULK_SHARE))), "bulk": 0}
+        return {lane: free + replaceable[lane] - self._batcher.rows_left(lane) for lane in LANES}
 
     def _still_full(self) -> bool:
         """Whether the device has not taken the full batch yet, after a short wait."""
@@ -134,7 +138,7 @@ class Worker:
         return bool(leases) and slot is not None and self._batcher.left_out(slot)
 
     def _form(self) -> bool:
-        """Put the next batch into the slot, or form the one there anew. True when it takes no more."""
+        """Form the next batch, or the one in the slot again, and put it there. True when it is full."""
         with self._changed:
             early, self._slot = self._slot, None
         batch = self._batcher.form(early)
@@ -144,7 +148,7 @@ class Worker:
         with self._changed:
             self._slot = batch
             self._changed.notify_all()
-        # Rows that still wait found no room.
+        # Rows that still wait did not fit.
         return self._batcher.has_rows or batch.num_rows >= self._batch_rows
 
     # --- running
@@ -181,7 +185,7 @@ class Worker:
         self._bisect(batch)
 
     def _bisect(self, batch: Batch) -> None:
-        """Run a batch; when it fails, run its halves, until the request that is to blame stands alone."""
+        """Run a batch. When it fails, run its halves, until the request at fault is alone."""
         batch.drop_settled()
         if not batch.segments:
             return
@@ -199,11 +203,11 @@ class Worker:
             log.warning("a batch of %d requests failed (%s): bisecting", len(requests), error)
             middle = len(batch.segments) // 2
             for half in (batch.segments[:middle], batch.segments[middle:]):
-                part = Batch(list(half))
-                part.assemble()
-                self._bisect(part)
+                smaller = Batch(list(half))
+                smaller.assemble()
+                self._bisect(smaller)
             return
-        self._hand_back(batch.segments, encoded)
+        self._return_results(batch.segments, encoded)
 
     def _timed_run(self, batch: Batch) -> Encoded:
         assert batch.rows is not None
@@ -213,7 +217,7 @@ class Worker:
         finally:
             self._note_time("embed", started)
         if len(encoded) != len(batch.rows):
-            raise ValueError(f"the session gave {len(encoded)} rows for {len(batch.rows)}")
+            raise ValueError(f"the session returned {len(encoded)} rows for {len(batch.rows)}")
         return encoded
 
     def _note_time(self, task: str, started: float) -> None:
@@ -221,7 +225,7 @@ class Worker:
         self._metrics.device_busy.inc(now - started)
         self._metrics.inference_duration.labels(task, self._device).observe(now - started)
 
-    def _hand_back(self, segments: Sequence[Segment], encoded: Encoded) -> None:
+    def _return_results(self, segments: Sequence[Segment], encoded: Encoded) -> None:
         offset = 0
         for segment in segments:
             part = encoded.slice(offset, offset + len(segment))
@@ -243,14 +247,14 @@ class Worker:
                 self._transport.extend(pending.lease, pending.rows_done)
 
     def _run_tasks(self, segment: Segment, encoded: Encoded) -> dict[str, Values]:
-        """Every task of one request on its part of a batch. Raises InferenceError."""
+        """Values ``[B, ...]`` of every task, by output, for one segment. Raises InferenceError."""
         work = segment.pending.lease.work
         results: dict[str, Values] = {}
         for task in work.tasks:
             started = time.monotonic()
             try:
                 values = task.run(self._session, encoded, work.first + segment.start)
-            except Exception as error:  # of one request: the others of the batch must not suffer
+            except Exception as error:  # the other requests of the batch go on
                 log.exception("task %s failed on request %s", task.name, work.request)
                 raise InferenceError(f"'{task.name}' failed with {type(error).__name__}. Send fewer cells.") from error
             if task.name != "embed":
@@ -258,14 +262,14 @@ class Worker:
             bad = task.first_bad_row(values)
             if bad is not None:
                 cell = work.first + segment.start + bad
-                raise InferenceError(f"The model gave no finite value for the cell at row {cell}.")
+                raise InferenceError(f"The model returned a value that is not finite for the cell at row {cell}.")
             results |= values
         return results
 
     def _settle(self, pending: Pending, error: ServiceError | None = None) -> None:
         pending.settled = True
-        self._held.pop(pending.lease.work.id, None)
-        if not self._transport.settle(pending.lease, pending.outcome(error)):
+        self._in_flight.pop(pending.lease.work.id, None)
+        if not self._transport.settle(pending.lease, pending.result(error)):
             return
         if pending.lease.abandoned:
             self._metrics.drop("client_gone")

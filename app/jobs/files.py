@@ -170,7 +170,7 @@ def _as_spool_errors() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno == ENOSPC:
             raise StorageFullError("The spool is full.", retry_after=10) from error
         text = " ".join(str(error).split()) or type(error).__name__
-        raise SpoolError(f"The spool cannot be reached for the files of a job: {text}", retry_after=5) from error
+        raise SpoolError(f"The spool failed on a file of a job: {text}", retry_after=5) from error
 
 
 def _asynchronous(filesystem: Any) -> Any:

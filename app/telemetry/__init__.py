@@ -1,1 +1,4 @@
-"""What operators see: metrics and logs."""
+"""What operators see: metrics, logs and traces. In: events of the service; out: Prometheus, stderr, OTLP.
+
+Every room may call it.
+"""

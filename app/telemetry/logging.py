@@ -1,4 +1,4 @@
-"""Logs on stderr: one line an event, as text for people or JSON for collectors."""
+"""Log lines on stderr, one per event: text for people, or JSON for collectors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 import orjson
 
 ACCESS_LOGGER = "scpalm.access"
-# What `extra=` may add to a line.
+# The fields that `extra=` may add to a JSON line.
 _FIELDS = ("method", "path", "status", "seconds", "client")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(log_format: Literal["text", "json"], level: str = "INFO") -> None:
-    """Send every logger's lines to stderr. Called by the command line; a library user's own set-up is left alone."""
+    """Send the lines of every logger to stderr. Only the command line calls it: a library must not change logging."""
     logging.config.dictConfig(
         {
             "version": 1,

@@ -1,9 +1,9 @@
-"""The ``scpalm_*`` metrics: one registry an app, every label set known before the first request."""
+"""The ``scpalm_*`` metrics: one registry per app, with every label set registered before the first request."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, get_args
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
@@ -11,12 +11,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scpalm.app.jobs.ledger.ledger import State
 from scpalm.app.queue.transport import LANES, Depth
 from scpalm.model.sessions.session import SessionInfo
 from scpalm.model.tasks.registry import task_names
 
-# Every counter's birth time would double the lines of a scrape.
+# Creation times of counters would double the lines of a scrape.
 disable_created_metrics()
 
 Rejection = Literal["bad_request", "invalid_cells", "media_type", "too_large", "queue_full", "not_ready"]
@@ -51,22 +50,24 @@ STATUSES = (
     "503",
     "504",
 )
-# Geometric, 0.1 ms to 12.8 s in 30 steps of one half more, so that quantiles are equally good everywhere.
+# Geometric: 30 steps of x 1.5 from 0.1 ms to 12.8 s, so that quantiles have the same relative error everywhere.
 DURATION_BUCKETS = tuple(100e-6 * 1.5**step for step in range(30))
 ROW_BUCKETS = tuple(float(2**step) for step in range(13))
 RATIO_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 
 class _QueueCollector(Collector):
-    """Reads the queue when it is scraped: a gauge that was set some time ago would lie while a device hangs."""
+    """Reads the queue at each scrape. A gauge set by the device's loop would be stale while the device hangs."""
 
     def __init__(self, read: Callable[[], Depth]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
         depth = self._read()
-        rows = GaugeMetricFamily("scpalm_queue_rows", "Cells not yet done.", labels=["lane"])
-        oldest = GaugeMetricFamily("scpalm_queue_oldest_seconds", "Age of the oldest unfinished work.", labels=["lane"])
+        rows = GaugeMetricFamily("scpalm_queue_rows", "Cells that are queued or computed.", labels=["lane"])
+        oldest = GaugeMetricFamily(
+            "scpalm_queue_oldest_seconds", "Age of the oldest cells in the queue.", labels=["lane"]
+        )
         for lane in LANES:
             rows.add_metric([lane], depth.rows[lane])
             oldest.add_metric([lane], depth.oldest_seconds[lane])
@@ -77,7 +78,7 @@ class _QueueCollector(Collector):
 
 
 class _MemoryCollector(Collector):
-    """On a CPU, the device's memory is that of this process: weights, batches and what waits."""
+    """Memory of this process. On a CPU that is the device's memory: weights, batches and queued cells."""
 
     def collect(self) -> Iterator[Metric]:
         memory = GaugeMetricFamily("scpalm_device_memory_bytes", "Resident memory of the process that owns the device.")
@@ -89,14 +90,14 @@ class _MemoryCollector(Collector):
 
 
 class _JobsCollector(Collector):
-    """Reads the ledger when it is scraped."""
+    """Reads the counts of jobs at each scrape."""
 
-    def __init__(self, read: Callable[[], Mapping[State, int]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("scpalm_jobs", "Jobs in each state.", labels=["state"])
-        for state, count in self._read().items():
+        for state, count in self._read():
             jobs.add_metric([state], count)
         yield jobs
 
@@ -107,7 +108,9 @@ class _JobsCollector(Collector):
 class Metrics:
     """Every metric of one app.
 
-    ``endpoints`` and ``formats`` are the values their labels may take; a path without a route counts as ``other``.
+    Args:
+        endpoints: paths of routes, the values of the label ``endpoint``; other paths count as ``other``.
+        formats: values of the label ``format``.
     """
 
     def __init__(self, endpoints: Iterable[str], formats: Iterable[str]) -> None:
@@ -126,36 +129,46 @@ class Metrics:
 
         self.request_duration = histogram(
             "request_duration_seconds",
-            "A request, from its head to the last byte of its answer.",
+            "Duration of a request, from its headers to the last byte of the response.",
             ("endpoint", "status"),
         )
         self.parse_duration = histogram(
-            "parse_duration_seconds", "Body to rows: waiting for a parser process included.", ("format",)
+            "parse_duration_seconds",
+            "Duration of parsing, including the wait for a parser.",
+            ("format",),
         )
         self.queue_duration = histogram(
-            "queue_duration_seconds", "Submission to the first row on the device.", ("lane",)
+            "queue_duration_seconds", "Time from submission until the first cell reaches the device.", ("lane",)
         )
-        self.inference_duration = histogram("inference_duration_seconds", "One run of the session.", ("task", "device"))
-        self.batch_rows = histogram("batch_rows", "Cells in a batch.", buckets=ROW_BUCKETS)
+        self.inference_duration = histogram(
+            "inference_duration_seconds", "Duration of one task on one batch.", ("task", "device")
+        )
+        self.batch_rows = histogram("batch_rows", "Cells per batch.", buckets=ROW_BUCKETS)
         self.batch_fill_ratio = histogram(
-            "batch_fill_ratio", "Cells in a batch over its capacity.", buckets=RATIO_BUCKETS
+            "batch_fill_ratio", "Cells per batch, as a share of the batch size.", buckets=RATIO_BUCKETS
         )
-        self.batch_requests = histogram("batch_requests", "Requests in a batch.", buckets=ROW_BUCKETS)
+        self.batch_requests = histogram("batch_requests", "Requests per batch.", buckets=ROW_BUCKETS)
         self.genes_matched_ratio = histogram(
-            "genes_matched_ratio", "Share of a request's genes that the model knows.", buckets=RATIO_BUCKETS
+            "genes_matched_ratio", "Share of the genes of a request that the model knows.", buckets=RATIO_BUCKETS
         )
-        self.rows = counter("rows_total", "Cells done.", ("lane", "task"))
-        self.rejected = counter("rejected_total", "Requests turned away before the device.", ("reason",))
-        self.dropped = counter("dropped_total", "Requests that were queued and got no result.", ("reason",))
-        self.redeliveries = counter("redeliveries_total", "Work handed out again after a worker lost it.")
-        self.device_busy = counter("device_busy_seconds_total", "Time the device spent running batches.")
+        self.rows = counter("rows_total", "Computed cells.", ("lane", "task"))
+        self.rejected = counter("rejected_total", "Requests that were refused before they were queued.", ("reason",))
+        self.dropped = counter("dropped_total", "Queued requests that ended without a result.", ("reason",))
+        self.redeliveries = counter("redeliveries_total", "Work that was leased again because a worker lost its lease.")
+        self.device_busy = counter("device_busy_seconds_total", "Seconds that the device spent on batches.")
         self.model_info = Gauge(
             "scpalm_model_info", "The model served; always 1.", ("name", "version", "runtime", "device"),
             registry=self.registry,
         )  # fmt: skip
         self.model_loads = counter(
-            "model_loads_total", "Models found in a folder and opened, or refused.", ("outcome",)
+            "model_loads_total",
+            "Models found in a folder, by outcome.",
+            ("outcome",),
         )
+        self._register_labels()
+
+    def _register_labels(self) -> None:
+        """Make every label set exist from the start, so that a rate over the first event is right."""
         for outcome in ("loaded", "refused"):
             self.model_loads.labels(outcome)
         for status in STATUSES:
@@ -173,32 +186,36 @@ class Metrics:
             self.dropped.labels(reason)
 
     def watch_queue(self, read: Callable[[], Depth]) -> None:
-        """Report the queue as it is at each scrape."""
+        """Report the queue at each scrape."""
         self.registry.register(_QueueCollector(read))
 
-    def watch_jobs(self, read: Callable[[], Mapping[State, int]]) -> None:
-        """Report the jobs in each state as they are at each scrape."""
+    def watch_jobs(self, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
+        """Report the number of jobs in each state at each scrape."""
         self.registry.register(_JobsCollector(read))
 
     def model_loaded(self, name: str, version: str, info: SessionInfo) -> None:
+        """A model serves from now on."""
         self.model_info.labels(name, version, info.runtime, info.device).set(1)
         for task in task_names():
             self.inference_duration.labels(task, info.device)
 
     def model_gone(self, name: str, version: str, info: SessionInfo) -> None:
-        with contextlib.suppress(KeyError):  # its workers may have had other devices when it was loaded
+        """A model no longer serves."""
+        with contextlib.suppress(KeyError):  # its workers had other devices when it was loaded
             self.model_info.remove(name, version, info.runtime, info.device)
 
     def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
+        """Count a request and its duration."""
         label = endpoint if endpoint in self._endpoints else "other"
-        # Statuses outside the list come from no route of ours; their class is enough.
+        # No route answers with a status outside the list; its class is enough.
         code = str(status) if str(status) in STATUSES else f"{status // 100}00"
         self.request_duration.labels(label, code).observe(seconds)
 
     def observe_rejection(self, status: int) -> None:
-        """Count a request with cells that was turned away, by the status of its answer; others are not counted."""
+        """Count a refused request with cells, by the status of its response. Other statuses are not refusals."""
         if status in REJECTIONS:
             self.rejected.labels(REJECTIONS[status]).inc()
 
     def drop(self, reason: Drop) -> None:
+        """Count a queued request that ended without a result."""
         self.dropped.labels(reason).inc()

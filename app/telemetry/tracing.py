@@ -1,7 +1,7 @@
-"""Traces of requests by OpenTelemetry (the extra ``[tracing]``): route -> parse, queue, device, write.
+"""Traces of requests with OpenTelemetry (the extra ``[tracing]``): the route, then parse, queue, device and write.
 
-Nothing of it is imported unless ``SCPALM_OTLP_ENDPOINT`` names a collector. A span tells times, the route and the
-status; of the cells only how many there were.
+OpenTelemetry is imported only when ``SCPALM_OTLP_ENDPOINT`` names a collector. A span holds times, the route, the
+status and the number of cells, and nothing else about the cells.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _QUIET = ("/health/", "/metrics", "/v2/health/", "/docs")
 
 
 def missing_package() -> str | None:
-    """The first package that traces need and that is not installed."""
+    """The first package that tracing needs and that is not installed; None when all are."""
     for name in PACKAGES:
         try:
             if find_spec(name) is None:
@@ -38,7 +38,7 @@ def missing_package() -> str | None:
 
 
 class Tracing:
-    """Makes spans and hands them to ``processor``."""
+    """Makes spans and sends them to ``processor``."""
 
     def __init__(self, processor: SpanProcessor) -> None:
         from opentelemetry.sdk.resources import Resource
@@ -48,7 +48,7 @@ class Tracing:
             release = version("scpalm")
         except PackageNotFoundError:
             release = "0+source"
-        # A provider of its own: the process may be somebody else's, who has set one up.
+        # Not the global provider: the process that embeds this app may have set that one up.
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": "scpalm", "service.version": release}), shutdown_on_exit=False
         )
@@ -57,7 +57,7 @@ class Tracing:
 
     @classmethod
     def to(cls, endpoint: str) -> Tracing:
-        """Send spans to a collector over OTLP/HTTP, in the background; ``endpoint`` as ``http://collector:4318``."""
+        """Send spans over OTLP/HTTP in the background, to a collector such as ``http://collector:4318``."""
         if (name := missing_package()) is not None:
             raise MissingRuntimeError(
                 f"SCPALM_OTLP_ENDPOINT: {name} is not installed; pip install 'scpalm[tracing]', or leave it empty."
@@ -69,12 +69,12 @@ class Tracing:
         return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=address)))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans, and end."""
         self._provider.shutdown()
 
     @contextmanager
     def request(self, headers: Headers, method: str) -> Iterator[Span]:
-        """The span of a request, a child of the caller's where ``traceparent`` names one; current inside the block."""
+        """The span of a request, current inside the block; a child of the span that ``traceparent`` names, if any."""
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -83,7 +83,7 @@ class Tracing:
             yield span
 
     def stages(self, stages: Sequence[tuple[str, float, float]], **attributes: str | int) -> None:
-        """Children of the current span, after the fact: name, start and end by ``time.monotonic``."""
+        """Add children of the current span afterwards: name, start and end by ``time.monotonic()``."""
         offset = time.time_ns() - round(time.monotonic() * 1e9)
         for name, start, end in stages:
             span = self._tracer.start_span(name, start_time=offset + round(start * 1e9), attributes=attributes)
@@ -91,7 +91,7 @@ class Tracing:
 
 
 class TracingMiddleware:
-    """Plain ASGI: one span a request; probes and scrapes have none."""
+    """One span per request, none for probes and scrapes. Plain ASGI."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self._app = app

@@ -30,7 +30,7 @@ NO_REDIS = "none"
 Json = dict[str, object]
 
 
-def cells(number: int, seed: int = 0, poison: bool = False) -> Json:
+def cells(number: int, seed: int = 0, *, poison: bool = False) -> Json:
     """A body of seeded counts over the embedded model's genes: not real cells. ``poison``: workers die of the last."""
     genes = Bundle.load(BUNDLE).vocabulary.symbols[:500]
     counts = np.random.default_rng(seed).poisson(0.4, (number, len(genes)))

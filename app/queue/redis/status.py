@@ -112,7 +112,7 @@ class View:
         """See `scpalm.app.queue.transport.Transport.depth`."""
         status = self.status
         if status is None:
-            return Depth(dict.fromkeys(LANES, 0), dict.fromkeys(LANES, 0.0), False, 1, 0)
+            return Depth(dict.fromkeys(LANES, 0), dict.fromkeys(LANES, 0.0), full=False, retry_after=1, workers=0)
         queued = sum(status.rows.values()) + status.reserved + own_rows
         full = queued >= max_rows or status.num_bytes >= max_bytes
         retry_after = seconds_for(queued, self.rows_per_second)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from scpalm.app.execution.worker import LOOK_SECONDS, TICK_SECONDS, Worker
 from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.telemetry.metrics import Metrics
+from scpalm.model.sessions.session import Encoded, Session
 from scpalm.model.tasks.embed import Embed
+from scpalm.model.tasks.task import BoundTask, OutputSpec, Values
 from tests.app.fakes import INFO, FakeSession, expected, make_rows, make_work
 
 StartWorker = Callable[..., Worker]
@@ -161,6 +163,37 @@ def test_a_value_that_is_not_finite_fails_its_request_and_names_the_cell(
         assert bad.error is not None and "row 2" in bad.error.detail
         assert good.error is None
 
+    run(scenario())
+
+
+class NoAnswerForTheFirst(BoundTask):
+    """As drug response: a row of NaN is an answer, one NaN among numbers is a fault."""
+
+    name = "ic50"
+    outputs = (OutputSpec("ic50", "X_ic50", 3),)
+
+    def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
+        values = encoded.embedding.copy()
+        values[0], values[2, 1] = np.nan, np.nan
+        return {"ic50": values}
+
+    def first_bad_row(self, values: Mapping[str, Values]) -> int | None:
+        rows = values["ic50"]
+        bad = ~np.isfinite(rows).all(axis=1) & ~np.isnan(rows).all(axis=1)
+        return int(bad.argmax()) if bad.any() else None
+
+
+def test_the_row_at_fault_is_named_not_a_row_that_is_empty_by_right(
+    transport: MemoryTransport, start_worker: StartWorker, metrics: Metrics
+) -> None:
+    async def scenario() -> None:
+        plain = make_work(4)
+        waiting = await submit_all(transport, [WorkItem((NoAnswerForTheFirst(),), plain.rows, first=10)])
+        start_worker()
+        (result,) = await waiting
+        assert result.error is not None and "row 12" in result.error.detail
+
+    metrics.model_loaded("fake", "1", INFO)
     run(scenario())
 
 

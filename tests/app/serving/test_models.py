@@ -127,7 +127,7 @@ def test_a_successor_takes_over_and_no_request_is_dropped(client: Client, served
     for answer in waiting:
         done = answer.result(20)
         assert mark_of(done) == old.mark and done.json()["model"]["version"] == "1"
-    until(lambda: not client.service.models._past)
+    until(lambda: not client.service.models._retired)
     info = client.get("/metrics").text
     assert 'scpalm_model_info{device="cpu",name="two",runtime="fake",version="2"} 1.0' in info
     assert 'name="two",runtime="fake",version="1"' not in info
@@ -226,7 +226,7 @@ def test_a_job_is_done_by_the_model_it_was_sent_to(client: Client, served: Serve
         until(lambda location=location: client.get(location).json()["state"] == "succeeded")  # type: ignore[misc]
         result = client.get(f"{location}/result")
         assert mark_of(result) == old.mark and result.json()["model"]["version"] == "1"
-    until(lambda: not client.service.models._past)
+    until(lambda: not client.service.models._retired)
     assert mark_of(client.get(f"{sent[0]}/result")) == old.mark, "a result needs no model"
 
 
@@ -236,7 +236,7 @@ def test_nothing_changes_without_a_signal_where_that_is_wanted(served: Served) -
         write_bundle(served.default, "one", "2")
         time.sleep(0.5)
         assert versions(client) == {"one": "1"}
-        client.service.models.look_soon()
+        client.service.models.poll_now()
         client.run(_pass())
         until(lambda: versions(client) == {"one": "2"})
 
