@@ -17,6 +17,7 @@ from scpalm.app.http.middleware.compression import CompressionMiddleware
 from scpalm.app.http.middleware.guard import GuardMiddleware
 from scpalm.app.http.routes import drugs, health, jobs, models, tasks
 from scpalm.app.http.web import docs
+from scpalm.app.queue.transport import LANES
 from scpalm.app.service import Service
 from scpalm.app.serving.opener import OpenSession, open_default_session
 from scpalm.app.settings import Settings
@@ -48,7 +49,7 @@ def create_app(
         tracing = Tracing.to(settings.otlp_endpoint)
     routers = (health.router,) if worker else _ROUTERS
     endpoints = [route.path for router in routers for route in router.routes]  # type: ignore[attr-defined]
-    metrics = Metrics(endpoints, [reader.name for reader in all_readers()])
+    metrics = Metrics(endpoints, [reader.name for reader in all_readers()], LANES)
     service = Service(settings, metrics, open_session, tracing, worker=worker)
     budgets = open_budgets(settings.redis_url)
 

@@ -14,13 +14,13 @@ from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError
 from scpalm.app.jobs.home import open_home
 from scpalm.app.jobs.runner import JobOptions, JobRunner
 from scpalm.app.queue.registry import open_transport, transport_kind
-from scpalm.app.queue.transport import LANES, Depth
+from scpalm.app.queue.transport import LANES
 from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
 from scpalm.app.serving.opener import ModelOpener, OpenSession, Role, open_default_session
 from scpalm.app.settings import Settings
-from scpalm.app.telemetry.metrics import Metrics
+from scpalm.app.telemetry.metrics import LaneLoad, Metrics
 from scpalm.app.telemetry.tracing import Tracing
 from scpalm.model.bundle import Bundle
 
@@ -64,7 +64,7 @@ class Service:
         self._opener = ModelOpener(settings, metrics, open_session, self.role)
         open_transport(self._opener.queue_options())  # validate the URLs now, not when a model loads
         self.models = Models(settings, metrics, self._open_model)
-        metrics.watch_queue(self.depth)
+        metrics.watch_queue(self.queue_load)
         self._jobs: JobRunner | None = None
         self._not_ready_reason = "The model is loading. Try again in a moment."
         self._num_uploads = 0
@@ -102,15 +102,17 @@ class Service:
         model.check()
         return model
 
-    def depth(self) -> Depth:
-        """What waits now, over all models."""
+    def queue_load(self) -> list[LaneLoad]:
+        """What is unfinished now, over all models."""
         depths = [model.transport.depth() for model in self.models.all]
-        return Depth(
-            {lane: sum(depth.rows[lane] for depth in depths) for lane in LANES},
-            {lane: max((depth.oldest_seconds[lane] for depth in depths), default=0.0) for lane in LANES},
-            any(depth.full for depth in depths),
-            max((depth.retry_after for depth in depths), default=1),
-        )
+        return [
+            LaneLoad(
+                lane,
+                sum(depth.rows[lane] for depth in depths),
+                max((depth.oldest_seconds[lane] for depth in depths), default=0.0),
+            )
+            for lane in LANES
+        ]
 
     def live(self) -> bool:
         """Whether every device loop moved lately; true while there is none."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scpalm.app.queue.transport import LANES, Depth
 from scpalm.model.sessions.session import SessionInfo
 from scpalm.model.tasks.registry import task_names
 
@@ -56,21 +55,28 @@ ROW_BUCKETS = tuple(float(2**step) for step in range(13))
 RATIO_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 
+class LaneLoad(NamedTuple):
+    """What is unfinished in one lane of the queue."""
+
+    lane: str
+    rows: int
+    oldest_seconds: float
+
+
 class _QueueCollector(Collector):
     """Reads the queue at each scrape. A gauge set by the device's loop would be stale while the device hangs."""
 
-    def __init__(self, read: Callable[[], Depth]) -> None:
+    def __init__(self, read: Callable[[], Iterable[LaneLoad]]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        depth = self._read()
         rows = GaugeMetricFamily("scpalm_queue_rows", "Cells that are queued or computed.", labels=["lane"])
         oldest = GaugeMetricFamily(
             "scpalm_queue_oldest_seconds", "Age of the oldest cells in the queue.", labels=["lane"]
         )
-        for lane in LANES:
-            rows.add_metric([lane], depth.rows[lane])
-            oldest.add_metric([lane], depth.oldest_seconds[lane])
+        for load in self._read():
+            rows.add_metric([load.lane], load.rows)
+            oldest.add_metric([load.lane], load.oldest_seconds)
         yield from (rows, oldest)
 
     def describe(self) -> Iterable[Metric]:
@@ -111,22 +117,16 @@ class Metrics:
     Args:
         endpoints: paths of routes, the values of the label ``endpoint``; other paths count as ``other``.
         formats: values of the label ``format``.
+        lanes: lanes of the queue, the values of the label ``lane``.
     """
 
-    def __init__(self, endpoints: Iterable[str], formats: Iterable[str]) -> None:
+    def __init__(self, endpoints: Iterable[str], formats: Iterable[str], lanes: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_MemoryCollector())
         self._endpoints = {*endpoints, "other"}
         self._formats = set(formats)
-
-        def histogram(
-            name: str, text: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = DURATION_BUCKETS
-        ) -> Histogram:
-            return Histogram(f"scpalm_{name}", text, labels, buckets=buckets, registry=self.registry)
-
-        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
-            return Counter(f"scpalm_{name}", text, labels, registry=self.registry)
-
+        self._lanes = tuple(lanes)
+        histogram, counter = self._histogram, self._counter
         self.request_duration = histogram(
             "request_duration_seconds",
             "Duration of a request, from its headers to the last byte of the response.",
@@ -167,6 +167,14 @@ class Metrics:
         )
         self._register_labels()
 
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = DURATION_BUCKETS
+    ) -> Histogram:
+        return Histogram(f"scpalm_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"scpalm_{name}", text, labels, registry=self.registry)
+
     def _register_labels(self) -> None:
         """Make every label set exist from the start, so that a rate over the first event is right."""
         for outcome in ("loaded", "refused"):
@@ -176,7 +184,7 @@ class Metrics:
                 self.request_duration.labels(endpoint, status)
         for format_name in self._formats:
             self.parse_duration.labels(format_name)
-        for lane in LANES:
+        for lane in self._lanes:
             self.queue_duration.labels(lane)
             for task in task_names():
                 self.rows.labels(lane, task)
@@ -185,7 +193,7 @@ class Metrics:
         for reason in get_args(Drop):
             self.dropped.labels(reason)
 
-    def watch_queue(self, read: Callable[[], Depth]) -> None:
+    def watch_queue(self, read: Callable[[], Iterable[LaneLoad]]) -> None:
         """Report the queue at each scrape."""
         self.registry.register(_QueueCollector(read))
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from scpalm.app.execution.worker import Worker
 from scpalm.app.main import create_app
+from scpalm.app.queue.transport import LANES
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
@@ -25,7 +26,7 @@ def session() -> FakeSession:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(["/embed", "/health/live"], ["json", "h5ad"])
+    return Metrics(["/embed", "/health/live"], ["json", "h5ad"], LANES)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.utils import floatToGoString
 
+from scpalm.app.queue.transport import LANES
 from scpalm.app.telemetry.metrics import DURATION_BUCKETS, Metrics
 from tests.deploy.files import DEPLOY, PROMETHEUS, load, rules, tool
 
@@ -17,7 +18,7 @@ COLLECTED = {"scpalm_queue_rows", "scpalm_queue_oldest_seconds", "scpalm_jobs"}
 
 
 def known_metrics() -> set[str]:
-    families = Metrics(["/embed"], ["json"]).registry.collect()
+    families = Metrics(["/embed"], ["json"], LANES).registry.collect()
     suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",)}
     names = {family.name + suffix for family in families for suffix in suffixes.get(family.type, ("",))}
     return names | COLLECTED

@@ -9,6 +9,7 @@ import pytest
 from scpalm.app.errors import InferenceError, QueueFullError, ServiceError
 from scpalm.app.execution.execution import Execution
 from scpalm.app.execution.worker import Worker
+from scpalm.app.queue.transport import LANES
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.storage.values import row_blocks
 from scpalm.app.telemetry.metrics import Metrics
@@ -36,7 +37,7 @@ def compute(
     session: FakeSession, folder: Path, parts: list[Prepared], tasks: tuple[BoundTask, ...], **limits: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     transport = MemoryTransport(max_rows=limits.get("max_rows", 10_000), max_bytes=1 << 30)
-    worker = Worker(session, transport, Metrics(["/embed"], ["json"]), batch_rows=8)
+    worker = Worker(session, transport, Metrics(["/embed"], ["json"], LANES), batch_rows=8)
 
     async def go() -> tuple[dict[str, np.ndarray], list[str]]:
         num_cells = limits.get("declared", sum(len(part.rows) for part in parts))
