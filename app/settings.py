@@ -18,38 +18,43 @@ LogFormat = Literal["text", "json"]
 
 
 class SettingsError(UserError, ValueError):
-    """Settings that cannot be used; the text names the variables and says why, in one line."""
+    """Unusable settings. The text names the variables and the reasons, in one line."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Each description ends with why the default is what it is."""
+    """All settings. Each description ends with the reason for its default."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     bundle: Path = Field(
         DEFAULT_BUNDLE,
-        description="Directory of the model to serve. Default: the one in the package, so that nothing else is needed.",
+        description="Folder of the model to serve. Default: the model in the package, so that nothing else is needed.",
     )
     models_dir: Path | None = Field(
         None,
-        description="Folder whose subfolders are further models, asked for by ?model=NAME. Default: empty, no others.",
+        description="Folder whose subfolders are further models, chosen with ?model=NAME. Default: empty, no further "
+        "models.",
     )
     reload_seconds: float = Field(
         5.0,
         ge=0,
-        description="How often BUNDLE and MODELS_DIR are looked at for a model that has changed, which then takes "
-        "over; 0: on SIGHUP alone. Default: 5 s, and a copy under way is waited for.",
+        description="Seconds between checks of BUNDLE and MODELS_DIR for changed models, which are then swapped in; "
+        "0 checks on SIGHUP only. Default: 5 s; a copy in progress is never loaded half-written.",
     )
     host: str = Field(
-        "127.0.0.1", description="Address to listen on. Default: this machine only; 0.0.0.0 opens it to the network."
+        "127.0.0.1",
+        description="Address to listen on. Default: this machine only; 0.0.0.0 opens the service to the network.",
     )
     port: int = Field(
-        8000, ge=0, le=65535, description="Port to listen on, 0 for any free one. Default: what web services use."
+        8000,
+        ge=0,
+        le=65535,
+        description="Port to listen on; 0 takes any free port. Default: the usual port of Python web services.",
     )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto, cpu, cuda or cuda:n. Default: a GPU where the runtime finds one, else the CPU.",
+        description="auto, cpu, cuda or cuda:n. Default: a GPU when the runtime finds one, otherwise the CPU.",
     )
     runtime: Literal["auto", "onnx", "torchscript"] = Field(
         "auto",
@@ -57,30 +62,30 @@ class Settings(BaseSettings):
     )
     redis_url: str = Field(
         "",
-        description="Where the queue is, such as redis://host:6379/0; `scpalm worker` processes then do the work. "
-        "Default: empty, the queue and the device are in this process.",
+        description="Where the queue is, such as redis://host:6379/0; `scpalm worker` processes then compute. "
+        "Default: empty, queue and device are in this process.",
     )
     spool_url: str = Field(
         "",
-        description="With REDIS_URL: folder or s3://bucket/path that every process sees, for payloads over 1 MB. "
-        "Default: empty, a folder in SPOOL_DIR; right while all processes share that.",
+        description="With REDIS_URL: folder or s3://bucket/path that all processes see, for payloads over 1 MB. "
+        "Default: empty, a folder in SPOOL_DIR, which works while all processes share it.",
     )
     lease_seconds: float = Field(
         10.0,
         gt=0,
         le=600,
-        description="With REDIS_URL: a worker silent for so long has lost its work to another. The same for all "
-        "processes. Default: 10 s, above any pause of a healthy process.",
+        description="With REDIS_URL: a worker silent for longer loses its work to another worker. Use one value for "
+        "all processes. Default: 10 s, longer than any pause of a healthy process.",
     )
     api_keys_file: Path | None = Field(
         None,
-        description="JSON file with hashes of API keys (`scpalm key NAME` makes entries); read again when it changes. "
-        "Default: empty, open for whoever reaches the port.",
+        description="JSON file with hashes of API keys (`scpalm key NAME` makes entries); read again when it "
+        "changes. Default: empty, anyone who reaches the port may use the service.",
     )
     max_body_bytes: int = Field(
         1 << 30,
         ge=1,
-        description="Largest request body, after decompression too. Default: 1 GiB, some 200,000 cells of h5ad.",
+        description="Largest request body, also after decompression. Default: 1 GiB, about 200,000 cells of h5ad.",
     )
     max_cells: int = Field(
         100_000,
@@ -88,29 +93,35 @@ class Settings(BaseSettings):
         description="Most cells in one request. Default: 100,000, a few GB while parsing; `scpalm embed` has no limit.",
     )
     max_queued_cells: int = Field(
-        200_000, ge=1, description="Most cells waiting in all; beyond it 429. Default: two of the largest requests."
+        200_000,
+        ge=1,
+        description="Most cells waiting in total; above it requests get 429. Default: two requests of the largest "
+        "size.",
     )
     max_queued_bytes: int = Field(
         2 << 30,
         ge=1,
-        description="Most memory of waiting cells; beyond it 429. Default: 2 GiB, 200,000 cells of 1,300 genes.",
+        description="Most memory of waiting cells; above it requests get 429. Default: 2 GiB, 200,000 cells of 1,300 "
+        "genes.",
     )
     max_uploads: int = Field(
         256,
         ge=1,
-        description="Most requests being received or parsed at once; beyond it 429. Default: spares the disk.",
+        description="Most requests being received or parsed at once; above it requests get 429. Default: 256, which "
+        "protects the disk.",
     )
     batch_cells: int = Field(
         256,
         ge=1,
         le=4096,
-        description="Most cells in one run of the model, fewer when fewer wait. Default: 256, a fifth faster than 64; "
-        "512 is no faster, and others would wait longer.",
+        description="Most cells in one run of the model; a batch is smaller when fewer cells wait. Default: 256, a "
+        "fifth faster than 64; 512 is no faster and makes other requests wait longer.",
     )
     bulk_cells: int = Field(
         2048,
         ge=1,
-        description="Larger requests share a quarter of each batch. Default: what takes seconds on a CPU.",
+        description="Requests with more cells share a quarter of each batch. Default: 2,048, which takes seconds on "
+        "a CPU.",
     )
     threads: int | None = Field(
         None, ge=1, description="Threads of the model on a CPU. Default: empty, every core that this process may use."
@@ -119,51 +130,58 @@ class Settings(BaseSettings):
         2,
         ge=1,
         le=64,
-        description="Processes that read uploads. Default: 2, so that one large file does not hold up the others.",
+        description="Processes that read uploads. Default: 2, so that one large file does not block the others.",
     )
     parse_seconds: float = Field(
         120.0,
         gt=0,
-        description="Longest time to read one upload; beyond it 400. Default: ten times what the largest upload takes.",
+        description="Longest time to read one upload; above it the request gets 400. Default: 120 s, ten times what "
+        "the largest upload takes.",
     )
     body_idle_seconds: float = Field(
         30.0,
         gt=0,
-        description="Longest pause within a body; beyond it 408. Default: 30 s, stalled clients then free their slot.",
+        description="Longest pause within a body; after it the request gets 408. Default: 30 s, so that stalled "
+        "clients free their slot.",
     )
     spool_dir: Path = Field(
         Path(tempfile.gettempdir()),
-        description="Where uploads and h5ad answers are kept meanwhile. Default: the system's folder.",
+        description="Where uploads and h5ad responses are kept while a request runs. Default: the system's temporary "
+        "folder.",
     )
     results_dir: Path | None = Field(
         None,
         description="Where jobs and their results are kept. Default: empty, a folder in SPOOL_DIR; name a disk that "
-        "survives a restart where jobs must.",
+        "survives a restart if jobs must.",
     )
     job_hours: float = Field(
-        24.0, gt=0, description="How long the result of a job is kept. Default: a day, to fetch what ran overnight."
+        24.0,
+        gt=0,
+        description="Hours that the result of a job is kept. Default: a day, long enough to fetch what ran overnight.",
     )
     stall_seconds: float = Field(
         60.0,
         gt=0,
-        description="/health/live fails when the device stands still so long. Default: far above one slow batch.",
+        description="/health/live fails when the device makes no progress for longer. Default: 60 s, far above one "
+        "slow batch.",
     )
     drain_seconds: float = Field(
         1.0,
         ge=0,
-        description="Pause from /health/ready failing to closing the port. Default: 1 s; or a balancer's probe period.",
+        description="Pause between /health/ready failing and the port closing. Default: 1 s; set it to your load "
+        "balancer's probe period.",
     )
     stop_seconds: int = Field(
         600,
         ge=1,
-        description="Longest wait for running requests when stopping. Default: 10 min, a full queue on a slow CPU.",
+        description="Longest wait for running requests during shutdown. Default: 10 min, a full queue on a slow CPU.",
     )
     log_format: LogFormat = Field(
-        "text", description="text or json, one line a request. Default: for people; json is for log collectors."
+        "text", description="text or json, one line per request. Default: text, for people; json is for log collectors."
     )
 
     otlp_endpoint: str = Field(
-        "", description="Collector of traces over OTLP/HTTP, such as http://collector:4318. Default: no traces."
+        "", description="Collector of traces over OTLP/HTTP, such as http://collector:4318. Default: empty, no traces."
     )
 
     @field_validator("otlp_endpoint")
@@ -191,7 +209,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Settings of the environment, with overrides. Raises SettingsError with every fault in one line."""
+    """Settings from the environment, with overrides. Raises SettingsError that lists every fault."""
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
@@ -204,8 +222,12 @@ def _faults(error: ValidationError) -> Iterator[str]:
         yield name + fault["msg"].removeprefix("Value error, ")
 
 
+# Defaults that depend on the machine.
+_DEFAULT_TEXTS = {"bundle": "in the package", "spool_dir": "system's temporary folder"}
+
+
 def setting_lines() -> Iterator[tuple[str, str]]:
-    """For each variable, its name with its default, and what it does and why the default is what it is."""
+    """For each variable: its name and default, and its description."""
     for name, field in Settings.model_fields.items():
-        default = "in the package" if name == "bundle" else "empty" if field.default in (None, "") else field.default
+        default = _DEFAULT_TEXTS.get(name) or ("empty" if field.default in (None, "") else field.default)
         yield f"{PREFIX}{name.upper()} [{default}]", field.description or ""

@@ -32,7 +32,9 @@ class Server:
         url: where it listens. log: the file of its stderr.
     """
 
-    def __init__(self, log: Path, *arguments: str, command: str = "serve", **settings: str) -> None:
+    def __init__(
+        self, log: Path, *arguments: str, command: str = "serve", cwd: str | None = None, **settings: str
+    ) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SCPALM_")}
         environment |= {f"SCPALM_{name.upper()}": value for name, value in ({"bundle": str(BUNDLE)} | settings).items()}
         self.log = log
@@ -42,7 +44,7 @@ class Server:
                 stderr=stderr,
                 stdout=subprocess.DEVNULL,
                 env=environment,
-                cwd=Path(__file__).parents[2],
+                cwd=cwd or Path(__file__).parents[2],
             )
         self.url = ""
 
