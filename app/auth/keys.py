@@ -76,7 +76,7 @@ class KeyRing:
                 self._stamp = stamp
                 self._keys = read_keys(self._path)
                 log.info("read %d API keys again", len(self._keys))
-        except (KeysFileError, OSError) as error:
+        except KeysFileError as error:
             log.error("the file of API keys cannot be read, the previous keys stay in use: %s", error)
 
 
@@ -108,7 +108,11 @@ def read_keys(path: Path) -> dict[str, ApiKey]:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+    """Changes with the file; reading it then says why it cannot be read."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
     return stat.st_mtime_ns, stat.st_size
 
 

@@ -4,8 +4,8 @@ To add a transport, add one file to that package that declares::
 
     TRANSPORT = TransportKind(schemes=("nats",), in_process=False, open=open_nats)
 
-where ``open_nats(options: QueueOptions)`` returns a `scpalm.app.queue.transport.Transport`. The file is imported to
-validate settings, so it must import its client library inside ``open_nats``.
+where ``open_nats(options: QueueOptions)`` returns a `scpalm.app.queue.transport.Transport`. Every file is imported
+to find the schemes, so it must import its client library inside ``open_nats``.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ async def main():
         service = app.state.service
         await service.settled.wait()
         try:
-            service.check_ready()
+            service.ready_model()
         except Exception as error:
             print(error)
 
