@@ -17,9 +17,7 @@ from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.io.cells import open_cells
-from scpalm.model.io.h5ad import H5adFile
-from scpalm.model.io.zarr import ZarrFile
+from scpalm.model.io.cells import CellSource, open_cells
 from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, take
 from scpalm.training.corpus.open_cells import choose_layer
 from scpalm.training.corpus.reader import CorpusError
@@ -124,7 +122,7 @@ class Source:
         return wanted
 
 
-def _first(file: H5adFile | ZarrFile, names: tuple[str, ...]) -> NDArray[np.generic] | None:
+def _first(file: CellSource, names: tuple[str, ...]) -> NDArray[np.generic] | None:
     return next((column for name in names if (column := file.obs_column(name)) is not None), None)
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scpalm.model.io.whole_file import replaced_when_whole
+from scpalm.model.output.whole_file import replaced_when_whole
 
 Row = dict[str, str | int | float | bool]
 

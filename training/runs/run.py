@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from scpalm.model.io.whole_file import replaced_when_whole
 from scpalm.model.network.config import NetworkConfig
+from scpalm.model.output.whole_file import replaced_when_whole
 from scpalm.training.runs.config import ConfigError, OptimizerConfig
 
 Section = TypeVar("Section", bound=NetworkConfig | OptimizerConfig)

@@ -13,7 +13,7 @@ from scpalm.training.drug_response.splits import Split, make_split
 from scpalm.training.drug_response.tuning import tune
 from scpalm.training.evaluation.drug_response.metrics import rmse
 from scpalm.training.runs.config import ConfigError
-from tests.training.drug_response.conftest import Small
+from tests.training.drug_response.small import Small
 from tests.training.drug_response.test_member import QUICK, features_of, train
 
 

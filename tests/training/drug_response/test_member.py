@@ -15,7 +15,7 @@ from scpalm.training.drug_response.splits import Split, make_split
 from scpalm.training.drug_response.tables import Tables
 from scpalm.training.evaluation.drug_response.metrics import residual_pcc, rmse
 from scpalm.training.evaluation.drug_response.references import drug_means
-from tests.training.drug_response.conftest import Small
+from tests.training.drug_response.small import Small
 
 QUICK = DrugTrainingConfig(
     inputs="genes", free_epochs=60, encoder_epochs=20, graph_width=16, line_groups=4, drug_groups=3, dropout=0.05

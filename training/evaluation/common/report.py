@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scpalm.model.bundle import Bundle, sha256_of
 from scpalm.model.errors import UnreadableError
-from scpalm.model.io.whole_file import replaced_when_whole
+from scpalm.model.output.whole_file import replaced_when_whole
 from scpalm.training.metrics.rows import METRICS, Row, summarise
 
 _STYLE = (

@@ -7,6 +7,7 @@ from sklearn.decomposition import PCA
 
 from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.training.evaluation.common import baselines
 from scpalm.training.evaluation.common import principal_components as components
 from scpalm.training.evaluation.common.baselines import Baselines, log_normalized, variable_genes
 from scpalm.training.evaluation.common.principal_components import principal_components
