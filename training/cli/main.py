@@ -204,12 +204,9 @@ def export(
     ] = "float16",
 ) -> None:
     """Fold a finished run into a bundle and test its parity."""
-    from scpalm.training.export.bundle import export_run
+    from scpalm.training.export.bundle import BundleOptions, export_run
 
-    report = export_run(
-        run_dir, out, name=name, version=version, card=card, torchscript=torchscript, precision=precision
-    )
-    typer.echo("\n".join(report))
+    typer.echo("\n".join(export_run(run_dir, out, BundleOptions(name, version, card, precision, torchscript))))
 
 
 @app.command()

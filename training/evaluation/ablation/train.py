@@ -164,7 +164,7 @@ def train_variant(corpus: Corpus, config: AblationConfig, variant: Variant, prog
         kept_one = _kept_megabytes(one)
     finally:
         one.close()
-    stage1 = one.model.eval().requires_grad_(False)
+    stage1 = one.model.eval().requires_grad_(requires_grad=False)
     stage1.quantizer.bypass = not first.quantizer
     again = time.monotonic()
     two = prepare_stage2(
@@ -176,7 +176,7 @@ def train_variant(corpus: Corpus, config: AblationConfig, variant: Variant, prog
         kept_two = _kept_megabytes(two)
     finally:
         two.close()
-    cells = two.encoder.eval().requires_grad_(False)
+    cells = two.encoder.eval().requires_grad_(requires_grad=False)
     mean, sd = _scale(two, cells)
     costs = {
         "stage1_seconds": round(between - started, 1),
