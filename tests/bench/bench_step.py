@@ -30,7 +30,7 @@ from scpalm.training.runs.config import Stage1Config, Stage2Config, override
 from scpalm.training.runs.memory import keep_freed_memory
 from scpalm.training.runs.run import pick_device
 from scpalm.training.runs.trainer import StageTrainer
-from scpalm.training.stages.code_cache import Cache
+from scpalm.training.stages.code_cache import CodeCache
 from scpalm.training.stages.corpus_statistics import Yardsticks, gene_means
 from scpalm.training.stages.stage1 import Stage1Trainer
 from scpalm.training.stages.stage2 import Stage2Trainer
@@ -49,14 +49,14 @@ def make_trainer(corpus: Corpus, case: dict[str, Any], device: torch.device) -> 
 
 def made_up(
     corpus: Corpus, sizes: NetworkConfig, config: Stage2Config, device: torch.device
-) -> tuple[PathwayAutoencoder, Stage2Config, torch.device, Cache, Yardsticks]:
+) -> tuple[PathwayAutoencoder, Stage2Config, torch.device, CodeCache, Yardsticks]:
     """A stage 1 of random weights and codes at random."""
     random = np.random.default_rng(0)
     codes = random.integers(sizes.num_codes, size=(1, len(corpus), sizes.num_tokens), dtype=np.uint8)
     scores = random.standard_normal((1, len(corpus), sizes.num_tokens), dtype=np.float32)
     vectors = np.eye(corpus.num_genes, sizes.num_tokens, dtype=np.float32)
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
-    return PathwayAutoencoder(sizes), config, device, Cache(codes, scores), yardsticks
+    return PathwayAutoencoder(sizes), config, device, CodeCache(codes, scores), yardsticks
 
 
 def measure(case: dict[str, Any]) -> dict[str, float]:

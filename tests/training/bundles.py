@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scpalm.training.export.bundle import export_run
+from scpalm.training.export.bundle import BundleOptions, export_run
 from tests.training.tiny import write_corpus, write_random_run
 
 
@@ -30,6 +30,6 @@ def exported(factory: pytest.TempPathFactory) -> Exported:
         folder = factory.mktemp("exported")
         corpus = write_corpus(folder)
         run = write_random_run(folder / "run", corpus)
-        report = export_run(run, folder / "bundle", name="tiny", version="7")
+        report = export_run(run, folder / "bundle", BundleOptions(name="tiny", version="7"))
         _made.append(Exported(corpus, run, folder / "bundle", report))
     return _made[0]

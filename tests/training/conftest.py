@@ -7,6 +7,7 @@ import torch
 
 from scpalm.training.corpus.reader import Corpus
 from tests.training.bundles import Exported, exported
+from tests.training.drug_response.small import Small, make_small
 from tests.training.tiny import write_corpus
 
 
@@ -27,3 +28,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(scope="session")
 def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return exported(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """20 drugs, 40 lines and 60 genes of the tiny bundle's vocabulary."""
+    return make_small(tmp_path_factory)

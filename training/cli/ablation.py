@@ -1,4 +1,4 @@
-"""``scpalm-train evaluate ablation``: wiring only."""
+"""The command ``scpalm-train evaluate ablation``."""
 
 from __future__ import annotations
 
@@ -15,43 +15,46 @@ COLUMNS = (
     *("ari", "nmi", "silhouette", "knn_accuracy"),
     *("stage1_seconds", "stage2_seconds", "stage1_megabytes", "stage2_megabytes"),
 )
-# Small runs: few steps, small batches, and a queue that fills while they last.
+# Small runs: few steps, small batches, and a queue that fills during them.
 STAGE1 = {"batch_size": "64", "warmup_steps": "20"}
 STAGE2 = {"batch_size": "64", "warmup_steps": "20", "queue_start": "1024", "queue": "8192", "replicas": "2"}
 
 
 @command
 def ablation(
-    corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS", help="Small: every variant is trained on it.")],
+    *,
+    corpus_dir: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="A small corpus: every variant is trained on it.")
+    ],
     files: Annotated[
         list[Path] | None,
-        typer.Option("--file", help="Labelled cells to score on. Default: labelled sets of the corpus itself."),
+        typer.Option("--file", help="Labelled cells to score on; default: labelled sets of the corpus."),
     ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
     label: Annotated[str, typer.Option(help="Column of obs with the labels.")] = "cell_type",
     keep: Annotated[
-        list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")
+        list[str] | None, typer.Option(help="column=value: keep these cells in files that have the column.")
     ] = None,
     preset: Annotated[str, typer.Option(help="mini or base.")] = "mini",
-    steps: Annotated[int, typer.Option(help="Of stage 1; stage 2 has a third as many.", min=3)] = 300,
-    seeds: Annotated[int, typer.Option(help="Of Leiden and of the folds; training has one.", min=1)] = 3,
+    steps: Annotated[int, typer.Option(help="Steps of stage 1; stage 2 has a third as many.", min=3)] = 300,
+    seeds: Annotated[int, typer.Option(help="Seeds of Leiden and of the folds; training uses one.", min=1)] = 3,
     variants: Annotated[list[str] | None, typer.Option("--variant", help="By name; default: all.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value for the networks of all variants, may be repeated.")
+        list[str] | None, typer.Option("--set", help="key=value for the networks of all variants; may be repeated.")
     ] = None,
     runs: Annotated[
-        Path | None, typer.Option(help="Keep finished variants here, and go on from them the next time.")
+        Path | None, typer.Option(help="Keep finished variants here, and continue from them next time.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
 ) -> None:
-    """Train the model with one choice turned at a time, and score each variant alike (paper Tables 5, 6, 7)."""
+    """Train variants that each change one choice of the model, and score them alike (paper Tables 5, 6, 7)."""
     import torch
 
     from scpalm.model.network.config import preset as sizes_of
     from scpalm.training.cli.evaluate import datasets_of
     from scpalm.training.corpus.reader import Corpus
     from scpalm.training.evaluation.ablation.cells import Cells
-    from scpalm.training.evaluation.ablation.train import AblationConfig, run_ablation
+    from scpalm.training.evaluation.ablation.train import AblationConfig, Scoring, run_ablation
     from scpalm.training.evaluation.ablation.variants import chosen_variants
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.metrics.rows import write_rows
@@ -82,7 +85,7 @@ def ablation(
             bar.move_to(done)
             bar.advance(0, f"{text} {at}/{total}" if total and not finished else text)
 
-        rows = run_ablation(corpus, datasets, config, chosen, folder, seeds=range(seeds), progress=show)
+        rows = run_ablation(corpus, Scoring(datasets, range(seeds)), config, chosen, folder, progress=show)
     typer.echo(table(rows, COLUMNS))
     if json_out is not None:
         write_rows(json_out, rows)

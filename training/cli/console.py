@@ -1,4 +1,4 @@
-"""What the commands share: progress bars on stderr, and errors as one line with exit status 1 or 2."""
+"""Shared by all commands: progress bars on stderr, and errors as one line with exit status 1 or 2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """A command whose expected errors are one line on stderr: 2 for wrong use, 1 for everything else."""
+    """Print expected errors of a command as one line on stderr, with status 2 for wrong use and 1 otherwise."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -41,6 +41,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class Bar:
+    """A progress bar."""
+
     def __init__(self, bar: tqdm) -> None:
         self._bar = bar
 
@@ -57,7 +59,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(total: int | None, title: str, *, unit: str, start: int = 0) -> Iterator[Bar]:
-    # Of several processes that train together only the first shows a bar.
+    """A bar on stderr; only the first of several training processes shows it."""
     silent = os.environ.get("RANK", "0") != "0"
     with tqdm(
         total=total, desc=title, unit=unit, initial=start, file=sys.stderr, dynamic_ncols=True, disable=silent

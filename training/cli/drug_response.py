@@ -1,4 +1,4 @@
-"""``scpalm-train drug-response`` and ``scpalm-train evaluate drug-response``: wiring only."""
+"""The commands ``scpalm-train drug-response`` and ``scpalm-train evaluate drug-response``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ DataDir = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="The folder th
 
 @command
 def drug_response(
+    *,
     data_dir: DataDir,
     out: Annotated[Path, typer.Option("--out", help="The run's folder.")],
     bundle: Annotated[Path, typer.Option(help="The bundle whose encoder gives h_C.")] = DEFAULT_BUNDLE,
@@ -25,8 +26,8 @@ def drug_response(
     settings: Annotated[str, typer.Option(help="Comma-separated: expression, mutation, methylation.")] = "expression",
     seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 5,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; finished members are kept.")] = False,
-    test: Annotated[bool, typer.Option(help="Score the test rows, too; leave that to the end.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run; finished members are kept.")] = False,
+    test: Annotated[bool, typer.Option(help="Also score the test rows; leave this to the end.")] = True,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Write Figures 4 and 5 into this folder.")] = None,
     export: Annotated[
@@ -38,13 +39,13 @@ def drug_response(
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:
-    """Train DeepCDR heads on a bundle's h_C (or genes), beside their references; optionally export them."""
+    """Train DeepCDR heads on a bundle's h_C or on genes, and compare them with references; optionally export them."""
     import torch
 
     from scpalm.model.bundle import Bundle
     from scpalm.training.drug_response.config import DrugTrainingConfig
-    from scpalm.training.drug_response.experiment import DrugRun, run_record, train_run, variants_of
-    from scpalm.training.drug_response.export import export_head
+    from scpalm.training.drug_response.experiment import DrugRun, Experiment, run_record, variants_of
+    from scpalm.training.drug_response.export import HeadSource, export_head
     from scpalm.training.drug_response.features import embed_lines
     from scpalm.training.drug_response.tables import load_tables
     from scpalm.training.evaluation.common.table import table
@@ -66,7 +67,8 @@ def drug_response(
     def show(name: str, stage: str, step: float, rmse: float) -> None:
         typer.echo(f"  {name}: {stage} {step:g}, validation RMSE {rmse:.4f}", err=True)
 
-    for outcome in train_run(run, tables, lines, encoder, split, variants, range(seeds), config, show):
+    experiment = Experiment(run, tables, encoder, lines, config)
+    for outcome in experiment.train(split, variants, range(seeds), show):
         typer.echo(f"{outcome.variant.name}, seed {outcome.seed}: done", err=True)
     rows = run_rows(run, tables, split, variants, range(seeds), test=test)
     typer.echo(table(rows, COLUMNS))
@@ -78,7 +80,8 @@ def drug_response(
         typer.echo(f"{', '.join(path.name for path in draw_figures(run, tables, variants[0], figures))} -> {figures}")
     if export and unknown_drugs is not None:
         shipped = [variant for variant in variants if variant.inputs == variants[0].inputs]
-        report = export_head(run, tables, lines, encoder, shipped, DrugRun(unknown_drugs), summary(rows))
+        source = HeadSource(run, shipped, DrugRun(unknown_drugs))
+        report = export_head(source, tables, lines, encoder, summary(rows))
         typer.echo("\n".join(report))
 
 
@@ -88,7 +91,7 @@ def evaluate_drug_response(
     bundle: Annotated[Path, typer.Option(help="The bundle whose head is scored.")] = DEFAULT_BUNDLE,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
 ) -> None:
-    """Score the drug response head of a bundle on the published test rows, beside its references."""
+    """Score the drug-response head of a bundle and its references on the published test rows."""
     from scpalm.model.bundle import Bundle
     from scpalm.training.drug_response.tables import load_tables
     from scpalm.training.evaluation.common.table import table

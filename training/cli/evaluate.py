@@ -1,4 +1,4 @@
-"""``scpalm-train evaluate``: each number beside its baselines."""
+"""The commands ``scpalm-train evaluate ...``: score a bundle and its baselines."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the rows here."
 Label = Annotated[str, typer.Option(help="Column of obs with the labels.")]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="The bundle to score.")]
 Methods = Annotated[str | None, typer.Option(help="Comma-separated; default: all.")]
-Keep = Annotated[list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")]
+Keep = Annotated[list[str] | None, typer.Option(help="column=value: keep these cells in files that have the column.")]
 Record = Annotated[bool, typer.Option("--record", help="Write means and sds into the bundle's card.")]
 
-app = typer.Typer(help="Score a bundle beside its baselines.", no_args_is_help=True)
+app = typer.Typer(help="Score a bundle and its baselines.", no_args_is_help=True)
 
 
 def datasets_of(files: list[Path], label: str, keep: list[str] | None, batch_key: str | None = None) -> list[Dataset]:
-    """Labelled files; ``keep`` as on the command line. Raises InputError."""
+    """Read labelled files; ``keep`` as on the command line. Raises InputError."""
     import anndata
 
     from scpalm.training.evaluation.common.dataset import load_dataset
@@ -49,7 +49,7 @@ def _pairs(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bundle: Path, *, record: bool) -> None:
-    """Print the table; write the rows, and into the bundle's card, where that was asked for."""
+    """Print the table, and write the rows and the bundle's card if requested."""
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.metrics.rows import record_rows, write_rows
 
@@ -60,19 +60,20 @@ def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bund
         record_rows(bundle, rows)
 
 
-def _tell(text: str) -> None:
+def _show_progress(text: str) -> None:
     if sys.stderr.isatty():
         typer.echo(f"  {text}", err=True)
 
 
 @app.callback()
 def evaluate() -> None:
-    """Score a bundle beside its baselines."""
+    """Score a bundle and its baselines."""
 
 
 @app.command()
 @command
 def clustering(
+    *,
     files: list[Path],
     json_out: Json = None,
     label: Label = "cell_type",
@@ -80,18 +81,20 @@ def clustering(
     seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 10,
     methods: Methods = None,
     keep: Keep = None,
-    extended: Annotated[bool, typer.Option("--extended", help="Best resolution and a logistic probe too.")] = False,
+    extended: Annotated[
+        bool, typer.Option("--extended", help="Also the best resolution and a logistic probe.")
+    ] = False,
     batch_key: Annotated[
-        str | None, typer.Option(help="Column of obs with batches: iLISI, cLISI, graph connectivity too.")
+        str | None, typer.Option(help="Column of obs with batches: also iLISI, cLISI and graph connectivity.")
     ] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Write a UMAP of every method, by label and by cluster, into this folder.")
     ] = None,
     record: Record = False,
 ) -> None:
-    """Leiden clusters and kNN votes against labels, for the model and its baselines; prints a table."""
+    """Compare Leiden clusters and kNN votes with labels, for the model and its baselines; prints a table."""
     from scpalm.model.bundle import Bundle
-    from scpalm.training.evaluation.clustering.compare import compare_clustering
+    from scpalm.training.evaluation.clustering.compare import ClusteringOptions, compare_clustering
     from scpalm.training.evaluation.clustering.picture import draw_umap
     from scpalm.training.evaluation.common.baselines import Baselines
     from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
@@ -106,40 +109,33 @@ def clustering(
             draw_umap(array, dataset, pictures / f"{dataset.name}-{method}.png", title=method)
 
     sources: list[EmbeddingSource] = [BundleEmbeddings(Bundle.load(bundle)), Baselines()]
-    chosen = methods.split(",") if methods else None
-    rows = compare_clustering(
-        datasets,
-        sources,
-        methods=chosen,
-        seeds=range(seeds),
-        extended=extended,
-        progress=_tell,
-        on_array=draw,
-    )
+    options = ClusteringOptions(methods.split(",") if methods else None, range(seeds), extended)
+    rows = compare_clustering(datasets, sources, options, progress=_show_progress, on_array=draw)
     _finish(rows, CLUSTERING_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
 @command
 def imputation(
+    *,
     files: list[Path],
     json_out: Json = None,
     label: Label = "cell_type",
     bundle: BundleOption = DEFAULT_BUNDLE,
-    seeds: Annotated[int, typer.Option(help="Number of seeds: of masks and of methods.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds, for masks and methods.", min=1)] = 3,
     methods: Methods = None,
     corpus: Annotated[
-        Path | None, typer.Option(help="Training corpus, for its gene means as one more zero-shot baseline.")
+        Path | None, typer.Option(help="Training corpus, for its gene means as another zero-shot baseline.")
     ] = None,
     keep: Keep = None,
-    clusters: Annotated[bool, typer.Option(help="Cluster the imputed cells as well.")] = True,
+    clusters: Annotated[bool, typer.Option(help="Also cluster the imputed cells.")] = True,
     record: Record = False,
 ) -> None:
-    """Hidden counts against what each method says of them, and what imputing does to clusters; prints a table."""
+    """Compare imputed values with held-back counts, and clusters before and after; prints a table."""
     from scpalm.model.bundle import Bundle
     from scpalm.training.corpus.reader import Corpus
     from scpalm.training.evaluation.common.table import IMPUTATION_COLUMNS
-    from scpalm.training.evaluation.imputation.compare import compare_imputation
+    from scpalm.training.evaluation.imputation.compare import ImputationOptions, compare_imputation
     from scpalm.training.stages.corpus_statistics import gene_means
 
     loaded = Bundle.load(bundle)
@@ -149,33 +145,29 @@ def imputation(
         if opened.vocabulary.ensembl_ids != loaded.vocabulary.ensembl_ids:
             raise ValueError(f"{corpus} and {bundle} have different genes. Name the corpus the bundle was trained on.")
         means = gene_means(opened, opened.train_rows)
-    rows = compare_imputation(
-        datasets_of(files, label, keep),
-        loaded,
-        corpus_means=means,
-        methods=methods.split(",") if methods else None,
-        seeds=range(seeds),
-        clusters=clusters,
-        progress=_tell,
-    )
+    options = ImputationOptions(means, methods.split(",") if methods else None, range(seeds), clusters)
+    rows = compare_imputation(datasets_of(files, label, keep), loaded, options, _show_progress)
     _finish(rows, IMPUTATION_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
 @command
 def pathways(
-    sources: Annotated[list[Path], typer.Argument(metavar="FILE.h5ad|CORPUS ...", help="Cells, best of the training.")],
+    *,
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="FILE.h5ad|CORPUS ...", help="Cells, preferably training cells.")
+    ],
     gene_sets: Annotated[list[Path], typer.Option("--gene-sets", help="GMT files of symbols, e.g. Reactome.")],
     json_out: Json = None,
     label: Label = "cell_type",
     bundle: BundleOption = DEFAULT_BUNDLE,
-    permutations: Annotated[int, typer.Option(help="Of the codes, for the null.", min=0)] = 20,
+    permutations: Annotated[int, typer.Option(help="Permutations of the codes, for the null.", min=0)] = 20,
     seeds: Annotated[int, typer.Option(help="Seeds of the permutations.", min=1)] = 1,
     codes_out: Annotated[Path | None, typer.Option("--codes", help="Write pathways.json here.")] = None,
     heatmap: Annotated[Path | None, typer.Option(help="Write a PNG of codes by cell type here.")] = None,
-    record: Annotated[bool, typer.Option("--record", help="Put rows and pathways.json into the bundle.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Write rows and pathways.json into the bundle.")] = False,
 ) -> None:
-    """Genes and terms of each code, beside codes permuted over cells; prints a table."""
+    """Find the genes and enriched terms of each code, and compare with permuted codes; prints a table."""
     import orjson
 
     from scpalm.model.bundle import Bundle
@@ -193,7 +185,7 @@ def pathways(
     rows = []
     document: dict[str, object] = {}
     for seed in range(seeds):
-        found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=_tell)
+        found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=_show_progress)
         rows += pathway_rows(name, len(cells), found, seed)
         document = document or pathways_document(found, cells.symbols, rows, [path.stem for path in gene_sets])
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2)
@@ -202,7 +194,7 @@ def pathways(
     if heatmap is not None:
         names, shares = label_shares(cells.codes, cells.labels, num_codes)
         if not names:
-            raise ValueError(f"No label in '{label}' has 20 cells: there is no heatmap to draw. Name another --label.")
+            raise ValueError(f"No label in '{label}' has 20 cells for the heatmap. Name another --label.")
         draw_heatmap(names, shares, heatmap)
     if record:
         add_files(bundle, {"pathways.json": content}, {})
@@ -212,17 +204,20 @@ def pathways(
 @app.command()
 @command
 def annotation(
+    *,
     queries: Annotated[list[Path], typer.Argument(metavar="QUERY.h5ad ...", help="Labelled cells to annotate.")],
     reference: Annotated[Path, typer.Option("--reference", help="Labelled cells to annotate from.")],
     json_out: Json = None,
     label: Label = "cell_type",
     bundle: BundleOption = DEFAULT_BUNDLE,
-    label_map: Annotated[list[str] | None, typer.Option("--map", help="query=reference: one type, two names.")] = None,
+    label_map: Annotated[
+        list[str] | None, typer.Option("--map", help="query=reference: two names of the same type.")
+    ] = None,
     methods: Methods = None,
     keep: Keep = None,
     record: Record = False,
 ) -> None:
-    """Labels carried from one file to others, beside principal components of both; prints a table."""
+    """Transfer labels from one file to others, in h_C and in principal components; prints a table."""
     from scpalm.model.bundle import Bundle
     from scpalm.training.evaluation.clustering.annotation import METHODS, compare_annotation
     from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
@@ -234,7 +229,7 @@ def annotation(
         BundleEmbeddings(Bundle.load(bundle)),
         label_map=_pairs(label_map),
         methods=methods.split(",") if methods else METHODS,
-        progress=_tell,
+        progress=_show_progress,
     )
     _finish(rows, ANNOTATION_COLUMNS, json_out, bundle, record=record)
 
@@ -242,12 +237,14 @@ def annotation(
 @app.command()
 @command
 def report(
-    rows: Annotated[list[Path], typer.Argument(metavar="ROWS.json ...", help="What --json of the others wrote.")],
+    rows: Annotated[
+        list[Path], typer.Argument(metavar="ROWS.json ...", help="Files that --json of the other commands wrote.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML page to write.")],
     bundle: BundleOption = DEFAULT_BUNDLE,
-    pictures: Annotated[list[Path] | None, typer.Option("--picture", help="PNG to put into the page.")] = None,
+    pictures: Annotated[list[Path] | None, typer.Option("--picture", help="PNG to embed in the page.")] = None,
 ) -> None:
-    """One HTML page of all rows, pictures inside."""
+    """Write one HTML page of all rows, with embedded pictures."""
     from scpalm.model.bundle import Bundle
     from scpalm.training.evaluation.common.report import read_rows, write_report
 
@@ -263,9 +260,9 @@ def picture(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")],
     label: Annotated[str, typer.Option(help="Column of obs with the labels.")] = "cell_type",
     bundle: Annotated[Path, typer.Option(help="The bundle.")] = DEFAULT_BUNDLE,
-    seed: Annotated[int, typer.Option(help="Of UMAP and Leiden.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of UMAP and Leiden.")] = 0,
 ) -> None:
-    """UMAP of h_C, coloured by label and by Leiden cluster, as one PNG."""
+    """Draw a UMAP of h_C, coloured by label and by Leiden cluster."""
     from scpalm.model.bundle import Bundle
     from scpalm.training.evaluation.clustering.picture import draw_umap
     from scpalm.training.evaluation.common.dataset import load_dataset

@@ -1,4 +1,4 @@
-"""``scpalm-train evaluate all``: every table of a bundle by one command, and a page of them. Wiring only."""
+"""The command ``scpalm-train evaluate all``: all tables of a bundle, and one HTML page of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from scpalm.training.cli.console import command
 
 @command
 def evaluate_all(
+    *,
     files: Annotated[list[Path], typer.Argument(metavar="FILE.h5ad ...", help="Labelled cells.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rows, tables, pictures and report.html.")],
     corpus: Annotated[
-        Path | None, typer.Option(help="Training corpus: its gene means as a baseline, and its codes' pathways.")
+        Path | None, typer.Option(help="Training corpus, for its gene means (a baseline) and its codes' pathways.")
     ] = None,
     gene_sets: Annotated[
         list[Path] | None, typer.Option("--gene-sets", help="GMT files of symbols, for the pathways.")
@@ -27,16 +28,18 @@ def evaluate_all(
     ] = None,
     label: evaluate_cli.Label = "cell_type",
     bundle: evaluate_cli.BundleOption = DEFAULT_BUNDLE,
-    seeds: Annotated[int, typer.Option(help="Of the clustering.", min=1)] = 10,
-    imputation_seeds: Annotated[int, typer.Option(help="Of masks and of methods.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds for clustering.", min=1)] = 10,
+    imputation_seeds: Annotated[int, typer.Option(help="Number of seeds for imputation.", min=1)] = 3,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
-    label_map: Annotated[list[str] | None, typer.Option("--map", help="query=reference: one type, two names.")] = None,
+    label_map: Annotated[
+        list[str] | None, typer.Option("--map", help="query=reference: two names of the same type.")
+    ] = None,
     keep: evaluate_cli.Keep = None,
     record: evaluate_cli.Record = False,
 ) -> None:
-    """Clustering, imputation, pathways and annotation, as far as their inputs are named, and one HTML page.
+    """Score clustering and imputation, pathways and annotation if their inputs are given, and write one HTML page.
 
-    Rows that are there (``OUT/<task>.rows.json``) are kept: after Ctrl-C the command goes on with the next task.
+    Existing rows (``OUT/<task>.rows.json``) are kept: after Ctrl-C the command continues with the next task.
     """
     from scpalm.model.errors import InputError
 
@@ -44,24 +47,24 @@ def evaluate_all(
         raise InputError(
             "half-pathways",
             "Pathways need both a corpus and gene sets.",
-            mend="Name --corpus and --gene-sets, or neither.",
+            mend="Give both --corpus and --gene-sets, or neither.",
         )
     out.mkdir(parents=True, exist_ok=True)
     done: list[Path] = []
 
     def wanted(task: str) -> Path | None:
-        """Where the rows of a task go; None when they are there."""
+        """The file for the rows of a task; None when it exists already."""
         done.append(out / f"{task}.rows.json")
         typer.echo(f"## {task}", err=True)
         return None if done[-1].exists() else done[-1]
 
     if (rows := wanted("clustering")) is not None:
         evaluate_cli.clustering(
-            files,
-            rows,
-            label,
-            bundle,
-            seeds,
+            files=files,
+            json_out=rows,
+            label=label,
+            bundle=bundle,
+            seeds=seeds,
             keep=keep,
             extended=True,
             batch_key=batch_key,
@@ -69,11 +72,38 @@ def evaluate_all(
             record=record,
         )
     if (rows := wanted("imputation")) is not None:
-        evaluate_cli.imputation(files, rows, label, bundle, imputation_seeds, corpus=corpus, keep=keep, record=record)
+        evaluate_cli.imputation(
+            files=files,
+            json_out=rows,
+            label=label,
+            bundle=bundle,
+            seeds=imputation_seeds,
+            corpus=corpus,
+            keep=keep,
+            record=record,
+        )
     if corpus is not None and gene_sets is not None and (rows := wanted("pathways")) is not None:
         codes, heatmap = out / "pathways.json", out / "codes.png"
-        # The rows last: they are the sign that the rest is there.
-        evaluate_cli.pathways([corpus], gene_sets, rows, label, bundle, codes_out=codes, heatmap=heatmap, record=record)
+        # The rows are written last: they mark the task as done.
+        evaluate_cli.pathways(
+            sources=[corpus],
+            gene_sets=gene_sets,
+            json_out=rows,
+            label=label,
+            bundle=bundle,
+            codes_out=codes,
+            heatmap=heatmap,
+            record=record,
+        )
     if reference is not None and (rows := wanted("annotation")) is not None:
-        evaluate_cli.annotation(files[:1], reference, rows, label, bundle, label_map, keep=keep, record=record)
+        evaluate_cli.annotation(
+            queries=files[:1],
+            reference=reference,
+            json_out=rows,
+            label=label,
+            bundle=bundle,
+            label_map=label_map,
+            keep=keep,
+            record=record,
+        )
     evaluate_cli.report(done, out / "report.html", bundle=bundle, pictures=sorted(out.glob("*.png")))

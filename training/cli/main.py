@@ -1,9 +1,10 @@
-"""``scpalm-train``: corpus, pathways, cells, export, evaluate. Wiring only."""
+"""The command ``scpalm-train``: vocabulary, corpus, pathways, cells, export, report, evaluate, drug-response."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +14,10 @@ from scpalm.training.cli.console import command, progress_bar
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
+
+if TYPE_CHECKING:
+    from scpalm.training.runs.run import Run
+    from scpalm.training.runs.trainer import StageTrainer
 
 app = typer.Typer(
     help="Train scPaLM offline: counts -> corpus -> pathways (stage 1) -> cells (stage 2) -> bundle.",
@@ -24,7 +29,9 @@ app.command("drug-response")(drug_response)
 evaluate_app.command("all")(evaluate_all)
 evaluate_app.command("ablation")(ablation)
 evaluate_app.command("drug-response")(evaluate_drug_response)
-Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, may be repeated; see the option list.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value; may be repeated. See training/README.md.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 
 
@@ -46,21 +53,26 @@ def vocabulary(
 @app.command()
 @command
 def corpus(
+    *,
     out_dir: Path,
     files: list[Path],
     genes: Annotated[Path | None, typer.Option(help="genes.parquet; default: the embedded bundle's.")] = None,
-    never: Annotated[list[Path] | None, typer.Option(help="Evaluation file whose cells must not enter.")] = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="column=value: where a file has the column, keep these.")
+    never: Annotated[
+        list[Path] | None, typer.Option(help="Evaluation file whose cells must not enter the corpus.")
     ] = None,
-    totals_column: Annotated[str, typer.Option(help="obs column with counts over all genes.")] = "total_UMIs",
+    keep: Annotated[
+        list[str] | None, typer.Option(help="column=value: keep these cells in files that have the column.")
+    ] = None,
+    totals_column: Annotated[
+        str, typer.Option(help="Column of obs with each cell's counts over all genes.")
+    ] = "total_UMIs",
     layer: Annotated[
-        str, typer.Option(help="X, raw or a layer; auto: whichever of X, the layer counts and raw.X holds counts.")
+        str, typer.Option(help="X, raw or a layer; auto: the first of X, layer counts and raw.X that holds counts.")
     ] = "auto",
     held_out: Annotated[float, typer.Option(help="Share of cells kept for the held-out loss.", min=0, max=0.9)] = 0.02,
-    seed: Annotated[int, typer.Option(help="Of the held-out choice.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of held-out cells.")] = 0,
 ) -> None:
-    """Turn h5ad files and zarr stores, each with genes of its own, into one sharded sparse corpus; report each file."""
+    """Build one sharded sparse corpus from h5ad files and zarr stores with different genes; report each file."""
     from scpalm.model.genes.vocabulary import Vocabulary
     from scpalm.training.corpus.build import build_corpus
     from scpalm.training.corpus.source import CorpusOptions
@@ -87,6 +99,7 @@ def corpus(
 @app.command()
 @command
 def pathways(
+    *,
     corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS")],
     out: Annotated[Path, typer.Option("--out", help="The run's folder.")],
     preset: Annotated[str, typer.Option(help="mini or base.")] = "mini",
@@ -137,12 +150,13 @@ def pathways(
         trainer = Stage1Trainer(cells, network, config, where)
         if resume and run.has_checkpoint(STAGE):
             run.resume(trainer, STAGE)
-        _train(trainer, run, train_pathways, "pathways")
+        _train(trainer, config.steps, run, train_pathways, "pathways")
 
 
 @app.command()
 @command
 def cells(
+    *,
     run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
     steps: Annotated[int | None, typer.Option(help="Batches to train.")] = None,
     settings: Settings = None,
@@ -161,9 +175,9 @@ def cells(
     run, where = Run(run_dir), local_device(pick_device(device))
     saved = run.config()
     if resume and settings:
-        raise RunError("--set cannot change a run that is resumed; train stage 2 anew.")
+        raise RunError("--set cannot change a run that is resumed; train stage 2 again.")
     if not resume and run.has_checkpoint(STAGE):
-        raise RunError(f"{run_dir} holds a stage 2 already. Continue it with --resume, or remove {STAGE}.pt.")
+        raise RunError(f"{run_dir} already holds a stage 2. Continue it with --resume, or remove {STAGE}.pt.")
     config = run.section(STAGE, Stage2Config) if resume and STAGE in saved else Stage2Config()
     pairs = dict(_key_value(text) for text in settings or [])
     sees_cell = {key: pairs.pop(key) for key in ("decoder_sees_cell",) if key in pairs}
@@ -186,12 +200,13 @@ def cells(
             )
         if resume and run.has_checkpoint(STAGE):
             run.resume(trainer, STAGE)
-        _train(trainer, run, train_cells, "cells")
+        _train(trainer, config.steps, run, train_cells, "cells")
 
 
 @app.command()
 @command
 def export(
+    *,
     run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
     out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
     name: Annotated[str | None, typer.Option(help="Name of the model; default: the preset's.")] = None,
@@ -200,16 +215,13 @@ def export(
     torchscript: Annotated[Path | None, typer.Option(help="Also write a TorchScript archive here.")] = None,
     precision: Annotated[
         Literal["float32", "float16", "int8"],
-        typer.Option(help="How weights are kept; refused if it costs too much."),
+        typer.Option(help="Precision of the stored weights; refused if it costs too much accuracy."),
     ] = "float16",
 ) -> None:
-    """Fold a finished run into a bundle and test its parity."""
-    from scpalm.training.export.bundle import export_run
+    """Export a finished run as a bundle, and check its parity and precision."""
+    from scpalm.training.export.bundle import BundleOptions, export_run
 
-    report = export_run(
-        run_dir, out, name=name, version=version, card=card, torchscript=torchscript, precision=precision
-    )
-    typer.echo("\n".join(report))
+    typer.echo("\n".join(export_run(run_dir, out, BundleOptions(name, version, card, precision, torchscript))))
 
 
 @app.command()
@@ -218,7 +230,7 @@ def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML to write; default: RUN/report.html.")] = None,
 ) -> None:
-    """Curves, code usage and UMAPs of a run, finished or not, as one HTML file with its pictures inside."""
+    """Write curves, code usage and UMAPs of a run, finished or not, as one HTML file."""
     from scpalm.training.evaluation.run_report import write_report
     from scpalm.training.runs.run import Run
 
@@ -234,10 +246,11 @@ def _key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _train(trainer: Any, run: Any, train: Any, title: str) -> None:
-    with progress_bar(trainer.config.steps, title, unit="step", start=trainer.step) as bar:
+def _train(trainer: StageTrainer[Any], steps: int, run: Run, train: Callable[..., None], title: str) -> None:
+    with progress_bar(steps, title, unit="step", start=trainer.step) as bar:
         train(trainer, run, lambda step, scalars: bar.move_to(step, scalars))
 
 
 def main() -> None:
+    """Run the command line."""
     app()

@@ -1,4 +1,4 @@
-"""Files of cells, each with its own genes -> one corpus, with a report a file."""
+"""Build one corpus from many files, each with different genes, and report on each file."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ def build_corpus(
 ) -> dict[str, Any]:
     """Write ``out`` (whole or not at all) and return ``corpus.json``.
 
-    Cells whose fingerprint was seen before are dropped and counted; so are cells that stand in a file of ``never``
-    (evaluation files), whatever genes either file lists. Raises CorpusError when ``out`` exists, nothing is left, the
-    disk is full, or a file is wrong (naming file, cell and gene).
+    Duplicate cells are dropped and counted. So are cells that are in a file of ``never`` (evaluation files), even when
+    the two files list different genes.
+
+    Raises:
+        CorpusError: ``out`` exists, no cell is left, the disk is full, or a file is invalid (names file, cell, gene).
     """
     if out.exists():
         raise CorpusError(f"{out} exists already. Choose another folder or remove it.")
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a build that was killed left behind
+    shutil.rmtree(partial, ignore_errors=True)  # left behind by a killed build
     try:
         partial.mkdir(parents=True)
         meta = _build(partial, files, vocabulary, options, never, progress)
@@ -61,7 +63,7 @@ def _build(
 ) -> dict[str, Any]:
     kept_out = _read_kept_out(never, vocabulary)
     seen: set[bytes] = set()
-    content = hashlib.blake2b(digest_size=16)  # which cells, in which order
+    content = hashlib.blake2b(digest_size=16)  # identifies the cells and their order
     writer = _ShardWriter(partial, options.shard_cells)
     reports, measured, tables = [], [], []
     for number, path in enumerate(files):
@@ -88,7 +90,7 @@ def _build(
         measured.append(source.measured)
     writer.flush()
     if not tables or not sum(len(t) for t in tables):
-        raise CorpusError("No cell is left: every cell was filtered or is a duplicate. Look at the per-file report.")
+        raise CorpusError("No cell is left: every cell was filtered out or is a duplicate. Check the per-file report.")
     pd.concat(tables, ignore_index=True).to_parquet(partial / "obs.parquet")
     np.save(partial / "measured.npy", np.stack(measured))
     vocabulary.save(partial / "genes.parquet")
@@ -147,5 +149,5 @@ class _ShardWriter:
 def _save(path: Path, array: NDArray[np.generic]) -> None:
     try:
         np.save(path, array)
-    except OSError as error:  # numpy's own does not name the file
+    except OSError as error:  # numpy's error does not name the file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error

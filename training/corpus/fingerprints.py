@@ -1,4 +1,4 @@
-"""Telling whether two cells are the same cell, also where their files list different genes."""
+"""Recognise the same cell in two files, even when the files list different genes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from scpalm.model.io.cells import open_cells
 from scpalm.training.corpus.open_cells import choose_layer
 
 CHUNK = 2048
-# Two cells that agree in the counts of fewer genes may be two cells.
+# Agreement in fewer genes may be a coincidence.
 FEWEST_GENES = 20
 
 
 def counts_of(rows: Rows, totals: NDArray[np.float64]) -> NDArray[np.int64]:
-    """``[entries]`` the counts that normalised values came from; log values give proportions instead, times 1e4."""
+    """``[entries]`` the counts behind normalised values; files of log values give proportions times 1e4 instead."""
     per_entry = np.repeat(totals, rows.lengths())
     return np.rint(np.expm1(rows.value.astype(np.float64)) * per_entry / SCALE).astype(np.int64)
 
@@ -30,10 +30,10 @@ def counts_of(rows: Rows, totals: NDArray[np.float64]) -> NDArray[np.int64]:
 def fingerprints(
     rows: Rows, counts: NDArray[np.int64], shared: NDArray[np.bool_] | None = None, fewest: int = 1
 ) -> list[bytes]:
-    """A hash of the genes and counts of each cell, b"" for cells with fewer than ``fewest`` of them.
+    """A hash of the genes and counts of each cell; b"" for cells with fewer than ``fewest`` genes.
 
     Args:
-        counts: ``[entries]`` of the rows. shared: ``[G]`` bool, genes to look at; None: all.
+        counts: ``[entries]`` of the rows. shared: ``[G]`` bool, genes to compare; None: all.
     """
     index, lengths = rows.gene_index, rows.lengths()
     if shared is not None:
@@ -50,10 +50,10 @@ def fingerprints(
 
 
 class KeptOut:
-    """Cells that must not enter a corpus, known again by the counts of the genes that both files list.
+    """Cells that must not enter a corpus, recognised by the counts of the genes that both files list.
 
-    A file that names fewer genes, or other ones, therefore does not smuggle them in. Cells with fewer than 20 expressed
-    genes in common with a file are compared with nothing.
+    A file with fewer or other genes therefore cannot bring them in. Cells that express fewer than 20 of the shared
+    genes are not compared.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -62,13 +62,13 @@ class KeptOut:
         self._known: dict[bytes, set[bytes]] = {}
 
     def add(self, path: Path) -> None:
-        """All cells of a file (h5ad or zarr). Raises InputError."""
+        """Add all cells of a file (h5ad or zarr). Raises InputError."""
         self._known.clear()
         with open_cells(path, layer=choose_layer(path, "auto")) as file:
             preparer = Preparer(self._vocabulary, file.genes, file.ensembl_ids)
             target = self._vocabulary.align(file.genes, file.ensembl_ids).target
             for chunk in file.chunks(CHUNK):
-                # A cell without a known gene cannot enter a corpus either.
+                # A cell without known genes cannot enter a corpus anyway.
                 some = np.flatnonzero(known_genes(chunk, target) > 0)
                 if len(some):
                     chunk = take(chunk, some)
@@ -76,7 +76,7 @@ class KeptOut:
                     self._parts.append((rows.gene_sets[0].measured, rows, counts_of(rows, chunk.row_totals())))
 
     def among(self, rows: Rows, counts: NDArray[np.int64], measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """``[B]`` which of a file's cells are to be kept out. measured: ``[G]`` genes of that file."""
+        """``[B]`` whether each cell of a file must be left out. measured: ``[G]`` genes of that file."""
         found = np.zeros(len(rows), dtype=bool)
         for shared in {part[0].tobytes(): part[0] & measured for part in self._parts}.values():
             prints = fingerprints(rows, counts, shared, FEWEST_GENES)
@@ -99,7 +99,7 @@ class KeptOut:
 
 
 def known_genes(chunk: CellMatrix, target: NDArray[np.int32]) -> NDArray[np.int64]:
-    """``[B]`` expressed columns of each cell that are genes of the vocabulary."""
+    """``[B]`` number of expressed columns of each cell that are genes of the vocabulary."""
     expressed = (target[chunk.indices] >= 0) & (chunk.data > 0)
     row = np.repeat(np.arange(chunk.num_cells), np.diff(chunk.indptr))
     return np.bincount(row[expressed], minlength=chunk.num_cells)

@@ -1,4 +1,4 @@
-"""Which of a file's matrices holds the counts."""
+"""Find the matrix of a file that holds the counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scpalm.model.io.cells import open_cells
 
 
 def choose_layer(path: Path, wanted: str) -> str:
-    """The matrix that is read, by the rule of ``CorpusOptions.layer``. Raises InputError for a file without matrix."""
+    """Resolve ``CorpusOptions.layer`` for a file. Raises InputError for a file without a matrix."""
     if wanted != "auto":
         return wanted
     for layer in ("X", "counts", "raw"):

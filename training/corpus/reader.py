@@ -24,12 +24,12 @@ SHARD_ARRAYS: dict[str, type[np.generic]] = {"indptr": np.int64, "gene_index": n
 
 
 class CorpusError(RuntimeError):
-    """A corpus that cannot be read; names the file and the mend."""
+    """A corpus cannot be built or read; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the cells, memory-mapped.
+    """Some cells of the corpus, memory-mapped.
 
     Attributes:
         indptr: ``[cells + 1]`` int64. gene_index: ``[entries]`` int32. value: ``[entries]`` float32 log1p CP10K.
@@ -41,7 +41,7 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path, num_cells: int) -> Shard:
-        """Raises CorpusError naming the file that is missing or damaged."""
+        """Raises CorpusError that names the missing or damaged file."""
         shard = cls(*(_load(path / f"{name}.npy", dtype) for name, dtype in SHARD_ARRAYS.items()))
         entries = int(shard.indptr[-1]) if len(shard.indptr) else -1
         if len(shard.indptr) != num_cells + 1 or entries != len(shard.value) or entries != len(shard.gene_index):
@@ -60,15 +60,15 @@ def _load(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
         raise CorpusError(f"{path} cannot be read ({error}). Build the corpus again.") from error
     if array.ndim != 1 or array.dtype != dtype:
         raise CorpusError(f"{path} is corrupt: it does not hold a row of {dtype.__name__}. Build the corpus again.")
-    return np.asarray(array)  # the same memory, without memmap's bookkeeping at every slice
+    return np.asarray(array)  # the same memory, without memmap's overhead at every slice
 
 
 class Corpus:
     """Cells of many files.
 
     Attributes:
-        path: the directory. meta: ``corpus.json``: files with their reports, vocabulary size, seeds.
-        obs: one row a cell: dataset, tissue, cell_type, cell, total, file (number), held_out.
+        path: the folder. meta: ``corpus.json``: files with their reports, vocabulary size, seeds.
+        obs: one row per cell: dataset, tissue, cell_type, cell, total, file (number), held_out.
         measured: ``[files, G]`` bool, the genes of each file.
         vocabulary: the genes.
     """
@@ -108,7 +108,7 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """Tells this corpus from every other: a hash of its description, which has one of its cells."""
+        """Identifies this corpus: a hash of ``corpus.json``, which holds a hash of the cells."""
         return hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -128,17 +128,16 @@ class Corpus:
         return shard.gene_index[start:stop], shard.value[start:stop]
 
     def batch(self, rows: NDArray[np.int64]) -> SparseCells:
-        """Cells as tensors. Raises CorpusError naming the shard whose content cannot be."""
+        """Cells as tensors. Raises CorpusError that names a shard with invalid content."""
         return self._tensors([self.cell(int(row)) for row in rows], rows)
 
     def thinned_batch(
         self, rows: NDArray[np.int64], keep: NDArray[np.float64], streams: Streams
     ) -> tuple[SparseCells, SparseCells]:
-        """The cells with thinned counts, and whole.
+        """The cells with thinned counts, and the same cells unthinned.
 
-        The counts of each cell are thinned to the share ``keep [B]`` (binomially, by the cell's own random numbers in
-        ``streams``) and normalised again, as if the cell had been sequenced less deeply; cells that came without counts
-        stay whole.
+        The counts of each cell are thinned binomially to the share ``keep [B]``, with the cell's random numbers in
+        ``streams``, and normalised again as if sequenced less deeply. Cells without counts stay unthinned.
         """
         cells = [self.cell(int(row)) for row in rows]
         whole = self._tensors(cells, rows)
@@ -152,10 +151,10 @@ class Corpus:
     def split_batch(
         self, rows: NDArray[np.int64], keep: NDArray[np.float64], streams: Streams
     ) -> tuple[SparseCells, SparseCells]:
-        """Each cell's counts, shared out at random between two cells.
+        """Each cell's counts, split at random between two cells.
 
-        ``keep [B]`` of them go to the first, the rest to the second. Given the cell's expression, the noise of the two
-        is independent.
+        A share ``keep [B]`` goes to the first, the rest to the second. Given the cell's expression, the noise of the
+        two is independent.
         """
         pairs = [self._split(int(row), keep[i], streams, i) for i, row in enumerate(rows)]
         first = self._tensors([first for first, _ in pairs], rows)
@@ -171,10 +170,10 @@ class Corpus:
         offsets = np.concatenate([[0], np.cumsum([len(values) for _, values in cells])[:-1]])
         index = np.concatenate([genes for genes, _ in cells], dtype=np.int64)
         value = np.concatenate([values for _, values in cells])
-        # As unsigned numbers negative indices are large; NaN fails every comparison.
+        # Negative indices are large as unsigned numbers; NaN fails every comparison.
         known = not len(index) or index.view(np.uint64).max() < self.num_genes
         if not known or (len(value) and not 0 < value.min() <= value.max() < np.inf):
-            self._name_the_corrupt(rows)
+            self._raise_corrupt(rows)
         return SparseCells(
             torch.from_numpy(index),
             torch.from_numpy(value),
@@ -182,7 +181,7 @@ class Corpus:
             torch.from_numpy(self.measured[self._file[rows]]) if measured is None else measured,
         )
 
-    def _name_the_corrupt(self, rows: NDArray[np.int64]) -> None:
+    def _raise_corrupt(self, rows: NDArray[np.int64]) -> None:
         for row in rows:
             genes, values = self.cell(int(row))
             shard = self.path / f"shard-{int(np.searchsorted(self._first, row, side='right')) - 1:05d}"
@@ -192,5 +191,5 @@ class Corpus:
             ):
                 if not fine:
                     raise CorpusError(
-                        f"{shard}/{name}.npy is corrupt: cell {row} holds what cannot be. Build the corpus again."
+                        f"{shard}/{name}.npy is corrupt: cell {row} has invalid content. Build the corpus again."
                     )

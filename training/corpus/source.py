@@ -1,4 +1,4 @@
-"""One file of cells on its way into a corpus: which matrix, which columns, which cells."""
+"""Read one file for a corpus: its matrix, its columns of obs, and the cells to keep."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, t
 from scpalm.training.corpus.open_cells import choose_layer
 from scpalm.training.corpus.reader import CorpusError
 
-# What a corpus keeps of obs, and the columns it is taken from: ours first, then those of CELLxGENE and Tabula Sapiens.
+# Columns of obs that a corpus keeps, with the names to look for: ours, then those of CELLxGENE and Tabula Sapiens.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "dataset": ("dataset", "dataset_id"),
     "tissue": ("tissue", "tissue_in_publication", "organ_tissue"),
@@ -42,7 +42,7 @@ class CorpusOptions:
             else raw.X, else X.
         min_genes: cells with fewer expressed known genes are dropped.
         held_out: share of cells kept for the held-out loss, chosen by a hash of the cell's content.
-        shard_cells: cells a shard. seed: of the held-out choice.
+        shard_cells: cells per shard. seed: of the held-out choice.
     """
 
     totals_column: str = "total_UMIs"
@@ -56,7 +56,7 @@ class CorpusOptions:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Some cells of a file. rows: B cells. obs: ``[B]`` with the corpus' columns. counts: ``[entries]`` of the rows."""
+    """Cells of a file. rows: B cells. obs: ``[B]`` with the corpus' columns. counts: ``[entries]`` of the rows."""
 
     rows: Rows
     obs: pd.DataFrame
@@ -67,7 +67,7 @@ class Source:
     """One file, read in chunks, filtered and prepared.
 
     Attributes:
-        measured: ``[G]`` bool genes of the file. summary: for the report. Both are set once chunks are read.
+        measured: ``[G]`` bool genes of the file. summary: for the report. Both are set when chunks are read.
     """
 
     def __init__(self, path: Path, vocabulary: Vocabulary, options: CorpusOptions) -> None:
@@ -76,7 +76,7 @@ class Source:
         self.summary: dict[str, Any] = {}
 
     def chunks(self, report: dict[str, Any]) -> Iterator[Prepared]:
-        """The cells that pass the filters; the others are counted in ``report["filtered"]``. Raises InputError."""
+        """Yield the cells that pass the filters and count the others in ``report["filtered"]``. Raises InputError."""
         layer = choose_layer(self.path, self.options.layer)
         with open_cells(self.path, layer=layer) as file:
             totals = self.options.totals_column if file.obs_column(self.options.totals_column) is not None else None
@@ -128,7 +128,7 @@ def _first(file: CellSource, names: tuple[str, ...]) -> NDArray[np.generic] | No
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Says of an error about cells or genes which file they are in."""
+    """Turn an InputError within the block into a CorpusError that names the file."""
     try:
         yield
     except InputError as error:

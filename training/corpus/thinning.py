@@ -1,4 +1,4 @@
-"""Sharing a cell's counts out at random, as if it had been sequenced less deeply: the same whoever does it."""
+"""Thin or split a cell's counts at random, as if it had been sequenced less deeply; reproducible in any process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scpalm.model.genes.normalize import SCALE
 # Gene indices and values (log1p CP10K) of one cell.
 Cell = tuple[NDArray[np.int32], NDArray[np.float32]]
 
-# Shares are multiples of 1 / 256, so that a coin needs 8 random bits.
+# Shares are multiples of 1 / 256, so that a coin toss needs 8 random bits.
 _STEPS = 256
 # Counts up to 8 are eight coins in a byte; masks[n] has n bits set.
 _COINS = 8
@@ -20,12 +20,12 @@ _MASKS = np.array([(1 << n) - 1 for n in range(_COINS + 1)], dtype=np.uint8)
 class Streams:
     """Random numbers of each cell of a batch, from a key and the cell's number alone.
 
-    So a cell's counts do not depend on the cells before it, on the process or on the part of the batch. One Philox
-    generator is set to the place of the cell that is asked for, which costs a tenth of making a generator.
+    A cell's counts then do not depend on the cells before it, the process or the part of the batch. One Philox
+    generator is moved to the requested cell, which costs a tenth of creating a generator.
 
     Args:
-        key: numbers that tell this batch from every other (seed, step, purpose).
-        first: number of the cell that ``streams[0]`` is of.
+        key: numbers that identify this batch (seed, step, purpose).
+        first: number of the cell at ``streams[0]``.
     """
 
     def __init__(self, *key: int, first: int = 0) -> None:
@@ -35,10 +35,10 @@ class Streams:
         self._first = first
 
     def __getitem__(self, cell: int) -> np.random.Generator:
-        """The generator at the start of the cell's numbers. It is one object for all cells: use one cell at a time."""
+        """The generator, at the start of the cell's numbers. All cells share it: use one cell at a time."""
         self._philox.state = {
             "bit_generator": "Philox",
-            # The lower half counts the cell's own numbers.
+            # The lower half counts the numbers drawn for this cell.
             "state": {"counter": np.array([0, 0, self._first + cell, 0], np.uint64), "key": self._key},
             "buffer": np.zeros(4, np.uint64),
             "buffer_pos": 4,
@@ -53,10 +53,10 @@ def split_counts(
 ) -> tuple[Cell, Cell]:
     """Give each count to the first cell with probability ``share``, else to the second; normalise both again.
 
-    A cell whose counts would all go one way stays whole, on both sides.
+    A cell whose counts would all go to one side is returned unchanged on both sides.
 
     Args:
-        total: counts of the cell, over all genes of its file. share: rounded to a multiple of 1 / 256.
+        total: counts of the cell over all genes of its file. share: rounded to a multiple of 1 / 256.
     """
     counts, first, (unknown, first_unknown) = _share_out(values, total, share, rng)
     second = counts - first
@@ -82,7 +82,7 @@ def thin_counts(
 def _share_out(
     values: NDArray[np.float32], total: float, share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[int, int]]:
-    """Counts, the first cell's of them, and (all, the first's) of the counts of genes outside the vocabulary."""
+    """Counts, the first cell's part of them, and for genes outside the vocabulary (all, the first cell's part)."""
     counts = np.expm1(values, dtype=np.float64)
     counts *= total / SCALE
     whole = np.rint(counts, out=counts).astype(np.int32)
@@ -92,11 +92,11 @@ def _share_out(
 
 
 def binomial(counts: NDArray[np.int32], share: float, rng: np.random.Generator) -> NDArray[np.int32]:
-    """How many of each of the counts are kept, each with probability ``share`` (rounded to a multiple of 1 / 256).
+    """Draw how many of each count are kept, each with probability ``share`` (rounded to a multiple of 1 / 256).
 
-    A count up to 8 is a byte of coins. A coin falls on "kept" where its 8 random bits, as a number, lie below
-    ``256 * share``: compared bit by bit from the lowest, for all coins of all genes at once. ``Generator.binomial``
-    takes ten times as long for such counts; it draws the larger ones, which are few.
+    A count up to 8 is a byte of coins. A coin is kept when its 8 random bits, read as a number, are below
+    ``256 * share``. The comparison goes bit by bit from the lowest, for all coins of all genes at once.
+    ``Generator.binomial`` takes ten times as long for such counts; it draws the few larger ones.
     """
     below = round(share * _STEPS)
     if below in (0, _STEPS):
@@ -122,6 +122,6 @@ def _normalised(genes: NDArray[np.int32], counts: NDArray[np.int32], total: int)
     most = int(counts.max())
     if most > len(counts):
         return genes.take(kept), np.log1p(counts * (SCALE / total)).astype(np.float32)
-    # Few different counts, in many genes: a table of their logarithms.
+    # Many genes share few different counts: look their logarithms up in a table.
     table = np.log1p(np.arange(most + 1) * (SCALE / total)).astype(np.float32)
     return genes.take(kept), table.take(counts)

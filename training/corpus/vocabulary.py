@@ -1,4 +1,4 @@
-"""The gene vocabulary, made from the HGNC complete set and a GENCODE table of ids and names."""
+"""Build the gene vocabulary from the HGNC complete set and a GENCODE table of ids and names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pandas as pd
 from scpalm.model.genes.vocabulary import Vocabulary
 
 HGNC_COLUMNS = ("symbol", "status", "locus_group", "ensembl_gene_id", "prev_symbol", "alias_symbol")
-# Pseudogenes are left out: their reads are mostly those of their parents, and they would double the tables.
+# Pseudogenes are left out: most of their reads come from the parent gene, and they would double the tables.
 LOCUS_GROUPS = ("protein-coding gene", "non-coding RNA", "other")
 
 
 def build_vocabulary(hgnc: Path, gencode: Path) -> Vocabulary:
-    """Approved HGNC genes with an Ensembl id, plus genes that GENCODE names and HGNC did not yet know.
+    """Approved HGNC genes with an Ensembl id, plus genes that GENCODE names and HGNC does not list yet.
 
     Args:
         hgnc: ``hgnc_complete_set.txt[.gz]``, tab-separated.

@@ -1,4 +1,4 @@
-"""Batches by step number, read ahead by worker processes."""
+"""The batches of each step, optionally read ahead by worker processes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def to_device(cells: SparseCells, device: torch.device) -> SparseCells:
 
 
 def thinned_shares(config: OptimizerConfig, size: int, rng: np.random.Generator) -> np.ndarray:
-    """``[size]`` share of counts to keep: 1 for the cells left whole."""
+    """``[size]`` share of counts to keep; 1 for cells that are not thinned."""
     share = rng.uniform(config.thin_low, 1.0, size)
     return np.where(rng.random(size) < config.thin_share, share, 1.0)
 
 
 class ThinnedCells:
-    """The cells of a step that stage 1 embeds (partly thinned), and the same cells whole: what it reconstructs.
+    """The cells that stage 1 embeds in a step, some thinned, and the same cells unthinned to reconstruct.
 
     Args:
-        parts: which cells of a batch, as this process computes them one part after the other.
+        parts: this process's cells of a batch, in the parts that it computes one after the other.
     """
 
     def __init__(self, corpus: Corpus, sampler: Sampler, config: OptimizerConfig, parts: list[slice]) -> None:
@@ -50,7 +50,7 @@ class ThinnedCells:
 
 
 class WholeCells:
-    """The cells of a step, whole, part by part: what stage 2 reconstructs."""
+    """The unthinned cells that stage 2 reconstructs in a step, part by part."""
 
     def __init__(self, corpus: Corpus, sampler: Sampler, config: OptimizerConfig, parts: list[slice]) -> None:
         self.corpus, self.sampler, self.config, self.parts = corpus, sampler, config, parts
@@ -61,15 +61,15 @@ class WholeCells:
 
 
 class Source(Protocol[Item_co]):
-    """Makes the batch of a step; the same one whenever it is asked, in whichever process."""
+    """Makes the batch of a step: the same one at every call and in every process."""
 
     def __call__(self, step: int) -> Item_co: ...
 
 
 class Feed(Generic[Item]):
-    """Hands out the batches of one step after the other, made here or ahead of time by ``workers`` processes.
+    """Returns the batches of consecutive steps, made here or ahead of time by ``workers`` processes.
 
-    Workers change nothing but the speed. An error of the corpus is raised as it was, whoever met it.
+    Workers only change the speed. A CorpusError in a worker is raised here unchanged.
     """
 
     def __init__(self, source: Source[Item], steps: int, workers: int) -> None:
@@ -99,7 +99,7 @@ class Feed(Generic[Item]):
         return item
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         self._ahead = None
 
 
@@ -113,5 +113,5 @@ class _BySteps(Dataset[Item | CorpusError]):
     def __getitem__(self, step: int) -> Item | CorpusError:
         try:
             return self._source(step)
-        except CorpusError as error:  # raised here, it would come back with a traceback in its text
+        except CorpusError as error:  # raised in a worker, its text would include a traceback
             return error

@@ -1,4 +1,4 @@
-"""Which cells are drawn at which step."""
+"""Draw the cells of each step."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _BLOCKS_A_WINDOW = 64
 
 
 class Sampler:
-    """Draws the rows of step t from (seed, t) alone, so that a resumed run sees the same batches.
+    """Draws the rows of step t from (seed, t) only, so that a resumed run sees the same batches.
 
     A tissue (or data set, by ``balance_by``) with n cells is drawn with weight ``n ** power``: 1 draws cells evenly,
     0 draws tissues evenly.
 
-    With ``block`` above 1, ``batch`` draws runs of so many training cells that lie side by side on disk, enough for
-    several steps at a time, and shuffles them: a disk then reads runs, not single cells, and every cell keeps its
-    weight. Batches are a little less mixed: those of one window share 64 runs or more.
+    With ``block`` above 1, ``batch`` draws runs of that many neighbouring training cells, enough for several steps, and
+    shuffles them. The disk then reads runs instead of single cells, and every cell keeps its weight. Batches are a
+    little less mixed: those of one window share 64 or more runs.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class Sampler:
         return np.random.default_rng([self.seed, step, purpose])
 
     def streams(self, step: int, purpose: int, first: int) -> Streams:
-        """Random numbers of the batch's cells from position ``first`` on, the same whoever computes them."""
+        """Random numbers of the batch's cells from position ``first`` on; the same in every process."""
         return Streams(self.seed, step, purpose, first=first)
 
     def draw(self, step: int, size: int) -> NDArray[np.int64]:
-        """``[size]`` rows, cell by cell, with replacement."""
+        """``[size]`` rows, drawn one by one with replacement."""
         return self._at(self.generator(step).random(size))
 
     def batch(self, step: int, size: int) -> NDArray[np.int64]:
-        """``[size]`` rows of a training step, with replacement, in blocks where there are any."""
+        """``[size]`` rows of a training step, with replacement, in blocks if ``block`` is above 1."""
         if self.block == 1:
             return self.draw(step, size)
         steps = max(1, -(-_BLOCKS_A_WINDOW * self.block // size))
@@ -71,7 +71,7 @@ class Sampler:
     def _draw_blocks(self, number: int, size: int) -> NDArray[np.int64]:
         rng = self.generator(number, purpose=4)
         last = np.append(np.arange(self.block - 1, len(self.rows) - 1, self.block), len(self.rows) - 1)
-        ends = self._cumulative[last]  # up to and with each block
+        ends = self._cumulative[last]  # up to and including each block
         points = rng.random(-(-size // self.block)) * ends[-1]
         chosen = np.searchsorted(ends, points, side="right").clip(max=len(ends) - 1)
         low = np.where(chosen > 0, ends[chosen - 1], 0.0)

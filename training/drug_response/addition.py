@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from scpalm.model.drug_response.network import DrugResponseNetwork
 from scpalm.training.drug_response.config import DrugTrainingConfig
-from scpalm.training.drug_response.features import LineFeatures
 from scpalm.training.drug_response.member import Member, Progress
-from scpalm.training.drug_response.refine import Refinement, norms_stay, refine
-from scpalm.training.drug_response.splits import Split
-from scpalm.training.drug_response.tables import Tables
+from scpalm.training.drug_response.refine import Refinement, freeze_norms, refine
+from scpalm.training.drug_response.steps import MemberTask
 
 _ADDED = 2  # stage, as part of each random draw
 
@@ -44,18 +42,16 @@ def widened(base: DrugResponseNetwork, width: int, config: DrugTrainingConfig) -
 
 
 def train_addition(
-    base: DrugResponseNetwork,
-    tables: Tables,
-    features: LineFeatures,
-    split: Split,
-    config: DrugTrainingConfig,
-    seed: int,
-    progress: Progress = lambda stage, epoch, rmse: None,
+    base: DrugResponseNetwork, task: MemberTask, progress: Progress = lambda stage, epoch, rmse: None
 ) -> Member:
-    """``base`` with the last of ``features``' branches added."""
-    torch.manual_seed(seed)
-    network = widened(base, features.widths[-1], config).requires_grad_(False)
-    branch, weight = network.cell_branches[-1].requires_grad_(True), network.head.cell.weight.requires_grad_(True)
+    """``base`` with a branch added for the last of the task's features. The rest of its weights stay fixed."""
+    features, config = task.features, task.config
+    torch.manual_seed(task.seed)
+    network = widened(base, features.widths[-1], config).requires_grad_(requires_grad=False)
+    branch, weight = (
+        network.cell_branches[-1].requires_grad_(),
+        network.head.cell.weight.requires_grad_(),
+    )
     first_new = weight.shape[1] - network.config.branch
 
     def new_columns(gradient: Tensor) -> Tensor:
@@ -64,15 +60,15 @@ def train_addition(
         return out
 
     def train_mode() -> None:
-        # The older branches drop units as they did, or the new one would learn beside answers that are too good.
+        # The older branches keep their dropout. Without it, the new one would learn on answers that are too good.
         network.cell_branches.train()
         for older in network.cell_branches[:-1]:
-            norms_stay(older)
+            freeze_norms(older)
 
     weight.register_hook(new_columns)
     what = Refinement(
         stage=network.config.branches[-1],
-        draw=[seed, _ADDED, len(network.config.branches)],
+        draw=[task.seed, _ADDED, len(network.config.branches)],
         epochs=config.extra_epochs,
         network=network,
         trained=nn.ModuleList([network]),
@@ -81,4 +77,4 @@ def train_addition(
         features=lambda lines: features.tensors.of(torch.from_numpy(lines)),
         train_mode=train_mode,
     )
-    return Member(network, refine(what, tables, split, config, progress))
+    return Member(network, refine(what, task, progress))

@@ -1,4 +1,4 @@
-"""Options of drug response training: typed, checked, recorded in the run."""
+"""Options of drug-response training: typed, checked, and recorded in the run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from scpalm.model.drug_response.config import AtomPooling, Head, Readout
-from scpalm.training.runs.config import ConfigError
+from scpalm.training.runs.config import ConfigError, require_at_least, require_below_one, require_positive
 
 Inputs = Literal["h_C", "genes", "h_C+genes", "pca", "scfoundation"]
 Setting = Literal["expression", "mutation", "methylation"]
@@ -15,26 +15,26 @@ Extras = Literal["added", "joint"]
 
 @dataclass(frozen=True)
 class DrugTrainingConfig:
-    """Options.
+    """Options of one run.
 
     Attributes:
-        inputs: what stands for the cell: ``h_C``, the panel's ``genes``, both, as many principal components of the
+        inputs: what describes the cell: ``h_C``, the panel's ``genes``, both, as many principal components of the
             genes as h_C is wide (``pca``), or scFoundation's published embedding.
         setting: ``expression`` alone, with ``mutation``, or with mutation and ``methylation``.
-        head, pooling, readout, rank, hidden: of the network, see ``DrugResponseConfig``. graph_width: of all graph
-            convolutions but the last, which is 100 wide.
-        dropout: of cell branches and head. extra_dropout: of what the mutation and methylation branches say.
-        extras: how those two come in: ``added`` to a finished member of the setting before, which stays as it is, or
-            ``joint``, in a network of their own. extra_hidden: width inside their branches. extra_epochs, extra_lr:
-            passes and peak of the schedule of an added branch.
-            graph_dropout: of the drug encoder.
-        fine_tune: then the bundle's cell encoder learns, too: ``tune_epochs`` passes with peaks ``tune_lr`` for the
-            encoder and ``tune_head_lr`` for the cell side of the head. For the table: such a member is not exported.
-        free_epochs: passes over the rows with a free vector for each drug in place of the drug encoder.
-        encoder_epochs: passes of the drug encoder over the drugs, towards those vectors.
+        head, pooling, readout, rank, hidden: sizes of the network, see ``DrugResponseConfig``.
+        graph_width: width of all graph convolutions except the last, which is 100 wide.
+        dropout: of cell branches and head. extra_dropout: of the mutation and methylation branches' output.
+        graph_dropout: of the drug encoder.
+        extras: how these two branches are trained: ``added`` to a finished, fixed member of the setting before, or
+            ``joint`` with a new network. extra_hidden: their inner width.
+        extra_epochs, extra_lr: epochs and peak rate of an added branch.
+        fine_tune: also train the bundle's cell encoder, for ``tune_epochs`` epochs with peak rates ``tune_lr``
+            (encoder) and ``tune_head_lr`` (cell side of the head). Such a member is scored but not exported.
+        free_epochs: epochs with a free vector per drug in place of the drug encoder.
+        encoder_epochs: epochs in which the drug encoder learns those vectors.
         lr, encoder_lr: peaks of the two one-cycle schedules. weight_decay: of AdamW.
-        line_groups: the lines are dealt into so many groups, one a step, with all drugs.
-        drug_groups: the drugs are dealt into so many groups, one a step of the encoder.
+        line_groups: number of groups of cell lines; a step takes one group with all drugs.
+        drug_groups: number of groups of drugs; a step of the encoder takes one.
     """
 
     inputs: Inputs = "h_C+genes"
@@ -66,17 +66,10 @@ class DrugTrainingConfig:
 
     def __post_init__(self) -> None:
         sizes = ("rank", "hidden", "extra_hidden", "graph_width", "line_groups", "drug_groups")
-        for name in (*sizes, "free_epochs", "encoder_epochs", "extra_epochs", "tune_epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
-        for name in ("lr", "encoder_lr", "extra_lr", "tune_lr", "tune_head_lr"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be above 0, is {getattr(self, name)}.")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ConfigError(f"weight_decay must be at least 0, is {self.weight_decay}.")
-        for name in ("dropout", "extra_dropout", "graph_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must lie in [0, 1), is {getattr(self, name)}.")
+        require_at_least(self, 1, *sizes, "free_epochs", "encoder_epochs", "extra_epochs", "tune_epochs")
+        require_positive(self, "lr", "encoder_lr", "extra_lr", "tune_lr", "tune_head_lr")
+        require_at_least(self, 0, "weight_decay")
+        require_below_one(self, "dropout", "extra_dropout", "graph_dropout")
         if self.fine_tune and "h_C" not in self.inputs:
             raise ConfigError(f"fine_tune has no effect with inputs={self.inputs}, which have no h_C: leave it out.")
         if self.fine_tune and self.extras == "added" and self.setting != "expression":

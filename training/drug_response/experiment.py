@@ -1,4 +1,4 @@
-"""A run: members of one split, by inputs, setting and seed; each is kept, so that a stopped run can go on."""
+"""A run: the members of one split, by inputs, setting and seed. Each is saved, so that a stopped run can resume."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from scpalm.training.drug_response.config import DrugTrainingConfig, Inputs, Set
 from scpalm.training.drug_response.features import LineEmbeddings, LineFeatures, line_features
 from scpalm.training.drug_response.member import train_member
 from scpalm.training.drug_response.splits import Split, make_split
+from scpalm.training.drug_response.steps import MemberTask
 from scpalm.training.drug_response.tables import Tables
 from scpalm.training.drug_response.tuning import tune
 from scpalm.training.runs.config import ConfigError
@@ -35,7 +36,7 @@ PARTS = ("validation", "calibration", "test")
 
 @dataclass(frozen=True)
 class Variant:
-    """What is varied in one run: what stands for the cell, and which branches are beside it."""
+    """What varies within a run: the inputs that describe the cell, and the additional branches."""
 
     inputs: Inputs
     setting: Setting
@@ -46,7 +47,7 @@ class Variant:
 
     @property
     def before(self) -> Variant | None:
-        """The same with one branch less."""
+        """The same variant with one branch fewer, or None."""
         at = get_args(Setting).index(self.setting)
         return Variant(self.inputs, get_args(Setting)[at - 1]) if at else None
 
@@ -60,7 +61,7 @@ SETTINGS = {"mutation": "+ mutation", "methylation": "+ mutation + methylation"}
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One member as it was kept: predictions (ln uM) of the rows of each part of its split, and its weights' file."""
+    """One saved member: predictions (ln uM) for the rows of each part of its split, and its file of weights."""
 
     variant: Variant
     seed: int
@@ -79,7 +80,7 @@ class Outcome:
             network.load_state_dict(stored)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise RunError(f"{self.weights} does not load ({error}). Remove it and run again with --resume.") from error
-        return network.eval().requires_grad_(False)
+        return network.eval().requires_grad_(requires_grad=False)
 
     def standards(self) -> dict[str, Standard]:
         stored = load_file(self.weights)
@@ -89,13 +90,16 @@ class Outcome:
 
 class DrugRun:
     """``RUN/config.json`` and ``RUN/<inputs>-<setting>/seed-<k>/``: ``weights.safetensors``, ``predicted.npz``,
-    ``member.json`` (written last: without it a member does not count)."""
+    ``member.json`` (written last: a member without it does not count)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def start(self, record: dict[str, Any], *, resume: bool) -> None:
-        """Raises RunError when the folder holds a run already (without ``resume``), or one of other options (with)."""
+        """Create the folder, or check that a resumed run has the same options.
+
+        Raises RunError for an existing run without ``resume``, and for a missing or different one with it.
+        """
         file = self.path / "config.json"
         if not file.exists():
             if resume:
@@ -119,7 +123,7 @@ class DrugRun:
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path} is not a drug response run ({error}).") from error
         if "split" not in record or "training" not in record:
-            raise RunError(f"{self.path} is not a drug response run: its config.json names no split.")
+            raise RunError(f"{self.path} is not a drug response run: its config.json has no split.")
         return record
 
     def member(self, variant: Variant, seed: int) -> Outcome | None:
@@ -135,15 +139,21 @@ class DrugRun:
         return Outcome(variant, seed, predicted, folder / "weights.safetensors", record)
 
     def members(self, variant: Variant) -> list[Outcome]:
-        """All that are finished, by seed."""
+        """All finished members, by seed."""
         folders = (self.path / variant.folder).glob("seed-*")
         seeds = sorted(int(folder.name.removeprefix("seed-")) for folder in folders)
         return [outcome for seed in seeds if (outcome := self.member(variant, seed)) is not None]
 
     def save(
-        self, variant: Variant, seed: int, network: DrugResponseNetwork, features: LineFeatures, record: dict[str, Any],
+        self,
+        variant: Variant,
+        seed: int,
+        network: DrugResponseNetwork,
+        features: LineFeatures,
+        record: dict[str, Any],
         predicted: dict[str, NDArray[np.float32]],
-    ) -> None:  # fmt: skip
+    ) -> None:
+        """Write a member's folder; ``record`` goes into ``member.json``."""
         folder = self.path / variant.folder / f"seed-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: np.asarray(value.contiguous().numpy()) for name, value in network.state_dict().items()}
@@ -159,64 +169,58 @@ def variants_of(inputs: Sequence[str], settings: Sequence[str]) -> list[Variant]
     for given, kind, option in ((inputs, Inputs, "--inputs"), (settings, Setting, "--settings")):
         for name in given:
             if name not in get_args(kind):
-                raise ConfigError(f"{option}: unknown '{name}': choose of {', '.join(get_args(kind))}.")
+                raise ConfigError(f"{option}: unknown '{name}': choose one of {', '.join(get_args(kind))}.")
     return [Variant(i, s) for i in inputs for s in settings]  # type: ignore[arg-type]
 
 
-def train_run(
-    run: DrugRun,
-    tables: Tables,
-    lines: LineEmbeddings,
-    bundle: Bundle,
-    split_name: str,
-    variants: Sequence[Variant],
-    seeds: Sequence[int],
-    config: DrugTrainingConfig,
-    progress: Callable[[str, str, float, float], None] = lambda name, stage, step, rmse: None,
-) -> Iterator[Outcome]:
-    """Train what is not there yet; yields every member, seed by seed."""
-    for seed in seeds:
-        split = make_split(tables, split_name, seed)
-        for variant in variants:
-            if (kept := run.member(variant, seed)) is not None:
-                yield kept
-                continue
-            yield _train(run, tables, lines, bundle, split, variant, seed, config, progress)
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A run, and what its members are trained on."""
 
+    run: DrugRun
+    tables: Tables
+    bundle: Bundle
+    lines: LineEmbeddings
+    config: DrugTrainingConfig
 
-def _train(
-    run: DrugRun,
-    tables: Tables,
-    lines: LineEmbeddings,
-    bundle: Bundle,
-    split: Split,
-    variant: Variant,
-    seed: int,
-    config: DrugTrainingConfig,
-    progress: Callable[[str, str, float, float], None],
-) -> Outcome:
-    own = replace(config, inputs=variant.inputs, setting=variant.setting)
-    report = partial(progress, f"{variant.name}, seed {seed}")
-    features = line_features(tables, lines, variant.inputs, variant.setting, np.unique(tables.line_of[split.train]))
-    if (before := variant.before) is not None and config.extras == "added":
-        # The setting before is part of this one: it is trained and kept first.
-        base = run.member(before, seed) or _train(run, tables, lines, bundle, split, before, seed, config, progress)
-        member = train_addition(base.network(), tables, features, split, own, seed, report)
-        history = [*base.record["history"], *member.history]
-    else:
-        member = train_member(tables, features, split, own, seed, report)
-        history = member.history
-    if config.fine_tune:
-        member, features = tune(member.network, bundle, lines, tables, features, split, own, seed, report)
-        history = [*history, *member.history]
-    predicted = {part: predict(member.network, tables, features, getattr(split, part)) for part in PARTS}
-    run.save(
-        variant, seed, member.network, features, {"network": member.network.config.as_dict(), "history": history},
-        predicted,
-    )  # fmt: skip
-    kept = run.member(variant, seed)
-    assert kept is not None
-    return kept
+    def train(
+        self,
+        split_name: str,
+        variants: Sequence[Variant],
+        seeds: Sequence[int],
+        progress: Callable[[str, str, float, float], None] = lambda name, stage, step, rmse: None,
+    ) -> Iterator[Outcome]:
+        """Train the members that are missing; yields every member, seed by seed."""
+        for seed in seeds:
+            split = make_split(self.tables, split_name, seed)
+            for variant in variants:
+                yield self.run.member(variant, seed) or self._train(split, variant, seed, progress)
+
+    def _train(
+        self, split: Split, variant: Variant, seed: int, progress: Callable[[str, str, float, float], None]
+    ) -> Outcome:
+        tables, lines = self.tables, self.lines
+        own = replace(self.config, inputs=variant.inputs, setting=variant.setting)
+        report = partial(progress, f"{variant.name}, seed {seed}")
+        features = line_features(tables, lines, variant.inputs, variant.setting, np.unique(tables.line_of[split.train]))
+        task = MemberTask(tables, features, split, own, seed)
+        if (before := variant.before) is not None and self.config.extras == "added":
+            # This variant extends the one before it, which is trained and saved first.
+            base = self.run.member(before, seed) or self._train(split, before, seed, progress)
+            member = train_addition(base.network(), task, report)
+            history = [*base.record["history"], *member.history]
+        else:
+            member = train_member(task, report)
+            history = member.history
+        if self.config.fine_tune:
+            member, features = tune(member.network, self.bundle, lines, task, report)
+            history = [*history, *member.history]
+        predicted = {part: predict(member.network, tables, features, getattr(split, part)) for part in PARTS}
+        record = {"network": member.network.config.as_dict(), "history": history}
+        self.run.save(variant, seed, member.network, features, record, predicted)
+        saved = self.run.member(variant, seed)
+        assert saved is not None
+        return saved
 
 
 def predict(
@@ -229,7 +233,7 @@ def predict(
 
 
 def run_record(tables: Tables, bundle: Bundle, split: str, config: DrugTrainingConfig) -> dict[str, Any]:
-    """What must be the same when a run is resumed."""
+    """The options that a resumed run must share."""
     return {
         "split": split,
         "bundle": {"name": bundle.name, "version": bundle.version, "files": encoder_files(bundle)},
@@ -239,6 +243,6 @@ def run_record(tables: Tables, bundle: Bundle, split: str, config: DrugTrainingC
 
 
 def encoder_files(bundle: Bundle) -> dict[str, str]:
-    """sha256 of the files that decide h_C."""
+    """sha256 of the files that determine h_C."""
     names = ("embed.onnx", "genes.parquet", "weights.safetensors")
     return {name: bundle.manifest["files"][name]["sha256"] for name in names if name in bundle.manifest["files"]}

@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -46,39 +46,47 @@ TERMS = (
     "Massachusetts General Hospital), which are for non-commercial research; predictions of this head are under the "
     "same terms. Not for clinical use."
 )
-# A drug less like its nearest training drug than all but this share of the training drugs are counts as outside.
+# A drug is out of domain when its similarity to the nearest training drug is below this quantile of the training drugs.
 DRUG_QUANTILE = 0.05
-# Matrices are in half precision, as in the bundle's other files, but for the drug's: behind them stands a layer that
-# was solved, whose terms cancel.
+# Matrices are in half precision, as in the bundle's other files. The drug's are not: the solved layer after them has
+# terms that cancel.
 FULL_PRECISION = ("graph.", "head.drug.", "head.new.")
-# Of the layer for drugs that are not in the training rows: the best on the validation drugs of split ``drug``.
+# Ridge of the layer for drugs outside the training rows: the best on the validation drugs of split ``drug``.
 NEW_DRUG_RIDGE = 1.0
 MAX_DIFFERENCE = 2e-2  # ln uM, between the networks and the exported arrays, half precision included
 
 Floats = NDArray[np.float32]
 
 
-def export_head(
-    run: DrugRun,
-    tables: Tables,
-    lines: LineEmbeddings,
-    bundle: Bundle,
-    variants: Sequence[Variant],
-    unknown_drugs: DrugRun,
-    metrics: Sequence[Row],
-) -> list[str]:
-    """Put the members of ``variants`` (one a setting, expression among them) into ``bundle``; returns a report.
+@dataclass(frozen=True, eq=False)
+class HeadSource:
+    """Where an exported head comes from.
 
-    ``unknown_drugs`` is a run of split ``drug``, from which the interval of drugs that are not in the training rows
-    comes. ``metrics`` are rows for the bundle's card. Raises RunError when a run was made with another encoder, a
-    variant has no member or is not served, or the exported arrays disagree with the networks.
+    Attributes:
+        run: of split ``published``. variants: one per setting, expression included; their members are exported.
+        unknown_drugs: a run of split ``drug``; gives the interval of drugs outside the training rows.
     """
+
+    run: DrugRun
+    variants: Sequence[Variant]
+    unknown_drugs: DrugRun
+
+
+def export_head(
+    source: HeadSource, tables: Tables, lines: LineEmbeddings, bundle: Bundle, metrics: Sequence[Row]
+) -> list[str]:
+    """Write the members of a run into ``bundle``; returns a report. ``metrics`` are rows for the bundle's card.
+
+    Raises RunError when a run was made with another encoder, a variant has no member or is not served, or the exported
+    arrays disagree with the networks.
+    """
+    run, variants = source.run, source.variants
     record = run.record()
     if record["split"] != "published":
         raise RunError(f"{run.path} has split '{record['split']}'; the head that ships is trained on 'published'.")
     if record["bundle"]["files"] != encoder_files(bundle):
         raise RunError(f"{run.path} was trained on the encoder of another bundle. Train it on {bundle.path} again.")
-    new_drug = interval_of_unknown(unknown_drugs, tables, Variant(variants[0].inputs, "expression"), bundle)
+    new_drug = interval_of_unknown(source.unknown_drugs, tables, Variant(variants[0].inputs, "expression"), bundle)
     tensors: dict[str, NDArray[np.floating]] = {}
     settings: dict[str, Any] = {}
     distance = 0.0
@@ -93,7 +101,7 @@ def export_head(
         if record["training"]["fine_tune"]:
             raise RunError(f"{run.path} tuned the encoder, which would no longer be that of /embed. Train without.")
         own, entry = _setting(tables, outcomes, new_drug)
-        # What a setting has in common with the one before it is kept once.
+        # Arrays that a setting shares with the one before it are stored once.
         tensors |= {
             f"{variant.setting}.{name}": value
             for name, value in own.items()
@@ -131,10 +139,10 @@ def export_head(
 
 
 def interval_of_unknown(run: DrugRun, tables: Tables, variant: Variant, bundle: Bundle) -> float:
-    """Half width, ln uM, that held the answers of drugs that a member had not seen, at the level of the intervals.
+    """Half width (ln uM) of the interval for drugs that a member has not seen, at the level of the other intervals.
 
-    From the calibration rows (drugs held out of training and validation) of all seeds of a run of split ``drug``.
-    Raises RunError when it is another run, or has no member.
+    Taken from the calibration rows (drugs held out of training and validation) of all seeds of a run of split ``drug``.
+    Raises RunError for another kind of run, or one without members.
     """
     record = run.record()
     if record["split"] != "drug" or record["bundle"]["files"] != encoder_files(bundle):
@@ -171,8 +179,8 @@ def fold(network: DrugResponseNetwork, trained: Sequence[MoleculeGraph]) -> dict
         last = _array(branch.last.weight).T
         out |= _dense(f"{name}.first", _array(branch.first.weight).T, _array(branch.first.bias))
         out |= _dense(f"{name}.last", scale[:, None] * last, shift @ last + _array(branch.last.bias))
-    # Units: rank of the product, then the cell's offset times 1, then 1 times the drug's offset. The sd of ln IC50 goes
-    # to the drug's side, its mean to the drug's offset.
+    # Units: those of the product, then the cell's offset times 1, then 1 times the drug's offset. The sd of ln IC50 is
+    # folded into the drug's side and its mean into the drug's offset.
     sd, mean, rank = float(network.scale), float(network.mean), head.rank
     cell, cell_bias = _array(head.cell.weight).T, _array(head.cell.bias)
     drug, drug_bias = _array(head.drug.weight).T, _array(head.drug.bias)
@@ -196,7 +204,7 @@ def _setting(
     for outcome in outcomes[1:]:
         for name, standard in outcome.standards().items():
             if not np.array_equal(standard.mean, standards[name].mean):
-                raise RunError("The members were not standardised alike (their training lines differ).")
+                raise RunError("The members have different standardisations: their training lines differ.")
     split = make_split(tables, "published", outcomes[0].seed)
     trained = [tables.graphs[drug] for drug in np.unique(tables.drug_of[split.train])]
     folded = [fold(outcome.network(), trained) for outcome in outcomes]

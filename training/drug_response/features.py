@@ -1,4 +1,4 @@
-"""What the branches read of each line: standardised with the lines of the training rows."""
+"""Inputs of the branches for each cell line, standardised with the lines of the training rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LineEmbeddings:
 
 
 def embed_lines(tables: Tables, bundle: Bundle, *, threads: int | None = None) -> LineEmbeddings:
-    """Run the frozen encoder over the bulk profiles, by the service's own way in."""
+    """Encode the bulk profiles with the frozen encoder, through the code that the service runs."""
     preparer = Preparer(bundle.vocabulary, tables.genes, declared="log")
     rows = preparer.prepare(bulk_matrix(tables.expression, tables.genes, tables.lines.tolist())).rows
     panel = Panel(tables.genes, bundle.vocabulary)
@@ -51,8 +51,8 @@ class LineFeatures:
     """Z-scores of all L lines for one set of training lines.
 
     Attributes:
-        tensors: one ``[L, width]`` a branch. standards: of each branch, by name.
-        cell_inputs: how a user's cell becomes the same features; None for inputs that are not served.
+        tensors: one ``[L, width]`` per branch. standards: of each branch, by name.
+        cell_inputs: computes the same features for a user's cell; None for inputs that are not served.
     """
 
     tensors: CellTensors
@@ -70,7 +70,7 @@ PARTS: dict[Inputs, tuple[Part, ...]] = {"h_C": ("h_C",), "genes": ("genes",), "
 def line_features(
     tables: Tables, lines: LineEmbeddings, inputs: Inputs, setting: Setting, train_lines: NDArray[np.int64]
 ) -> LineFeatures:
-    """Features of every line. Raises TablesError when the inputs are not in the tables."""
+    """Features of every line. Raises TablesError when the tables lack the inputs."""
     raw: dict[str, Floats] = {"cell": _cell(tables, lines, inputs, train_lines)}
     if setting in ("mutation", "methylation"):
         raw["mutation"] = mutation_features(tables.mutation)
@@ -85,7 +85,7 @@ def line_features(
 def _cell(tables: Tables, lines: LineEmbeddings, inputs: Inputs, train_lines: NDArray[np.int64]) -> Floats:
     if inputs == "scfoundation":
         if tables.scfoundation is None:
-            raise TablesError("inputs=scfoundation needs scfoundation_embedding.parquet beside response.parquet.")
+            raise TablesError("inputs=scfoundation needs the file scfoundation_embedding.parquet.")
         return tables.scfoundation
     if inputs == "pca":
         genes = Standard.of(lines.genes[train_lines]).apply(lines.genes)

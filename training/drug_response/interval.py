@@ -1,4 +1,4 @@
-"""Conformal intervals of an ensemble: split conformal, scaled by how far its members differ."""
+"""Conformal intervals of an ensemble: split conformal, scaled by the disagreement of its members."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Interval:
     """``mean +- quantile * sqrt(variance of the members + spread ** 2)``.
 
     Attributes:
-        spread: ln uM, root mean variance of the members on the calibration rows: where they agree by chance, the
-            interval must not vanish.
-        quantile: of the calibration rows' scaled errors. level: the share that it should hold.
+        spread: ln uM, root mean variance of the members on the calibration rows. It keeps the interval from vanishing
+            where members agree by chance.
+        quantile: of the calibration rows' scaled errors. level: the intended coverage.
     """
 
     spread: float
@@ -37,9 +37,9 @@ class Interval:
 
 
 def calibrate(members: Floats, measured: Floats, level: float = LEVEL) -> Interval:
-    """From predictions ``[M, R]`` and answers ``[R]`` of rows that no member was trained, stopped or chosen on.
+    """Calibrate on predictions ``[M, R]`` and answers ``[R]`` of rows that no member was trained or selected on.
 
-    The quantile is the ``ceil((R + 1) level)``-th smallest scaled error, which holds a new pair of the same kind with
+    The quantile is the ``ceil((R + 1) level)``-th smallest scaled error, which covers a new pair of the same kind with
     probability at least ``level`` (Lei et al. 2018, Distribution-free predictive inference for regression). Raises
     ValueError when there are too few rows for the level.
     """
@@ -47,7 +47,7 @@ def calibrate(members: Floats, measured: Floats, level: float = LEVEL) -> Interv
     if rank > len(measured):
         raise ValueError(f"{len(measured)} calibration rows are too few for intervals of level {level}.")
     variance = members.astype(np.float64).var(axis=0)
-    # A single member has no variance; any constant serves then.
+    # A single member has no variance; any constant will do.
     spread = float(np.sqrt(variance.mean())) or 1.0
     error = np.abs(members.mean(axis=0) - measured) / np.sqrt(variance + spread**2)
     return Interval(spread, float(np.sort(error)[rank - 1]), level)

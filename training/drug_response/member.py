@@ -1,9 +1,8 @@
-"""Training one network: free drug vectors first, then the drug encoder towards them, its last layer solved exactly.
+"""Train one member: free drug vectors first, then the drug encoder, then its last layer in closed form.
 
-The drug encoder is most of the arithmetic of a step, and what the cell side has to learn does not need it. So
-the cell side and the head learn beside one free vector a drug. The encoder then learns to say of a molecule what its
-vector says, and at last the linear layer behind it is solved by ridge regression, its strength chosen on the
-validation rows.
+The drug encoder is most of the arithmetic of a step, and the cell side does not need it to learn. So the cell side and
+the head are trained with one free vector per drug. The encoder is then trained to reproduce those vectors. Finally the
+linear layer after it is solved by ridge regression, with a strength chosen on the validation rows.
 """
 
 from __future__ import annotations
@@ -21,23 +20,21 @@ from scpalm.model.molecules import batch_graphs
 from scpalm.training.drug_response.config import DrugTrainingConfig
 from scpalm.training.drug_response.features import LineFeatures
 from scpalm.training.drug_response.ridge import solve
-from scpalm.training.drug_response.splits import Split
-from scpalm.training.drug_response.steps import Numbers, line_epoch, one_cycle, take_step, validation_rmse
-from scpalm.training.drug_response.tables import Tables
+from scpalm.training.drug_response.steps import MemberTask, Numbers, line_epoch, one_cycle, take_step, validation_rmse
 
 Progress = Callable[[str, float, float], None]
 _FREE, _ENCODER = 0, 1  # stages, as part of each random draw
 FREE_WIDTH = 100  # of a free drug vector: that of DeepCDR's drug branch
-RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # beside a mean diagonal of 1
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # relative to a mean diagonal of 1
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A trained network in ``eval()``, and how it came about.
+    """A trained network in ``eval()`` and its training history.
 
     Attributes:
-        network: the last layer of its drug side is the one whose validation RMSE was best. history: one entry a look at
-            the validation rows: stage, epoch or ridge, RMSE (ln uM).
+        network: the last layer of its drug side is the one with the best validation RMSE.
+        history: one entry per validation: stage, epoch or ridge, RMSE (ln uM).
     """
 
     network: DrugResponseNetwork
@@ -45,6 +42,7 @@ class Member:
 
 
 def network_config(config: DrugTrainingConfig, features: LineFeatures) -> DrugResponseConfig:
+    """The sizes of the network for these options and inputs."""
     cell, *extra = features.widths
     mutation, methylation = (*extra, 0, 0)[:2]
     return DrugResponseConfig(
@@ -63,48 +61,32 @@ def network_config(config: DrugTrainingConfig, features: LineFeatures) -> DrugRe
     )
 
 
-def train_member(
-    tables: Tables,
-    features: LineFeatures,
-    split: Split,
-    config: DrugTrainingConfig,
-    seed: int,
-    progress: Progress = lambda stage, epoch, rmse: None,
-) -> Member:
-    """Train on ``split.train``; everything random is drawn from ``seed`` and the step. CPU."""
-    torch.manual_seed(seed)
-    answers = tables.ln_ic50[split.train]
-    network = DrugResponseNetwork(network_config(config, features), float(answers.mean()), float(answers.std()))
-    return _Trainer(tables, features, split, config, seed, network, progress).run()
+def train_member(task: MemberTask, progress: Progress = lambda stage, epoch, rmse: None) -> Member:
+    """Train a new network on the training rows of the task's split, on the CPU."""
+    torch.manual_seed(task.seed)
+    answers = task.tables.ln_ic50[task.split.train]
+    sizes = network_config(task.config, task.features)
+    return _Trainer(task, DrugResponseNetwork(sizes, float(answers.mean()), float(answers.std())), progress).run()
 
 
 class _Trainer:
-    def __init__(
-        self,
-        tables: Tables,
-        features: LineFeatures,
-        split: Split,
-        config: DrugTrainingConfig,
-        seed: int,
-        network: DrugResponseNetwork,
-        progress: Progress,
-    ) -> None:
-        self.tables, self.split, self.config, self.seed = tables, split, config, seed
-        self.cells, self.network, self.progress = features.tensors, network, progress
-        self.all_graphs = GraphTensors(batch_graphs(tables.graphs), config.pooling)
-        self.answer = (torch.from_numpy(tables.ln_ic50) - network.mean) / network.scale
-        self.train_drugs = np.unique(tables.drug_of[split.train])
+    def __init__(self, task: MemberTask, network: DrugResponseNetwork, progress: Progress) -> None:
+        self.task, self.tables, self.split, self.config = task, task.tables, task.split, task.config
+        self.cells, self.network, self.progress = task.features.tensors, network, progress
+        self.all_graphs = GraphTensors(batch_graphs(self.tables.graphs), self.config.pooling)
+        self.answer = (torch.from_numpy(self.tables.ln_ic50) - network.mean) / network.scale
+        self.train_drugs = np.unique(self.tables.drug_of[self.split.train])
         self.history: list[dict[str, str | int | float]] = []
-        network.drug_encoder.dropout.p = config.graph_dropout
+        network.drug_encoder.dropout.p = self.config.graph_dropout
 
     def run(self) -> Member:
         units = self._free_stage()
         self._encoder_stage(units)
         self._solve(units)
-        return Member(self.network.eval().requires_grad_(False), self.history)
+        return Member(self.network.eval().requires_grad_(requires_grad=False), self.history)
 
     def _free_stage(self) -> Tensor:
-        """Cell branches and head beside free vectors. Returns what the head's drug layer should say ``[D, out]``."""
+        """Train cell branches and head with free drug vectors. Returns target drug units ``[D, out]``."""
         network, config, drug_layer = self.network, self.config, self.network.head.drug
         vectors = nn.Parameter(torch.randn(len(self.tables.drugs), FREE_WIDTH))
         layer = nn.Linear(FREE_WIDTH, drug_layer.out_features, bias=drug_layer.bias is not None)
@@ -116,7 +98,7 @@ class _Trainer:
         )
         for epoch in range(config.free_epochs):
             network.train()
-            for rows in line_epoch(self.tables, self.split, config.line_groups, [self.seed, _FREE, epoch]):
+            for rows in line_epoch(self.task, [self.task.seed, _FREE, epoch]):
                 line, line_of = np.unique(self.tables.line_of[rows], return_inverse=True)
                 left = network.left(self.cells.of(torch.from_numpy(line)))
                 right = network.head.units(layer(vectors))
@@ -125,11 +107,11 @@ class _Trainer:
                 take_step(optimizer, schedule, (guess - self.answer[rows]).square().mean())
         network.eval()
         units = layer(vectors).detach()
-        self._look("free vectors", config.free_epochs, units)
+        self._validate("free vectors", config.free_epochs, units)
         return units
 
     def _encoder_stage(self, units: Tensor) -> None:
-        """The encoder learns to give the answers that the vectors give, for the training drugs and lines."""
+        """Train the encoder to give the answers of the free vectors, for the training drugs and lines."""
         network, config = self.network, self.config
         with torch.no_grad():
             left, right = network.left(self.cells), network.head.units(units)
@@ -140,7 +122,7 @@ class _Trainer:
         )
         for epoch in range(config.encoder_epochs):
             network.drug_encoder.train()
-            random = np.random.default_rng([self.seed, _ENCODER, epoch])
+            random = np.random.default_rng([self.task.seed, _ENCODER, epoch])
             for drugs in np.array_split(random.permutation(self.train_drugs), config.drug_groups):
                 if len(drugs) < 2:  # batch norm has no statistics of a single drug
                     continue
@@ -153,20 +135,20 @@ class _Trainer:
         network.eval()
         with torch.no_grad():
             said = network.head.drug(network.drug_encoder(self.all_graphs))
-        self._look("encoder", config.encoder_epochs, said)
+        self._validate("encoder", config.encoder_epochs, said)
 
     @torch.no_grad()
     def _solve(self, units: Tensor) -> None:
-        """The layer behind the encoder by ridge regression of the units, on the training drugs."""
+        """Solve the layer after the encoder by ridge regression of the units, on the training drugs."""
         network, seen = self.network.eval(), torch.from_numpy(self.train_drugs)
         said = network.drug_encoder(self.all_graphs)[seen]
         network.drug_encoder.low.copy_(said.amin(0))
         network.drug_encoder.high.copy_(said.amax(0))
-        everywhere = network.drug_encoder(self.all_graphs).double()  # of other drugs, now that its range is known
+        everywhere = network.drug_encoder(self.all_graphs).double()  # again, now that its range is set
         tried: list[tuple[float, Tensor, Tensor]] = []
         for ridge in RIDGES:
             weight, bias = solve(said, units[seen], ridge)
-            tried.append((self._look("ridge", ridge, (everywhere @ weight + bias).float()), weight, bias))
+            tried.append((self._validate("ridge", ridge, (everywhere @ weight + bias).float()), weight, bias))
         _, weight, bias = min(tried, key=lambda one: one[0])
         layer = network.head.drug
         layer.weight.copy_(weight.T)
@@ -178,11 +160,11 @@ class _Trainer:
     def _graphs(self, drugs: Numbers) -> GraphTensors:
         return GraphTensors(batch_graphs([self.tables.graphs[drug] for drug in drugs]), self.config.pooling)
 
-    def _look(self, stage: str, step: float, said: Tensor) -> float:
-        """RMSE on the validation rows, ln uM, when the head's drug layer says ``said [D, out]``."""
+    def _validate(self, stage: str, step: float, said: Tensor) -> float:
+        """Validation RMSE (ln uM) with the drug units ``said [D, out]``; recorded in the history."""
         with torch.no_grad():
             right = self.network.head.units(said)
-        rmse = validation_rmse(self.network, self.tables, self.split, self.cells, right)
+        rmse = validation_rmse(self.network, self.task, self.cells, right)
         self.history.append({"stage": stage, "step": step, "validation_rmse": round(rmse, 5)})
         self.progress(stage, step, rmse)
         return rmse

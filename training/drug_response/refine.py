@@ -1,4 +1,4 @@
-"""More training of a finished member whose drug side stays as it is: what the drugs say is computed once."""
+"""Train a finished member further while its drug side stays fixed, so that drug units are computed once."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from torch import Tensor, nn
 
 from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork, GraphTensors
 from scpalm.model.molecules import batch_graphs
-from scpalm.training.drug_response.config import DrugTrainingConfig
 from scpalm.training.drug_response.member import Progress
-from scpalm.training.drug_response.splits import Split
-from scpalm.training.drug_response.steps import Numbers, line_epoch, one_cycle, take_step, validation_rmse
-from scpalm.training.drug_response.tables import Tables
+from scpalm.training.drug_response.steps import MemberTask, Numbers, line_epoch, one_cycle, take_step, validation_rmse
 
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """What is refined.
+    """What is trained further, and how.
 
     Attributes:
-        stage: its name, in progress and history. draw: seeds its passes. epochs: passes over the rows.
-        network: of the member. trained: all modules whose weights move, ``network`` or parts of it among them.
-        groups: of weights, as an optimizer takes them; each has its peak rate in ``rates``.
-        features: of chosen lines, with gradients where the encoder learns.
-        train_mode: puts the modules into the mode of a step.
+        stage: its name in progress and history. draw: seeds the passes. epochs: passes over the rows.
+        network: of the member. trained: all modules whose weights change, including those of ``network``.
+        groups: parameter groups for the optimizer; ``rates`` holds the peak rate of each.
+        features: computes the inputs of chosen lines, with gradients where the encoder learns.
+        train_mode: puts the modules into the mode of a training step.
     """
 
     stage: str
@@ -42,13 +39,12 @@ class Refinement:
     train_mode: Callable[[], None]
 
 
-def refine(
-    what: Refinement, tables: Tables, split: Split, config: DrugTrainingConfig, progress: Progress
-) -> list[dict[str, str | int | float]]:
-    """Train, and leave the weights of the pass with the best validation RMSE, the start among them.
+def refine(what: Refinement, task: MemberTask, progress: Progress) -> list[dict[str, str | int | float]]:
+    """Train on the CPU and keep the weights of the epoch with the best validation RMSE, epoch 0 included.
 
-    Returns the history. CPU.
+    Returns the history.
     """
+    tables, config = task.tables, task.config
     network, trained = what.network, what.trained.eval()
     answer = (torch.from_numpy(tables.ln_ic50) - network.mean) / network.scale
     with torch.no_grad():
@@ -58,7 +54,7 @@ def refine(
     def look(epoch: int) -> float:
         with torch.no_grad():
             cells = what.features(np.arange(len(tables.lines)))
-        rmse = validation_rmse(network, tables, split, cells, right)
+        rmse = validation_rmse(network, task, cells, right)
         history.append({"stage": what.stage, "step": epoch, "validation_rmse": round(rmse, 5)})
         progress(what.stage, epoch, rmse)
         return rmse
@@ -67,7 +63,7 @@ def refine(
     best, kept = look(0), _copy(trained)
     for epoch in range(what.epochs):
         what.train_mode()
-        for rows in line_epoch(tables, split, config.line_groups, [*what.draw, epoch]):
+        for rows in line_epoch(task, [*what.draw, epoch]):
             line, line_of = np.unique(tables.line_of[rows], return_inverse=True)
             left = network.left(what.features(line))
             guess = network.head.pairs(left[torch.from_numpy(line_of)], right[torch.from_numpy(tables.drug_of[rows])])
@@ -76,12 +72,12 @@ def refine(
         if (rmse := look(epoch + 1)) < best:
             best, kept = rmse, _copy(trained)
     trained.load_state_dict(kept)
-    trained.eval().requires_grad_(False)
+    trained.eval().requires_grad_(requires_grad=False)
     return history
 
 
-def norms_stay(module: nn.Module) -> None:
-    """In training, batch norms keep the statistics they have learned."""
+def freeze_norms(module: nn.Module) -> None:
+    """Keep the learned statistics of batch norms fixed during training."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm1d):
             part.eval()

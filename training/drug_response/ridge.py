@@ -1,11 +1,11 @@
-"""The layer behind the drug encoder, solved: ridge regression without a penalty on the mean."""
+"""Solve the layer after the drug encoder: ridge regression without a penalty on the mean."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# sd, beside the 1 that batch norm gives, under which a pooled feature counts as equal for all drugs
+# A pooled feature with an sd below this counts as equal for all drugs (batch norm gives an sd of 1).
 SAME = 1e-2
 
 
@@ -13,8 +13,8 @@ def solve(said: Tensor, goal: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """Weight ``[p, out]`` and bias ``[out]``, float64, with ``said @ weight + bias`` near ``goal``.
 
     ``W = X^T (X X^T / p + ridge)^-1 (goal - mean) / p`` with standardised features X ``[drugs, p]`` of ``said``, so
-    that ``ridge`` stands beside a mean diagonal of 1. Features that do not tell the drugs apart get no weight: a drug
-    that has one of them for the first time would be sent far away by it.
+    that ``ridge`` is relative to a mean diagonal of 1. Features that are equal for all drugs get no weight: they would
+    cause extreme predictions for the first drug that differs.
     """
     said, goal = said.double(), goal.double()
     mean, sd, centre = said.mean(0), said.std(0), goal.mean(0)

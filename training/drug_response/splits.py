@@ -1,4 +1,7 @@
-"""Which rows train, stop, calibrate and test. Test rows come from the split, everything else from its training rows."""
+"""Divide the rows into training, validation, calibration and test.
+
+Test rows are given by the split; the rest is divided by seed.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,11 @@ CALIBRATION_SEED = 20_240
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers. ``train`` fits weights and statistics, ``validation`` (by seed) picks the epoch, ``calibration``
-    sets the width of intervals, ``test`` is scored once."""
+    """Row numbers.
+
+    ``train`` fits weights and statistics, ``validation`` (by seed) selects the epoch, ``calibration`` sets the width of
+    intervals, ``test`` is scored once.
+    """
 
     name: SplitName
     seed: int
@@ -73,7 +79,7 @@ def _tenth(groups: Rows, strata: NDArray[np.str_] | None, random: np.random.Gene
 
 
 def _carve(rows: Rows, group: Rows, share: float, random: np.random.Generator) -> tuple[Rows, Rows]:
-    """What is kept, and a share of whole groups (pairs, lines or drugs): none stands on both sides."""
+    """Split off a share of whole groups (pairs, lines or drugs); returns the rest and the share."""
     groups = np.unique(group[rows])
     out = np.isin(group[rows], random.permutation(groups)[: max(1, round(share * len(groups)))])
     return rows[~out], rows[out]

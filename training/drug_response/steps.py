@@ -1,8 +1,9 @@
-"""What every training stage of a head does: passes over the rows by lines, one-cycle steps, looks at its progress."""
+"""What all training stages of a head share: the task, passes over the rows, steps, and validation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork
+from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.features import LineFeatures
 from scpalm.training.drug_response.splits import Split
 from scpalm.training.drug_response.tables import Tables
 
@@ -19,8 +22,20 @@ Optimizer = torch.optim.Optimizer
 Schedule = torch.optim.lr_scheduler.LRScheduler
 
 
-def line_epoch(tables: Tables, split: Split, line_groups: int, draw: list[int]) -> Iterator[Numbers]:
-    """Every training row once, a group of lines at a time. ``draw`` seeds how the lines are dealt."""
+@dataclass(frozen=True, eq=False)
+class MemberTask:
+    """What one member of the ensemble is trained on, and how. Everything random is drawn from ``seed``."""
+
+    tables: Tables
+    features: LineFeatures
+    split: Split
+    config: DrugTrainingConfig
+    seed: int
+
+
+def line_epoch(task: MemberTask, draw: list[int]) -> Iterator[Numbers]:
+    """Every training row once, one group of lines at a time; ``draw`` seeds the assignment of lines to groups."""
+    tables, split, line_groups = task.tables, task.split, task.config.line_groups
     group = np.random.default_rng(draw).permutation(len(tables.lines)) % line_groups
     of_row = group[tables.line_of[split.train]]
     for number in range(line_groups):
@@ -33,9 +48,9 @@ def line_epoch(tables: Tables, split: Split, line_groups: int, draw: list[int]) 
 def one_cycle(
     weights: Iterable[nn.Parameter] | list[dict[str, Any]], lr: float | list[float], steps: int, weight_decay: float
 ) -> tuple[Optimizer, Schedule]:
-    """AdamW with a one-cycle schedule of ``steps``; ``lr``: its peak, or one a group of weights."""
+    """AdamW with a one-cycle schedule of ``steps``; ``lr`` is its peak, or one peak per group of weights."""
     optimizer = torch.optim.AdamW(weights, lr=lr if isinstance(lr, float) else lr[0], weight_decay=weight_decay)
-    # One step more than is taken: tiny runs must not fall on the schedule's last, empty phase.
+    # More steps than are taken: tiny runs must not reach the schedule's last, empty phase.
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 10, pct_start=0.1)
 
 
@@ -47,11 +62,9 @@ def take_step(optimizer: Optimizer, schedule: Schedule, loss: Tensor) -> None:
 
 
 @torch.no_grad()
-def validation_rmse(
-    network: DrugResponseNetwork, tables: Tables, split: Split, cells: CellTensors, right: Tensor
-) -> float:
-    """ln uM on the validation rows, with the drugs' units ``right [D, units]``; use in ``eval()``."""
-    rows = split.validation
+def validation_rmse(network: DrugResponseNetwork, task: MemberTask, cells: CellTensors, right: Tensor) -> float:
+    """RMSE in ln uM on the validation rows, with drug units ``right [D, units]``; the network is in ``eval()``."""
+    tables, rows = task.tables, task.split.validation
     measured = (torch.from_numpy(tables.ln_ic50[rows]) - network.mean) / network.scale
     line_of, drug_of = torch.from_numpy(tables.line_of[rows]), torch.from_numpy(tables.drug_of[rows])
     left = network.left(cells)

@@ -1,4 +1,4 @@
-"""Other names of the known drugs: code names, trade names and spellings in common use."""
+"""Other names of the known drugs: code names, trade names and common spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drug response data: responses, profiles of the lines, drugs; read and checked once, rows as integers."""
+"""Read and check the drug-response data: responses, profiles of cell lines, and drugs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Texts = NDArray[np.str_]
 
 
 class TablesError(ValueError):
-    """A table that is missing or does not fit the others; names file and column, and what to do."""
+    """A table is missing or does not fit the others; the message names file and column."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def _read(folder: Path, name: str, columns: list[str]) -> pd.DataFrame:
 
 
 def _profiles(folder: Path, name: str, lines: pd.Index | None = None) -> pd.DataFrame:
-    """Numeric columns by ``depmap_id``, in the order of ``lines`` where these are given."""
+    """Numeric columns by ``depmap_id``, in the order of ``lines`` if given."""
     table = _read(folder, name, ["depmap_id"]).set_index("depmap_id").select_dtypes("number")
     path = folder / f"{name}.parquet"
     if not table.index.is_unique:
@@ -146,7 +146,7 @@ def _finite(table: pd.DataFrame, path: Path) -> NDArray[np.float32]:
     values = table.to_numpy(dtype=np.float32)
     line, column = np.nonzero(~np.isfinite(values))
     if len(line):
-        raise TablesError(f"{path}: '{table.columns[column[0]]}' of line '{table.index[line[0]]}' is no number.")
+        raise TablesError(f"{path}: '{table.columns[column[0]]}' of line '{table.index[line[0]]}' is not finite.")
     return values
 
 
@@ -158,6 +158,6 @@ def _scfoundation(folder: Path, lines: pd.Index) -> NDArray[np.float32] | None:
     if not (folder / "scfoundation_embedding.parquet").exists():
         return None
     table = _profiles(folder, "scfoundation_embedding", lines)
-    # e0, e1, ...: the other numbers of the file say where a row came from.
+    # Only e0, e1, ...: the other columns describe the origin of a row.
     names = [name for name in table.columns if name[:1] == "e" and name[1:].isdigit()]
     return table[names].to_numpy(dtype=np.float32)

@@ -1,8 +1,7 @@
-"""Fine-tuning: the cell encoder of the bundle learns beside a finished member, from the same pathway codes.
+"""Fine-tuning: train the bundle's cell encoder together with a finished member, on the same pathway codes.
 
-The codes of the lines are those of the bundle (stage 1 stays frozen: its codes have no gradient), so the encoder is run
-on ``[lines, N]`` codes. An encoder tuned this way belongs to one member, and is not the one that ``/embed`` answers
-with; so it is measured, and not exported.
+Stage 1 stays frozen because codes have no gradient, so the encoder runs on the ``[lines, N]`` codes of the bundle. A
+tuned encoder belongs to one member and is not the one behind ``/embed``. It is therefore measured but not exported.
 """
 
 from __future__ import annotations
@@ -18,13 +17,10 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork
 from scpalm.model.network.folded import InferenceNetwork
 from scpalm.model.sessions.torchscript import load_network
-from scpalm.training.drug_response.config import DrugTrainingConfig
 from scpalm.training.drug_response.features import LineEmbeddings, LineFeatures
 from scpalm.training.drug_response.member import Member, Progress
-from scpalm.training.drug_response.refine import Refinement, norms_stay, refine
-from scpalm.training.drug_response.splits import Split
-from scpalm.training.drug_response.steps import Numbers
-from scpalm.training.drug_response.tables import Tables
+from scpalm.training.drug_response.refine import Refinement, freeze_norms, refine
+from scpalm.training.drug_response.steps import MemberTask, Numbers
 
 _TUNED = 3  # stage, as part of each random draw
 
@@ -47,22 +43,21 @@ def tune(
     base: DrugResponseNetwork,
     bundle: Bundle,
     lines: LineEmbeddings,
-    tables: Tables,
-    features: LineFeatures,
-    split: Split,
-    config: DrugTrainingConfig,
-    seed: int,
+    task: MemberTask,
     progress: Progress = lambda stage, epoch, rmse: None,
 ) -> tuple[Member, LineFeatures]:
-    """The member with its cell side refined beside the encoder, and the features of all lines by the tuned encoder."""
-    torch.manual_seed(seed)
+    """The member with its cell side tuned together with the encoder, and the features that the tuned encoder gives."""
+    tables, features, config = task.tables, task.features, task.config
+    torch.manual_seed(task.seed)
     width = lines.h_c.shape[1]
     standard = features.standards["cell"]
-    encoder = _Encoder(load_network(bundle), standard.mean[:width], standard.sd[:width]).requires_grad_(True)
+    encoder = _Encoder(load_network(bundle), standard.mean[:width], standard.sd[:width]).requires_grad_(
+        requires_grad=True
+    )
     codes = torch.from_numpy(lines.codes.astype(np.int64))
     cell, *extra = features.tensors.branches
-    base.requires_grad_(False)
-    side = nn.ModuleList([base.cell_branches, base.head.cell]).requires_grad_(True)
+    base.requires_grad_(requires_grad=False)
+    side = nn.ModuleList([base.cell_branches, base.head.cell]).requires_grad_()
 
     def of(chosen: Numbers) -> CellTensors:
         at = torch.from_numpy(chosen)
@@ -72,11 +67,11 @@ def tune(
     def train_mode() -> None:
         encoder.train()
         base.cell_branches.train()
-        norms_stay(base.cell_branches)
+        freeze_norms(base.cell_branches)
 
     what = Refinement(
         stage="fine-tuning",
-        draw=[seed, _TUNED],
+        draw=[task.seed, _TUNED],
         epochs=config.tune_epochs,
         network=base,
         trained=nn.ModuleList([base, encoder]),
@@ -85,7 +80,7 @@ def tune(
         features=of,
         train_mode=train_mode,
     )
-    history = refine(what, tables, split, config, progress)
+    history = refine(what, task, progress)
     with torch.no_grad():
         tuned = of(np.arange(len(tables.lines)))
     return Member(base, history), replace(features, tensors=tuned)

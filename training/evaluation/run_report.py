@@ -1,4 +1,4 @@
-"""``scpalm-train report RUN``: what happened in a run, as one HTML file with its pictures inside."""
+"""``scpalm-train report RUN``: the progress of a run as one HTML file with embedded pictures."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _TITLES = {"stage1": "Stage 1, pathways", "stage2": "Stage 2, cells"}
 
 
 def write_report(run: Run, out: Path, *, seed: int = 0) -> Path:
-    """Curves of both stages, how the codes are used, and UMAPs of at most 3,000 cells by data set, tissue and label.
+    """Write curves of both stages, code usage, and UMAPs of at most 3,000 cells by data set, tissue and label.
 
-    Parts that the run has not come to yet are left out, and said to be. Raises RunError when it has not begun.
+    Parts that the run has not reached yet are left out with a note. Raises RunError when it has not begun.
     """
     config = run.config()
     curves = _read_curves(run)
@@ -57,7 +57,7 @@ def write_report(run: Run, out: Path, *, seed: int = 0) -> Path:
 
 
 def _read_curves(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Lines by stage. After a resumed run a step may stand there twice: the last counts."""
+    """Lines by stage. A resumed run may repeat a step: the last line counts."""
     path, stages = run.path / "curves.jsonl", dict[str, dict[int, dict[str, Any]]]()
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -91,8 +91,8 @@ def _curve_pictures(lines: list[dict[str, Any]]) -> list[str]:
         axis.set(title=title, xlabel="step")
         axis.legend(fontsize=8)
     last = {k: v for k, v in lines[-1].items() if k not in ("stage", "step")}
-    told = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
-    return [_picture(figure), f"<p>At step {lines[-1]['step']}: {html.escape(told)}.</p>"]
+    values = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+    return [_picture(figure), f"<p>At step {lines[-1]['step']}: {html.escape(values)}.</p>"]
 
 
 def _cells_sections(run: Run, seed: int) -> list[str]:

@@ -1,9 +1,10 @@
-"""A finished run -> a bundle: fold, write, and prove that the runtimes agree."""
+"""Export a finished run as a bundle: fold the weights, write the files, and check that the runtimes agree."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -37,30 +38,38 @@ MIN_CODE_AGREEMENT = 0.999
 PARITY_CELLS = 1024
 
 
-def export_run(
-    run_dir: Path,
-    out: Path,
-    *,
-    name: str | None = None,
-    version: str,
-    card: Path | None = None,
-    torchscript: Path | None = None,
-    precision: Precision = "float16",
-) -> list[str]:
+@dataclass(frozen=True)
+class BundleOptions:
+    """How a bundle is named and stored.
+
+    Attributes:
+        name: of the model; None: the preset's. version: of the model.
+        card: JSON file whose ``training_data`` and ``notes`` go into the manifest.
+        precision: of the stored weights. torchscript: also write a TorchScript archive here.
+    """
+
+    name: str | None = None
+    version: str = "1"
+    card: Path | None = None
+    precision: Precision = "float16"
+    torchscript: Path | None = None
+
+
+def export_run(run_dir: Path, out: Path, options: BundleOptions) -> list[str]:
     """Write a bundle (whole or not at all) and return the lines of its report.
 
-    ``name`` is the preset's unless given. ``card`` is JSON whose ``training_data`` and ``notes`` go into the manifest.
-    ``precision`` is how the weights are kept. Raises RunError when the run is not finished, cannot be folded, ``out``
-    exists, ONNX Runtime and PyTorch differ by more than the limits, or the precision costs more than its own.
+    Raises:
+        RunError: the run is unfinished or cannot be folded, ``out`` exists, ONNX Runtime and PyTorch differ too much,
+            or the precision costs too much.
     """
     if out.exists():
         raise RunError(f"{out} exists already. Choose another folder or remove it.")
-    run = Run(run_dir)
+    run, precision = Run(run_dir), options.precision
     saved = run.config()
     config = run.section("network", NetworkConfig)
     if config.value_map != "linear":
         raise RunError(
-            f"{run_dir}: value_map={config.value_map} cannot be exported: what a gene says is not linear in its "
+            f"{run_dir}: value_map={config.value_map} cannot be exported: its gene embedding is not linear in the "
             "value, so there are no tables A and C to serve from. Train with value_map=linear."
         )
     for stage in ("stage1", "stage2"):
@@ -77,11 +86,11 @@ def export_run(
     if stage2.standardise:
         standardise_output(network, corpus, power=stage2.tissue_power, seed=stage2.seed)
     tensors = stored(network.state_dict(), precision)
-    # Stage 1's decoder is not part of the embedding graph; imputation needs it.
+    # The embedding graph does not need stage 1's decoder, but imputation does.
     decoder = {f"decoder.{k}": v for k, v in stage1.decoder.state_dict().items()}
     decoder |= {f"head.{k}": v for k, v in stage1.head.state_dict().items()}
     decoder["decoder_position"] = stage1.decoder_position
-    # It has no limits to be held to, so it is kept as halves at most.
+    # Its loss of precision is not checked, so it is stored in half precision at least.
     save_file(
         tensors | stored(decoder, "float32" if precision == "float32" else "float16"),
         str(partial / "weights.safetensors"),
@@ -89,7 +98,7 @@ def export_run(
     export_graph(network, partial / "weights.safetensors", partial / MODEL_FILE)
     export_decoder(TokenDecoder(config), partial / "weights.safetensors", partial / DECODER_FILE)
     corpus.vocabulary.save(partial / "genes.parquet")
-    manifest = _manifest(name or str(saved["preset"]), version, saved, corpus, card)
+    manifest = _manifest(options, saved, corpus)
     write_manifest(partial, manifest)
     chosen = parity_cells(corpus, PARITY_CELLS)
     bundle, rows = Bundle.load(partial), as_rows(corpus, chosen)
@@ -106,9 +115,9 @@ def export_run(
     write_manifest(partial, manifest | {"parity": values, "precision": {"weights": precision, **lost}})
     apply_umask(partial)
     partial.rename(out)
-    if torchscript is not None:
-        trace(load_network(Bundle.load(out)), config).save(str(torchscript))
-        report.append(f"TorchScript -> {torchscript}")
+    if options.torchscript is not None:
+        trace(load_network(Bundle.load(out)), config).save(str(options.torchscript))
+        report.append(f"TorchScript -> {options.torchscript}")
     size = sum(file.stat().st_size for file in out.iterdir())
     return [*report, f"{size / 1e6:.1f} MB -> {out}"]
 
@@ -117,9 +126,9 @@ def export_run(
 def standardise_output(
     network: InferenceNetwork, corpus: Corpus, *, power: float, seed: int, cells: int = 4096
 ) -> None:
-    """Give each coordinate of h_C mean 0 and sd 1 over tissue-balanced training cells, inside the last LN's weights.
+    """Give each coordinate of h_C mean 0 and sd 1 over tissue-balanced training cells, by changing the last LN.
 
-    Distances between cells are what users take from h_C; without this a few coordinates dominate them.
+    Users compare cells by distances in h_C, and without this step a few coordinates dominate them.
     """
     rows = Sampler(corpus, power=power, seed=seed).draw(2**31 + 3, cells)
     parts = []
@@ -135,19 +144,19 @@ def standardise_output(
 
 
 def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:
-    """Write ``manifest.json`` with size and sha256 of every other file of the folder."""
+    """Write ``manifest.json`` with the size and sha256 of every other file in the folder."""
     members = sorted(file for file in bundle.iterdir() if file.name != "manifest.json")
     files = {file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in members}
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"files": files}, indent=1) + "\n")
 
 
-def _manifest(name: str, version: str, saved: dict[str, Any], corpus: Corpus, card: Path | None) -> dict[str, Any]:
-    described = json.loads(card.read_text()) if card is not None else {}
+def _manifest(options: BundleOptions, saved: dict[str, Any], corpus: Corpus) -> dict[str, Any]:
+    described = json.loads(options.card.read_text()) if options.card is not None else {}
     files = [{"file": f["file"], "cells": f["cells"]} for f in corpus.meta["files"]]
     return {
         "format_version": FORMAT_VERSION,
-        "name": name,
-        "version": version,
+        "name": options.name or str(saved["preset"]),
+        "version": options.version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "preset": saved["preset"],
         "network": saved["network"],
@@ -172,7 +181,7 @@ def _version(package: str) -> str:
 
 
 def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:
-    """ONNX Runtime against PyTorch on the same cells: largest difference of h_C, agreement of codes, cosine."""
+    """Compare ONNX Runtime with PyTorch on the same cells: differences of h_C, agreement of codes, cosine."""
     h, codes = OnnxSession(bundle, device="cpu").run_both(rows)
     with torch.inference_mode():
         other, other_codes = TorchScriptSession(bundle, device="cpu").run_both(rows)

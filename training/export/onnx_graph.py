@@ -1,12 +1,13 @@
-"""The ONNX graph: sparse padded input, free batch and length, its weights in ``weights.safetensors``.
+"""Export ONNX graphs: sparse padded input, free batch size and length, weights in ``weights.safetensors``.
 
-The weights are exported as graph inputs first and turned into initializers that point into the safetensors file
-afterwards: names stay those of the network, nothing is folded or copied, and every task's graph can share the file.
+Weights are exported as graph inputs, then turned into initializers that point into the safetensors file. Names stay
+those of the network, nothing is folded or copied, and the graphs of all tasks share the file.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -67,13 +68,13 @@ class _DecoderWithWeights(nn.Module):
 
 
 def export_graph(network: InferenceNetwork, weights: Path, out: Path) -> None:
-    """Write ``out`` beside ``weights`` (same folder), which holds every tensor of the network by its name."""
+    """Write ``out`` in the folder of ``weights``, which holds every tensor of the network by name."""
     batch = example(256, 2, network.slope.shape[1])
     inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
     B, L = torch.export.Dim("cells"), torch.export.Dim("length")
     shapes: _Shapes = dict(zip(INPUTS, ({0: B, 1: L}, {0: B, 1: L}, {0: B}, {0: B}), strict=True))
     state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    _export(_WithWeights(network), state, inputs, shapes, list(OUTPUTS), weights, out)
+    _export(_WithWeights(network), state, _Signature(inputs, shapes, list(OUTPUTS)), weights, out)
 
 
 def export_decoder(decoder: TokenDecoder, weights: Path, out: Path) -> None:
@@ -81,25 +82,26 @@ def export_decoder(decoder: TokenDecoder, weights: Path, out: Path) -> None:
     codes = torch.zeros((2, len(decoder.decoder_position)), dtype=torch.int32)
     state = {name: tensor.detach() for name, tensor in decoder.state_dict().items()}
     shapes: _Shapes = {"codes": {0: torch.export.Dim("cells")}}
-    _export(_DecoderWithWeights(decoder), state, (codes,), shapes, ["decoded"], weights, out)
+    _export(_DecoderWithWeights(decoder), state, _Signature((codes,), shapes, ["decoded"]), weights, out)
 
 
-def _export(
-    module: nn.Module,
-    state: dict[str, Tensor],
-    inputs: tuple[Tensor, ...],
-    shapes: _Shapes,
-    outputs: list[str],
-    weights: Path,
-    out: Path,
-) -> None:
+@dataclass(frozen=True)
+class _Signature:
+    """Example inputs, their free axes by name, and the names of the outputs."""
+
+    inputs: tuple[Tensor, ...]
+    shapes: _Shapes
+    outputs: list[str]
+
+
+def _export(module: nn.Module, state: dict[str, Tensor], signature: _Signature, weights: Path, out: Path) -> None:
     program = torch.onnx.export(
         module.eval(),
-        inputs,
+        signature.inputs,
         kwargs={"weights": state},
-        input_names=[*shapes, *state],
-        output_names=outputs,
-        dynamic_shapes={**shapes, "weights": dict.fromkeys(state)},
+        input_names=[*signature.shapes, *state],
+        output_names=signature.outputs,
+        dynamic_shapes={**signature.shapes, "weights": dict.fromkeys(state)},
         opset_version=OPSET,
         dynamo=True,
         external_data=False,
@@ -124,7 +126,7 @@ def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> No
         kind = layout[name]["dtype"]
         kept_as = name + {"F32": "", "F16": ".half", "I8": ".int8"}[kind]
         graph.initializer.append(_outside(kept_as, layout[name], start, weights.name))
-        # What follows is folded into a float32 constant when the session opens.
+        # The cast is folded into a float32 constant when the session opens.
         if kind == "F16":
             casts.append(helper.make_node("Cast", [kept_as], [name], to=TensorProto.FLOAT, name=f"cast.{name}"))
         elif kind == "I8":
@@ -132,7 +134,7 @@ def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> No
             graph.initializer.append(_outside(scale, layout[scale], start, weights.name))
             casts.append(helper.make_node("DequantizeLinear", [kept_as, scale], [name], axis=0, name=f"scale.{name}"))
     nodes = [*casts, *graph.node]
-    for node in nodes:  # the exporter's notes about the Python source, nine tenths of the file
+    for node in nodes:  # the exporter's notes about Python source are nine tenths of the file
         del node.metadata_props[:]
     del graph.node[:], graph.input[:]
     graph.node.extend(nodes)
@@ -140,7 +142,7 @@ def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> No
 
 
 def _outside(name: str, entry: _Entry, start: int, file: str) -> TensorProto:
-    """An initializer that lies in the safetensors file."""
+    """An initializer that points into the safetensors file."""
     first, last = entry["data_offsets"]
     tensor = TensorProto(name=name, data_type=_ELEMENT[entry["dtype"]])
     tensor.dims.extend(entry["shape"])
@@ -151,7 +153,7 @@ def _outside(name: str, entry: _Entry, start: int, file: str) -> TensorProto:
 
 
 def _safetensors_layout(path: Path) -> tuple[dict[str, _Entry], int]:
-    """The header, and where the data starts."""
+    """The header, and the offset at which the data starts."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         return json.loads(file.read(size)), 8 + size

@@ -1,4 +1,4 @@
-"""How a bundle keeps its weights, what that costs, and where it costs too much."""
+"""Store weights with fewer bits, measure what that costs, and reject what costs too much."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from scpalm.training.corpus.reader import Corpus
 from scpalm.training.metrics.clustering import MIN_CELLS, score_embedding
 
 Precision = Literal["float32", "float16", "int8"]
-# Small and sensitive: they decide which code is nearest.
+# Small tensors that decide which code is nearest.
 _EXACT = ("code_table", "point_scale", "point_shift", "encoder_position")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a bundle may lose against the trained weights in float32, on cells of its corpus.
+    """How much a bundle may lose compared with float32 weights, on cells of its corpus.
 
     Attributes:
         code_agreement: smallest share of tokens with the same code. cosine: smallest mean cosine of h_C.
@@ -44,10 +44,10 @@ LIMITS: dict[Precision, Limits] = {
 
 
 def stored(state: dict[str, Tensor], precision: Precision) -> dict[str, NDArray[np.generic]]:
-    """Tensors as a bundle keeps them; everything that is not a large matrix stays float32.
+    """Tensors as a bundle stores them; everything except large matrices stays float32.
 
-    ``float16``: matrices as halves. ``int8``: weights of linear layers as 8-bit integers with a scale a row (under the
-    name of the weight and ``.int8_scale``), all other matrices as halves.
+    ``float16``: matrices in half precision. ``int8``: weights of linear layers as 8-bit integers with one scale per row
+    (stored under the weight's name and ``.int8_scale``), all other matrices in half precision.
     """
     out: dict[str, NDArray[np.generic]] = {}
     for name, tensor in state.items():
@@ -70,9 +70,9 @@ def loss_of_precision(
     h: NDArray[np.float32],
     codes: NDArray[np.int32],
 ) -> dict[str, float]:
-    """What a bundle gave for the ``chosen`` cells, ``h [B, D]`` and ``codes [B, N]``, against the float32 network.
+    """Compare a bundle's output ``h [B, D]`` and ``codes [B, N]`` for the ``chosen`` cells with the float32 network.
 
-    ``ari_before`` and ``ari_after`` are there where the corpus has two labels or more among these cells.
+    ``ari_before`` and ``ari_after`` are included if these cells have two or more labels.
     """
     exact_h, exact_codes = [], []
     for start in range(0, len(chosen), 256):
@@ -100,14 +100,14 @@ def loss_of_precision(
 
 
 def beyond(values: dict[str, float], precision: Precision) -> str:
-    """Which limit of the precision is passed, in words; "" for none."""
+    """Describe the limit that is exceeded; "" if none is."""
     limits = LIMITS[precision]
     if values["code_agreement"] < limits.code_agreement:
-        return f"{values['code_agreement']:.4f} of the codes agree, at least {limits.code_agreement} must"
+        return f"{values['code_agreement']:.4f} of the codes agree, the limit is {limits.code_agreement}"
     if values["mean_cosine"] < limits.cosine:
-        return f"the mean cosine of h_C is {values['mean_cosine']:.4f}, at least {limits.cosine} is asked for"
+        return f"the mean cosine of h_C is {values['mean_cosine']:.4f}, the limit is {limits.cosine}"
     loss = values.get("ari_before", 0.0) - values.get("ari_after", 0.0)
-    return f"ARI falls by {loss:.3f}, at most {limits.ari_loss} is allowed" if loss > limits.ari_loss else ""
+    return f"ARI falls by {loss:.3f}, the limit is {limits.ari_loss}" if loss > limits.ari_loss else ""
 
 
 def parity_cells(corpus: Corpus, most: int) -> NDArray[np.int64]:
@@ -116,7 +116,7 @@ def parity_cells(corpus: Corpus, most: int) -> NDArray[np.int64]:
 
 
 def as_rows(corpus: Corpus, chosen: NDArray[np.int64]) -> Rows:
-    """Cells of a corpus as a session takes them."""
+    """Cells of a corpus as input of a session."""
     cells = [corpus.cell(int(row)) for row in chosen]
     return Rows(
         np.concatenate([[0], np.cumsum([len(genes) for genes, _ in cells])]).astype(np.int64),

@@ -1,4 +1,4 @@
-"""One function one metric: how well an array of cells agrees with labels."""
+"""Metrics of how well an array of cells agrees with labels, one function each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scpalm.model.neighbors import Neighbors, NeighborSearch
 
 
 def ari(truth: NDArray[np.integer], clusters: NDArray[np.integer]) -> float:
-    """Adjusted Rand index of two partitions ``[cells]``: 1 equal, 0 as expected by chance, may be negative."""
+    """Adjusted Rand index of two partitions ``[cells]``: 1 if equal, 0 as by chance, possibly negative."""
     return float(sklearn_metrics.adjusted_rand_score(truth, clusters))
 
 
@@ -32,7 +32,7 @@ def silhouette(array: NDArray[np.floating], truth: NDArray[np.integer]) -> float
     wide = np.asarray(array, dtype=np.float64)
     # Centred, so that the |a|^2 - 2ab + |b|^2 of scikit-learn loses fewer digits.
     width = sklearn_metrics.silhouette_score(wide - wide.mean(axis=0), truth, metric="euclidean")
-    # Below 1e-9 lies the noise of the order of sums.
+    # Digits below 1e-9 depend on the order of sums.
     return round(float(width), 9)
 
 
@@ -41,7 +41,7 @@ class KnnScore:
     """Out-of-fold prediction of the labels from the nearest cells.
 
     Attributes:
-        accuracy: share of cells predicted right. macro_f1: F1 averaged over labels, rare ones counting as much.
+        accuracy: share of correct predictions. macro_f1: F1 averaged over labels, rare ones with equal weight.
     """
 
     accuracy: float
@@ -57,13 +57,13 @@ def knn_score(
     k: int = 15,
     folds: int = 5,
 ) -> KnnScore:
-    """Majority vote of the ``k`` nearest labelled cells of the other folds, each cell predicted once.
+    """Predict each cell once, by majority vote of the ``k`` nearest labelled cells of the other folds.
 
     Args:
         array: ``[cells, width]``.
-        truth: ``[cells]`` label codes from 0, -1 where a cell has no label (it neither votes nor counts).
-        neighbors: nearest cells of ``array``; more than ``k`` of them, so that most votes need no new search. Where
-            too few of them may vote, the search is done again, exactly: the result does not depend on their number.
+        truth: ``[cells]`` label codes from 0; unlabelled cells have -1, and neither vote nor count.
+        neighbors: more than ``k`` nearest cells of ``array``, so that most votes need no new search. Cells with too few
+            voters among them are searched again: the result does not depend on the number given.
         seed: of the stratified, shuffled folds.
 
     A tied vote goes to the lower code, as in scikit-learn's KNeighborsClassifier.
@@ -99,7 +99,7 @@ def knn_score(
 def probe_score(array: NDArray[np.floating], truth: NDArray[np.integer], *, seed: int, folds: int = 5) -> KnnScore:
     """Out-of-fold prediction of labels ``[cells]`` by logistic regression on ``array [cells, width]``, standardised.
 
-    Every cell has a label. Whether what tells types apart is there at all, near or far.
+    Every cell has a label. Measures whether the information is there at all, not whether neighbours share it.
     """
     fold = _folds(truth, folds, seed)
     predicted = np.empty(len(truth), dtype=np.int64)
@@ -107,7 +107,7 @@ def probe_score(array: NDArray[np.floating], truth: NDArray[np.integer], *, seed
         test = fold == part
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
         with warnings.catch_warnings():
-            # The accuracy is settled long before the last digit of the weights.
+            # The accuracy converges long before the weights do.
             warnings.simplefilter("ignore", ConvergenceWarning)
             predicted[test] = model.fit(array[~test], truth[~test]).predict(array[test])
     f1 = sklearn_metrics.f1_score(truth, predicted, average="macro", zero_division=0)
@@ -120,7 +120,7 @@ def _folds(truth: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int6
     fold = np.full(len(truth), -1, dtype=np.int64)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # A label with fewer cells than folds is in some folds only; its cells are scored all the same.
+        # A label with fewer cells than folds is missing from some folds; its cells are still scored.
         warnings.filterwarnings("ignore", message="The least populated class")
         for part, (_, test) in enumerate(splitter.split(own, truth[own])):
             fold[own[test]] = part

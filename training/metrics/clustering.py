@@ -1,7 +1,7 @@
-"""Clustering: does the neighbourhood of cells in an embedding follow their labels? (Paper, section 4.1.)
+"""Clustering: do neighbours in an embedding share their labels? (Paper, section 4.1.)
 
-Protocol: exact kNN graph of the array (k = 15), Leiden at resolution 1.0, agreement of the clusters with the labels.
-The resolution is never chosen by looking at the labels.
+Protocol: exact kNN graph (k = 15), Leiden at resolution 1.0, agreement of the clusters with the labels. The resolution
+is never chosen with the labels.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from scpalm.training.metrics.rows import Row
 K = 15
 RESOLUTION = 1.0
 RESOLUTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
-# A probe of thousands of columns takes minutes, and says how many columns there are.
+# A probe on thousands of columns takes minutes, and mostly measures how many columns there are.
 PROBE_WIDTH = 512
 LEIDEN_ITERATIONS = 2
 SEEDS = tuple(range(10))
 MIN_CELLS = K + 1
-# Enough that a vote of K from four of five folds hardly ever needs a second search.
+# Enough that a vote of K cells from four of five folds rarely needs a second search.
 CANDIDATES = 4 * K
 
 
@@ -42,22 +42,26 @@ def score_embedding(
     *,
     extended: bool = False,
 ) -> list[Row]:
-    """Score an array of cells against labels, once for every seed.
+    """Score an array of cells against labels, once per seed.
 
     Args:
-        array: ``[cells, width]`` finite numbers, used as they are (no scaling, no PCA).
-        labels: ``[cells]``. Cells without one (NaN, empty, 'unassigned': see ``encode_labels``) stay in the array and
-            the graph and are left out of every score.
+        array: ``[cells, width]`` finite numbers, used without scaling or PCA.
+        labels: ``[cells]``. Unlabelled cells (NaN, empty, 'unassigned': see ``encode_labels``) stay in the array and
+            the graph but are left out of every score.
         seeds: of Leiden and of the folds. The graph and the silhouette do not depend on them.
-        extended: also what looks at the labels: the best of nine resolutions, and a logistic probe (up to 512 columns).
+        extended: also scores that use the labels: the best of nine resolutions, and a logistic probe (up to 512
+            columns).
 
     Returns:
-        One row a seed: ``seed``, ``ari``, ``nmi``, ``silhouette``, ``knn_accuracy``, ``knn_macro_f1``,
-        ``num_clusters``, ``cells`` (labelled ones), ``labels``. Extended: ``best_ari, best_nmi`` (each the best of the
-        resolutions, never comparable with ``ari``), ``best_resolution`` of ARI, ``probe_accuracy, probe_macro_f1``.
+        One row per seed: ``seed``, ``ari``, ``nmi``, ``silhouette``, ``knn_accuracy``, ``knn_macro_f1``,
+        ``num_clusters``, ``cells`` (labelled ones), ``labels``. Extended: ``best_ari, best_nmi`` (best over the
+        resolutions, not comparable with ``ari``), ``best_resolution`` of ARI, ``probe_accuracy, probe_macro_f1``.
 
     Raises:
-        InputError: not finite, lengths that disagree, fewer than 16 cells, or labels that cannot be scored.
+        InputError: non-finite numbers, different lengths, fewer than 16 cells, or labels that cannot be scored.
+
+    Example:
+        >>> score_embedding(adata.obsm["X_scpalm"], adata.obs["cell_type"], seeds=[0])[0]["ari"]
     """
     coded = labels if isinstance(labels, Labels) else encode_labels(labels)
     array = _checked(array, coded)
@@ -92,7 +96,7 @@ def score_embedding(
 
 
 def to_igraph(graph: sparse.csr_matrix) -> igraph.Graph:
-    """Undirected weighted graph of a symmetric ``[cells, cells]`` matrix, each pair once."""
+    """Undirected weighted graph of a symmetric ``[cells, cells]`` matrix."""
     upper = sparse.triu(graph, k=1).tocoo()
     edges = np.column_stack([upper.row, upper.col])
     return igraph.Graph(n=graph.shape[0], edges=edges, directed=False, edge_attrs={"weight": upper.data})
@@ -101,7 +105,7 @@ def to_igraph(graph: sparse.csr_matrix) -> igraph.Graph:
 def best_resolution(
     graph: igraph.Graph, truth: NDArray[np.integer], labelled: NDArray[np.bool_], seed: int
 ) -> dict[str, str | int | float | bool]:
-    """``best_ari, best_nmi`` over the nine resolutions, and the one of the best ARI (the lowest of equals)."""
+    """``best_ari, best_nmi`` over the nine resolutions, and the lowest resolution with the best ARI."""
     found = []
     for resolution in RESOLUTIONS:
         clusters = leiden(graph, seed, resolution)[labelled]
@@ -132,7 +136,7 @@ def _igraph_seed(seed: int) -> Iterator[None]:
     try:
         yield
     finally:
-        # igraph's own default: the generator of the random module.
+        # The default of igraph: the generator of the random module.
         igraph.set_random_number_generator(random)
 
 
@@ -140,18 +144,18 @@ def _checked(array: NDArray[np.floating], labels: Labels) -> NDArray[np.float64]
     wide = np.asarray(array, dtype=np.float64)
     if wide.ndim != 2 or wide.shape[1] < 1:
         raise InputError(
-            "embedding-shape", f"The embedding has shape {wide.shape}.", mend="Give one row of numbers a cell."
+            "embedding-shape", f"The embedding has shape {wide.shape}.", mend="Give one row of numbers per cell."
         )
     if len(wide) != len(labels.codes):
         raise InputError(
             "length-mismatch",
             f"The embedding has {len(wide)} cells and there are {len(labels.codes)} labels.",
-            mend="Give one label a cell ('' where it has none).",
+            mend="Give one label per cell ('' for none).",
         )
     if len(wide) < MIN_CELLS:
         raise InputError(
             "too-few-cells",
-            f"There are {len(wide)} cells, and a graph of {K} neighbours needs {MIN_CELLS}.",
+            f"There are {len(wide)} cells, but a graph of {K} neighbours needs {MIN_CELLS}.",
             mend="Evaluate on more cells.",
         )
     bad = np.flatnonzero(~np.isfinite(wide).all(axis=1))
@@ -159,6 +163,6 @@ def _checked(array: NDArray[np.floating], labels: Labels) -> NDArray[np.float64]
         raise InputError(
             "not-finite",
             f"The embedding of cell {bad[0]} is not finite ({len(bad)} such cells).",
-            mend="Look for a training that diverged, or for a broken bundle.",
+            mend="Check for a training that diverged or a broken bundle.",
         )
     return wide

@@ -17,9 +17,10 @@ from scpalm.model.neighbors import Neighbors
 def fuzzy_graph(neighbors: Neighbors, k: int) -> sparse.csr_matrix:
     """Symmetric edge weights in (0, 1] as of ``scanpy.pp.neighbors(n_neighbors=k, method="umap")``, exact.
 
-    As there, ``k`` counts the cell itself, so each cell brings ``k - 1`` edges. Weights are ``exp((rho - d) / sigma)``,
-    rho the distance to the nearest cell elsewhere, sigma such that a cell's weights sum to ``log2(k)``; the two
-    directions join by fuzzy union ``a + b - ab``. Rounded to 1e-6. Source: McInnes et al. 2018, UMAP, section 3.
+    As there, ``k`` counts the cell itself, so each cell brings ``k - 1`` edges. Weights are ``exp((rho - d) / sigma)``.
+    rho is the distance to the nearest cell at another position, and sigma makes a cell's weights sum to ``log2(k)``.
+    The two directions are joined by the fuzzy union ``a + b - ab``. Rounded to 1e-6. Source: McInnes et al. 2018, UMAP,
+    section 3.
 
     Returns:
         ``[cells, cells]`` float64.
@@ -28,12 +29,12 @@ def fuzzy_graph(neighbors: Neighbors, k: int) -> sparse.csr_matrix:
     index = neighbors.index[:, : k - 1]
     cells, num = distance.shape
     if num != k - 1:
-        raise ValueError(f"A graph with k = {k} needs {k - 1} neighbours a cell; there are {num}.")
+        raise ValueError(f"A graph with k = {k} needs {k - 1} neighbours per cell; there are {num}.")
     positive = np.where(distance > 0, distance, np.inf).min(axis=1)
     rho = np.where(np.isfinite(positive), positive, 0.0)
     excess = np.maximum(distance - rho[:, None], 0.0)
     sigma = _bandwidth(excess, target=float(np.log2(k)))
-    # UMAP's floor, with means over k entries: the cell itself counts with distance 0.
+    # UMAP's lower bound, with means over k entries: the cell itself counts with distance 0.
     local_mean = distance.sum(axis=1) / k
     floor = 1e-3 * np.where(rho > 0, local_mean, local_mean.mean())
     sigma = np.maximum(sigma, floor)
@@ -62,6 +63,6 @@ def _bandwidth(excess: NDArray[np.float64], target: float) -> NDArray[np.float64
         low[below] = middle[below]
         halved = np.where(np.isinf(high), middle * 2, (low + high) / 2)
         middle = np.where(running, halved, middle)
-        # A cell whose neighbours are all as near as the nearest has no solution: sigma falls to 0, as in UMAP.
+        # If all neighbours are equally near there is no solution, and sigma falls to 0, as in UMAP.
         middle = np.maximum(middle, np.finfo(np.float64).tiny)
     return middle

@@ -1,4 +1,4 @@
-"""Labels of cells: which cells are labelled, and with what."""
+"""Labels of cells as codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Labels:
     """Labels as codes.
 
     Attributes:
-        codes: ``[cells]`` int64, position in ``names``; -1 where a cell is not labelled.
+        codes: ``[cells]`` int64, position in ``names``; -1 for unlabelled cells.
         names: the labels, sorted.
     """
 
@@ -29,15 +29,15 @@ class Labels:
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """``[cells]`` true where a cell has a label."""
+        """``[cells]`` whether a cell has a label."""
         return self.codes >= 0
 
 
 def encode_labels(values: Sequence[object] | NDArray[np.generic] | pd.Series, *, field: str = "labels") -> Labels:
-    """Labels of cells as codes.
+    """Turn labels of cells into codes.
 
-    Not labelled are: NaN and None, the empty text, and 'nan', 'none', 'na' and 'unassigned' in any case. Such cells
-    stay in the array and in its graph and are left out of every score.
+    NaN, None, the empty string, and 'nan', 'none', 'na' and 'unassigned' in any case mean that a cell is unlabelled.
+    Such cells stay in the array and in its graph but are left out of every score.
 
     Raises:
         InputError: no cell is labelled, all have the same label, or no label has enough cells for 5 folds.
@@ -65,7 +65,7 @@ def encode_labels(values: Sequence[object] | NDArray[np.generic] | pd.Series, *,
         raise InputError(
             "labels-too-fine",
             f"'{field}' has {len(names)} labels, and the most frequent has {largest} cells.",
-            mend=f"Name a column where at least one label has {MIN_CELLS_OF_A_LABEL} cells with --label.",
+            mend=f"Name a column in which at least one label has {MIN_CELLS_OF_A_LABEL} cells with --label.",
             field=field,
         )
     codes = np.full(len(series), -1, dtype=np.int64)

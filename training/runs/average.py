@@ -1,4 +1,4 @@
-"""A running average of the weights (EMA): smoother than the last step's, and what is then evaluated and exported."""
+"""Exponential moving average of the weights: less noisy than the last step, and what is evaluated and exported."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 class Average:
-    """``average <- decay * average + (1 - decay) * weights`` after every step; buffers are taken as they are.
+    """``average <- decay * average + (1 - decay) * weights`` after every step; buffers are not averaged.
 
-    The decay starts low, ``(1 + t) / (10 + t)``, so that the first weights are soon forgotten.
+    The decay starts low, ``(1 + t) / (10 + t)``, so that the first weights are forgotten soon.
     """
 
     def __init__(self, modules: Sequence[nn.Module], decay: float) -> None:
@@ -23,7 +23,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are now."""
+        """Add the current weights to the average."""
         self.updates += 1
         rate = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, weight in zip(self._average, self._weights, strict=True):
@@ -31,7 +31,7 @@ class Average:
 
     @torch.no_grad()
     def jump(self, weights: Iterable[Tensor]) -> None:
-        """Take these parameters as they are: they were set anew, and what they were before means nothing now."""
+        """Set the average of these parameters to their current values: they were replaced, not trained."""
         chosen = {id(weight) for weight in weights}
         for average, weight in zip(self._average, self._weights, strict=True):
             if id(weight) in chosen:
@@ -39,7 +39,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within, the modules hold the average."""
+        """Within the block, the modules hold the average."""
         own = [p.detach().clone() for p in self._weights]
         self._write(self._average)
         try:
@@ -53,7 +53,7 @@ class Average:
             weight.copy_(value)
 
     def restore(self, average: Sequence[Tensor], updates: int) -> None:
-        """Go back to an average, one tensor a parameter. Raises ValueError when it is of another network."""
+        """Set the average, one tensor per parameter. Raises ValueError for another number of parameters."""
         with torch.no_grad():
             for own, value in zip(self._average, average, strict=True):
                 own.copy_(value)

@@ -1,4 +1,4 @@
-"""Options of both training stages: typed, checked, saved beside each checkpoint, overridden by ``--set key=value``."""
+"""Options of both training stages: typed, checked, saved with each run, and changed by ``--set key=value``."""
 
 from __future__ import annotations
 
@@ -12,28 +12,57 @@ if TYPE_CHECKING:
 
 
 class ConfigError(ValueError):
-    """An option that is unknown, malformed or without effect; names the option and the mend."""
+    """An option that is unknown, malformed or without effect; the message names it and says what to do."""
+
+
+def require_at_least(config: object, low: float, *names: str) -> None:
+    """Raises ConfigError for the first of these options that is below ``low`` or infinite."""
+    for name in names:
+        if not low <= getattr(config, name) < float("inf"):
+            raise ConfigError(f"{name} must be at least {low}, is {getattr(config, name)}.")
+
+
+def require_positive(config: object, *names: str) -> None:
+    """Raises ConfigError for the first of these options that is not above 0, or infinite."""
+    for name in names:
+        if not 0 < getattr(config, name) < float("inf"):
+            raise ConfigError(f"{name} must be above 0, is {getattr(config, name)}.")
+
+
+def require_below_one(config: object, *names: str) -> None:
+    """Raises ConfigError for the first of these options outside [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ConfigError(f"{name} must lie in [0, 1), is {getattr(config, name)}.")
+
+
+def require_share(config: object, *names: str) -> None:
+    """Raises ConfigError for the first of these options outside [0, 1]."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ConfigError(f"{name} must lie between 0 and 1, is {getattr(config, name)}.")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """What both stages share.
+    """Options that both stages share.
 
     Attributes:
-        steps: batches. batch_size: cells a batch, of all processes. accumulate: parts that a process's share of a batch
-            is computed in, one after the other, for less memory. lr: peak of the cosine schedule.
-        warmup_steps: linear rise of lr. weight_decay: of AdamW. clip: largest gradient norm.
-        ema: decay of a running average of the weights, which is then what is evaluated and exported; 0 is none.
-        early_stop: end after so many evaluations without a better held-out error, with the best weights; 0: never.
+        steps: number of batches. batch_size: cells per batch, over all processes.
+        accumulate: number of parts in which a process computes its share of a batch, one by one, to save memory.
+        lr: peak of the cosine schedule. warmup_steps: linear rise of lr. weight_decay: of AdamW.
+        clip: largest gradient norm.
+        ema: decay of a running average of the weights, which is then evaluated and exported; 0 turns it off.
+        early_stop: evaluations without a better held-out error after which training ends with the best weights; 0: off.
         tissue_power: a tissue of n cells is sampled with weight n ** power (1: cells evenly; 0: tissues evenly).
         balance_by: the column of the corpus that tissue_power balances.
-        block: cells are drawn in runs of so many that lie side by side on disk, and shuffled; 1 draws cell by cell.
-        workers: processes that read batches ahead. They change nothing but the speed.
-        thin_share: share of cells whose counts are thinned before they are embedded (the target stays whole).
+        block: cells are drawn in runs of this many neighbours on disk, then shuffled; 1 draws single cells.
+        workers: processes that read batches ahead. They affect the speed only.
+        thin_share: share of cells whose counts are thinned before embedding (the target is not thinned).
         thin_low: smallest share of counts that thinning keeps.
-        score_weight: weight of predicting the cell's standardised spectral scores beside the genes' values.
+        score_weight: weight of predicting the cell's standardised spectral scores, relative to the genes' values.
         seed: of everything random. checkpoint_every, evaluate_every: in steps.
-        bf16: autocast where the device is a GPU. compile: torch.compile the network.
+        bf16: autocast to bfloat16 on a GPU. compile: torch.compile the network.
     """
 
     # option -> the option without which it has no effect
@@ -62,29 +91,17 @@ class OptimizerConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "block", "checkpoint_every", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
-        for name in ("warmup_steps", "early_stop", "workers", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be at least 0, is {getattr(self, name)}.")
-        for name in ("weight_decay", "score_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be at least 0, is {getattr(self, name)}.")
+        require_at_least(self, 1, "steps", "batch_size", "accumulate", "block", "checkpoint_every", "evaluate_every")
+        require_at_least(self, 0, "warmup_steps", "early_stop", "workers", "seed", "weight_decay", "score_weight")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size}).")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema must lie in [0, 1), is {self.ema}.")
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be above 0, is {getattr(self, name)}.")
-        for name in ("thin_share", "thin_low", "tissue_power"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, is {getattr(self, name)}.")
+        require_below_one(self, "ema")
+        require_positive(self, "lr", "clip")
+        require_share(self, "thin_share", "thin_low", "tissue_power")
         self.refuse_ineffective(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
     def refuse_ineffective(self, names: Iterable[str]) -> None:
-        """Raises ConfigError for the first of the options (those that were set) that another one makes void."""
+        """Raises ConfigError for the first of these options, which were set, that another option disables."""
         for name in names:
             switch = self.needs.get(name)
             if switch is not None and not getattr(self, switch):
@@ -100,12 +117,12 @@ class Stage1Config(OptimizerConfig):
 
     Attributes:
         spectral_start: start the gene embedding at the corpus' top right singular vectors.
-        train_embedding: off keeps the gene embedding at its spectral start, which separates cell types better than
-            what the reconstruction makes of it (see training/README.md).
+        train_embedding: off keeps the gene embedding at its spectral start. That separates cell types better than an
+            embedding trained on the reconstruction (see training/LOG.md).
         quantizer: off trains a plain autoencoder (Table 7's ablation).
-        quantizer_start: share of the steps before the codes are started by k-means and used.
-        commitment: weight of the quantizer's loss beside the reconstruction (as a share of the gene-mean error).
-        sync_update: share of the reconstruction's gradient that the codes get beside the encoder (0: none).
+        quantizer_start: share of the steps after which the codes are started by k-means and used.
+        commitment: weight of the quantizer's loss, relative to the reconstruction as a share of the gene-mean error.
+        sync_update: share of the reconstruction's gradient that the codes receive in addition to the encoder (0: none).
         revive: move unused codes onto encoder outputs. patience: batches after which a code counts as unused.
     """
 
@@ -127,24 +144,20 @@ class Stage1Config(OptimizerConfig):
         super().__post_init__()
         if not self.spectral_start and not self.train_embedding:
             raise ConfigError("train_embedding=false needs spectral_start=true: a random embedding must be trained.")
-        if not 0 <= self.quantizer_start < 1:
-            raise ConfigError(f"quantizer_start must lie in [0, 1), is {self.quantizer_start}.")
-        if not 0 <= self.sync_update <= 1:
-            raise ConfigError(f"sync_update must lie between 0 and 1, is {self.sync_update}.")
-        if not 0 <= self.commitment < float("inf"):
-            raise ConfigError(f"commitment must be at least 0, is {self.commitment}.")
-        if self.patience < 1:
-            raise ConfigError(f"patience must be at least 1, is {self.patience}.")
+        require_below_one(self, "quantizer_start")
+        require_share(self, "sync_update")
+        require_at_least(self, 0, "commitment")
+        require_at_least(self, 1, "patience")
 
     def refuse_ineffective(self, names: Iterable[str]) -> None:
-        """As in ``OptimizerConfig``; without the quantizer nothing about reviving codes has an effect either."""
+        """As in ``OptimizerConfig``; without the quantizer, reviving codes has no effect either."""
         names = list(names)
         super().refuse_ineffective(names)
         if not self.quantizer and "patience" in names:
             raise ConfigError("patience has no effect when quantizer is false: leave it out, or turn quantizer on.")
 
     def refuse_ineffective_sizes(self, names: Iterable[str]) -> None:
-        """Raises ConfigError for a size of the network that was set and that this training makes void."""
+        """Raises ConfigError for a network size that was set but has no effect in this training."""
         void = {"num_codes", "affine"}.intersection(names)
         if void and not self.quantizer:
             raise ConfigError(f"{min(void)} has no effect when quantizer is false: leave it out.")
@@ -156,8 +169,9 @@ class Stage2Config(OptimizerConfig):
 
     Attributes:
         token_share: share of the N tokens kept (p). view_share: share kept in the second view of the contrastive term.
-        contrastive: weight of the InfoNCE term, 0 turns it off. temperature: t. negatives: at most so many a cell.
-        clusters: k of k-means. queue: h_C remembered for it. queue_start: queued before it runs. refit_every: steps.
+        contrastive: weight of the InfoNCE term, 0 turns it off. temperature: t. negatives: maximum per cell.
+        clusters: k of k-means. queue: number of h_C kept for it. queue_start: number queued before it first runs.
+        refit_every: steps between fits of k-means.
         linear_start: start h_C as the best linear prediction of the scores of unseen counts from the codes.
         standardise: at export, give each coordinate of h_C mean 0 and sd 1 over the corpus.
         replicas: differently thinned copies of each cell whose codes are cached; the first is the whole cell.
@@ -187,9 +201,7 @@ class Stage2Config(OptimizerConfig):
         super().__post_init__()
         if not 0 < self.token_share < 1 or not 0 < self.view_share <= 1:
             raise ConfigError("token_share must lie in (0, 1) and view_share in (0, 1].")
-        for name in ("clusters", "negatives", "refit_every", "replicas"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, is {getattr(self, name)}.")
+        require_at_least(self, 1, "clusters", "negatives", "refit_every", "replicas")
         if not self.temperature > 0 or not self.contrastive >= 0:
             raise ConfigError("temperature must be above 0 and contrastive at least 0.")
         if not self.clusters <= self.queue_start <= self.queue:

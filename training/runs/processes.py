@@ -1,4 +1,4 @@
-"""Several processes that train together, started by ``torchrun``: who they are, and which part of a batch is whose."""
+"""Data-parallel training under ``torchrun``: the processes, their devices, and each one's share of a batch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from scpalm.training.runs.run import RunError
 
 
 def started_together() -> bool:
-    """Whether ``torchrun`` started this process beside others."""
+    """Whether ``torchrun`` started this process together with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Under ``torchrun`` each process of a machine takes a GPU of its own."""
+    """Under ``torchrun``, each process of a machine takes a different GPU."""
     if device.type == "cuda" and started_together():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device
@@ -30,7 +30,7 @@ def local_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def together(device: torch.device) -> Iterator[None]:
-    """Within, collectives work: over gloo on CPUs, over NCCL on GPUs. Without ``torchrun`` nothing happens.
+    """Connect the processes within the block: gloo on CPUs, NCCL on GPUs. Without ``torchrun`` nothing happens.
 
     Raises RunError when there are fewer GPUs than processes on this machine.
     """
@@ -59,34 +59,34 @@ def is_first() -> bool:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
+    """Return when every process has reached this call."""
     if world_size() > 1:
         dist.barrier()
 
 
-def anybody(flag: bool) -> bool:
+def any_process(*, flag: bool) -> bool:
     """Whether the flag is set in any process; all get the same answer."""
     if world_size() == 1:
         return flag
-    told = torch.tensor([float(flag)])  # over gloo, also beside GPUs
-    dist.all_reduce(told)
-    return bool(told.item() > 0)
+    flags = torch.tensor([float(flag)])  # on the CPU, so over gloo even with GPUs
+    dist.all_reduce(flags)
+    return bool(flags.item() > 0)
 
 
 def add_up(array: NDArray[Any]) -> None:
-    """Replace everybody's array, of one shape and in one piece of memory, by the sum over all processes."""
+    """Replace the array by its sum over all processes; contiguous and of the same shape in each."""
     if world_size() == 1:
         return
-    if array.dtype == np.uint16:  # a type that collectives do not know
+    if array.dtype == np.uint16:  # collectives do not support this type
         wide = torch.from_numpy(array.astype(np.int32))
         dist.all_reduce(wide)
         array[...] = wide.numpy()
         return
-    dist.all_reduce(torch.from_numpy(array))  # over gloo, also beside GPUs
+    dist.all_reduce(torch.from_numpy(array))  # on the CPU, so over gloo even with GPUs
 
 
 def share_of(batch_size: int, parts: int) -> list[slice]:
-    """This process's cells of a batch, as the parts in which it computes them one after the other.
+    """This process's cells of a batch, in the parts that it computes one after the other.
 
     Raises RunError when the batch cannot be divided evenly.
     """

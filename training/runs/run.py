@@ -42,7 +42,7 @@ class Run:
     def create(self, config: Mapping[str, Any]) -> None:
         """Start a new run. Raises RunError when the folder holds one already."""
         if (self.path / "config.json").exists():
-            raise RunError(f"{self.path} holds a run already. Continue it with --resume, or choose another folder.")
+            raise RunError(f"{self.path} already holds a run. Continue it with --resume, or choose another folder.")
         self.path.mkdir(parents=True, exist_ok=True)
         self.save_config(config)
 
@@ -57,20 +57,20 @@ class Run:
         return loaded
 
     def section(self, name: str, kind: type[Section]) -> Section:
-        """One part of ``config.json`` (``network``, ``stage1``, ``stage2``). RunError if it does not fit."""
+        """One section of ``config.json``: ``network``, ``stage1`` or ``stage2``. Raises RunError when it is invalid."""
         try:
             return kind(**self.config()[name])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"{self.path}/config.json has no valid '{name}' ({error!r}). Another version wrote it, "
-                "or it was edited: train anew."
+                "or it was edited. Train again."
             ) from error
 
     def has_checkpoint(self, stage: str) -> bool:
         return (self.path / f"{stage}.pt").exists()
 
     def save_checkpoint(self, stage: str, state: Mapping[str, Any]) -> None:
-        """Replace ``<stage>.pt``: the old one stays whole until the new one is on disk.
+        """Replace ``<stage>.pt``; the old file stays valid until the new one is on disk.
 
         Raises RunError when it cannot be written, e.g. on a full disk.
         """
@@ -82,15 +82,15 @@ class Run:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
-        except (OSError, RuntimeError) as error:  # torch turns some failures of the disk into a RuntimeError
+        except (OSError, RuntimeError) as error:  # torch reports some disk errors as RuntimeError
             partial.unlink(missing_ok=True)
-            raise RunError(f"{target} could not be written ({error}). The checkpoint before it is whole.") from error
+            raise RunError(f"{target} could not be written ({error}). The previous checkpoint is intact.") from error
 
     def load_checkpoint(self, stage: str) -> dict[str, Any]:
         target = self.path / f"{stage}.pt"
         try:
             loaded: dict[str, Any] = torch.load(target, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
+        except Exception as error:  # torch raises many types for a damaged file
             raise RunError(f"{target} cannot be read ({error}). Train the stage first.") from error
         return loaded
 
@@ -103,7 +103,7 @@ class Run:
             raise _misfit(self.path / f"{stage}.pt", error) from error
 
     def resume(self, trainer: Resumable, stage: str) -> None:
-        """Bring a trainer to the stage's last checkpoint. Raises RunError when it does not fit."""
+        """Restore a trainer from the stage's last checkpoint. Raises RunError when it does not fit."""
         loaded = self.load_checkpoint(stage)
         try:
             trainer.restore(loaded)
@@ -111,10 +111,10 @@ class Run:
             raise _misfit(self.path / f"{stage}.pt", error) from error
 
     def finished(self, stage: str) -> dict[str, Any]:
-        """The checkpoint of a stage that was trained to its end. Raises RunError when it was not."""
+        """The checkpoint of a finished stage. Raises RunError for an unfinished one."""
         state, steps = self.load_checkpoint(stage), self.config()[stage]["steps"]
         if (step := state.get("step", 0)) < steps and not state.get("ended"):
-            raise RunError(f"{self.path}: {stage} stands at step {step} of {steps}. Finish it with --resume.")
+            raise RunError(f"{self.path}: {stage} is at step {step} of {steps}. Finish it with --resume.")
         return state
 
     def check_corpus(self, path: Path, digest: str) -> None:
@@ -122,8 +122,8 @@ class Run:
         saved = self.config()
         if saved.get("corpus_digest", digest) != digest:
             raise RunError(
-                f"{path} is not the corpus that {self.path} was trained on ({saved.get('corpus')}), or was built anew "
-                "since. Name that corpus, or start a new run."
+                f"{path} is not the corpus that {self.path} was trained on ({saved.get('corpus')}), or it was "
+                "rebuilt since. Name that corpus, or start a new run."
             )
 
     def curves(self, stage: str) -> Curves:
@@ -131,11 +131,11 @@ class Run:
 
 
 def _misfit(checkpoint: Path, error: Exception) -> RunError:
-    return RunError(f"{checkpoint} does not fit the network ({error}). Another version wrote it: train anew.")
+    return RunError(f"{checkpoint} does not fit the network ({error}). Another version wrote it. Train again.")
 
 
 class Curves:
-    """Scalars of a stage, to TensorBoard and to ``curves.jsonl``."""
+    """Writes the scalars of a stage to TensorBoard and to ``curves.jsonl``."""
 
     def __init__(self, path: Path, stage: str) -> None:
         self._stage = stage
@@ -155,7 +155,7 @@ class Curves:
 
 @contextmanager
 def interrupt_between_steps() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C and SIGTERM only set the returned flag: a step cut in two could not be resumed exactly."""
+    """Within the block, Ctrl-C and SIGTERM only set the returned flag: half a step could not be resumed exactly."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -175,7 +175,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def make_optimizer(modules: list[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW; norms, biases, positions and tables (anything not a matrix of a linear layer) are not decayed."""
+    """AdamW with weight decay on the matrices of linear layers only."""
     linear = {id(m.weight) for module in modules for m in module.modules() if isinstance(m, nn.Linear)}
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [
@@ -186,7 +186,7 @@ def make_optimizer(modules: list[nn.Module], config: OptimizerConfig) -> torch.o
 
 
 def set_lr(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to a twentieth of the peak."""
+    """Linear warm-up, then a cosine down to a twentieth of the peak; returns the rate it set."""
     if step < config.warmup_steps:
         lr = config.lr * (step + 1) / config.warmup_steps
     else:
@@ -198,16 +198,16 @@ def set_lr(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int)
 
 
 def check_finite(loss: torch.Tensor, step: int) -> None:
-    """Raises RunError for a loss that is not a number."""
+    """Raises RunError for a loss that is NaN or infinite."""
     if not torch.isfinite(loss):
         raise RunError(
-            f"Loss or gradient is not finite at step {step}. The last checkpoint is whole: train anew with a lower lr "
+            f"Loss or gradient is not finite at step {step}. The last checkpoint is intact: train again with lower lr "
             "(--set lr=...), a smaller clip, or longer warmup_steps."
         )
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one. Raises ConfigError for an unknown name, or a GPU that is not there."""
+    """``auto`` is the GPU if there is one. Raises ConfigError for an unknown name or a missing GPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, colon, number = name.partition(":")
@@ -215,7 +215,7 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"Unknown device '{name}'. Use --device auto, cpu, cuda or cuda:n.")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"--device {name} was asked for, and PyTorch sees {torch.cuda.device_count()} GPUs. "
+            f"--device {name} was requested, but PyTorch sees {torch.cuda.device_count()} GPUs. "
             "Use --device cpu or auto."
         )
     return torch.device(name)

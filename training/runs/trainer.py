@@ -1,4 +1,4 @@
-"""What both stages share: a step in parts and over processes, the average of the weights, early stop, the loop."""
+"""What both stages share: training steps in parts and over processes, weight averaging, early stop, the loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from scpalm.model.network.collective import total, world_size
 from scpalm.training.runs.average import Average
 from scpalm.training.runs.config import ConfigError, OptimizerConfig
-from scpalm.training.runs.processes import anybody, is_first
+from scpalm.training.runs.processes import any_process, is_first
 from scpalm.training.runs.run import Run, check_finite, interrupt_between_steps, make_optimizer, set_lr
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -24,17 +24,18 @@ COMPILER = "inductor"
 
 
 class StageTrainer(ABC, Generic[Part]):
-    """Trains step by step; ``state`` and ``restore`` make a resumed run the same run, bit for bit.
+    """Trains step by step. With ``state`` and ``restore``, a resumed run equals an uninterrupted one bit for bit.
 
-    A batch belongs to all processes. Each computes its share in ``accumulate`` parts; losses are scaled so that their
+    A batch is shared by all processes. Each computes its share in ``accumulate`` parts. Losses are scaled so that their
     sum over the parts and mean over the processes is the loss of the whole batch.
 
     Args:
-        network: every parameter that is trained, and all that a part's forward pass goes through.
+        network: holds every trained parameter; the forward pass of a part goes through it.
         saved: the modules of a checkpoint, by their names in it.
-        compiled: modules that torch.compile takes. held_out: cells that ``measure`` looks at.
+        compiled: modules for torch.compile. held_out: number of cells that ``measure`` uses.
 
-    Raises ConfigError for an early stop without such cells.
+    Raises:
+        ConfigError: an early stop without held-out cells.
     """
 
     stage: ClassVar[str]
@@ -63,27 +64,27 @@ class StageTrainer(ABC, Generic[Part]):
         self.average = Average(list(saved.values()), config.ema) if config.ema else None
         self.network: nn.Module = network
         if world_size() > 1:
-            # Parts of the network rest at times, such as the codes before they start.
+            # Some parameters take no part in some steps, such as the codes before they start.
             self.network = DistributedDataParallel(network, find_unused_parameters=True)
 
     @abstractmethod
     def parts(self, step: int) -> list[Part]:
-        """This process's share of the batch, on the device, with what each part needs to scale its losses."""
+        """This process's share of the batch, on the device, with the weights that scale each part's losses."""
 
     @abstractmethod
     def loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        """The part's loss and the scalars to report, all scaled as told above."""
+        """The part's loss and the scalars to report, all scaled as described above."""
 
     @abstractmethod
     def measure(self) -> dict[str, float]:
-        """Held-out errors with the weights in place; the same in every process. Raises RunError on a collapse."""
+        """Held-out errors with the current weights; the same in every process. Raises RunError on a collapse."""
 
     def after_step(self) -> dict[str, float]:
-        """What follows an update; scalars to report."""
+        """Run after each update; returns scalars to report."""
         return {}
 
     def train_step(self) -> dict[str, float]:
-        """One batch; the scalars of the step. Raises RunError when loss or gradient is not finite."""
+        """Train on one batch; returns scalars to report. Raises RunError when loss or gradient is not finite."""
         for module in self._saved.values():
             module.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -96,7 +97,7 @@ class StageTrainer(ABC, Generic[Part]):
             for name, value in (scalars | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach() if name in sums else value.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._options.clip)
-        # One transfer from the device for all of them.
+        # One transfer from the device for all scalars.
         means = total(torch.stack([value.float() for value in sums.values()])) / world_size()
         values = dict(zip(sums, means.tolist(), strict=True))
         check_finite(means.sum() + norm, self.step)
@@ -113,14 +114,14 @@ class StageTrainer(ABC, Generic[Part]):
         return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else nullcontext()
 
     def autocast(self) -> torch.autocast | nullcontext[None]:
-        """bf16 where the device is a GPU and the option is on."""
+        """bfloat16 on a GPU when the option is on."""
         if self._options.bf16 and self.device.type == "cuda":
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Held-out errors of the (averaged) weights beside their yardsticks."""
+        """Held-out errors of the (averaged) weights, with their yardsticks."""
         for module in self._saved.values():
             module.eval()
         with self._averaged():
@@ -132,7 +133,7 @@ class StageTrainer(ABC, Generic[Part]):
             yield
 
     def judge(self, error: float) -> bool:
-        """Note a held-out error; whether it is the best so far."""
+        """Record a held-out error; returns whether it is the best so far."""
         if error < self.best:
             self.best, self.since_best = error, 0
             return True
@@ -141,7 +142,7 @@ class StageTrainer(ABC, Generic[Part]):
         return False
 
     def weights(self) -> dict[str, object]:
-        """The modules' states by their names in a checkpoint: of the average where there is one."""
+        """The modules' states by their names in a checkpoint; averaged weights where there is an average."""
         if self.average is None:
             return {name: module.state_dict() for name, module in self._saved.items()}
         with self._averaged():
@@ -153,10 +154,10 @@ class StageTrainer(ABC, Generic[Part]):
             module.load_state_dict(state[name])
 
     def state(self) -> dict[str, object]:
-        """All that the next step depends on, whatever the number of processes."""
-        own: dict[str, object] = {}
+        """Everything that the next step depends on, for any number of processes."""
+        raw: dict[str, object] = {}
         if self.average is not None:
-            own = {"raw": [p.detach().clone() for p in self._every_parameter()], "updates": self.average.updates}
+            raw = {"raw": [p.detach().clone() for p in self._every_parameter()], "updates": self.average.updates}
         return {
             "step": self.step,
             "best": self.best,
@@ -164,13 +165,13 @@ class StageTrainer(ABC, Generic[Part]):
             "ended": self.ended,
             "optimizer": self.optimizer.state_dict(),
             **self.weights(),
-            **own,
+            **raw,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to ``state``. Raises KeyError, RuntimeError or ValueError when it does not fit."""
+        """Continue from ``state``. Raises KeyError, RuntimeError or ValueError when it does not fit."""
         self.take(state)
-        if self.average is not None and "raw" in state:  # a run that ended early keeps its best weights only
+        if self.average is not None and "raw" in state:  # a run that stopped early only keeps its best weights
             self.average.restore([p.detach() for p in self._every_parameter()], int(state["updates"]))
             with torch.no_grad():
                 for parameter, raw in zip(self._every_parameter(), state["raw"], strict=True):
@@ -184,13 +185,13 @@ class StageTrainer(ABC, Generic[Part]):
         return [p for module in self._saved.values() for p in module.parameters()]
 
     def close(self) -> None:
-        """Let go of worker processes."""
+        """Stop worker processes."""
 
 
 def run_loop(trainer: StageTrainer[Any], run: Run, config: OptimizerConfig, progress: Progress) -> None:
-    """Step, evaluate, checkpoint, to the end. The first process writes the files.
+    """Train, evaluate and write checkpoints to the end. Only the first process writes files.
 
-    Raises RunError, CorpusError, or KeyboardInterrupt after a last checkpoint.
+    Raises RunError, CorpusError, or KeyboardInterrupt after a final checkpoint.
     """
     stage = trainer.stage
     curves = run.curves(stage) if is_first() else None
@@ -205,7 +206,7 @@ def run_loop(trainer: StageTrainer[Any], run: Run, config: OptimizerConfig, prog
                         curves.add(trainer.step, scalars)
                     _judge(trainer, run, config, scalars)
                 progress(trainer.step, scalars)
-                stop = anybody(interrupted())
+                stop = any_process(flag=interrupted())
                 due = trainer.step % config.checkpoint_every == 0 or last or stop or trainer.ended
                 if due and is_first():
                     run.save_checkpoint(stage, trainer.state())
@@ -218,7 +219,7 @@ def run_loop(trainer: StageTrainer[Any], run: Run, config: OptimizerConfig, prog
 
 
 def _judge(trainer: StageTrainer[Any], run: Run, config: OptimizerConfig, scalars: Mapping[str, float]) -> None:
-    """Early stop: keep the best weights in a file of their own, and end with them."""
+    """Early stop: save the best weights to a separate file, and finish with them."""
     if not config.early_stop:
         return
     best = f"{trainer.stage}.best"

@@ -1,4 +1,4 @@
-"""What stage 2 needs of the frozen stage 1, computed once: N bytes a cell and copy, and the scores to predict."""
+"""The output of the frozen stage 1 that stage 2 trains on, computed once: N bytes per cell and replica, and scores."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _CELLS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Cache:
-    """What stage 2 needs of the frozen stage 1, computed once.
+class CodeCache:
+    """The output of the frozen stage 1 for every cell of a corpus.
 
     Attributes:
-        codes: ``[replicas, cells, N]``, a byte each where they fit (of a stage 1 without codes ``[replicas, cells, N,
-            code_width]`` points). Replica 0 is the whole cell, the others a random part of its counts.
-        scores: ``[replicas, cells, M]`` float32 spectral scores of what the codes have not seen: of the *rest* of the
-            counts (of the whole cell for replica 0). Predicting them cannot be done by copying noise.
+        codes: ``[replicas, cells, N]``, one byte each where possible; ``[replicas, cells, N, code_width]`` points for a
+            stage 1 without codes. Replica 0 is the whole cell, the others are random parts of its counts.
+        scores: ``[replicas, cells, M]`` float32 spectral scores of the *remaining* counts (for replica 0, of the whole
+            cell). Copying noise cannot predict them.
     """
 
     codes: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
@@ -48,17 +48,17 @@ def cache_cells(
     config: Stage2Config,
     device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Cache:
+) -> CodeCache:
     """Encode every cell, whole and in random parts (seeded).
 
-    Processes that train together share the cells out and each get all of the result, which is that of one process: what
-    a cell's random part is depends on the seed and the cell alone.
+    Processes that train together divide the cells among them, and each gets the full result. It equals that of one
+    process, because a cell's random part depends on the seed and the cell alone.
     """
     model.eval().to(device)
     scores.to(device)
     kind = np.float32 if model.quantizer.bypass else np.uint8 if model.config.num_codes <= 256 else np.uint16
     width = (len(model.quantizer.codes[0]),) if model.quantizer.bypass else ()
-    # Zeros where other processes fill in: the sum over all processes is then everybody's part.
+    # Zeros at the cells of other processes: the sum over all processes is then complete.
     codes = np.zeros((config.replicas, len(corpus), model.config.num_tokens, *width), dtype=kind)
     targets = np.zeros((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
     for replica in range(config.replicas):
@@ -76,16 +76,16 @@ def cache_cells(
         add_up(codes[replica])
         add_up(targets[replica])
     progress(config.replicas * len(corpus), config.replicas * len(corpus))
-    return Cache(codes, targets)
+    return CodeCache(codes, targets)
 
 
 def as_kept(codes: NDArray[np.unsignedinteger] | NDArray[np.float32]) -> Tensor:
-    """Some of a cache's codes, as the quantizer takes them."""
+    """Some of a cache's codes as a tensor for the quantizer."""
     return torch.from_numpy(codes if codes.dtype.kind == "f" else codes.astype(np.int64))
 
 
 def mark_of(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
-    """What a cache was made from: weights, cells and options, as one hash."""
+    """A hash of everything a cache was made from: weights, cells and options."""
     options = (
         stage1.quantizer.bypass,
         config.seed,
@@ -101,21 +101,21 @@ def mark_of(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) ->
     return digest.hexdigest()
 
 
-def read_cache(kept: Path | None, mark: str) -> Cache | None:
-    """The kept cache, if it is whole and was made from the same weights, cells and options."""
+def read_cache(kept: Path | None, mark: str) -> CodeCache | None:
+    """The saved cache, if it is valid and was made from the same weights, cells and options."""
     if kept is None or not kept.is_file():
         return None
     try:
         with np.load(kept) as stored:
             if str(stored["mark"]) != mark or stored["codes"].dtype.kind not in "uf":
                 return None
-            return Cache(stored["codes"], stored["scores"])
+            return CodeCache(stored["codes"], stored["scores"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # a damaged cache is made again
+        return None  # a damaged cache is computed again
 
 
-def write_cache(kept: Path, mark: str, cache: Cache) -> None:
-    """Write ``kept``, whole or not at all."""
+def write_cache(kept: Path, mark: str, cache: CodeCache) -> None:
+    """Write the cache, whole or not at all."""
     partial = kept.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(file, codes=cache.codes, scores=cache.scores, mark=np.array(mark))

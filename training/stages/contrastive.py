@@ -1,5 +1,7 @@
-"""The contrastive term of stage 2 (paper 3.3, Algorithm 3): pull the two views of a cell together, push apart cells of
-other k-means clusters."""
+"""The contrastive term of stage 2 (paper 3.3, Algorithm 3).
+
+It pulls the two views of a cell together and pushes away cells of other k-means clusters.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def pick_negatives(cluster: Tensor, most: int, generator: torch.Generator) -> Te
 
 
 class ClusterQueue:
-    """The last ``size`` cell embeddings and their k-means centres, on the unit sphere as the similarity is a cosine."""
+    """The last ``size`` cell embeddings and their k-means centres, on the unit sphere (similarity is a cosine)."""
 
     def __init__(self, size: int, width: int, clusters: int) -> None:
         self.vectors = torch.zeros(size, width)
@@ -51,7 +53,7 @@ class ClusterQueue:
         self.filled = min(self.filled + len(unit), len(self.vectors))
 
     def refit(self, generator: torch.Generator, iterations: int = 10) -> None:
-        """k-means on what is queued; an empty cluster moves to a random vector."""
+        """Run k-means on the queue; an empty cluster moves to a random vector."""
         points = self.vectors[: self.filled]
         k = len(self.centers)
         if not self.ready:

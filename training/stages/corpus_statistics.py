@@ -1,4 +1,4 @@
-"""What a reconstruction error means: the errors of the gene means and of PCA on the same held-out cells."""
+"""Statistics of a corpus: gene means, singular vectors, spectral scores, and yardsticks for reconstruction errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scpalm.training.data.sampler import Sampler
 
 def corpus_matrix(corpus: Corpus, rows: NDArray[np.int64]) -> sparse.csr_matrix:
     """``[rows, G]`` log1p CP10K."""
-    # Drawn with replacement, a cell may come many times; it is read once.
+    # Rows may repeat; each cell is read once.
     different, place = np.unique(rows, return_inverse=True)
     cells = [corpus.cell(int(row)) for row in different]
     indptr = np.concatenate([[0], np.cumsum([len(genes) for genes, _ in cells])])
@@ -29,7 +29,7 @@ def corpus_matrix(corpus: Corpus, rows: NDArray[np.int64]) -> sparse.csr_matrix:
 
 
 def gene_means(corpus: Corpus, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """``[G]`` mean over the cells whose file measured the gene; 0 where none did."""
+    """``[G]`` mean over the cells whose file measured the gene; 0 if none did."""
     total = np.asarray(corpus_matrix(corpus, rows).sum(axis=0)).ravel()
     files = np.bincount(corpus.obs["file"].to_numpy()[rows], minlength=len(corpus.measured)).astype(np.float64)
     count = files @ corpus.measured
@@ -45,10 +45,10 @@ def singular_vectors(corpus: Corpus, sampler: Sampler, count: int, *, cells: int
 
 
 class SpectralScores:
-    """The cell's projections on the corpus' top right singular vectors, each standardised over the corpus.
+    """A cell's projections on the corpus' top right singular vectors, each standardised over the corpus.
 
-    In log1p values, MSE is mostly about how deeply a cell was sequenced; these scores weigh every direction of
-    variation alike, so what tells cell types apart counts as much as depth does.
+    The MSE of log1p values mostly reflects sequencing depth. These scores weigh all directions of variation equally, so
+    that what separates cell types counts as much as depth.
     """
 
     def __init__(self, corpus: Corpus, sampler: Sampler, vectors: NDArray[np.float32], *, cells: int = 8192) -> None:
@@ -56,7 +56,7 @@ class SpectralScores:
         self.vectors = torch.from_numpy(vectors)
         self.mean = torch.from_numpy(sample.mean(axis=0).astype(np.float32))
         spread = sample.std(axis=0)
-        # Mean variance 1 over the scores, so that an error reads as a share of what there is to know.
+        # Mean variance 1 over the scores, so that an error reads as an unexplained share.
         self.std = torch.from_numpy(np.sqrt(np.maximum(spread * spread.mean(), 1e-12)).astype(np.float32))
 
     def to(self, device: torch.device) -> SpectralScores:

@@ -1,4 +1,4 @@
-"""Stage 2 starts as the best linear prediction, in closed form."""
+"""Start stage 2 from the best linear prediction, in closed form."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from scpalm.model.network.cells import CellDecoder, CellEncoder
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.data.sampler import Sampler
-from scpalm.training.stages.code_cache import Cache, as_kept
+from scpalm.training.stages.code_cache import CodeCache, as_kept
 
 MIN_CELLS = 512
-MOST_FEATURES = 2**28  # numbers at once: 1 GB, and as much again while they are centred
+MOST_FEATURES = 2**28  # numbers at once: 1 GB, and the same again while they are centred
 
 
 @torch.no_grad()
 def start_linear(
-    encoder: CellEncoder, decoder: CellDecoder, stage1: PathwayAutoencoder, cache: Cache, sampler: Sampler
+    encoder: CellEncoder, decoder: CellDecoder, stage1: PathwayAutoencoder, cache: CodeCache, sampler: Sampler
 ) -> None:
-    """Start h_C as the best linear prediction of the scores of unseen counts from the codes (ridge, closed form)."""
+    """Set h_C to the best linear prediction of the scores of unseen counts from the codes (ridge regression)."""
     quantizer, width = copy.deepcopy(stage1.quantizer).cpu(), stage1.config.width
     if isinstance(quantizer.up, nn.Linear):  # back from tokens to code space
         inverse = torch.linalg.pinv(quantizer.up.weight)
@@ -29,7 +29,7 @@ def start_linear(
     else:
         encoder.narrow.weight.copy_(torch.eye(width))
         encoder.narrow.bias.zero_()
-    # Of a network as wide as `base` a cell has 65,536 features: fewer cells, or they would not fit into memory.
+    # With `base` a cell has 65,536 features: use fewer cells, or they would not fit into memory.
     wide = encoder.token_mean.numel() * len(cache.codes)
     rows = sampler.draw(2**31 + 2, min(12288, 4 * len(sampler.rows), max(MIN_CELLS, MOST_FEATURES // wide)))
     tokens = [quantizer.tokens(as_kept(codes[rows])) for codes in cache.codes]
@@ -49,9 +49,9 @@ def start_linear(
 
 
 def ridge(x: Tensor, y: Tensor, strength: float = 30.0) -> Tensor:
-    """``[features, targets]`` weights of y on x, in double precision; means are left to the caller.
+    """``[features, targets]`` ridge weights of y on x, in double precision; the caller handles the means.
 
-    With more features than cells the same weights come from the cells' inner products, ``X^T (X X^T + s)^-1 y``.
+    With more features than cells, the same weights come from the inner products of cells: ``X^T (X X^T + s)^-1 y``.
     """
     if x.shape[1] > len(x):
         x, y = x - x.mean(0), y.double() - y.double().mean(0)

@@ -37,8 +37,12 @@ STAGE = "stage1"
 
 @dataclass
 class Part:
-    """Some cells of a batch. cells: partly thinned, to embed. whole: to reconstruct. weight: measured values of the
-    whole batch, by which the part's sum of errors is divided."""
+    """Some cells of a batch.
+
+    Attributes:
+        cells: to embed, some of them thinned. whole: the same cells unthinned, to reconstruct.
+        weight: number of measured values in the whole batch, which divides the part's sum of errors.
+    """
 
     cells: SparseCells
     whole: SparseCells
@@ -46,7 +50,7 @@ class Part:
 
 
 class Stage1Trainer(StageTrainer[Part]):
-    """Stage 1 on a corpus, from its spectral start."""
+    """Trains stage 1 on a corpus, from the spectral start."""
 
     stage = STAGE
 
@@ -65,19 +69,19 @@ class Stage1Trainer(StageTrainer[Part]):
         with torch.no_grad():
             self.model.head.bias.copy_(as_tensor(means))
         if config.spectral_start:
-            # Unit columns are tiny in each gene; scaled so that f has the spread of the paper's start.
+            # Unit columns have tiny entries. Scaled so that f has the spread of the paper's random start.
             self.model.embedding.spectral_start(as_tensor(vectors) * math.sqrt(network.num_genes))
         self.scores = SpectralScores(corpus, self.sampler, vectors).to(device)
         self.model.to(device)
         if not config.train_embedding:
             self.model.embedding.freeze()
         if config.score_weight == 0:
-            self.model.score_weight.requires_grad_(False)
-            self.model.score_bias.requires_grad_(False)
+            self.model.score_weight.requires_grad = False
+            self.model.score_bias.requires_grad = False
         mine = share_of(config.batch_size, config.accumulate)
         self._feed = Feed(ThinnedCells(corpus, self.sampler, config, mine), config.steps, config.workers)
-        # Statistics and codes start from whole batches, which every process makes for itself.
-        self._everything = ThinnedCells(corpus, self.sampler, config, [slice(0, config.batch_size)])
+        # Statistics and codes start from whole batches, which every process reads.
+        self._whole_batches = ThinnedCells(corpus, self.sampler, config, [slice(0, config.batch_size)])
         self.revived = 0
         self.codes_started = False
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -87,8 +91,8 @@ class Stage1Trainer(StageTrainer[Part]):
         super().__init__(config, device, self.model, {"model": self.model}, compiled, len(corpus.held_out_rows))
 
     def _start_cells(self, number: int, device: torch.device) -> SparseCells:
-        """The cells of a batch that no step draws."""
-        return to_device(self._everything((-1 - number) % 2**31)[0][0], device)
+        """Cells of a batch that no training step draws."""
+        return to_device(self._whole_batches((-1 - number) % 2**31)[0][0], device)
 
     @torch.no_grad()
     def _start_statistics(self, device: torch.device, batches: int = 32) -> None:
@@ -155,7 +159,7 @@ class Stage1Trainer(StageTrainer[Part]):
         cells = [self._start_cells(1000 + i, self.device) for i in range(batches)]
         encoded = torch.cat([self.model.encode_read_out(self.model.read_out(part)) for part in cells])
         self.codes_started = True
-        started = copy.deepcopy(self.model.quantizer).cpu()  # k-means is the same for every device that way
+        started = copy.deepcopy(self.model.quantizer).cpu()  # on the CPU, so that k-means does not depend on the device
         started.start(encoded.cpu(), torch.Generator().manual_seed(self.config.seed))
         self.model.quantizer.load_state_dict(started.state_dict())
         for tensor in (*self.model.quantizer.parameters(), *self.model.quantizer.buffers()):
@@ -166,12 +170,12 @@ class Stage1Trainer(StageTrainer[Part]):
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Held-out error beside its yardsticks; used codes and perplexity. Raises RunError when the codes collapsed."""
+        """Held-out error with yardsticks, used codes, perplexity. Raises RunError when the codes have collapsed."""
         rows = self.corpus.held_out_rows
         if not len(rows):
             return {}
         mine = rows[rank() :: world_size()]
-        sums = torch.zeros(3, dtype=torch.float64)  # of the squared errors, of the scores', of the measured values
+        sums = torch.zeros(3, dtype=torch.float64)  # squared errors, score errors, measured values
         usage = torch.zeros(len(self.model.quantizer.codes), dtype=torch.float64)
         for start in range(0, len(mine), self.config.batch_size):
             batch = to_device(self.corpus.batch(mine[start : start + self.config.batch_size]), self.device)

@@ -23,10 +23,10 @@ from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, WholeCells, to_device
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config, Stage2Config
-from scpalm.training.runs.processes import anybody, is_first, share_of
+from scpalm.training.runs.processes import any_process, is_first, share_of
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
-from scpalm.training.stages.code_cache import Cache, as_kept, cache_cells, mark_of, read_cache, write_cache
+from scpalm.training.stages.code_cache import CodeCache, as_kept, cache_cells, mark_of, read_cache, write_cache
 from scpalm.training.stages.contrastive import ClusterQueue, info_nce, pick_negatives
 from scpalm.training.stages.corpus_statistics import (
     SpectralScores,
@@ -42,10 +42,10 @@ STAGE = "stage2"
 
 @dataclass
 class View:
-    """Codes of a batch and the tokens kept of them.
+    """A batch of code tokens, and which of them are kept.
 
     Attributes:
-        tokens: ``[B, N, D]``. kept: ``[B, n]`` sorted positions. scores: ``[B, M]`` of the counts they have not seen.
+        tokens: ``[B, N, D]``. kept: ``[B, n]`` sorted positions. scores: ``[B, M]`` of counts not behind the codes.
     """
 
     tokens: Tensor
@@ -58,7 +58,7 @@ class View:
 
 
 class Stage2Network(nn.Module):
-    """Encoder and decoder in one forward pass: all that a step differentiates."""
+    """Encoder and decoder in one forward pass: everything that a step differentiates."""
 
     def __init__(self, encoder: CellEncoder, decoder: CellDecoder) -> None:
         super().__init__()
@@ -76,8 +76,12 @@ class Stage2Network(nn.Module):
 
 @dataclass
 class Part:
-    """Some cells of a batch. whole: to reconstruct. mask: ``[B, G]`` bool, genes left out. weight: how many that are in
-    the whole batch. first: whether this is the first part of the step."""
+    """Some cells of a batch.
+
+    Attributes:
+        whole: cells to reconstruct. view, other: two views of them. mask: ``[B, G]`` bool, genes left out.
+        weight: number of left-out values in the whole batch. first: whether this is the first part of the step.
+    """
 
     whole: SparseCells
     view: View
@@ -88,7 +92,7 @@ class Part:
 
 
 class Stage2Trainer(StageTrainer[Part]):
-    """Trains the cell encoder and its decoder; stage 1 is frozen."""
+    """Trains the cell encoder and decoder on cached codes; stage 1 is frozen."""
 
     stage = STAGE
 
@@ -98,13 +102,13 @@ class Stage2Trainer(StageTrainer[Part]):
         stage1: PathwayAutoencoder,
         config: Stage2Config,
         device: torch.device,
-        cache: Cache,
+        cache: CodeCache,
         yardsticks: Yardsticks,
     ) -> None:
         torch.manual_seed(config.seed + 1)
         network = stage1.config
         self.corpus, self.config = corpus, config
-        self.stage1 = stage1.to(device).eval().requires_grad_(False)
+        self.stage1 = stage1.to(device).eval().requires_grad_(requires_grad=False)
         self.cache = cache
         self.yardsticks = yardsticks
         self.sampler = Sampler(
@@ -112,7 +116,7 @@ class Stage2Trainer(StageTrainer[Part]):
         )
         self.encoder = CellEncoder(network)
         self.decoder = CellDecoder(network)
-        # The decoder starts where stage 1's ended: it solves nearly the same task.
+        # The decoder starts from stage 1's, which solves nearly the same task.
         self.decoder.transformer.load_state_dict(stage1.decoder.state_dict())
         self.decoder.head.load_state_dict(stage1.head.state_dict())
         with torch.no_grad():
@@ -122,7 +126,7 @@ class Stage2Trainer(StageTrainer[Part]):
         self.encoder.to(device)
         self.decoder.to(device)
         if config.score_weight == 0:
-            self.decoder.scores.requires_grad_(False)
+            self.decoder.scores.requires_grad_(requires_grad=False)
         self.queue = ClusterQueue(config.queue, network.width, config.clusters)
         self._shares = share_of(config.batch_size, config.accumulate)
         self._feed = Feed(WholeCells(corpus, self.sampler, config, self._shares), config.steps, config.workers)
@@ -160,13 +164,13 @@ class Stage2Trainer(StageTrainer[Part]):
         config = self.config
         rows = self.sampler.batch(step, config.batch_size)
         rng = self.sampler.generator(step, purpose=2)
-        # Views are drawn for the whole batch: a cell's view does not depend on who computes it.
+        # Views are drawn for the whole batch, so that a cell's view does not depend on the process.
         view, other = self._view(rows, config.token_share, rng), self._view(rows, config.view_share, rng)
         parts: list[Part] = []
         for share, cells in zip(self._shares, self._feed.at(step), strict=True):
             whole = to_device(cells, self.device)
             mask = self._left_out(view.kept[share]) & whole.measured
-            parts.append(Part(whole, view.of(share), other.of(share), mask, mask.new_zeros(()), not parts))
+            parts.append(Part(whole, view.of(share), other.of(share), mask, weight=mask.new_zeros(()), first=not parts))
         weight = total(torch.stack([part.mask.sum() for part in parts]).sum().float())
         for part in parts:
             part.weight = weight.clamp(min=1)
@@ -183,35 +187,35 @@ class Stage2Trainer(StageTrainer[Part]):
         loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
         scalars = {"mse": error}
         if config.score_weight > 0 and predicted is not None:
-            # On the second view: with all tokens (view_share 1), as in inference.
+            # On the second view, which by default has all tokens (view_share 1), as in inference.
             scores = part.other.scores
             score_error = F.mse_loss(predicted.float()[:, : scores.shape[1]], scores) / config.accumulate
             loss = loss + config.score_weight * score_error
             scalars["score_mse"] = score_error
         if config.contrastive > 0 and again is not None:
-            contrast = self._contrast(cell.float(), again.float(), part.first)
+            contrast = self._contrast(cell.float(), again.float(), first=part.first)
             if contrast is not None:
                 scalars["contrastive"] = contrast / config.accumulate
                 loss = loss + config.contrastive * scalars["contrastive"]
         return loss, scalars
 
-    def _contrast(self, cell: Tensor, again: Tensor, first: bool) -> Tensor | None:
-        """The InfoNCE term among the cells of a part in all processes, once enough cells are queued."""
+    def _contrast(self, cell: Tensor, again: Tensor, *, first: bool) -> Tensor | None:
+        """InfoNCE among the cells of this part in all processes, or None until enough cells are queued."""
         config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        everybody = gathered(cell)
-        self.queue.add(everybody)
+        all_cells = gathered(cell)
+        self.queue.add(all_cells)
         if self.queue.filled < config.queue_start:
             return None
         if not self.queue.ready or (first and self.step % config.refit_every == 0):
             self.queue.refit(generator)
-        negative = pick_negatives(self.queue.assign(everybody), config.negatives, generator)
-        # Every process computes the term of all cells: its mean over them is the term of the whole batch.
-        return info_nce(everybody, gathered(again), negative, config.temperature)
+        negative = pick_negatives(self.queue.assign(all_cells), config.negatives, generator)
+        # Every process computes the term of all cells: the mean over processes is that of the whole batch.
+        return info_nce(all_cells, gathered(again), negative, config.temperature)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Held-out error of left-out regions, beside its yardsticks on all regions."""
+        """Held-out error of left-out regions, with yardsticks on all regions."""
         rows = self.corpus.held_out_rows
         if not len(rows):
             return {}
@@ -259,8 +263,8 @@ def prepare_stage2(
 ) -> Stage2Trainer:
     """Encode the corpus with the frozen stage 1 and make a trainer at step 0.
 
-    ``kept`` is a file that holds the encoded cells for the next time (``--resume``, or stage 2 anew with other
-    options); it is used only when it was made from the same weights, cells and options.
+    ``kept`` is a file that keeps the encoded cells for the next call (``--resume``, or stage 2 with other options). It
+    is used only when it was made from the same weights, cells and options.
     """
     sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
     vectors = singular_vectors(corpus, sampler, min(stage1.config.num_tokens, corpus.num_genes - 1))
@@ -268,8 +272,8 @@ def prepare_stage2(
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
     mark = mark_of(corpus, stage1, config)
     cache = read_cache(kept, mark)
-    # Where one process lacks the file (a machine of its own, a damaged copy), all encode: the work is shared.
-    if anybody(cache is None) or cache is None:
+    # If any process lacks a valid file, as on another machine, all of them encode and share the work.
+    if any_process(flag=cache is None) or cache is None:
         cache = cache_cells(corpus, stage1, scores, config, device, progress)
         if kept is not None and is_first():
             write_cache(kept, mark, cache)
@@ -277,11 +281,11 @@ def prepare_stage2(
 
 
 def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:
-    """The trained stage 1 of a run. Raises RunError when it is missing, damaged or without codes."""
+    """The trained stage 1 of a run. Raises RunError when it is missing, damaged or has no codes."""
     if not run.section("stage1", Stage1Config).quantizer:
         raise RunError(
-            f"{run.path}: stage 1 was trained with quantizer=false, so its cells have no codes, which stage 2 and a "
-            "bundle are made of. Train it with quantizer=true."
+            f"{run.path}: stage 1 was trained with quantizer=false, so its cells have no codes. Stage 2 and a "
+            "bundle need them: train it with quantizer=true."
         )
     model = PathwayAutoencoder(network)
     run.fill(model, "stage1", "model")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.session import DrugResponseSession
 from scpalm.training.cli.main import app
-from tests.training.drug_response.conftest import Small
+from tests.training.drug_response.small import Small
 
 QUICK = ("free_epochs=6", "encoder_epochs=6", "line_groups=3", "drug_groups=3", "graph_width=16")
 

@@ -10,10 +10,11 @@ from scpalm.training.drug_response.experiment import predict
 from scpalm.training.drug_response.features import LineFeatures, line_features
 from scpalm.training.drug_response.member import Member
 from scpalm.training.drug_response.splits import Split, make_split
+from scpalm.training.drug_response.steps import MemberTask
 from scpalm.training.drug_response.tuning import tune
 from scpalm.training.evaluation.drug_response.metrics import rmse
 from scpalm.training.runs.config import ConfigError
-from tests.training.drug_response.conftest import Small
+from tests.training.drug_response.small import Small
 from tests.training.drug_response.test_member import QUICK, features_of, train
 
 
@@ -46,7 +47,7 @@ def test_what_is_added_leaves_the_member_as_it_was_and_is_never_worse(small: Sma
     network, before = base.network, {name: t.clone() for name, t in base.network.state_dict().items()}
     for setting in ("mutation", "methylation"):
         wider = features(small, split, "genes", setting)
-        member = train_addition(network, small.tables, wider, split, QUICK, seed=0)
+        member = train_addition(network, MemberTask(small.tables, wider, split, QUICK, seed=0))
         looks = [float(entry["validation_rmse"]) for entry in member.history]
         assert len(looks) == QUICK.extra_epochs + 1 and {e["stage"] for e in member.history} == {setting}
         found = rmse(
@@ -69,7 +70,7 @@ def test_a_branch_learns_what_only_it_can_know(small: Small, split: Split, base:
     tables = replace(small.tables, ln_ic50=moved)
     wider = features(small, split, "genes", "mutation")
     config = replace(QUICK, extra_epochs=40, extra_lr=1e-2, extra_dropout=0.0)
-    member = train_addition(base.network, tables, wider, split, config, seed=0)
+    member = train_addition(base.network, MemberTask(tables, wider, split, config, seed=0))
     looks = [float(entry["validation_rmse"]) for entry in member.history]
     assert min(looks) < 0.8 * looks[0]
 
@@ -82,7 +83,9 @@ def test_fine_tuning_starts_from_the_bundle_and_keeps_its_best_pass(small: Small
     frozen = train(small, split, config)
     own = features(small, split, "h_C", "expression")
     start = predict(frozen.network, small.tables, own, split.validation)
-    member, tuned = tune(frozen.network, small.bundle, small.lines, small.tables, own, split, config, seed=0)
+    member, tuned = tune(
+        frozen.network, small.bundle, small.lines, MemberTask(small.tables, own, split, config, seed=0)
+    )
     looks = [float(entry["validation_rmse"]) for entry in member.history]
     measured = small.tables.ln_ic50[split.validation]
     assert looks[0] == pytest.approx(rmse(start, measured), abs=2e-3), "torch and the session agree at the start"

@@ -12,10 +12,11 @@ from scpalm.training.drug_response.experiment import predict
 from scpalm.training.drug_response.features import LineFeatures, line_features
 from scpalm.training.drug_response.member import Member, train_member
 from scpalm.training.drug_response.splits import Split, make_split
+from scpalm.training.drug_response.steps import MemberTask
 from scpalm.training.drug_response.tables import Tables
 from scpalm.training.evaluation.drug_response.metrics import residual_pcc, rmse
 from scpalm.training.evaluation.drug_response.references import drug_means
-from tests.training.drug_response.conftest import Small
+from tests.training.drug_response.small import Small
 
 QUICK = DrugTrainingConfig(
     inputs="genes", free_epochs=60, encoder_epochs=20, graph_width=16, line_groups=4, drug_groups=3, dropout=0.05
@@ -26,7 +27,7 @@ def train(small: Small, split: Split, config: DrugTrainingConfig = QUICK, tables
     tables = tables or small.tables
     lines = np.unique(tables.line_of[split.train])
     features = line_features(tables, small.lines, config.inputs, config.setting, lines)
-    return train_member(tables, features, split, config, seed=0)
+    return train_member(MemberTask(tables, features, split, config, seed=0))
 
 
 def features_of(small: Small, split: Split) -> LineFeatures:

@@ -5,7 +5,7 @@ import pytest
 
 from scpalm.training.drug_response.splits import make_split
 from scpalm.training.runs.config import ConfigError
-from tests.training.drug_response.conftest import Small
+from tests.training.drug_response.small import Small
 
 PARTS = ("train", "validation", "calibration", "test")
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from scpalm.training.drug_response.tables import TablesError, load_tables
-from tests.training.drug_response.conftest import Small
+from tests.training.drug_response.small import Small
 
 
 def test_profiles_are_found_by_line(small: Small) -> None:

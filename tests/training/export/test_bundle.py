@@ -16,7 +16,7 @@ from scpalm.model.sessions.session import open_session
 from scpalm.model.sessions.torchscript import load_network
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.export import bundle
-from scpalm.training.export.bundle import export_run
+from scpalm.training.export.bundle import BundleOptions, export_run
 from scpalm.training.export.precision import LIMITS, Limits, Precision, as_rows, beyond, parity_cells, stored
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.stage2 import load_stage1
@@ -101,7 +101,7 @@ def test_other_precisions_load_and_agree_in_both_runtimes(
 ) -> None:
     # Random weights have more near ties than trained ones: what counts here is that the bundle works.
     monkeypatch.setitem(LIMITS, "int8", Limits(0.5, 0.5, 1.0))
-    export_run(tiny_export.run, tmp_path / "bundle", name="x", version="1", precision=precision)
+    export_run(tiny_export.run, tmp_path / "bundle", BundleOptions(name="x", version="1", precision=precision))
     bundle = Bundle.load(tmp_path / "bundle")
     cost, kept = bundle.manifest["precision"], load_file(tmp_path / "bundle" / "weights.safetensors")
     linear = kept["encoder.layers.0.attention.qkv.weight"]
@@ -125,7 +125,7 @@ def test_a_precision_that_costs_too_much_is_refused(
     monkeypatch.setattr(bundle, "export_decoder", copied)
     monkeypatch.setitem(LIMITS, "float16", Limits(1.1, 0.0, 1.0))
     with pytest.raises(RunError, match=r"float16 costs too much.*codes agree, at least 1.1.*--precision float32"):
-        export_run(tiny_export.run, tmp_path / "bundle", name="x", version="1")
+        export_run(tiny_export.run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -152,7 +152,7 @@ def test_eight_bits_are_within_half_a_step_of_each_row() -> None:
 def test_an_existing_folder_is_refused_and_left_alone(tiny_export: Exported, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     with pytest.raises(RunError, match="exists already"):
-        export_run(tiny_export.run, tmp_path / "bundle", name="x", version="1")
+        export_run(tiny_export.run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert list((tmp_path / "bundle").iterdir()) == []
 
 
@@ -161,7 +161,7 @@ def test_an_unfinished_run_is_refused(tiny_export: Exported, tmp_path: Path, sta
     run = Path(shutil.copytree(tiny_export.run, tmp_path / "run"))
     (run / f"{stage}.pt").unlink()
     with pytest.raises(RunError, match=rf"{stage}\.pt cannot be read.*Train the stage first"):
-        export_run(run, tmp_path / "bundle", name="x", version="1")
+        export_run(run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -170,7 +170,7 @@ def test_a_run_that_stopped_half_way_is_refused(tiny_export: Exported, tmp_path:
     run = Run(Path(shutil.copytree(tiny_export.run, tmp_path / "run")))
     run.save_checkpoint(stage, run.load_checkpoint(stage) | {"step": 5})
     with pytest.raises(RunError, match=rf"{stage} stands at step 5 of \d+\. Finish it with --resume"):
-        export_run(run.path, tmp_path / "bundle", name="x", version="1")
+        export_run(run.path, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -180,7 +180,7 @@ def test_a_run_of_other_sizes_is_refused(tiny_export: Exported, tmp_path: Path) 
     config["network"]["num_tokens"] = 9
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match="does not fit the network"):
-        export_run(run, tmp_path / "bundle", name="x", version="1")
+        export_run(run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
 
 
 def test_what_cannot_be_folded_is_refused_with_the_reason(tiny_export: Exported, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_cannot_be_folded_is_refused_with_the_reason(tiny_export: Exported,
     config["network"]["value_map"] = "two_layer"
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"value_map=two_layer cannot be exported.*Train with value_map=linear"):
-        export_run(run, tmp_path / "bundle", name="x", version="1")
+        export_run(run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -203,5 +203,5 @@ def test_without_parity_there_is_no_bundle(
     monkeypatch.setattr(bundle, "export_graph", copied)
     monkeypatch.setattr(bundle, "MAX_DIFFERENCE", -1.0)
     with pytest.raises(RunError, match="Parity failed, no bundle was written"):
-        export_run(tiny_export.run, tmp_path / "bundle", name="x", version="1")
+        export_run(tiny_export.run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()

@@ -30,7 +30,7 @@ from scpalm.training.runs.config import Stage1Config, Stage2Config
 from scpalm.training.runs.run import Run
 from scpalm.training.runs.trainer import StageTrainer
 from scpalm.training.stages import stage1
-from scpalm.training.stages.code_cache import Cache
+from scpalm.training.stages.code_cache import CodeCache
 from scpalm.training.stages.corpus_statistics import Yardsticks, gene_means
 from scpalm.training.stages.stage1 import Stage1Trainer
 from scpalm.training.stages.stage2 import Stage2Trainer
@@ -76,7 +76,7 @@ def stage2_trainer(corpus: Corpus) -> StageTrainer[Any]:
     scores = random.standard_normal((1, len(corpus), MINI.num_tokens), dtype=np.float32)
     means = gene_means(corpus, corpus.train_rows)
     yardsticks = Yardsticks(corpus, means, np.eye(NUM_GENES, MINI.num_tokens, dtype=np.float32))
-    return Stage2Trainer(corpus, PathwayAutoencoder(MINI), config, CPU, Cache(codes, scores), yardsticks)
+    return Stage2Trainer(corpus, PathwayAutoencoder(MINI), config, CPU, CodeCache(codes, scores), yardsticks)
 
 
 def train(trainer: StageTrainer[Any], start: dict[str, object], steps: int) -> dict[str, object]:

@@ -19,7 +19,7 @@ _MOST_CELLS, _FEWEST_CELLS = 2000, 100  # of a data set of the corpus, to score 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Labelled cells to score on, as the networks take them. seen: whether they are among the training cells."""
+    """Labelled cells to score on, as input of the networks. seen: whether they are among the training cells."""
 
     name: str
     labels: Labels
@@ -28,11 +28,12 @@ class Cells:
 
     @classmethod
     def of_file(cls, dataset: Dataset, corpus: Corpus) -> Cells:
-        return cls(dataset.name, dataset.labels, sparse_batches(dataset.matrix, corpus.vocabulary), False)
+        """The cells of a labelled file."""
+        return cls(dataset.name, dataset.labels, sparse_batches(dataset.matrix, corpus.vocabulary), seen=False)
 
     @classmethod
     def of_corpus(cls, corpus: Corpus) -> list[Cells]:
-        """The three data sets of a corpus with most labelled cells: trained on, though never with their labels.
+        """The three data sets of a corpus with most labelled cells: trained on, but without their labels.
 
         Raises InputError when it has none with two labels of ten cells.
         """
@@ -54,6 +55,6 @@ class Cells:
             )
         best = sorted(found, key=lambda one: (-one[0], one[1]))[:3]
         return [
-            cls(name, labels, [corpus.batch(rows[i : i + 256]) for i in range(0, len(rows), 256)], True)
+            cls(name, labels, [corpus.batch(rows[i : i + 256]) for i in range(0, len(rows), 256)], seen=True)
             for _, name, rows, labels in best
         ]

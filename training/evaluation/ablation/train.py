@@ -1,8 +1,8 @@
-"""Ablations: the model again with one choice turned, each variant trained and scored alike (paper Tables 5 to 7).
+"""Ablations: train and score variants that each change one choice of the model (paper Tables 5 to 7).
 
-Table 5: ways to embed genes. Table 6: h_C beside the tokens it is made of. Table 7: no pathway encoder, no codes, no
+Table 5: ways to embed genes. Table 6: h_C and the tokens it is made of. Table 7: no pathway encoder, no codes, no
 contrastive term. A variant is trained for a few hundred steps on a small corpus: enough to rank choices, not to reach
-what the full training reaches.
+the quality of the full training.
 """
 
 from __future__ import annotations
@@ -44,51 +44,57 @@ Stage = TypeVar("Stage", Stage1Config, Stage2Config)
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """How each variant is trained: sizes, options and steps of both stages. Equal for all, but for what it turns."""
+    """Sizes, options and steps of both stages: the same for every variant, except for the choice it changes."""
 
     network: NetworkConfig
     stage1: Stage1Config
     stage2: Stage2Config
 
 
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """What the variants are scored on, and the seeds of Leiden and of the folds. Training has one seed."""
+
+    datasets: Sequence[Cells]
+    seeds: Sequence[int] = (0, 1, 2)
+
+
 def run_ablation(
     corpus: Corpus,
-    datasets: Sequence[Cells],
+    scoring: Scoring,
     config: AblationConfig,
     variants: Sequence[Variant],
     out: Path,
     *,
-    seeds: Sequence[int] = (0, 1, 2),
     progress: Progress = lambda text, done, total: None,
 ) -> list[Row]:
-    """Rows of every variant and method, ``method`` being ``"<variant>: <embedding>"``.
+    """Rows of every variant and embedding; ``method`` is ``"<variant>: <embedding>"``.
 
-    A variant's rows are kept in ``out`` when it is finished; called again, it trains what is missing.
-    ``seeds`` are of Leiden and of the folds; training has one seed. Raises RunError when ``out`` is of other options.
+    The rows of each finished variant are kept in ``out``; another call trains the missing ones. Raises RunError when
+    ``out`` holds an ablation with other options.
     """
-    _check_options(out, corpus, config, datasets, seeds)
+    _check_options(out, corpus, config, scoring)
     rows: list[Row] = []
     for number, variant in enumerate(variants):
         kept = out / f"{number_of(variant):02d}.json"
         if not kept.exists():
-            write_rows(kept, _rows(corpus, datasets, config, variant, seeds, progress))
+            write_rows(kept, _rows(corpus, scoring, config, variant, progress))
         rows += json.loads(kept.read_text(encoding="utf-8"))
         progress(variant.name, number + 1, len(variants))
     return rows
 
 
 def number_of(variant: Variant) -> int:
+    """Position in ``VARIANTS``, which names the file of its rows."""
     return VARIANTS.index(variant)
 
 
-def _check_options(
-    out: Path, corpus: Corpus, config: AblationConfig, datasets: Sequence[Cells], seeds: Sequence[int]
-) -> None:
+def _check_options(out: Path, corpus: Corpus, config: AblationConfig, scoring: Scoring) -> None:
     record = {
         "corpus": corpus.digest,
-        "datasets": [[data.name, len(data.labels.codes)] for data in datasets],
+        "datasets": [[data.name, len(data.labels.codes)] for data in scoring.datasets],
         "options": repr(config),
-        "seeds": list(seeds),
+        "seeds": list(scoring.seeds),
     }
     file = out / "ablation.json"
     out.mkdir(parents=True, exist_ok=True)
@@ -98,17 +104,10 @@ def _check_options(
         raise RunError(f"{out} holds an ablation with other options. Choose another --runs folder.")
 
 
-def _rows(
-    corpus: Corpus,
-    datasets: Sequence[Cells],
-    config: AblationConfig,
-    variant: Variant,
-    seeds: Sequence[int],
-    progress: Progress,
-) -> list[Row]:
+def _rows(corpus: Corpus, scoring: Scoring, config: AblationConfig, variant: Variant, progress: Progress) -> list[Row]:
     trained = train_variant(corpus, config, variant, progress)
     rows: list[Row] = []
-    for dataset in datasets:
+    for dataset in scoring.datasets:
         for method in METHODS:
             progress(f"{variant.name}: {dataset.name}, {method}", 0, 0)
             array = trained.embed(method, dataset.batches)
@@ -119,13 +118,13 @@ def _rows(
                 "width": int(array.shape[1]),
                 **trained.costs,
             }
-            rows += [{**head, **score, **tail} for score in score_embedding(array, dataset.labels, seeds)]
+            rows += [{**head, **score, **tail} for score in score_embedding(array, dataset.labels, scoring.seeds)]
     return rows
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained variant. mean, sd: of h_C. costs: seconds a stage; megabytes that a step keeps for its gradient."""
+    """A trained variant. mean, sd: of h_C. costs: seconds per stage, megabytes that a step keeps."""
 
     stage1: PathwayAutoencoder
     cells: CellEncoder
@@ -135,7 +134,7 @@ class Trained:
 
     @torch.no_grad()
     def embed(self, method: str, batches: Sequence[SparseCells]) -> NDArray[np.float32]:
-        """``[cells, width]``: an ``EmbeddingSource``'s methods, by the networks as they were trained."""
+        """``[cells, width]`` by a method of an ``EmbeddingSource``, with the trained networks."""
         parts: list[Tensor] = []
         for batch in batches:
             f = self.stage1.read_out(batch)
@@ -151,9 +150,9 @@ class Trained:
 
 
 def train_variant(corpus: Corpus, config: AblationConfig, variant: Variant, progress: Progress) -> Trained:
-    """Both stages, on the CPU, from the seed of the options."""
+    """Train both stages on the CPU, with the seed of the options."""
     network = override(config.network, dict(variant.network))
-    first, second = _turned(config.stage1, variant.stage1), _turned(config.stage2, variant.stage2)
+    first, second = _changed(config.stage1, variant.stage1), _changed(config.stage2, variant.stage2)
     started = time.monotonic()
     one = Stage1Trainer(corpus, network, first, CPU)
     try:
@@ -164,7 +163,7 @@ def train_variant(corpus: Corpus, config: AblationConfig, variant: Variant, prog
         kept_one = _kept_megabytes(one)
     finally:
         one.close()
-    stage1 = one.model.eval().requires_grad_(False)
+    stage1 = one.model.eval().requires_grad_(requires_grad=False)
     stage1.quantizer.bypass = not first.quantizer
     again = time.monotonic()
     two = prepare_stage2(
@@ -176,7 +175,7 @@ def train_variant(corpus: Corpus, config: AblationConfig, variant: Variant, prog
         kept_two = _kept_megabytes(two)
     finally:
         two.close()
-    cells = two.encoder.eval().requires_grad_(False)
+    cells = two.encoder.eval().requires_grad_(requires_grad=False)
     mean, sd = _scale(two, cells)
     costs = {
         "stage1_seconds": round(between - started, 1),
@@ -187,8 +186,8 @@ def train_variant(corpus: Corpus, config: AblationConfig, variant: Variant, prog
     return Trained(stage1, cells, mean, sd, costs)
 
 
-def _turned(config: Stage, changes: Mapping[str, str]) -> Stage:
-    """With ``changes``; options that they make void go back to their defaults."""
+def _changed(config: Stage, changes: Mapping[str, str]) -> Stage:
+    """A copy with ``changes``; options that lose their effect go back to their defaults."""
     void = {name for name, switch in config.needs.items() if changes.get(switch) in ("0", "false")}
     defaults = {one.name: one.default for one in fields(config) if one.name in void}
     return override(replace(config, **defaults), dict(changes))  # type: ignore[arg-type]
@@ -201,10 +200,10 @@ def _train(trainer: StageTrainer, steps: int, text: str, progress: Progress) -> 
 
 
 def _kept_megabytes(trainer: StageTrainer) -> float:  # type: ignore[type-arg]
-    """Of tensors that the forward pass of a step keeps for its gradient, each storage once; weights left out."""
+    """Megabytes that the forward pass of a step keeps for its gradient: each storage once, without weights."""
     own = {weight.untyped_storage().data_ptr() for weight in trainer.network.parameters()}
     sizes: dict[int, int] = {}
-    alive: list[Tensor] = []  # or a freed storage's address would be counted as the next one's
+    alive: list[Tensor] = []  # keeps storages alive, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -221,7 +220,7 @@ def _kept_megabytes(trainer: StageTrainer) -> float:  # type: ignore[type-arg]
 
 @torch.no_grad()
 def _scale(trainer: Stage2Trainer, cells: CellEncoder) -> tuple[Tensor, Tensor]:
-    """Mean and sd of each coordinate of h_C over tissue-balanced training cells, as an export does it."""
+    """Mean and sd of each coordinate of h_C over tissue-balanced training cells, as at export."""
     rows = trainer.sampler.draw(2**31 + 3, min(_SCALE_CELLS, 4 * len(trainer.sampler.rows)))
     parts = []
     for start in range(0, len(rows), 256):

@@ -1,4 +1,4 @@
-"""The choices that an ablation turns, one at a time."""
+"""The choices that an ablation changes, one at a time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scpalm.training.runs.config import ConfigError
 
 @dataclass(frozen=True)
 class Variant:
-    """One choice turned.
+    """The model with one choice changed.
 
     Attributes:
-        name: in the table. tables: of the paper that it belongs to. network, stage1, stage2: options that differ.
-        pathway_encoder: off: the read-out, placed and scaled, goes to the codes as it is.
+        name: in the table. tables: numbers of the paper's tables. network, stage1, stage2: options that differ.
+        pathway_encoder: if off, the scaled read-out goes to the codes without an encoder.
     """
 
     name: str
@@ -40,9 +40,9 @@ VARIANTS = (
 
 
 def chosen_variants(names: Sequence[str] | None) -> list[Variant]:
-    """By name, all for None; the first is always there, for the others are compared with it."""
+    """Variants by name, all for None. The first is always included, because the others are compared with it."""
     known = {variant.name: variant for variant in VARIANTS}
     for name in names or ():
         if name not in known:
-            raise ConfigError(f"Unknown variant '{name}': choose of {', '.join(known)}.")
+            raise ConfigError(f"Unknown variant '{name}': choose one of {', '.join(known)}.")
     return [variant for variant in VARIANTS if names is None or variant.name in names or variant is VARIANTS[0]]

@@ -1,4 +1,4 @@
-"""Annotation: labels of one file carried to another, in h_C and in principal components of both files together."""
+"""Annotation: transfer labels from one file to another, in h_C and in principal components of both files."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def compare_annotation(
 ) -> list[Row]:
     """Rows ``task, dataset, reference, method``: ``accuracy, macro_f1`` over query cells whose label the reference has.
 
-    Cells called unknown count as wrong in ``accuracy``; ``nearest_accuracy`` takes their nearest label.
-    ``unknown_share`` of those cells, ``unknown_share_elsewhere`` of cells whose label the reference lacks.
+    Cells called unknown count as wrong in ``accuracy``; ``nearest_accuracy`` uses their nearest label.
+    ``unknown_share`` is their share, ``unknown_share_elsewhere`` that among cells whose label the reference lacks.
 
     Args:
-        label_map: query label -> reference label, where the two files call a type by different names.
+        label_map: query label -> reference label, for types that the two files name differently.
 
     Raises:
-        InputError: no label in common, or cells that cannot be embedded.
+        InputError: the files share no label, or cells cannot be embedded.
     """
     rows: list[Row] = []
     for query in queries:
@@ -52,7 +52,7 @@ def compare_annotation(
                 "no-common-label",
                 f"{query.name} and {reference.name} have no label in common: "
                 f"{', '.join(query.labels.names[:5])} and {', '.join(reference.labels.names[:5])}.",
-                mend="Say which is which with --map query=reference.",
+                mend="Map the labels with --map query=reference.",
             )
         for method in methods:
             progress(f"{reference.name} -> {query.name}: {method}")
@@ -83,14 +83,14 @@ def _arrays(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     if method != "pca50":
         return source.embed(method, reference.matrix), source.embed(method, query.matrix)
-    # Fitted to both files together, on the genes they share.
+    # Fitted to both files, on the genes they share.
     place = {gene: i for i, gene in enumerate(query.matrix.genes)}
     pairs = [(i, place[gene]) for i, gene in enumerate(reference.matrix.genes) if gene in place]
     if not pairs:
         raise InputError(
             "no-common-gene",
             f"{reference.name} and {query.name} share no gene name.",
-            mend="Name genes alike, or leave pca50 out with --methods h_C.",
+            mend="Use the same gene names, or leave pca50 out with --methods h_C.",
         )
     left, right = (np.array(side, dtype=np.int64) for side in zip(*pairs, strict=True))
     parts = [

@@ -1,8 +1,9 @@
-"""Clustering scores of many methods on many labelled files."""
+"""Score the clustering of several embeddings on several labelled files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,31 +16,45 @@ from scpalm.training.metrics.clustering import SEEDS, score_embedding
 from scpalm.training.metrics.rows import Row
 
 
+@dataclass(frozen=True)
+class ClusteringOptions:
+    """What to score.
+
+    Attributes:
+        methods: names; None: every method of every source, in order. seeds: of Leiden and of the folds.
+        extended: also the best resolution and a logistic probe (see ``score_embedding``).
+    """
+
+    methods: Sequence[str] | None = None
+    seeds: Sequence[int] = SEEDS
+    extended: bool = False
+
+
+_DEFAULTS = ClusteringOptions()
+
+
 def compare_clustering(
     datasets: Sequence[Dataset],
     sources: Sequence[EmbeddingSource],
+    options: ClusteringOptions = ClusteringOptions(),
     *,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] = SEEDS,
-    extended: bool = False,
     progress: Callable[[str], None] = lambda text: None,
     on_array: Callable[[Dataset, str, NDArray[np.floating]], None] = lambda dataset, method, array: None,
 ) -> list[Row]:
     """Rows ``dataset, method, seed, zero_shot, width`` and the metrics of ``score_embedding``.
 
-    Every method of every source, in order, or those of ``methods``. ``note`` says where a baseline is narrower than
-    its name. ``progress`` is told what is being scored. ``on_array`` is given every embedding, to draw it. A data set
-    with batches also has the metrics of ``score_batches``.
+    A data set with batches also gets the metrics of ``score_batches``. ``note`` marks a baseline that is narrower than
+    its name. ``progress`` receives a description of each step, ``on_array`` every embedding (to draw it).
 
     Raises:
-        InputError: a dataset that a method cannot take.
-        ValueError: a method that no source, or more than one, knows.
+        InputError: a data set that a method cannot use.
+        ValueError: a method that no source or several sources provide.
     """
     owners = dict(_owners(sources))
-    chosen = list(owners) if methods is None else list(methods)
+    chosen = list(owners) if options.methods is None else list(options.methods)
     unknown = [method for method in chosen if method not in owners]
     if unknown:
-        raise ValueError(f"Unknown method '{unknown[0]}': choose of {', '.join(owners)}.")
+        raise ValueError(f"Unknown method '{unknown[0]}': choose one of {', '.join(owners)}.")
     rows: list[Row] = []
     for dataset in datasets:
         for method in chosen:
@@ -54,7 +69,8 @@ def compare_clustering(
             if dataset.batches is not None:
                 tail |= score_batches(array, dataset.labels, dataset.batches)
             rows += [
-                {**head, **score, **tail} for score in score_embedding(array, dataset.labels, seeds, extended=extended)
+                {**head, **score, **tail}
+                for score in score_embedding(array, dataset.labels, options.seeds, extended=options.extended)
             ]
     return rows
 
@@ -64,6 +80,6 @@ def _owners(sources: Sequence[EmbeddingSource]) -> Iterator[tuple[str, Embedding
     for source in sources:
         for method in source.methods:
             if method in seen:
-                raise ValueError(f"Two sources know the method '{method}'.")
+                raise ValueError(f"Two sources provide the method '{method}'.")
             seen.add(method)
             yield method, source

@@ -1,4 +1,4 @@
-"""How well batches mix and types stay whole in an embedding: iLISI, cLISI, graph connectivity (scib-metrics)."""
+"""Batch mixing and conservation of cell types in an embedding: iLISI, cLISI, graph connectivity (scib-metrics)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from scpalm.model.neighbors import nearest
 from scpalm.training.metrics.labels import Labels
 from scpalm.training.metrics.rows import Row
 
-NUM_NEIGHBORS = 90  # as scib-metrics' own benchmark: a perplexity of 30
+NUM_NEIGHBORS = 90  # as in the benchmark of scib-metrics: a perplexity of 30
 _CONNECTIVITY_NEIGHBORS = 15
 
 
 def score_batches(array: NDArray[np.floating], labels: Labels, batches: Sequence[str]) -> Row:
-    """``ilisi``: 0 where neighbours share their batch, 1 where batches are mixed as in the whole; all cells.
+    """Batch and label scores from exact neighbours; each cell counts as its first neighbour.
 
-    ``clisi``: 1 where neighbours share their label. ``graph_connectivity``: share of a label's cells in its largest
-    connected part, mean over labels. Both of labelled cells. Exact neighbours, the cell itself among them.
+    ``ilisi``: 0 if neighbours share their batch, 1 if batches are perfectly mixed; over all cells. ``clisi``: 1 if
+    neighbours share their label; over labelled cells. ``graph_connectivity``: share of a label's cells in its largest
+    connected component, mean over labels; over labelled cells.
 
     Sources: Korsunsky et al. 2019 (LISI), Luecken et al. 2022 (scIB).
 
-    Raises InputError when scib-metrics is missing, there is one batch only, or a cell has none.
+    Raises:
+        InputError: scib-metrics is missing, there is a single batch, or a cell has no batch.
     """
     try:
         from scib_metrics import clisi_knn, graph_connectivity, ilisi_knn
@@ -32,7 +34,7 @@ def score_batches(array: NDArray[np.floating], labels: Labels, batches: Sequence
     except ImportError as error:
         raise InputError(
             "no-scib-metrics",
-            "Batch metrics are computed by scib-metrics, which is not installed.",
+            "Batch metrics need scib-metrics, which is not installed.",
             mend="Install it with pip install 'scpalm[integration]', or leave --batch-key out.",
         ) from error
     names, batch = np.unique(np.asarray(batches, dtype=str), return_inverse=True)

@@ -14,7 +14,7 @@ from scpalm.training.metrics.fuzzy_graph import fuzzy_graph
 
 
 def draw_umap(array: NDArray[np.floating], dataset: Dataset, out: Path, *, seed: int = 0, title: str = "h_C") -> None:
-    """Write a PNG with two panels: the labels of the file, and the Leiden clusters that the scores are about.
+    """Write a PNG with two panels: the labels of the file, and the Leiden clusters that are scored.
 
     Args:
         array: ``[cells, width]`` embedding of the cells of ``dataset``, called ``title``. seed: of UMAP and Leiden.

@@ -1,4 +1,4 @@
-"""A labelled file of cells, as an evaluation reads it."""
+"""Read a labelled file of cells for an evaluation."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Dataset:
     Attributes:
         name: the file's name without suffix.
         matrix: B cells, validated.
-        labels: ``[B]`` codes; cells without a label are kept. batches: ``[B]`` names, None where none were asked for.
-        duplicates_dropped: cells left out because ``obs.is_duplicate`` is true.
+        labels: ``[B]`` codes; unlabelled cells are kept. batches: ``[B]`` names; None unless requested.
+        duplicates_dropped: number of cells left out because ``obs.is_duplicate`` is true.
     """
 
     name: str
@@ -50,14 +50,14 @@ def load_dataset(
     """Read an h5ad file with labels in ``obs``.
 
     Args:
-        label: column of ``obs``. layer: a layer in place of X.
-        drop_duplicates: leave out cells whose ``obs.is_duplicate`` is true, where there is such a column.
-        batch_key: column of ``obs`` with each cell's batch.
+        label: column of ``obs``. layer: a layer to read in place of X.
+        drop_duplicates: leave out cells whose ``obs.is_duplicate`` is true, if the column exists.
+        batch_key: column of ``obs`` with the batch of each cell.
         keep: only cells with these values in ``obs``, e.g. ``{"demuxlet_cls": "SNG"}`` to leave out doublets.
 
     Raises:
-        UnreadableError: missing, or not an h5ad file.
-        InputError: no such label or layer, labels that cannot be scored, or values that are not counts or log values.
+        UnreadableError: the file is missing or not h5ad.
+        InputError: no such label or layer, labels that cannot be scored, or values that are neither counts nor logs.
     """
     path = Path(path)
     cells = _read(path)
@@ -97,7 +97,7 @@ def _read(path: Path) -> anndata.AnnData:
         raise UnreadableError("no-file", f"There is no file {path}.", mend="Check the path.")
     try:
         return anndata.read_h5ad(path)
-    except Exception as error:  # anndata and h5py raise whatever the bytes provoke
+    except Exception as error:  # anndata and h5py raise many types for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableError(
             "not-h5ad", f"{path} could not be read as h5ad: {reason}.", mend="Write it again with AnnData.write_h5ad."
@@ -105,7 +105,7 @@ def _read(path: Path) -> anndata.AnnData:
 
 
 def _truth(column: pd.Series) -> NDArray[np.bool_]:
-    # A flag that went through a text column comes back as 'True' or 'False'.
+    # A flag that was stored as text is 'True' or 'False'.
     return np.asarray(column.astype(str).str.lower().isin(["true", "1", "1.0"]), dtype=bool)
 
 

@@ -1,4 +1,4 @@
-"""From the mean of a gene to its value in a cell that is known to show it."""
+"""Convert the mean of a gene to its expected value in a cell that is known to express it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _SMALL = 1e-4
 
 
 def given_detected(values: NDArray[np.floating], totals: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The expected value of an entry that is not zero, from its mean over zeros and ones alike.
+    """The expected value of a nonzero entry, from its mean over zero and nonzero entries.
 
-    A method's mean ``o`` says how many counts a cell of ``T`` counts should show, ``mu = T / 1e4 * (exp(o) - 1)``. If
-    they come by Poisson's law, the mean of those that are not zero is ``mu / (1 - exp(-mu))``, at least one count. No
-    number in it is fitted. Where counts are reads of many copies, ``mu`` is large and the value stays as it was.
+    A method's mean ``o`` predicts ``mu = T / 1e4 * (exp(o) - 1)`` counts for a cell of ``T`` counts. Under a Poisson
+    law, the mean of the nonzero ones is ``mu / (1 - exp(-mu))``, at least one count. Nothing is fitted. For read counts
+    ``mu`` is large and the value hardly changes.
 
     Args:
         values: log1p CP10K, >= 0. totals: counts of each cell, of a shape that broadcasts.

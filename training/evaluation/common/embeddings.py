@@ -19,7 +19,7 @@ from scpalm.model.network.folded import InferenceNetwork, fold
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.model.sessions.base import network_config
 from scpalm.model.sessions.torchscript import load_network
-from scpalm.training.evaluation.common.source import MODEL_METHODS
+from scpalm.training.evaluation.common.source import MODEL_METHODS, trained_on
 
 BATCH = 256
 
@@ -34,12 +34,14 @@ class BundleEmbeddings:
         self._network = load_network(bundle)
         self._config = network_config(bundle)
         self._seed = seed
-        self._trained_on = {str(d.get("file", "")).removesuffix(".h5ad") for d in bundle.manifest["training_data"]}
+        self._trained_on = trained_on(bundle)
         self._last: tuple[CellMatrix, list[SparseCells]] | None = None
 
     def zero_shot(self, method: str, dataset: str) -> bool:
-        """True unless the manifest lists the data set among the training data; the untrained network takes its
-        statistics and codes from the cells it is scored on."""
+        """False for the training data in the manifest, and for the untrained network.
+
+        The untrained network takes its statistics and codes from the cells it is scored on.
+        """
         return method != "untrained" and dataset not in self._trained_on
 
     @torch.no_grad()
@@ -68,7 +70,7 @@ class BundleEmbeddings:
 
     @torch.no_grad()
     def _untrained(self, batches: list[SparseCells]) -> InferenceNetwork:
-        # Its statistics come from the cells themselves and its codes from k-means, or it would be a straw man.
+        # Its statistics come from the cells and its codes from k-means; without them it would be too weak a baseline.
         stage1, cells = self._random_stages
         f = torch.cat([stage1.embedding(batch) for batch in batches])
         stage1.standardise.running_mean = f.mean(0)
@@ -79,7 +81,7 @@ class BundleEmbeddings:
 
 
 def sparse_batches(matrix: CellMatrix, vocabulary: Vocabulary) -> list[SparseCells]:
-    """The cells of a file as a network takes them, 256 at a time. Raises InputError."""
+    """The cells of a file as input of a network, 256 at a time. Raises InputError."""
     rows = prepare(matrix, vocabulary).rows
     measured = torch.from_numpy(rows.gene_sets[0].measured)[None]
     batches = []

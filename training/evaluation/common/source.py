@@ -1,4 +1,4 @@
-"""Where embeddings come from: one Protocol for models and baselines."""
+"""The ``EmbeddingSource`` protocol, which models and baselines implement."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scpalm.model.bundle import Bundle
 from scpalm.model.genes.matrix import CellMatrix
 
 MODEL_METHODS = ("h_C", "mean_tokens", "concat_tokens", "readout", "untrained")
@@ -14,19 +15,24 @@ BASELINE_METHODS = ("hvg2000", "pca50", "pca256")
 
 
 class EmbeddingSource(Protocol):
-    """Named ways to turn the cells of a file into an array.
+    """Named methods that embed the cells of a file.
 
     Attributes:
-        methods: the names it knows, in the order of a table.
+        methods: their names, in the order of the table.
     """
 
     @property
     def methods(self) -> tuple[str, ...]: ...
 
     def zero_shot(self, method: str, dataset: str) -> bool:
-        """Whether the method has seen nothing of ``dataset``: false for what is fitted to it, or was trained on it."""
+        """False for a method that is fitted to ``dataset`` or was trained on it."""
         ...
 
     def embed(self, method: str, matrix: CellMatrix) -> NDArray[np.floating]:
-        """``[cells, width]``, one row a cell of ``matrix``, in order. Raises InputError for cells it cannot take."""
+        """``[cells, width]``, in the order of ``matrix``. Raises InputError for cells it cannot embed."""
         ...
+
+
+def trained_on(bundle: Bundle) -> set[str]:
+    """Names of the data sets that the bundle's manifest lists as training data."""
+    return {str(entry.get("file", "")).removesuffix(".h5ad") for entry in bundle.manifest["training_data"]}

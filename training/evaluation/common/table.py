@@ -1,4 +1,4 @@
-"""Rows of an evaluation as a table: mean and standard deviation over seeds."""
+"""Format rows of an evaluation as a table of means and standard deviations over seeds."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ IMPUTATION_COLUMNS = (
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] = CLUSTERING_COLUMNS) -> str:
-    """Markdown table, a line for each dataset and method in order of appearance.
+    """Markdown table, one line per data set and method in order of appearance.
 
-    Numbers are ``mean ± sd`` over seeds (sample sd; left out for a single seed or where all seeds agree). The last
-    columns say the width, and whether the method is zero-shot or was fitted to the very cells it is scored on.
-    Metrics that no row has are left out.
+    Numbers are ``mean ± sd`` over seeds (sample sd; left out for a single seed or if all seeds agree). The last columns
+    give the width, and whether the method is zero-shot or fitted to the cells it is scored on. Metrics that no row has
+    are left out.
     """
     present = [column for column in columns if any(column in row for row in rows)]
     groups: dict[tuple[str, str], list[Row]] = {}

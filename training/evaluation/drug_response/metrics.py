@@ -1,4 +1,4 @@
-"""Scores of predicted ln IC50. One function one metric."""
+"""Metrics of predicted ln IC50, one function each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from scipy.stats import rankdata
 from scpalm.training.metrics.rows import Row
 
 Floats = NDArray[np.floating]
-MIN_GROUP = 3  # rows; of two points any two lines correlate perfectly
+MIN_GROUP = 3  # rows; two points always correlate perfectly
 
 
 def pcc(predicted: Floats, measured: Floats) -> float:
-    """Pearson correlation ``[R], [R]``; NaN where one side is constant."""
+    """Pearson correlation ``[R], [R]``; NaN if one side is constant."""
     a = predicted.astype(np.float64) - np.mean(predicted, dtype=np.float64)
     b = measured.astype(np.float64) - np.mean(measured, dtype=np.float64)
     # A mean of equal numbers may differ from them in the last bit.
@@ -35,7 +35,7 @@ def rmse(predicted: Floats, measured: Floats) -> float:
 def residual_pcc(predicted: Floats, measured: Floats, drug_mean: Floats) -> float:
     """PCC after ``drug_mean [R]``, the training mean of each row's drug, is taken from both sides.
 
-    It says whether a prediction knows the cell: one value a drug scores about 0.
+    It measures knowledge of the cell: a prediction with one value per drug scores about 0.
     """
     return pcc(predicted - drug_mean, measured - drug_mean)
 
@@ -65,7 +65,7 @@ def scores(
     line: NDArray[np.generic],
     cancer_type: NDArray[np.generic],
 ) -> Row:
-    """All metrics, rounded to five digits; those that are not defined are left out."""
+    """All metrics, rounded to five digits; undefined ones are left out."""
     values = {
         "pcc": pcc(predicted, measured),
         "spearman": spearman(predicted, measured),

@@ -1,4 +1,4 @@
-"""What a model has to beat: predictions from the training rows alone, and the published vectors."""
+"""References for a model: predictions from the training rows alone, and the published predictions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LINE_SHRINKAGE = (0.0, 1.0, 3.0, 10.0)
 
 
 def drug_means(tables: Tables, rows: NDArray[np.int64]) -> Floats:
-    """``[D]`` mean ln IC50 of each drug over ``rows``; the mean of all rows where a drug has none."""
+    """``[D]`` mean ln IC50 of each drug over ``rows``; for a drug without rows, the mean of all rows."""
     total = np.bincount(tables.drug_of[rows], tables.ln_ic50[rows], len(tables.drugs))
     number = np.bincount(tables.drug_of[rows], minlength=len(tables.drugs))
     return np.where(number, total / np.maximum(number, 1), tables.ln_ic50[rows].mean(dtype=np.float64))
 
 
 def references(tables: Tables, split: Split) -> Iterator[tuple[str, Floats]]:
-    """Name and predictions ``[test rows]`` of each reference; the published vectors only for the published rows."""
+    """Name and predictions ``[test rows]`` of each reference; published ones only for the published rows."""
     yield "drug_mean", drug_means(tables, split.train)[tables.drug_of[split.test]]
     yield "drug_mean + line_effect", _additive(tables, split)
     if split.name != "drug":  # a ridge for each drug needs rows of the drug

@@ -1,4 +1,4 @@
-"""Members and references of a run as rows: per seed, the ensemble of seeds, and who wins where."""
+"""Rows of a run's members, references and ensembles, and the groups in which each is better."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def score_rows(tables: Tables, split: Split, predicted: NDArray[np.floating], ro
 
 
 def member_rows(tables: Tables, split_name: str, outcomes: Sequence[Outcome], part: str) -> Iterator[Row]:
-    """One row a member, on the ``validation`` or ``test`` rows of its own split."""
+    """One row per member, on the ``validation`` or ``test`` rows of its split."""
     for outcome in outcomes:
         split = make_split(tables, split_name, outcome.seed)
         row = score_rows(tables, split, outcome.predicted[part], getattr(split, part))
@@ -39,7 +39,7 @@ def member_rows(tables: Tables, split_name: str, outcomes: Sequence[Outcome], pa
 
 
 def reference_rows(tables: Tables, split_name: str, seeds: Sequence[int]) -> Iterator[Row]:
-    """References on the test rows: once for fixed test rows, and for each seed where the seed draws them."""
+    """References on the test rows: once for fixed test rows, otherwise for each seed."""
     fixed = split_name in ("published", "pair-dedup")
     for seed in seeds[:1] if fixed else seeds:
         split = make_split(tables, split_name, seed)
@@ -63,19 +63,19 @@ def ensemble_row(tables: Tables, split_name: str, outcomes: Sequence[Outcome]) -
 
 
 def ensemble(tables: Tables, split: Split, outcomes: Sequence[Outcome]) -> tuple[NDArray[np.float32], Interval]:
-    """Mean on the test rows, and the interval from the calibration rows, which no member has seen."""
+    """Mean on the test rows, and the interval from the calibration rows, which no member was trained on."""
     calibration = np.stack([outcome.predicted["calibration"] for outcome in outcomes])
     interval = calibrate(calibration, tables.ln_ic50[split.calibration])
     return np.mean([outcome.predicted["test"] for outcome in outcomes], axis=0), interval
 
 
 def comparison(tables: Tables, split: Split, predicted: NDArray[np.floating], theirs: NDArray[np.floating]) -> str:
-    """Groups in which our PCC is higher than that of the published predictions, in words."""
-    measured, said = tables.ln_ic50[split.test], []
+    """Describe in how many groups our PCC is higher than that of the published predictions."""
+    measured, parts = tables.ln_ic50[split.test], []
     for name, group in group_names(tables, split.test).items():
         higher, compared = wins(pcc_by_group(predicted, measured, group), pcc_by_group(theirs, measured, group))
-        said.append(f"{higher} of {compared} {name}s")
-    return ", ".join(said)
+        parts.append(f"{higher} of {compared} {name}s")
+    return ", ".join(parts)
 
 
 def group_names(tables: Tables, rows: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
@@ -91,8 +91,10 @@ def _named(split: str, method: str, seed: int, part: str) -> Row:
 def run_rows(
     run: DrugRun, tables: Tables, split_name: str, variants: Sequence[Variant], seeds: Sequence[int], *, test: bool
 ) -> list[Row]:
-    """Validation rows of every member; with ``test`` also its test rows, the references, and the ensembles where all
-    seeds share their test rows. A ``published`` run is scored on ``pair-dedup`` too, whose training rows are the same.
+    """Score every member on its validation rows. ``test`` adds test rows, references and ensembles.
+
+    Ensembles need test rows that all seeds share. A ``published`` run is also scored on ``pair-dedup``, which has the
+    same training rows.
     """
     outcomes = {variant: [run.member(variant, seed) for seed in seeds] for variant in variants}
     members = {variant: [one for one in several if one is not None] for variant, several in outcomes.items()}
@@ -120,8 +122,7 @@ def _without_repeats(tables: Tables, outcome: Outcome) -> Row:
 
 
 def win_lines(run: DrugRun, tables: Tables, variants: Sequence[Variant]) -> Iterator[str]:
-    """For each variant: in how many types, lines and drugs the first member, and the ensemble, beats the published
-    scFoundation vector by PCC."""
+    """For each variant: in how many groups its first member and its ensemble beat scFoundation by PCC."""
     for variant in variants:
         outcomes = run.members(variant)
         if not outcomes:
@@ -137,7 +138,7 @@ def win_lines(run: DrugRun, tables: Tables, variants: Sequence[Variant]) -> Iter
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
-    """One row a data set and method: ``<metric>`` the mean over seeds, ``<metric>_sd`` the sample sd, ``seeds``."""
+    """One row per data set and method: ``<metric>`` is the mean over seeds, ``<metric>_sd`` the sample sd."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((str(row["dataset"]), str(row["method"])), []).append(row)

@@ -1,4 +1,4 @@
-"""The head of a bundle, scored by the way the service takes: rows, encoder, panel, arrays."""
+"""Score the head of a bundle through the code that the service runs: rows, encoder, panel, arrays."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from scpalm.training.metrics.rows import Row
 
 
 def shipped_rows(tables: Tables, bundle: Bundle) -> list[Row]:
-    """One row for each setting that the bundle answers, on the published test rows and on those whose pair is not in
-    the training rows; the references beside them. Raises BundleError when the bundle has no head."""
+    """Rows of each setting of the bundle and of the references, on ``published`` and ``pair-dedup`` test rows.
+
+    Raises BundleError when the bundle has no head.
+    """
     session, lines = DrugResponseSession(bundle), embed_lines(tables, bundle)
     number = {drug.pubchem_id: place for place, drug in enumerate(session.drugs.drugs)}
     drugs = [

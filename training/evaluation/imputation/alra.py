@@ -29,19 +29,19 @@ class Alra:
         return False
 
     def impute(self, method: str, matrix: CellMatrix, seed: int) -> Values:
-        """``[cells, genes]`` log1p CP10K, observed positive values of genes with a low-rank zero kept as they are."""
+        """``[cells, genes]`` log1p CP10K; observed values are kept where the low-rank value is zero."""
         return complete(log_normalized(matrix), seed)
 
 
 def complete(log: sparse.csr_matrix, seed: int) -> Values:
-    """``[cells, genes]``: low rank, cut at the size of each gene's most negative value, rescaled, observed kept."""
+    """``[cells, genes]``: low rank, thresholded by each gene's most negative value, rescaled, observed values kept."""
     num = min(NUM_SINGULAR, *(side - 1 for side in log.shape))
     left, singular, right = randomized_svd(
         log.astype(np.float32), n_components=num, n_iter=POWER_ITERATIONS, random_state=seed
     )
     rank = choose_rank(singular)
     values = ((left[:, :rank] * singular[:rank]) @ right[:rank]).astype(np.float32)
-    # Around 0 the errors are symmetric: what is as far above 0 as the most negative value lies below is noise.
+    # Errors are symmetric around 0, so values up to the size of the most negative one are noise.
     cut = np.abs(np.quantile(values, QUANTILE, axis=0))
     values[values <= cut] = 0.0
     _rescale(values, log)
@@ -52,7 +52,7 @@ def complete(log: sparse.csr_matrix, seed: int) -> Values:
 
 
 def choose_rank(singular: NDArray[np.floating]) -> int:
-    """The last gap between singular values (descending) that stands out of the gaps of the noise, at least 1."""
+    """The last gap between descending singular values that exceeds the noise; at least 1."""
     gaps = singular[:-1] - singular[1:]
     noise = gaps[min(NOISE_START - 1, len(gaps) * 4 // 5) :]
     if len(noise) < 2:

@@ -1,4 +1,4 @@
-"""Imputation: counts that were held back, against what each method says of them (paper B.4)."""
+"""Imputation: compare the values that each method imputes with counts that were held back (paper B.4)."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ MIN_ENTRIES = 10
 MAX_VALUES = 300_000_000
 COMPONENTS = 50
 DETECTED = "_detected"
-# What is the same for all genes or all cells has no clusters; the mean of positives cannot be told from "detected".
+# Values that are equal for all genes or all cells have no clusters.
 _NO_CLUSTERS = ("cell_mean", "gene_mean", "gene_mean_corpus")
-# Under this rate a count of 1 costs the same: no method is charged without end for a zero.
+# Lower bound of a rate: without it, a count of 1 at an imputed zero would cost infinity.
 _SMALLEST_RATE = 1e-6
 
 
 @dataclass(frozen=True)
 class Named:
-    """One line of the table: a method of an imputer, as it comes or given that the entry is detected."""
+    """One line of the table: a method of an imputer, unchanged or given that the entry is detected."""
 
     name: str
     imputer: Imputer
@@ -49,59 +49,72 @@ class Named:
 
 
 def lines(imputers: Sequence[Imputer]) -> list[Named]:
-    """Every method as it comes, then the same given that an entry is detected; ``scpalm`` is the model's latter."""
+    """Every method unchanged and given that an entry is detected; the model's latter is called ``scpalm``."""
     out: list[Named] = []
     for imputer in imputers:
         for method in imputer.methods:
             lifted = "scpalm" if method == "scpalm_mean" else method + DETECTED
-            entries = [Named(method, imputer, method, False)]
+            entries = [Named(method, imputer, method, detected=False)]
             if method not in ("none", "cell_mean"):
-                entries.append(Named(lifted, imputer, method, True))
+                entries.append(Named(lifted, imputer, method, detected=True))
             out += reversed(entries) if method == "scpalm_mean" else entries
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class ImputationOptions:
+    """What to score.
+
+    Attributes:
+        corpus_means: ``[G]`` mean of each gene over the training corpus, for ``gene_mean_corpus``; None leaves it out.
+        methods: names of lines; None: all. seeds: of masks and of methods. clusters: cluster the imputed values too.
+    """
+
+    corpus_means: NDArray[np.float32] | None = None
+    methods: Sequence[str] | None = None
+    seeds: Sequence[int] = (0, 1, 2)
+    clusters: bool = True
+
+
+_DEFAULTS = ImputationOptions()
 
 
 def compare_imputation(
     datasets: Sequence[Dataset],
     bundle: Bundle,
-    *,
-    corpus_means: NDArray[np.float32] | None = None,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
-    clusters: bool = True,
+    options: ImputationOptions = ImputationOptions(),
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
-    """Rows ``dataset, method, seed, zero_shot`` and metrics, a row a data set, method and seed.
+    """Rows ``dataset, method, seed, zero_shot`` and metrics, one row per data set, method and seed.
 
-    Genes: those the model knows and 3 cells show. ``rmse`` and ``mae`` over the masked entries, log1p CP10K;
-    ``gene_pearson`` and ``cell_pearson`` the mean correlation over genes and cells with 10 masked entries;
-    ``poisson_deviance`` the mean over all entries of a tenth of the counts that thinning held back (means only, brought
-    to the cell's total); ``ari, nmi, knn_accuracy`` of 50 components of the imputed values (``none``: before).
+    Genes are those that the model knows and that 3 cells express.
 
-    Args:
-        corpus_means: ``[G]`` mean of each gene over the training corpus, for ``gene_mean_corpus``.
-        methods: names of lines, default all. clusters: whether to cluster the imputed values.
+    - ``rmse, mae``: over the masked entries, log1p CP10K.
+    - ``gene_pearson, cell_pearson``: mean correlation over genes and cells with 10 masked entries.
+    - ``poisson_deviance``: mean over all entries of the tenth of counts that thinning held back. Only for means, scaled
+      to the cell's total.
+    - ``ari, nmi, knn_accuracy``: of 50 components of the imputed values (``none``: before imputation).
 
     Raises:
-        InputError: values that are not counts, more values than fit in memory. ValueError: an unknown method.
+        InputError: values that are not counts, or too many values for memory. ValueError: an unknown method.
     """
-    model = ModelImputer(bundle)
+    model, methods = ModelImputer(bundle), options.methods
     rows: list[Row] = []
     for dataset in datasets:
         require_counts(dataset.matrix, dataset.name)
         matrix = _common_genes(dataset, model)
         columns = model.known(matrix)
         imputers: list[Imputer] = [model, SimpleImputers()]
-        if corpus_means is not None:
-            imputers.append(CorpusMean(corpus_means, columns))
+        if options.corpus_means is not None:
+            imputers.append(CorpusMean(options.corpus_means, columns))
         imputers += [Diffusion(), Alra(), ZinbAutoencoder()]
         known = lines(imputers)
         chosen = [line for line in known if methods is None or line.name in methods]
         unknown = sorted(set(methods or ()) - {line.name for line in known})
         if unknown:
-            raise ValueError(f"Unknown method '{unknown[0]}': choose of {', '.join(line.name for line in known)}.")
-        for seed in seeds:
-            rows += _one_seed(dataset, matrix, chosen, seed, clusters, progress)
+            raise ValueError(f"Unknown method '{unknown[0]}': choose one of {', '.join(line.name for line in known)}.")
+        for seed in options.seeds:
+            rows += _one_seed(dataset, matrix, chosen, seed, progress, clusters=options.clusters)
     order = {line.name: i for i, line in enumerate(known)} if datasets else {}
     place = {dataset.name: i for i, dataset in enumerate(datasets)}
     return sorted(rows, key=lambda row: (place[str(row["dataset"])], order[str(row["method"])], int(row["seed"])))
@@ -115,7 +128,7 @@ def _common_genes(dataset: Dataset, model: ModelImputer) -> CellMatrix:
         raise InputError(
             "too-many-cells",
             f"{dataset.name} has {dataset.matrix.num_cells:,} cells and {len(columns):,} genes: "
-            f"the baselines hold them all, and {MAX_VALUES:,} values are the limit.",
+            f"the baselines hold all of them in memory, and the limit is {MAX_VALUES:,} values.",
             mend=f"Evaluate on a sample of {MAX_VALUES // max(len(columns), 1):,} cells.",
         )
     matrix = select_genes(dataset.matrix, columns)
@@ -124,7 +137,7 @@ def _common_genes(dataset: Dataset, model: ModelImputer) -> CellMatrix:
         cell = str(matrix.cells[empty[0]])
         raise InputError(
             "empty-cell",
-            f"{dataset.name}: cell '{cell}' shows no gene that the model knows.",
+            f"{dataset.name}: cell '{cell}' expresses no gene that the model knows.",
             mend="Remove it.",
             cell=cell,
         )
@@ -136,8 +149,9 @@ def _one_seed(
     matrix: CellMatrix,
     chosen: Sequence[Named],
     seed: int,
-    clusters: bool,
     progress: Callable[[str], None],
+    *,
+    clusters: bool,
 ) -> Iterator[Row]:
     masked, thinned = mask_positive(matrix, seed=seed), thin(matrix, seed=seed)
     totals = masked.matrix.row_totals()
@@ -174,9 +188,9 @@ def _by_method(chosen: Sequence[Named]) -> list[list[Named]]:
 def masked_scores(
     truth: NDArray[np.float64], guess: NDArray[np.float64], cell: NDArray[np.int64], gene: NDArray[np.int64]
 ) -> dict[str, str | int | float | bool]:
-    """``rmse, mae`` of ``guess [M]``, and the mean Pearson correlation within genes and within cells.
+    """``rmse, mae`` of ``guess [M]``, and mean Pearson correlations within genes and within cells.
 
-    A guess that is the same for all of a gene's (a cell's) entries correlates 0.
+    A guess that is constant within a gene (or cell) has correlation 0.
     """
     error = guess - truth
     return {
@@ -188,7 +202,7 @@ def masked_scores(
 
 
 def mean_correlation(a: NDArray[np.float64], b: NDArray[np.float64], group: NDArray[np.int64]) -> float:
-    """Mean Pearson's r over groups with at least 10 entries and a spread of ``a``; 0 where there is no such group."""
+    """Mean Pearson's r over groups with at least 10 entries and varying ``a``; 0 if there is no such group."""
     count = np.bincount(group).astype(np.float64)
     per = np.maximum(count, 1)
     a = a - (np.bincount(group, a) / per)[group]
@@ -205,8 +219,8 @@ def mean_correlation(a: NDArray[np.float64], b: NDArray[np.float64], group: NDAr
 def poisson_deviance(values: Values, thinned: Thinned) -> float:
     """Mean over all cells and genes of ``2 (y log(y / mu) - y + mu)`` for the counts ``y`` that were held out.
 
-    ``mu`` are the linear values of ``values [cells, genes]``, brought to each cell's number of held-out counts to be
-    expected (a ninth of those kept).
+    ``mu`` are the linear values of ``values [cells, genes]``, scaled to each cell's expected number of held-out counts
+    (a ninth of those kept).
     """
     kept = np.add.reduceat(thinned.matrix.data.astype(np.float64), thinned.matrix.indptr[:-1])
     total = 0.0

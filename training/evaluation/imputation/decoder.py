@@ -1,4 +1,4 @@
-"""The decoder of stage 1, from a bundle: pathway codes -> the expected log1p CP10K of every gene."""
+"""The stage-1 decoder of a bundle: pathway codes -> expected log1p CP10K of every gene."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BATCH = 256
 
 
 class Decoder(nn.Module):
-    """Tokens of codes ``[B, N, D]`` -> ``o [B, G]``, the mean of log1p CP10K over what the cell may show, zeros too."""
+    """Code tokens ``[B, N, D]`` -> ``o [B, G]``, the expected log1p CP10K of each gene, zeros included."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Raises BundleError for a bundle without a decoder."""
@@ -42,7 +42,7 @@ class Decoder(nn.Module):
             self.position.data.copy_(weights["decoder_position"])
         except (KeyError, RuntimeError) as error:
             raise BundleError(
-                f"{bundle.path} has no decoder of stage 1 that fits its network. Export it again."
+                f"{bundle.path} has no stage-1 decoder that fits its network. Export it again."
             ) from error
         self.eval()
 
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
 
 
 class DecodedCells:
-    """Cells of a file through encoder, codes and decoder.
+    """Passes the cells of a file through encoder, codes and decoder.
 
     Attributes:
         columns: ``[genes]`` vocabulary position of each column of the file, -1 where the model does not know the gene.
@@ -67,7 +67,7 @@ class DecodedCells:
         return np.asarray(self.vocabulary.align(matrix.genes, matrix.ensembl_ids).target, dtype=np.int64)
 
     def blocks(self, matrix: CellMatrix) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
-        """For each block of cells: its place, ``h_C [b, D]`` and ``o [b, G]`` clipped at 0. Raises InputError."""
+        """For each block of cells: its rows, ``h_C [b, D]`` and ``o [b, G]`` clipped at 0. Raises InputError."""
         yield from self.blocks_of_rows(prepare(matrix, self.vocabulary, "counts").rows)
 
     @torch.no_grad()

@@ -1,5 +1,7 @@
-"""Diffusion over a cell graph, after MAGIC (van Dijk et al. 2018): an alpha-decay kernel, t steps. Written from the
-published description; compared with the authors' program in a test of development."""
+"""Diffusion over a cell graph, after MAGIC (van Dijk et al. 2018): an alpha-decay kernel, t steps.
+
+Written from the published description; a test compares it with the authors' program if that is installed.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ from scpalm.training.evaluation.common.baselines import log_normalized
 from scpalm.training.evaluation.common.principal_components import components
 from scpalm.training.evaluation.imputation.imputers import Values, average
 
-# Weights below this are no edge.
+# Weights below this are dropped.
 THRESHOLD = 1e-4
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    """``diffusion``, an Imputer; defaults as of MAGIC 3: 5 neighbours set the bandwidth, 15 may be reached, 3 steps."""
+    """``diffusion``, an ``Imputer``. Defaults of MAGIC 3: 5 neighbours set the bandwidth, 15 are linked, 3 steps."""
 
     knn: int = 5
     decay: float = 1.0
@@ -46,8 +48,8 @@ class Diffusion:
 def diffusion_operator(array: NDArray[np.floating], knn: int = 5, decay: float = 1.0) -> sparse.csr_matrix:
     """``[cells, cells]`` transition probabilities; rows sum to 1.
 
-    ``exp(-(d / bandwidth)^decay)``, the bandwidth of a cell being the distance to its ``knn``-th other cell; at most
-    ``3 knn`` others; made symmetric by the mean of both directions.
+    Weights are ``exp(-(d / bandwidth)^decay)`` for at most ``3 knn`` other cells. A cell's bandwidth is the distance to
+    its ``knn``-th neighbour. The mean of both directions makes the weights symmetric.
     """
     cells = len(array)
     reach = min(3 * knn, cells - 1)

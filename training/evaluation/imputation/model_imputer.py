@@ -1,4 +1,4 @@
-"""The bundle as an Imputer: what the stage-1 decoder says, alone and with the residual of neighbouring cells."""
+"""The bundle as an ``Imputer``: the stage-1 decoder, alone and with the residual of neighbouring cells."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from scipy import sparse
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.common.baselines import log_normalized
+from scpalm.training.evaluation.common.source import trained_on
 from scpalm.training.evaluation.imputation.decoder import DecodedCells
 from scpalm.training.evaluation.imputation.imputers import Values, average, neighbour_weights
 
@@ -16,19 +17,19 @@ from scpalm.training.evaluation.imputation.imputers import Values, average, neig
 class ModelImputer:
     """``scpalm_mean`` (the decoder's ``o``, clipped at 0: what ``/impute`` serves) and ``scpalm_neighbours``.
 
-    ``scpalm_neighbours`` adds the mean residual of the 15 nearest cells in ``h_C``: it sees the file, so it is not
-    zero-shot. The cells of the last matrix are kept decoded.
+    ``scpalm_neighbours`` adds the mean residual of the 15 nearest cells in ``h_C``. It uses the file, so it is not
+    zero-shot. The decoded cells of the last matrix are cached.
     """
 
     methods = ("scpalm_mean", "scpalm_neighbours")
 
     def __init__(self, bundle: Bundle) -> None:
         self._cells = DecodedCells(bundle)
-        self._trained_on = {str(d.get("file", "")).removesuffix(".h5ad") for d in bundle.manifest["training_data"]}
+        self._trained_on = trained_on(bundle)
         self._last: tuple[CellMatrix, NDArray[np.float32], Values] | None = None
 
     def known(self, matrix: CellMatrix) -> NDArray[np.int64]:
-        """``[genes]`` vocabulary position of each column, -1 where the model does not know the gene."""
+        """``[genes]`` vocabulary position of each column, -1 for genes that the model does not know."""
         return self._cells.columns(matrix)
 
     def zero_shot(self, method: str, dataset: str) -> bool:

@@ -1,5 +1,7 @@
-"""An autoencoder of counts with a zero-inflated negative binomial likelihood: DCA's architecture (Eraslan et al.
-2019), written from the paper's description. Fitted to the file it imputes."""
+"""A count autoencoder with a zero-inflated negative binomial likelihood, after DCA (Eraslan et al. 2019).
+
+Written from the paper's description, and fitted to the file it imputes.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,14 @@ class ZinbNetwork(nn.Module):
         sizes = (genes, *hidden)
         layers: list[nn.Module] = []
         for before, after in zip(sizes, hidden, strict=False):
-            # Scale is left to the next layer, as in the paper's program.
+            # The next layer sets the scale, as in the paper's program.
             norm = nn.BatchNorm1d(after, momentum=0.01, eps=1e-3)
             layers += [nn.Linear(before, after), norm, nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.mean, self.dispersion, self.dropout = (nn.Linear(hidden[-1], genes) for _ in range(3))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[B, genes]`` standardised log values -> mean at the median total, dispersion, dropout logit, each alike."""
+        """``[B, genes]`` standardised log values -> mean at the median total, dispersion, dropout logit."""
         h = self.trunk(x)
         mean = torch.exp(self.mean(h)).clamp(1e-5, 1e6)
         return mean, F.softplus(self.dispersion(h)).clamp(1e-4, 1e4), self.dropout(h)
@@ -40,7 +42,7 @@ class ZinbNetwork(nn.Module):
 def zinb_loss(counts: Tensor, mean: Tensor, dispersion: Tensor, dropout: Tensor) -> Tensor:
     """Mean negative log-likelihood of ``counts [B, genes]``; ``dropout`` is a logit.
 
-    What zeros and positive counts share is computed for all, the gamma functions for the few positive ones only.
+    Terms that zero and positive counts share are computed for all, gamma functions for the few positive ones only.
     """
     log_share = torch.log(dispersion + mean)
     log_zero = dispersion * (torch.log(dispersion) - log_share)
@@ -62,11 +64,11 @@ def zinb_loss(counts: Tensor, mean: Tensor, dispersion: Tensor, dropout: Tensor)
 
 @dataclass(frozen=True)
 class ZinbAutoencoder:
-    """``zinb_autoencoder``, an Imputer.
+    """``zinb_autoencoder``, an ``Imputer``.
 
-    RMSprop at 1e-3, gradients clipped at 5, one tenth of the cells held out: the rate falls tenfold after 10 epochs
-    without a better held-out loss, training stops after 15, after ``epochs`` (the paper's
-    program: 300) or after ``max_steps``.
+    RMSprop at 1e-3, gradients clipped at 5, one tenth of the cells held out. The rate falls tenfold after 10 epochs
+    without a better held-out loss. Training stops after 15 such epochs, after ``epochs`` (300 in the paper's program)
+    or after ``max_steps``.
     """
 
     epochs: int = 40
@@ -80,7 +82,7 @@ class ZinbAutoencoder:
         return False
 
     def impute(self, method: str, matrix: CellMatrix, seed: int) -> Values:
-        """``[cells, genes]`` log1p CP10K of the negative binomial's mean: dropout and depth taken out."""
+        """``[cells, genes]`` log1p CP10K of the negative binomial's mean, without dropout and depth."""
         shape = (matrix.num_cells, matrix.num_genes)
         table = sparse.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=shape)
         totals = matrix.row_totals()

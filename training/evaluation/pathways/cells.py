@@ -1,4 +1,4 @@
-"""Cells as the pathway analysis needs them: their codes, their values in the model's genes, their labels."""
+"""Read cells for the pathway analysis: their codes, their values in the model's genes, and their labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PathwayCells:
     """B cells.
 
     Attributes:
-        codes: ``[B, N]``. values: ``[B, G]`` log1p CP10K. labels: ``[B]``, "" where there is none.
+        codes: ``[B, N]``. values: ``[B, G]`` log1p CP10K. labels: ``[B]``, "" for none.
         symbols: ``[G]`` of the vocabulary.
     """
 
@@ -43,12 +43,12 @@ class PathwayCells:
 
 
 def read_pathway_cells(bundle: Bundle, sources: Sequence[Path], label: str) -> PathwayCells:
-    """Cells of h5ad files and of training corpora (folders), in order, encoded by the bundle.
+    """Cells of h5ad files and training corpora (folders), in order, encoded by the bundle.
 
-    ``obs.total_UMIs`` gives a cell's total where a file has only a selection of genes. ``label``: column of obs.
+    ``obs.total_UMIs`` gives a cell's total if a file has only some genes. ``label``: column of obs.
 
     Raises:
-        InputError, CorpusError: what cannot be read, or a corpus with other genes than the bundle.
+        InputError, CorpusError: unreadable sources, or a corpus with genes other than the bundle's.
     """
     network = load_network(bundle)
     codes, tables, labels = [], [], []
@@ -112,7 +112,7 @@ def _corpus_rows(path: Path, bundle: Bundle) -> tuple[list[Rows], list[str]]:
 def label_shares(
     codes: NDArray[np.int32], labels: NDArray[np.str_], num_codes: int
 ) -> tuple[list[str], NDArray[np.float64]]:
-    """Labels with 20 cells or more, and ``[labels, K]`` mean share of each code among their tokens."""
+    """Labels with at least 20 cells, and ``[labels, K]`` mean share of each code among their tokens."""
     names, counts = np.unique(labels, return_counts=True)
     kept = [str(name) for name, count in zip(names, counts, strict=True) if name and count >= 20]
     rows = [np.bincount(codes[labels == name].ravel(), minlength=num_codes) for name in kept]
@@ -121,7 +121,7 @@ def label_shares(
 
 
 def draw_heatmap(names: Sequence[str], shares: NDArray[np.floating], out: Path) -> None:
-    """PNG of codes by cell type: share of a code in a type over its mean share, on a log2 scale."""
+    """Write a PNG of codes by cell type: a code's share in a type over its mean share, on a log2 scale."""
     import matplotlib
 
     matplotlib.use("Agg")

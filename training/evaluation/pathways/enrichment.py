@@ -1,4 +1,4 @@
-"""Which genes stand for a code, and whether they share a pathway (paper A.4, B.5)."""
+"""The genes of each code, and whether they share a pathway (paper A.4, B.5)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ METHODS: dict[str, Association] = {"scpalm": "share", "scpalm_correlation": "cor
 
 @dataclass(frozen=True, eq=False)
 class CodePathways:
-    """What the codes say.
+    """Genes and enriched terms of the codes.
 
     Attributes:
         genes: ``[K, 10]`` positions in the vocabulary, strongest first.
         terms: names of the ``T`` sets. overlap: ``[K, T]`` genes in common. adjusted: ``[K, T]`` p after
             Benjamini-Hochberg over all ``K T`` tests.
-        hits: tests with an adjusted p of 0.05 at most. null_hits: the same for codes that were permuted over cells.
+        hits: tests with an adjusted p of at most 0.05. null_hits: the same for codes permuted over cells.
     """
 
     genes: NDArray[np.int64]
@@ -54,8 +54,8 @@ def code_pathways(
 ) -> dict[str, CodePathways]:
     """Top genes of each code, their terms, and the null of permuted codes, for each of ``METHODS``.
 
-    A gene competes when 30 cells and 0.5 % of all show it. Background of the tests: the vocabulary. For the null
-    the cells' codes are dealt out to the cells anew (all codes of a cell together), 20 times.
+    A gene is a candidate if at least 30 cells and 0.5 % of all cells express it. The background of the tests is the
+    vocabulary. For the null, codes are permuted over cells (all codes of a cell together), 20 times.
 
     Raises:
         InputError: fewer than 10 genes pass, or no set has 5 genes of the vocabulary.
@@ -107,7 +107,7 @@ def _tests(
     top: NDArray[np.int64], sets: GeneSets, active: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     overlap, p = over_representation(top, sets)
-    # A code that no cell uses has no genes.
+    # An unused code has no genes.
     p[~active], overlap[~active] = 1.0, 0
     return overlap, p
 
@@ -128,12 +128,12 @@ def co_occurrence(share: NDArray[np.float32], values: sparse.csr_matrix) -> NDAr
 def associate(
     product: NDArray[np.float64], share: NDArray[np.float32], values: sparse.csr_matrix, kind: Association
 ) -> NDArray[np.float64]:
-    """``[K, genes]`` how much a gene belongs to a code.
+    """``[K, genes]`` strength of association of each gene with each code.
 
     Args:
         product: ``co_occurrence`` of ``share`` and ``values``.
-        kind: ``share``: each gene's column brought to a sum of 1, as the paper says. ``correlation``: Pearson's r of
-            share and value over cells, which takes out how common either is.
+        kind: ``share``: each gene's column is normalised to sum 1, as in the paper. ``correlation``: Pearson's r of
+            share and value over cells, which removes the effect of how common either is.
     """
     if kind == "share":
         return product / np.maximum(product.sum(axis=0), np.finfo(np.float64).tiny)
@@ -146,7 +146,7 @@ def associate(
 
 
 def pathway_rows(dataset: str, num_cells: int, found: dict[str, CodePathways], seed: int) -> list[Row]:
-    """A row a method: ``hits, null_hits_mean, null_hits_sd`` and what they are of."""
+    """One row per method: ``hits, null_hits_mean, null_hits_sd`` and the number of tests and cells."""
     out: list[Row] = []
     for method, result in found.items():
         null = np.array(result.null_hits, dtype=np.float64)
@@ -171,7 +171,7 @@ def pathway_rows(dataset: str, num_cells: int, found: dict[str, CodePathways], s
 def pathways_document(
     found: dict[str, CodePathways], symbols: Sequence[str], rows: Sequence[Row], sources: Sequence[str]
 ) -> dict[str, object]:
-    """``pathways.json``: for each code its genes and its terms up to FDR 5 %, best first, beside the null."""
+    """``pathways.json``: the genes of each code and its terms up to FDR 5 %, best first, and the null."""
     result = found["scpalm"]
     return {
         "sources": list(sources),

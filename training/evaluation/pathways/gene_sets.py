@@ -1,4 +1,4 @@
-"""Gene sets of a GMT file, and over-representation of lists of genes in them."""
+"""Read gene sets from a GMT file, and test lists of genes for over-representation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from scpalm.model.errors import UnreadableError
 
-# Smaller sets say little of ten genes, larger ones little of a pathway.
+# Smaller sets cannot be tested with ten genes; larger ones are not specific pathways.
 MIN_GENES, MAX_GENES = 5, 500
 
 
@@ -35,7 +35,7 @@ class GeneSets:
 
 
 def read_gmt(path: Path | str) -> dict[str, list[str]]:
-    """Term -> gene symbols. Raises UnreadableError naming the line that is no gene set."""
+    """Term -> gene symbols. Raises UnreadableError that names an invalid line."""
     path = Path(path)
     if not path.is_file():
         raise UnreadableError("no-file", f"There is no file {path}.", mend="Check the path.")
@@ -52,17 +52,17 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
         if not name.strip() or not genes:
             raise UnreadableError(
                 "not-gmt",
-                f"{path.name}, line {number}, is no gene set.",
+                f"{path.name}, line {number}, is not a gene set.",
                 mend="Lines are: name, description, genes, separated by tabs.",
             )
         sets[name.strip()] = genes
     if not sets:
-        raise UnreadableError("not-gmt", f"{path} holds no gene set.", mend="Name a .gmt file.")
+        raise UnreadableError("not-gmt", f"{path} has no gene set.", mend="Name a .gmt file.")
     return sets
 
 
 def over(background: Sequence[str], sets: dict[str, list[str]]) -> GeneSets:
-    """The sets with 5 to 500 genes of the background (gene symbols, each once); others are left out."""
+    """The sets that have 5 to 500 genes of ``background`` (unique gene symbols)."""
     place = {gene: i for i, gene in enumerate(background)}
     names, rows = [], []
     for name, genes in sets.items():
@@ -79,7 +79,7 @@ def over(background: Sequence[str], sets: dict[str, list[str]]) -> GeneSets:
 
 
 def over_representation(lists: NDArray[np.int64], sets: GeneSets) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Overlap and one-sided hypergeometric p of every list with every set.
+    """Overlap and one-sided hypergeometric p value of every list with every set.
 
     Args:
         lists: ``[L, n]`` positions in the background, each once in a list.
@@ -93,14 +93,14 @@ def over_representation(lists: NDArray[np.int64], sets: GeneSets) -> tuple[NDArr
     )
     overlap = np.asarray((chosen @ sets.members.T).todense()).astype(np.int64)
     sizes = np.asarray(sets.members.sum(axis=1)).ravel().astype(np.int64)
-    # Few different (overlap, size) pairs: each is computed once.
+    # There are few different (overlap, size) pairs: compute each once.
     pairs, place = np.unique(np.stack([overlap.ravel(), np.tile(sizes, num)]), axis=1, return_inverse=True)
     p = hypergeom.sf(pairs[0] - 1, sets.num_genes, pairs[1], size)[place.ravel()]
     return overlap, np.minimum(p, 1.0).reshape(overlap.shape)
 
 
 def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Benjamini-Hochberg over all entries, of the same shape."""
+    """p values after Benjamini-Hochberg over all entries, in the same shape."""
     if not p.size:
         return p
     return np.asarray(false_discovery_control(p.ravel(), method="bh")).reshape(p.shape)

@@ -14,7 +14,7 @@ from scpalm.model.errors import InputError
 from scpalm.training.cli.main import app
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.evaluation.ablation.cells import Cells
-from scpalm.training.evaluation.ablation.train import METHODS, AblationConfig, run_ablation, train_variant
+from scpalm.training.evaluation.ablation.train import METHODS, AblationConfig, Scoring, run_ablation, train_variant
 from scpalm.training.evaluation.ablation.variants import VARIANTS, chosen_variants
 from scpalm.training.runs.config import ConfigError, Stage1Config, Stage2Config
 from scpalm.training.runs.run import RunError
@@ -70,14 +70,14 @@ def test_a_variant_is_what_its_name_says(corpus: Corpus) -> None:
 def test_finished_variants_are_kept_and_other_options_refused(corpus: Corpus, tmp_path: Path) -> None:
     cells = Cells.of_corpus(corpus)
     two = [VARIANTS[0], VARIANTS[-1]]
-    first = run_ablation(corpus, cells, CONFIG, two[:1], tmp_path, seeds=[0], progress=quiet)
+    first = run_ablation(corpus, Scoring(cells, [0]), CONFIG, two[:1], tmp_path, progress=quiet)
     stamp = (tmp_path / "00.json").stat().st_mtime_ns
-    both = run_ablation(corpus, cells, CONFIG, two, tmp_path, seeds=[0], progress=quiet)
+    both = run_ablation(corpus, Scoring(cells, [0]), CONFIG, two, tmp_path, progress=quiet)
     assert both[: len(first)] == first and (tmp_path / "00.json").stat().st_mtime_ns == stamp
     assert {row["method"] for row in both} == {f"{variant.name}: {method}" for variant in two for method in METHODS}
     assert not any(row["zero_shot"] for row in both)
     with pytest.raises(RunError, match="other options"):
-        run_ablation(corpus, cells, replace(CONFIG, network=replace(SIZES, num_layers=1)), two, tmp_path, seeds=[0])
+        run_ablation(corpus, Scoring(cells, [0]), replace(CONFIG, network=replace(SIZES, num_layers=1)), two, tmp_path)
 
 
 def test_a_corpus_without_labels_asks_for_a_file(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.training.evaluation.clustering.compare import compare_clustering
+from scpalm.training.evaluation.clustering.compare import ClusteringOptions, compare_clustering
 from scpalm.training.evaluation.common.baselines import Baselines
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.evaluation.common.table import table
@@ -49,11 +49,13 @@ def dataset() -> Dataset:
 
 def test_rows_of_every_method_seed_and_claim(dataset: Dataset) -> None:
     array, _ = blobs((30,) * 8)
-    told: list[str] = []
-    rows = compare_clustering([dataset], [Groups(array), Baselines()], seeds=[0, 1], progress=told.append)
+    steps: list[str] = []
+    rows = compare_clustering(
+        [dataset], [Groups(array), Baselines()], ClusteringOptions(seeds=[0, 1]), progress=steps.append
+    )
     methods = ["h_C", "untrained", "hvg2000", "pca50", "pca256"]
     assert [(row["method"], row["seed"]) for row in rows] == [(method, seed) for method in methods for seed in (0, 1)]
-    assert told == [f"blood: {method}" for method in methods]
+    assert steps == [f"blood: {method}" for method in methods]
     by_method = {row["method"]: row for row in rows}
     assert by_method["h_C"]["ari"] == 1
     assert abs(float(by_method["untrained"]["ari"])) < 0.1
@@ -64,10 +66,10 @@ def test_rows_of_every_method_seed_and_claim(dataset: Dataset) -> None:
 
 
 def test_chosen_methods_only_and_unknown_ones_refused(dataset: Dataset) -> None:
-    rows = compare_clustering([dataset], [Baselines()], methods=["pca50"], seeds=[3])
+    rows = compare_clustering([dataset], [Baselines()], ClusteringOptions(["pca50"], [3]))
     assert [row["method"] for row in rows] == ["pca50"]
     with pytest.raises(ValueError, match="Unknown method 'umap'"):
-        compare_clustering([dataset], [Baselines()], methods=["umap"])
+        compare_clustering([dataset], [Baselines()], ClusteringOptions(["umap"]))
     with pytest.raises(ValueError, match="Two sources know the method 'hvg2000'"):
         compare_clustering([dataset], [Baselines(), Baselines()])
 
@@ -75,7 +77,7 @@ def test_chosen_methods_only_and_unknown_ones_refused(dataset: Dataset) -> None:
 def test_a_set_the_model_was_trained_on_is_not_called_zero_shot(dataset: Dataset) -> None:
     array, _ = blobs((30,) * 8)
     seen = Dataset("seen", dataset.matrix, dataset.labels)
-    assert not compare_clustering([seen], [Groups(array)], methods=["h_C"], seeds=[0])[0]["zero_shot"]
+    assert not compare_clustering([seen], [Groups(array)], ClusteringOptions(["h_C"], [0]))[0]["zero_shot"]
 
 
 def test_written_rows_are_read_back(tmp_path: Path) -> None:

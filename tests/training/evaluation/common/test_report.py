@@ -34,5 +34,5 @@ def test_files_that_hold_no_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_rows(path)
     path.write_text(json.dumps([{"ari": 1}]))
-    with pytest.raises(InputError, match="no list of rows"):
+    with pytest.raises(InputError, match="not a list of rows"):
         read_rows(path)

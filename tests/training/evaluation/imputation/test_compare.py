@@ -9,6 +9,7 @@ from scpalm.model.errors import InputError
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.evaluation.imputation import compare
 from scpalm.training.evaluation.imputation.compare import (
+    ImputationOptions,
     compare_imputation,
     masked_scores,
     mean_correlation,
@@ -31,7 +32,7 @@ def cells(num: int = 60) -> Dataset:
 
 def test_rows_of_every_method(tiny_export: Exported) -> None:
     bundle = Bundle.load(tiny_export.bundle)
-    rows = compare_imputation([cells()], bundle, corpus_means=np.ones(120, np.float32), seeds=[0])
+    rows = compare_imputation([cells()], bundle, ImputationOptions(corpus_means=np.ones(120, np.float32), seeds=[0]))
     by_method = {str(row["method"]): row for row in rows}
     assert list(by_method)[:4] == ["scpalm", "scpalm_mean", "scpalm_neighbours", "scpalm_neighbours_detected"]
     assert {"cell_mean", "gene_mean", "gene_mean_corpus", "knn", "diffusion", "alra", "zinb_autoencoder"} < set(
@@ -52,7 +53,9 @@ def test_rows_of_every_method(tiny_export: Exported) -> None:
 def test_the_same_seed_gives_the_same_digits(tiny_export: Exported) -> None:
     bundle = Bundle.load(tiny_export.bundle)
     first, again = (
-        compare_imputation([cells()], bundle, methods=["scpalm", "knn", "alra"], seeds=[1], clusters=False)
+        compare_imputation(
+            [cells()], bundle, ImputationOptions(methods=["scpalm", "knn", "alra"], seeds=[1], clusters=False)
+        )
         for _ in range(2)
     )
     assert first == again
@@ -75,7 +78,7 @@ def test_what_cannot_be_scored_is_an_error_that_says_how_to_mend_it(
 ) -> None:
     bundle = Bundle.load(tiny_export.bundle)
     with pytest.raises(ValueError, match="Unknown method 'magic'"):
-        compare_imputation([cells()], bundle, methods=["magic"])
+        compare_imputation([cells()], bundle, ImputationOptions(methods=["magic"]))
     matrix = matrix_of(np.full((20, 120), 0.5))
     with pytest.raises(InputError, match="raw counts"):
         compare_imputation([Dataset("logs", matrix, encode_labels(["a", "b"] * 10))], bundle)

@@ -1,3 +1,5 @@
+"""A small world of drug-response tables and a bundle that fits them."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -22,8 +24,7 @@ class Small:
     lines: LineEmbeddings
 
 
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+def make_small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     bundle = Bundle.load(exported(tmp_path_factory).bundle)
     folder = write_tables(tmp_path_factory.mktemp("drug_response"), bundle.vocabulary.symbols[:60])
     tables = load_tables(folder)
