@@ -1,16 +1,13 @@
 """The engine: cells in, results out, in this process. The service is a shell around the same steps.
 
-open_cells -> Preparer -> select_rows -> session.encode -> task.run -> task.finish
+The steps are in `scpalm.model.stream`: read, prepare, encode, run the tasks, finish.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +16,25 @@ from scpalm.model.annotate import Annotation, Reference
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.errors import InputError, MissingRuntimeError
 from scpalm.model.genes.normalize import Declared, InputReport
-from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared, Preparer
-from scpalm.model.genes.vocabulary import Coverage
-from scpalm.model.io.cells import CellSource, Source, open_cells
-from scpalm.model.output.note import note_of
+from scpalm.model.genes.prepare import Prepared
+from scpalm.model.io.cells import Source, open_cells
 from scpalm.model.progress import NoProgress, Progress
 from scpalm.model.sessions.session import Encoded, Session, open_session
-from scpalm.model.spec import RequestSpec, metadata_of, outputs_of
-from scpalm.model.tasks.task import BoundTask, OutputSpec, TaskContext, Values
+from scpalm.model.spec import RequestSpec
+from scpalm.model.stream import CellReader, Stream
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# Values of one task computed at once: a cell's imputed genes are a hundred times its embedding.
-_BLOCK_BYTES = 64 << 20
+
+class ReadOptions(TypedDict, total=False):
+    """How to read an AnnData.
+
+    ``layer``: None for X, ``raw``, or a layer's name. ``input``: ``counts`` or ``log``; default: found out.
+    """
+
+    layer: str | None
+    input: Declared
 
 
 def load(
@@ -74,122 +76,6 @@ def open_runtime(bundle: Bundle, *, device: str = "auto", runtime: str = "auto",
         ) from error
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Results of some cells of a source.
-
-    Attributes:
-        start: position of the first cell. cells: names. values: ``[cells, width]`` of each output, by name.
-    """
-
-    start: int
-    cells: list[str]
-    values: Mapping[str, Values]
-
-
-class CellReader:
-    """The cells of a source as the model reads them; a context manager.
-
-    Attributes:
-        source: the opened source. preparer: what brings its cells into the model's genes. num_cells: B.
-
-    Raises InputError from the constructor (genes) and while cells are read.
-    """
-
-    def __init__(
-        self, bundle: Bundle, source: CellSource, declared: Declared = "auto", report: InputReport | None = None
-    ) -> None:
-        self.source = source
-        self.preparer = Preparer(bundle.vocabulary, source.genes, source.ensembl_ids, declared, report)
-        self.num_cells = source.num_cells
-
-    def __enter__(self) -> CellReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.source.__exit__(kind, error, traceback)
-
-    @property
-    def coverage(self) -> Coverage:
-        return self.preparer.coverage
-
-    def __iter__(self) -> Iterator[Prepared]:
-        """All cells, CHUNK_CELLS at a time: the first chunk decides what the values are."""
-        for chunk in self.source.chunks(CHUNK_CELLS):
-            yield self.preparer.prepare(chunk)
-
-    def rows(self, start: int, stop: int) -> Iterator[Prepared]:
-        """Cells ``start`` to ``stop``, CHUNK_CELLS at a time. Needs a report of the source's first cells."""
-        for first in range(start, stop, CHUNK_CELLS):
-            yield self.preparer.prepare(self.source.rows(first, min(first + CHUNK_CELLS, stop)))
-
-
-class Stream(AbstractContextManager["Stream"]):
-    """Results of a source, block by block; memory does not grow with the number of cells.
-
-    Attributes:
-        reader: of the cells. outputs: what every block holds.
-
-    Example:
-        >>> with engine.stream("atlas.h5ad", RequestSpec(("embed",))) as stream:
-        ...     for block in stream:
-        ...         out[block.start : block.start + len(block.cells)] = block.values["embed"]
-    """
-
-    def __init__(self, engine: Engine, reader: CellReader, spec: RequestSpec) -> None:
-        self.reader = reader
-        self._engine = engine
-        context = TaskContext(
-            engine.bundle,
-            engine.session.info,
-            reader.num_cells,
-            reader.preparer.target,
-            reader.source.tables(spec.members),
-        )
-        self._bound = spec.bind(context)
-        self._report: InputReport | None = None
-        self.outputs: tuple[OutputSpec, ...] = outputs_of(self._bound)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.reader.__exit__(kind, error, traceback)
-
-    def __iter__(self) -> Iterator[Block]:
-        return self._blocks(self.reader, 0)
-
-    def rows(self, start: int, stop: int) -> Iterator[Block]:
-        """Results of cells ``start`` to ``stop``."""
-        return self._blocks(self.reader.rows(start, stop), start)
-
-    def _blocks(self, parts: Iterator[Prepared] | CellReader, start: int) -> Iterator[Block]:
-        for prepared in parts:
-            self._report = prepared.input
-            yield from compute(self._engine.session, self._bound, prepared, start)
-            start += len(prepared.rows)
-
-    def note(self) -> dict[str, object]:
-        """What is recorded next to the values; complete once the first block is there."""
-        bundle = self._engine.bundle
-        return note_of((bundle.name, bundle.version), self.reader.coverage, self._report, metadata_of(self._bound))
-
-
-def compute(session: Session, bound: Sequence[BoundTask], prepared: Prepared, first: int) -> Iterator[Block]:
-    """Results of prepared cells, in blocks small enough for the widest task. ``first``: position of their first."""
-    encoded = session.encode(bound[0].select_rows(prepared))
-    widest = max(output.width for task in bound for output in task.outputs)
-    step = max(1, _BLOCK_BYTES // (4 * widest))
-    for start in range(0, len(encoded), step):
-        stop = min(start + step, len(encoded))
-        part, cells = encoded.slice(start, stop), prepared.slice(start, stop)
-        values: dict[str, Values] = {}
-        for task in bound:
-            values |= task.finish(task.run(session, part, first + start), cells)
-        yield Block(first + start, cells.cells, values)
-
-
 class Engine:
     """A model on a device. Every method gives the same numbers as the service, to the bit.
 
@@ -225,19 +111,21 @@ class Engine:
         """
         cells = open_cells(source, layer=spec.layer)
         try:
-            return Stream(self, CellReader(self.bundle, cells, spec.input, report), spec)
+            return Stream(self.bundle, self.session, CellReader(self.bundle, cells, spec.input, report), spec)
         except BaseException:
             cells.__exit__(None, None, None)
             raise
 
     # --- AnnData
 
-    def embed(self, adata: AnnData, *, key_added: str | None = None, copy: bool = False, **how: Any) -> AnnData | None:
+    def embed(
+        self, adata: AnnData, *, key_added: str | None = None, copy: bool = False, **how: Unpack[ReadOptions]
+    ) -> AnnData | None:
         """Embed every cell: ``obsm["X_scpalm"]`` ``[B, D]`` float32.
 
         Args:
             key_added: another key. copy: return a copy instead of writing into ``adata``.
-            how: ``layer``, ``input`` (see `RequestSpec`).
+            how: see `ReadOptions`.
 
         Raises InputError naming the cell or gene at fault.
 
@@ -255,7 +143,7 @@ class Engine:
         scale: str = "log",
         key_added: str | None = None,
         copy: bool = False,
-        **how: Any,
+        **how: Unpack[ReadOptions],
     ) -> AnnData | None:
         """Expression as the decoder reads it from each cell's codes, log1p CP10K, or counts with ``scale="counts"``.
 
@@ -270,7 +158,13 @@ class Engine:
         return self._add(adata, RequestSpec(("impute",), options, **how), key_added, copy=copy)
 
     def pathways(
-        self, adata: AnnData, *, summary: bool = False, key_added: str | None = None, copy: bool = False, **how: Any
+        self,
+        adata: AnnData,
+        *,
+        summary: bool = False,
+        key_added: str | None = None,
+        copy: bool = False,
+        **how: Unpack[ReadOptions],
     ) -> AnnData | None:
         """Pathway code of each token: ``obsm["X_scpalm_pathways"]`` ``[B, N]`` int32.
 
@@ -289,7 +183,7 @@ class Engine:
         *,
         key_added: str | None = None,
         copy: bool = False,
-        **how: Any,
+        **how: Unpack[ReadOptions],
     ) -> AnnData | None:
         """ln IC50 (uM) of each cell and drug: ``obsm["X_scpalm_ic50"]`` ``[B, drugs]``, NaN where there is no answer.
 
@@ -313,7 +207,7 @@ class Engine:
         label: str = "cell_type",
         key_added: str = "scpalm",
         copy: bool = False,
-        **how: Any,
+        **how: Unpack[ReadOptions],
     ) -> AnnData | None:
         """Label cells by the nearest labelled ones: ``obs["scpalm_label"]``, 'unknown' where none is near enough.
 

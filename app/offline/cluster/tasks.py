@@ -13,9 +13,10 @@ from distributed import Worker, WorkerPlugin, get_worker
 from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
 from scpalm.app.offline.cluster.store import ResultWriter
 from scpalm.model.bundle import Bundle, sha256_of
-from scpalm.model.engine import Stream, load
+from scpalm.model.engine import load
 from scpalm.model.release import release
 from scpalm.model.spec import RequestSpec
+from scpalm.model.stream import Stream
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""Cells of a source in, results out, block by block: read, prepare, encode, run the tasks, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+
+from scpalm.model.bundle import Bundle
+from scpalm.model.genes.normalize import Declared, InputReport
+from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared, Preparer
+from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.io.cells import CellSource
+from scpalm.model.output.note import note_of
+from scpalm.model.sessions.session import Session
+from scpalm.model.spec import RequestSpec, metadata_of, outputs_of
+from scpalm.model.tasks.task import BoundTask, OutputSpec, TaskContext, Values
+
+# Values of one task computed at once: a cell's imputed genes are a hundred times its embedding.
+_BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Results of some cells of a source.
+
+    Attributes:
+        start: position of the first cell. cells: names. values: ``[cells, width]`` of each output, by name.
+    """
+
+    start: int
+    cells: list[str]
+    values: Mapping[str, Values]
+
+
+class CellReader:
+    """The cells of a source as the model reads them; a context manager.
+
+    Attributes:
+        source: the opened source. preparer: what brings its cells into the model's genes. num_cells: B.
+
+    Raises InputError from the constructor (genes) and while cells are read.
+    """
+
+    def __init__(
+        self, bundle: Bundle, source: CellSource, declared: Declared = "auto", report: InputReport | None = None
+    ) -> None:
+        self.source = source
+        self.preparer = Preparer(bundle.vocabulary, source.genes, source.ensembl_ids, declared, report)
+        self.num_cells = source.num_cells
+
+    def __enter__(self) -> CellReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.source.__exit__(kind, error, traceback)
+
+    @property
+    def coverage(self) -> Coverage:
+        return self.preparer.coverage
+
+    def __iter__(self) -> Iterator[Prepared]:
+        """All cells, CHUNK_CELLS at a time: the first chunk decides what the values are."""
+        for chunk in self.source.chunks(CHUNK_CELLS):
+            yield self.preparer.prepare(chunk)
+
+    def rows(self, start: int, stop: int) -> Iterator[Prepared]:
+        """Cells ``start`` to ``stop``, CHUNK_CELLS at a time. Needs a report of the source's first cells."""
+        for first in range(start, stop, CHUNK_CELLS):
+            yield self.preparer.prepare(self.source.rows(first, min(first + CHUNK_CELLS, stop)))
+
+
+class Stream(AbstractContextManager["Stream"]):
+    """Results of a source, block by block; memory does not grow with the number of cells.
+
+    Attributes:
+        reader: of the cells. outputs: what every block holds.
+
+    Example:
+        >>> with engine.stream("atlas.h5ad", RequestSpec(("embed",))) as stream:
+        ...     for block in stream:
+        ...         out[block.start : block.start + len(block.cells)] = block.values["embed"]
+    """
+
+    def __init__(self, bundle: Bundle, session: Session, reader: CellReader, spec: RequestSpec) -> None:
+        self.reader = reader
+        self._bundle = bundle
+        self._session = session
+        members = reader.source.tables(spec.members)
+        context = TaskContext(bundle, session.info, reader.num_cells, reader.preparer.target, members)
+        self._bound = spec.bind(context)
+        self._report: InputReport | None = None
+        self.outputs: tuple[OutputSpec, ...] = outputs_of(self._bound)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.reader.__exit__(kind, error, traceback)
+
+    def __iter__(self) -> Iterator[Block]:
+        return self._blocks(self.reader, 0)
+
+    def rows(self, start: int, stop: int) -> Iterator[Block]:
+        """Results of cells ``start`` to ``stop``."""
+        return self._blocks(self.reader.rows(start, stop), start)
+
+    def _blocks(self, parts: Iterator[Prepared] | CellReader, start: int) -> Iterator[Block]:
+        for prepared in parts:
+            self._report = prepared.input
+            yield from compute(self._session, self._bound, prepared, start)
+            start += len(prepared.rows)
+
+    def note(self) -> dict[str, object]:
+        """What is recorded next to the values; complete once the first block is there."""
+        name = (self._bundle.name, self._bundle.version)
+        return note_of(name, self.reader.coverage, self._report, metadata_of(self._bound))
+
+
+def compute(session: Session, bound: Sequence[BoundTask], prepared: Prepared, first: int) -> Iterator[Block]:
+    """Results of prepared cells, in blocks small enough for the widest task. ``first``: position of their first."""
+    encoded = session.encode(bound[0].select_rows(prepared))
+    widest = max(output.width for task in bound for output in task.outputs)
+    step = max(1, _BLOCK_BYTES // (4 * widest))
+    for start in range(0, len(encoded), step):
+        stop = min(start + step, len(encoded))
+        part, cells = encoded.slice(start, stop), prepared.slice(start, stop)
+        values: dict[str, Values] = {}
+        for task in bound:
+            values |= task.finish(task.run(session, part, first + start), cells)
+        yield Block(first + start, cells.cells, values)
