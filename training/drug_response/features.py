@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Part, Standard, bulk_matrix, mutation_features
 from scpalm.model.drug_response.network import CellTensors
+from scpalm.model.engine import load
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
-from scpalm.model.sessions.session import open_session
 from scpalm.training.drug_response.config import Inputs, Setting
 from scpalm.training.drug_response.tables import Tables, TablesError
 
@@ -42,7 +42,7 @@ def embed_lines(tables: Tables, bundle: Bundle, *, threads: int | None = None) -
     rows = preparer.prepare(bulk_matrix(tables.expression, tables.genes, tables.lines.tolist())).rows
     panel = Panel(tables.genes, bundle.vocabulary)
     rows = panel.only(rows)
-    encoded = open_session(bundle, device="cpu", threads=threads).encode(rows)
+    encoded = load(bundle, "cpu", threads=threads).session.encode(rows)
     return LineEmbeddings(panel, rows, encoded.embedding, encoded.codes, panel.values(rows))
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scpalm.model.bundle import Bundle
+from scpalm.model.engine import load
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.vocabulary import Vocabulary
@@ -18,6 +19,7 @@ from scpalm.model.network.embedding import SparseCells, pool
 from scpalm.model.network.folded import InferenceNetwork, fold
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.model.sessions.base import network_config
+from scpalm.model.sessions.session import Encoded
 from scpalm.model.sessions.torchscript import load_network
 from scpalm.training.evaluation.common.source import MODEL_METHODS, trained_on
 
@@ -31,11 +33,12 @@ class BundleEmbeddings:
 
     def __init__(self, bundle: Bundle, *, seed: int = 0) -> None:
         self._vocabulary = bundle.vocabulary
+        self._session = load(bundle, "cpu").session
         self._network = load_network(bundle)
         self._config = network_config(bundle)
         self._seed = seed
         self._trained_on = trained_on(bundle)
-        self._last: tuple[CellMatrix, list[SparseCells]] | None = None
+        self._last: tuple[CellMatrix, Encoded] | None = None
 
     def zero_shot(self, method: str, dataset: str) -> bool:
         """False for the training data in the manifest, and for the untrained network.
@@ -47,20 +50,22 @@ class BundleEmbeddings:
     @torch.no_grad()
     def embed(self, method: str, matrix: CellMatrix) -> NDArray[np.float32]:
         """``[cells, width]`` float32: D for h_C, mean_tokens and untrained, N for readout, N D for concat_tokens."""
-        batches = self._batches(matrix)
         if method == "untrained":
+            batches = sparse_batches(matrix, self._vocabulary)
             network = self._untrained(batches)
             return _stack([network.cell_encoder.embed(_tokens(network, batch)) for batch in batches])
         if method == "readout":
-            return _stack([_read_out(self._network, batch) for batch in batches])
-        tokens = [_tokens(self._network, batch) for batch in batches]
+            return _stack([_read_out(self._network, batch) for batch in sparse_batches(matrix, self._vocabulary)])
+        encoded = self._encoded(matrix)
         if method == "h_C":
-            return _stack([self._network.cell_encoder.embed(part) for part in tokens])
-        return _stack([part.mean(dim=1) if method == "mean_tokens" else part.flatten(1) for part in tokens])
+            return encoded.embedding
+        tokens = self._network.code_tokens.numpy()[encoded.codes]
+        return tokens.mean(axis=1) if method == "mean_tokens" else tokens.reshape(len(tokens), -1)
 
-    def _batches(self, matrix: CellMatrix) -> list[SparseCells]:
+    def _encoded(self, matrix: CellMatrix) -> Encoded:
+        """What the service computes of these cells."""
         if self._last is None or self._last[0] is not matrix:
-            self._last = (matrix, sparse_batches(matrix, self._vocabulary))
+            self._last = (matrix, self._session.encode(prepare(matrix, self._vocabulary).rows))
         return self._last[1]
 
     @cached_property

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.bundle import Bundle
+from scpalm.model.engine import Engine, load
 from scpalm.model.errors import InputError
-from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import GeneSet, Rows
-from scpalm.model.io.h5ad import H5adFile
-from scpalm.model.network.embedding import SparseCells, pool
-from scpalm.model.sessions.torchscript import load_network
 from scpalm.training.corpus.reader import Corpus
 
 CHUNK = 512
@@ -50,21 +46,13 @@ def read_pathway_cells(bundle: Bundle, sources: Sequence[Path], label: str) -> P
     Raises:
         InputError, CorpusError: unreadable sources, or a corpus with genes other than the bundle's.
     """
-    network = load_network(bundle)
+    engine = load(bundle, "cpu")
     codes, tables, labels = [], [], []
     for source in sources:
-        parts, names = _corpus_rows(source, bundle) if source.is_dir() else _file_rows(source, bundle, label)
+        parts, names = _corpus_rows(source, bundle) if source.is_dir() else _file_rows(source, engine, label)
         labels += names
         for rows in parts:
-            cells = SparseCells(
-                torch.from_numpy(rows.gene_index.astype(np.int64)),
-                torch.from_numpy(np.array(rows.value)),
-                torch.from_numpy(rows.indptr[:-1].astype(np.int64)),
-                torch.from_numpy(np.stack([rows.gene_sets[i].measured for i in rows.gene_set_of_row])),
-            )
-            with torch.no_grad():
-                f = pool(cells, network.slope, network.offset, network.pooling)
-                codes.append(network.nearest(f).numpy().astype(np.int32))
+            codes.append(engine.session.encode(rows).codes)
             tables.append(
                 sparse.csr_matrix((rows.value, rows.gene_index, rows.indptr), shape=(len(rows), len(bundle.vocabulary)))
             )
@@ -73,14 +61,11 @@ def read_pathway_cells(bundle: Bundle, sources: Sequence[Path], label: str) -> P
     )
 
 
-def _file_rows(path: Path, bundle: Bundle, label: str) -> tuple[list[Rows], list[str]]:
-    if not path.is_file():
-        raise InputError("no-file", f"There is no file {path}.", mend="Check the path.")
-    with H5adFile(path, totals_column=TOTALS) as file:
-        preparer = Preparer(bundle.vocabulary, file.genes, file.ensembl_ids)
-        parts = [preparer.prepare(chunk).rows for chunk in file.chunks(CHUNK)]
-        column = file.obs_column(label)
-        names = [""] * file.num_cells if column is None else [str(value) for value in column]
+def _file_rows(path: Path, engine: Engine, label: str) -> tuple[list[Rows], list[str]]:
+    with engine.read(path, totals_column=TOTALS) as cells:
+        parts = [prepared.rows for prepared in cells]
+        column = cells.source.obs_column(label)
+        names = [""] * cells.num_cells if column is None else [str(value) for value in column]
     return parts, names
 
 
