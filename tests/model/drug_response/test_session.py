@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,14 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import Standard, mutation_features
 from scpalm.model.drug_response.drug_table import Drug
 from scpalm.model.drug_response.network import CellTensors, GraphTensors
-from scpalm.model.drug_response.session import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession, Predictions
+from scpalm.model.drug_response.session import (
+    CARD_FILE,
+    TABLE_FILE,
+    WEIGHTS_FILE,
+    DrugResponseSession,
+    Predictions,
+    drug_response_of,
+)
 from scpalm.model.errors import BundleError, InputError
 from scpalm.model.genes.rows import Rows
 from scpalm.model.molecules import batch_graphs
@@ -232,3 +241,14 @@ def test_a_card_that_does_not_fit_is_refused(
     add_files(folder, {CARD_FILE: json.dumps(card).encode()}, {})
     with pytest.raises(BundleError, match=said):
         DrugResponseSession(Bundle.load(folder))
+
+
+def test_a_head_is_opened_once_and_released_with_its_bundle(head: Head) -> None:
+    bundle = Bundle.load(head.bundle.path)
+    opened = drug_response_of(bundle)
+    assert drug_response_of(bundle) is opened
+    assert drug_response_of(Bundle.load(head.bundle.path)) is not opened, "a swapped bundle has its own head"
+    released = weakref.ref(opened)
+    del opened, bundle
+    gc.collect()
+    assert released() is None
