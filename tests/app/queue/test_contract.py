@@ -35,7 +35,7 @@ async def none_left(transport: Transport) -> Sequence[Lease]:
 
 
 def stop_renewals(transport: Transport) -> None:
-    """As if the worker's process stood still."""
+    """As if the worker's process were suspended."""
     if isinstance(transport, RedisTransport):
         transport._leases._stall_seconds = -1e9
 
@@ -56,7 +56,7 @@ def test_settled_work_answers_its_request_also_when_settled_before_it_is_awaited
             same(held.work, work)
             assert held.deliveries == 1 and not held.abandoned and not transport.idle
             assert transport.settle(held, outcome(3, 7.0))
-            await asyncio.sleep(0.05)
+            await until(lambda: transport.idle)
             got = await transport.reply(work.id)
             assert got.error is None and got.values is not None
             np.testing.assert_array_equal(got.values["embed"], np.full((3, 2), 7.0))
@@ -158,14 +158,14 @@ def test_retry_after_is_the_queue_over_the_measured_speed(open_transport: Open) 
         async with open_transport() as transport:
             await transport.submit(make_work(10))
             (held,) = await lease(transport)
-            await asyncio.sleep(0.5)
-            transport.extend(held, 1)  # 2 rows a second
+            await asyncio.sleep(0.2)
+            transport.extend(held, 1)  # at most 5 rows a second
             transport.settle(held, WorkResult(None, InferenceError("enough")))
             await transport.submit(make_work(60))
-            await until(lambda: 20 <= transport.depth().retry_after <= 60)
+            await until(lambda: 12 <= transport.depth().retry_after <= 60)
             with pytest.raises(QueueFullError) as caught:
                 await transport.submit(make_work(41))
-            assert caught.value.retry_after is not None and 20 <= caught.value.retry_after <= 60
+            assert caught.value.retry_after is not None and 12 <= caught.value.retry_after <= 60
 
     run(scenario())
 
@@ -184,8 +184,9 @@ def test_a_lost_lease_is_handed_out_again_and_its_old_holder_is_fenced(open_tran
             stop_renewals(transport)
             (second,) = await lease(another, 1, "b")
             assert second.work.id == work.id and second.deliveries == 2
-            transport.settle(first, outcome(2, 1.0)) if another is not transport else None
-            await asyncio.sleep(0.1)
+            if isinstance(transport, RedisTransport):
+                transport.settle(first, outcome(2, 1.0))
+                await until(lambda: transport._leases.idle)  # Redis has refused it
             assert another.settle(second, outcome(2, 2.0))
             assert not transport.settle(first, outcome(2, 1.0))
             got = await transport.reply(work.id)
@@ -214,7 +215,7 @@ def test_work_that_keeps_killing_its_worker_fails(open_transport: Open) -> None:
     run(scenario())
 
 
-def test_work_that_nobody_waits_for_is_abandoned_waiting_or_leased(open_transport: Open) -> None:
+def test_work_without_a_waiting_request_is_abandoned_queued_or_leased(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport() as transport:
             for leased_first in (True, False):
@@ -224,7 +225,6 @@ def test_work_that_nobody_waits_for_is_abandoned_waiting_or_leased(open_transpor
                 await asyncio.sleep(0)
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)
-                await asyncio.sleep(0.1)
                 leases = leases or list(await none_left(transport))
                 if leases:
                     await until(lambda held=leases[0]: held.abandoned)  # type: ignore[misc]
