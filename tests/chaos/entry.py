@@ -1,7 +1,7 @@
 """`python -m tests.chaos.entry serve|worker --port 0`: processes of scpalm whose device only takes time.
 
-Environment: ``CHAOS_SLEEP``: seconds per batch. ``CHAOS_HOLD``: a file; batches wait while it exists. ``CHAOS_CLOCK``: a
-file with the seconds by which the wall clock of this process is off, read at every use.
+Environment: ``CHAOS_SLEEP``: seconds per batch. ``CHAOS_HOLD``: a file; batches wait while it exists. ``CHAOS_CLOCK``:
+a file with the seconds by which the wall clock of this process is off, read at every use.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def test_each_request_gets_its_own_rows_back_in_order(
 
 
 @pytest.mark.parametrize("lane", ["bulk", "online"])
-def test_one_cell_beside_a_large_file_is_in_the_batch_after_the_one_that_runs(
+def test_one_cell_joins_the_batch_after_the_running_one_despite_a_large_file(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker, lane: Lane
 ) -> None:
     async def scenario() -> None:
@@ -125,7 +125,7 @@ def test_while_the_device_runs_one_batch_is_formed_and_topped_up(
     run(scenario())
 
 
-def test_only_the_guilty_request_of_a_batch_fails(
+def test_only_the_request_at_fault_fails(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker, metrics: Metrics
 ) -> None:
     session.poison = POISON
@@ -234,7 +234,7 @@ def test_clients_that_hang_up_are_skipped_and_counted(
     assert metrics.registry.get_sample_value("scpalm_dropped_total", {"reason": "client_gone"}) == 1
 
 
-def test_a_dead_worker_shows_and_its_successor_takes_over_its_work(
+def test_the_successor_of_a_dead_worker_takes_over_its_items(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
 ) -> None:
     session.deadly = POISON
@@ -254,7 +254,7 @@ def test_a_dead_worker_shows_and_its_successor_takes_over_its_work(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_work_that_kills_every_worker_fails_in_the_end(
+def test_an_item_that_kills_every_worker_fails(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
 ) -> None:
     session.deadly = POISON
@@ -272,7 +272,7 @@ def test_work_that_kills_every_worker_fails_in_the_end(
     run(scenario())
 
 
-def test_a_hung_device_stands_still(
+def test_a_hung_device_counts_as_stalled(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
 ) -> None:
     async def scenario() -> None:

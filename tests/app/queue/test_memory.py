@@ -1,4 +1,4 @@
-"""What `test_contract` leaves open, of the queue in one process."""
+"""The queue in one process, in addition to `test_contract`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_retry_after_is_queued_rows_over_measured_rows_a_second() -> None:
     assert throughput.seconds_for(1000) == 100, "only the last half minute counts"
 
 
-def test_lost_leases_are_handed_out_again_when_they_run_out() -> None:
+def test_rows_of_a_lapsed_lease_are_queued_again() -> None:
     redelivered = []
 
     async def scenario() -> None:
@@ -82,7 +82,7 @@ def test_lost_leases_are_handed_out_again_when_they_run_out() -> None:
     assert redelivered == [1]
 
 
-def test_a_restarted_worker_gets_its_own_work_back_and_no_other() -> None:
+def test_a_restarted_worker_gets_only_its_own_items_back() -> None:
     async def scenario() -> None:
         transport = make()
         await transport.submit(work(1))
@@ -95,7 +95,7 @@ def test_a_restarted_worker_gets_its_own_work_back_and_no_other() -> None:
     run(scenario)
 
 
-def test_a_closed_transport_takes_nothing_and_still_hands_out_what_it_has() -> None:
+def test_a_closed_transport_still_hands_out_what_it_has() -> None:
     async def scenario() -> None:
         transport = make()
         await transport.submit(work(1))

@@ -1,4 +1,4 @@
-"""What every ledger promises."""
+"""The interface of every ledger, and what is special to each."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_jobs_run_in_order_and_once(check: Callable[[Scenario], None]) -> None:
     check(scenario)
 
 
-def test_a_job_put_back_is_another_attempt_and_the_stale_one_is_shut_out(check: Callable[[Scenario], None]) -> None:
+def test_a_job_put_back_is_another_attempt_and_the_former_one_is_fenced_off(check: Callable[[Scenario], None]) -> None:
     async def scenario(ledger: Ledger) -> None:
         await add(ledger, "a")
         stale = await take(ledger)
@@ -132,7 +132,7 @@ def test_the_same_request_is_the_same_job_unless_it_failed(check: Callable[[Scen
     check(scenario)
 
 
-def test_a_cancelled_job_is_nobodys(check: Callable[[Scenario], None]) -> None:
+def test_a_cancelled_job_has_no_holder(check: Callable[[Scenario], None]) -> None:
     async def scenario(ledger: Ledger) -> None:
         await add(ledger, "a")
         await add(ledger, "b")
@@ -182,7 +182,7 @@ def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_job_that_every_process_dies_of_ends(tmp_path: Path) -> None:
+def test_a_job_that_kills_every_process_fails(tmp_path: Path) -> None:
     async def scenario() -> None:
         for death in range(MAX_DEATHS):
             ledger = SqliteLedger(tmp_path / "jobs.sqlite")
@@ -201,7 +201,7 @@ def test_a_job_that_every_process_dies_of_ends(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_ledger_of_the_release_before_is_read(tmp_path: Path) -> None:
+def test_a_file_of_the_previous_release_is_read(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "jobs.sqlite")
     database.execute(
         "CREATE TABLE jobs (id TEXT PRIMARY KEY, owner TEXT NOT NULL, fingerprint TEXT NOT NULL, idempotency_key TEXT, "
@@ -224,7 +224,7 @@ def test_a_ledger_of_the_release_before_is_read(tmp_path: Path) -> None:
 
 
 @needs_redis
-def test_a_silent_process_loses_its_job_to_another(redis_server: RedisServer) -> None:
+def test_a_job_whose_lease_lapses_is_taken_over(redis_server: RedisServer) -> None:
     redis_server.client().flushall()
 
     async def scenario() -> None:
@@ -239,13 +239,13 @@ def test_a_silent_process_loses_its_job_to_another(redis_server: RedisServer) ->
             assert not await one.commit_chunk(stale, 0, 1) and not await one.end(stale, "succeeded")
             assert await other.commit_chunk(fresh, 0, 1)
             job = await other.get("a")
-            assert job is not None and job.deaths == 0, "a chunk was done: it is not what they die of"
+            assert job is not None and job.deaths == 0, "a committed chunk starts the count again"
 
     asyncio.run(scenario())
 
 
 @needs_redis
-def test_a_job_that_processes_die_of_is_a_dead_letter_until_it_is_replayed(redis_server: RedisServer) -> None:
+def test_a_job_that_kills_processes_is_a_dead_letter_until_it_is_replayed(redis_server: RedisServer) -> None:
     redis_server.client().flushall()
 
     async def scenario() -> None:
@@ -272,7 +272,7 @@ def test_a_job_that_processes_die_of_is_a_dead_letter_until_it_is_replayed(redis
 
 
 @needs_redis
-def test_a_process_takes_only_jobs_of_models_that_it_serves(redis_server: RedisServer) -> None:
+def test_a_process_takes_only_jobs_of_models_it_serves(redis_server: RedisServer) -> None:
     redis_server.client().flushall()
 
     async def scenario() -> None:
@@ -312,7 +312,7 @@ def test_a_file_of_another_release_is_refused(tmp_path: Path, version: int) -> N
         SqliteLedger(tmp_path / "jobs.sqlite")
 
 
-def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(LedgerVersionError, match="is not a ledger"):
         SqliteLedger(tmp_path / "jobs.sqlite")
@@ -335,7 +335,7 @@ def test_a_ledger_in_redis_of_another_release_is_refused(redis_server: RedisServ
 
 
 @needs_redis
-def test_leases_of_the_release_before_are_honoured_until_they_lapse(redis_server: RedisServer) -> None:
+def test_leases_of_the_previous_release_are_honoured_until_they_lapse(redis_server: RedisServer) -> None:
     """Version 1 kept them in a sorted set, and had no version."""
     client = redis_server.client()
     client.flushall()
