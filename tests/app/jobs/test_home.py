@@ -33,7 +33,7 @@ def test_a_second_service_gets_a_temporary_folder_unless_one_was_named(tmp_path:
         asyncio.run(home.close())
 
 
-def test_a_ledger_of_a_newer_release_stops_the_start_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_ledger_of_a_newer_release_stops_the_start_and_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "scpalm-jobs").mkdir()
     path = tmp_path / "scpalm-jobs" / LEDGER_FILE
     with sqlite3.connect(path) as database:
