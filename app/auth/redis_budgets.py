@@ -57,7 +57,7 @@ class RedisBudgetStore:
     def __init__(self, url: str) -> None:
         self._client: Any = connect_async(url, command_seconds=COMMAND_SECONDS)
         self._script = self._client.register_script(_CHARGE)
-        self._retry_at = float(float("-inf"))
+        self._retry_at = float("-inf")
         self._away = False
 
     async def charge(self, charges: Sequence[Charge]) -> list[float]:

@@ -74,7 +74,11 @@ def _open_folder(folder: Path) -> JobHome:
             f"The folder of jobs {folder} cannot be used ({error.strerror}): another service holds it, or it is not "
             "writable. Name another one with SCPALM_RESULTS_DIR."
         ) from error
-    ledger = SqliteLedger(folder / LEDGER_FILE)
+    try:
+        ledger = SqliteLedger(folder / LEDGER_FILE)
+    except BaseException:
+        lock.close()
+        raise
     num_queued = ledger.requeue_running()
     if num_queued:
         log.info("%d unfinished jobs are queued again", num_queued)

@@ -19,6 +19,7 @@ from scpalm.app.jobs.home import JobHome
 from scpalm.app.jobs.ledger.ledger import OPEN, STATES, Job, State
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
 from scpalm.app.jobs.retry import UNAVAILABLE, retry_while_unavailable
+from scpalm.app.queue.transport import RENEWALS_PER_LEASE
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
 from scpalm.model.errors import InputError, MissingPartError
@@ -154,7 +155,7 @@ class JobRunner:
 
     async def _renew(self, job: Job, task: asyncio.Task[None]) -> None:
         while True:
-            await asyncio.sleep(self._home.lease_seconds / 3)
+            await asyncio.sleep(self._home.lease_seconds / RENEWALS_PER_LEASE)
             if not await retry_while_unavailable(lambda: self.ledger.renew(job)):
                 log.info("job %s was cancelled, or another process took it over", job.id)
                 await cancel_until_done([task])

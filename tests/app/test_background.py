@@ -6,8 +6,8 @@ from scpalm.app.background import cancel_until_done
 from tests.app.queue.conftest import run
 
 
-def test_a_loop_that_swallows_its_cancellation_ends_all_the_same() -> None:
-    """As a Redis client does that is cancelled in the middle of an answer."""
+def test_a_loop_that_swallows_its_cancellation_still_ends() -> None:
+    """A Redis client that is cancelled in the middle of a reply does so."""
 
     async def loop(swallowed: int) -> None:
         while True:

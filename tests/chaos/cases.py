@@ -1,4 +1,4 @@
-"""One function a fault. Each breaks something on purpose, checks that nothing is lost or doubled, and says how it went.
+"""One function per fault. Each breaks something on purpose and checks that no work is lost or done twice.
 
 ``size`` scales the load: 1 in `make test`, more for the table (`python -m tests.chaos.table`).
 """
@@ -20,10 +20,11 @@ from tests.chaos.cluster import LEASE_SECONDS, Cluster, Load, Process, Proxy, as
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        seconds: what the case is about: until the answer, or until service again. lost, doubled: requests, works.
+        what: what happened. seconds: until the answer, or until the service was back.
+        lost: requests without a result. doubled: results beyond one per item.
     """
 
     what: str
@@ -57,17 +58,17 @@ def _turned_away(cluster: Cluster, load: Load, seconds: float, when: str) -> Row
 
 
 def worker_killed(cluster: Cluster, size: int) -> Row:
-    """kill -9 of the worker with the only request in hand: answered by the other within lease + 1 s."""
+    """kill -9 of the worker that holds the only request: the other worker answers within lease + 1 s."""
     (service,) = cluster.services()
     hold = cluster.folder / "hold"
     hold.touch()
     first = cluster.start("worker", hold=str(hold))
     body = cells(8 * size)
     asking, answers = in_background(service, body)
-    wait_until(lambda: cluster.in_hand() == 1)
+    wait_until(lambda: cluster.num_leased() == 1)
     second = cluster.start("worker")
-    time.sleep(LEASE_SECONDS)  # it would have taken what it may
-    assert cluster.in_hand() == 1 and not answers
+    time.sleep(LEASE_SECONDS)  # long enough to take a lease that it must not take
+    assert cluster.num_leased() == 1 and not answers
     first.stop(signal.SIGKILL)
     killed = time.monotonic()
     asking.join()
@@ -80,11 +81,11 @@ def worker_killed(cluster: Cluster, size: int) -> Row:
 
 
 def long_batch(cluster: Cluster, size: int) -> Row:
-    """A batch that takes several leases, beside an idle worker: it is left to the one that has it."""
+    """A batch that lasts several leases, with an idle worker: the worker that runs it keeps it."""
     (service,) = cluster.services()
     busy = cluster.start("worker", sleep=str((2 + size) * LEASE_SECONDS))
     asking, answers = in_background(service, cells(8))
-    wait_until(lambda: cluster.in_hand() == 1)
+    wait_until(lambda: cluster.num_leased() == 1)
     started = time.monotonic()
     idle = cluster.start("worker")
     asking.join()
@@ -96,12 +97,12 @@ def long_batch(cluster: Cluster, size: int) -> Row:
 
 
 def service_killed(cluster: Cluster, size: int) -> Row:
-    """kill -9 of a service with requests queued: its clients see it, nobody else does, and nothing stays behind."""
+    """kill -9 of a service with queued requests: only its own clients notice, and nothing stays behind."""
     dying, other = cluster.services(2)
     cluster.start("worker", sleep="0.3")
     wait_until(lambda: httpx.get(f"{other.url}/health/ready").status_code == 200)
     asked = [in_background(dying, cells(200, seed)) for seed in range(4 * size)]
-    wait_until(lambda: cluster.in_hand() >= 1)
+    wait_until(lambda: cluster.num_leased() >= 1)
     with Load([other.url], clients=2) as load:
         dying.stop(signal.SIGKILL)
         killed = time.monotonic()
@@ -111,23 +112,23 @@ def service_killed(cluster: Cluster, size: int) -> Row:
         seconds = time.monotonic() - killed
         time.sleep(0.5)
     assert load.lost() == 0, load.statuses
-    # What the dead service had queued is done or dropped; its promises are forgotten with its heartbeat.
+    # What the dead service had queued is done or dropped; its reservations end with its heartbeat.
     cluster.assert_nothing_left(30)
     what = f"the other service answered on ({load.statuses[200]} requests); queue and spool empty"
     return Row(what, seconds, 0, cluster.doubled())
 
 
 def network_cut(cluster: Cluster, size: int) -> Row:
-    """The network between a worker and Redis is cut for longer than the lease: what it says late does not count."""
+    """The network between a worker and Redis is cut for longer than the lease: its late result is refused."""
     (service,) = cluster.services()
     proxy, hold = Proxy(cluster.redis.port), cluster.folder / "hold"
     hold.touch()
     cut_off = cluster.start("worker", redis_url=proxy.url, hold=str(hold))
     body = cells(8 * size)
     asking, answers = in_background(service, body)
-    wait_until(lambda: cluster.in_hand() == 1)
+    wait_until(lambda: cluster.num_leased() == 1)
     proxy.cut()
-    hold.unlink()  # it finishes, and its outcome is on the way
+    hold.unlink()  # it finishes, and its result is on the way
     cut = time.monotonic()
     other = cluster.start("worker")
     asking.join()
@@ -136,7 +137,7 @@ def network_cut(cluster: Cluster, size: int) -> Row:
     time.sleep(1.0)
     proxy.heal()
     other.stop(signal.SIGTERM)
-    # The one that was cut off is back at work, and what it said late has changed nothing.
+    # The worker that was cut off is back, and its late result has changed nothing.
     wait_until(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200)
     np.testing.assert_array_equal(_values(answers[0]), _values(ask(service, body)))
     assert cut_off.metric("rows_total") >= 8 * size
@@ -144,7 +145,7 @@ def network_cut(cluster: Cluster, size: int) -> Row:
     doubled = cluster.doubled()
     assert cut_off.stop(signal.SIGTERM) == 0
     proxy.close()
-    return Row("the other worker answered; the late outcome was refused; back at work after", seconds, 0, doubled)
+    return Row("the other worker answered; the late result was refused; the worker came back", seconds, 0, doubled)
 
 
 def terminated(cluster: Cluster, size: int) -> Row:
@@ -161,7 +162,7 @@ def terminated(cluster: Cluster, size: int) -> Row:
         assert one.stop(signal.SIGTERM) == 0
         seconds = time.monotonic() - started
         time.sleep(0.5 * size)
-    # 503 of a service that drains is what a balancer turns to another one for.
+    # A balancer sends a request to another service when one answers 503 because it drains.
     refused = [text for status, _, text in load.answers if status == 503]
     assert all("takes no new work" in text for text in refused), refused
     assert load.lost(503) == 0, load.statuses
@@ -170,7 +171,7 @@ def terminated(cluster: Cluster, size: int) -> Row:
 
 
 def poison(cluster: Cluster, size: int) -> Row:
-    """A request that every worker dies of, workers being started again: a dead letter after 3, the rest unharmed."""
+    """A request that kills every worker, which are restarted: a dead letter after 3, the other requests unharmed."""
     (service,) = cluster.services()
     workers = [cluster.start("worker"), cluster.start("worker", wait=False)]
     over = threading.Event()
@@ -202,7 +203,7 @@ def poison(cluster: Cluster, size: int) -> Row:
 
 
 def redis_restarted(cluster: Cluster, size: int) -> Row:
-    """kill -9 of Redis, which comes back with its append-only file: 503 meanwhile, nothing accepted is lost."""
+    """kill -9 of Redis, which comes back with its append-only file: 503 meanwhile, and no accepted work is lost."""
     (service,) = cluster.services()
     cluster.start("worker", sleep="0.05")
     wait_until(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200)
@@ -220,7 +221,7 @@ def redis_restarted(cluster: Cluster, size: int) -> Row:
 
 
 def redis_full(cluster: Cluster, size: int) -> Row:
-    """No memory left in Redis: refused as a whole with the reason, nothing half-written, then service again."""
+    """No memory left in Redis: requests are refused with the reason, nothing is half written, then all is well."""
     (service,) = cluster.services()
     cluster.start("worker")
     _values(ask(service, cells(4)))
@@ -238,7 +239,7 @@ def redis_full(cluster: Cluster, size: int) -> Row:
 
 
 def worker_frozen(cluster: Cluster, size: int) -> Row:
-    """The only worker stands still for longer than its lease: 503 with the reason, then back at work."""
+    """The only worker is suspended for longer than its lease: 503 with the reason, then it works again."""
     (service,) = cluster.services()
     worker = cluster.start("worker", sleep="0.02")
     wait_until(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200)
@@ -252,7 +253,7 @@ def worker_frozen(cluster: Cluster, size: int) -> Row:
 
 
 def clocks_jump(cluster: Cluster, size: int) -> Row:
-    """The clocks of service and workers jump by an hour, forth and back: no effect."""
+    """The clocks of service and workers jump by an hour, forward and back: no effect."""
     clock = cluster.folder / "clock"
     (service,) = cluster.services(clock=str(clock))
     workers = [cluster.start("worker", sleep="0.02", clock=str(clock)) for _ in range(2)]

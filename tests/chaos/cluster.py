@@ -1,4 +1,4 @@
-"""Services, workers and their Redis as real processes, and clients that notice every failed request."""
+"""Services, workers and their Redis as real processes, and clients that record every failed request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Json = dict[str, object]
 
 
 def cells(number: int, seed: int = 0, *, poison: bool = False) -> Json:
-    """A body of seeded counts over the embedded model's genes: not real cells. ``poison``: workers die of the last."""
+    """A body of seeded counts over the genes of the shipped model. ``poison``: the last cell kills workers."""
     genes = Bundle.load(BUNDLE).vocabulary.symbols[:500]
     counts = np.random.default_rng(seed).poisson(0.4, (number, len(genes)))
     if poison:
@@ -68,7 +68,7 @@ class Process(Server):
         return sum(s.value for family in families for s in family.samples if s.name == f"scpalm_{name}")
 
     def has_died(self, seconds: float = 20.0) -> bool:
-        """Whether it ends by itself within so long."""
+        """Whether it ends on its own within this time."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -78,11 +78,12 @@ class Process(Server):
 
 @dataclass
 class Load:
-    """Clients that ask one after the other until they are told to stop; they turn to another service only when one
-    takes no connections any more.
+    """Clients that each send one request after the other until the context is left.
+
+    A client changes to the next service when one refuses connections or answers 503.
 
     Attributes:
-        answers: status, seconds and text of each; status 0 for a connection that broke.
+        answers: status, seconds and text of each response; status 0 for a broken connection.
     """
 
     urls: list[str]
@@ -127,12 +128,12 @@ class Load:
         return Counter(status for status, _, _ in self.answers)
 
     def lost(self, *allowed: int) -> int:
-        """Requests without a result, but for those turned away with a status that is allowed."""
+        """Number of requests without a result, except those refused with an allowed status."""
         return sum(count for status, count in self.statuses.items() if status not in (200, *allowed))
 
 
 class Proxy:
-    """A network between a worker and Redis that can be cut: what is sent meanwhile comes late."""
+    """A network between a worker and Redis that can be cut. Data sent meanwhile arrives late."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -186,10 +187,10 @@ class Proxy:
 
 @dataclass
 class Cluster:
-    """What one case has under its hands.
+    """The processes of one case.
 
     Attributes:
-        redis: with an append-only file. folder: for files of the case; ``spool`` in it is what the processes share.
+        redis: with an append-only file. folder: for files of the case; the processes share ``spool`` in it.
     """
 
     redis: RedisServer
@@ -197,7 +198,7 @@ class Cluster:
     processes: list[Process] = field(default_factory=list)
 
     def start(self, command: str, *, wait: bool = True, redis_url: str = "", **environment: str) -> Process:
-        """A process; environment variables are those of `tests.chaos.entry`, without CHAOS."""
+        """Start a process. ``environment``: variables of `tests.chaos.entry`, without the prefix CHAOS."""
         settings = {
             "redis_url": "" if redis_url == NO_REDIS else redis_url or self.redis.url,
             "spool_dir": str(self.spool),
@@ -212,7 +213,7 @@ class Cluster:
         return process
 
     def services(self, number: int = 1, **environment: str) -> list[Process]:
-        """Services, which are ready as soon as there is a worker."""
+        """Start services. They become ready when there is a worker."""
         return [self.start("serve", wait=False, **environment) for _ in range(number)]
 
     @property
@@ -223,8 +224,8 @@ class Cluster:
         with self.redis.client() as client:
             return list(client.scan_iter(f"scpalm:{{mini*}}:{pattern}"))
 
-    def in_hand(self) -> int:
-        """Works that a worker has a lease of."""
+    def num_leased(self) -> int:
+        """Number of items that workers hold."""
         with self.redis.client() as client:
             return sum(client.xpending(key, "workers")["pending"] for key in self._streams())
 
@@ -232,18 +233,19 @@ class Cluster:
         return [key for lane in ("online", "bulk") for key in self._keys(lane)]
 
     def doubled(self) -> int:
-        """Outcomes beyond one a work, ever since the start."""
+        """Number of results beyond one per item, since the start."""
         with self.redis.client() as client:
             works = sum(client.xinfo_stream(key)["entries-added"] for key in self._streams())
             outcomes = sum(client.xinfo_stream(key)["entries-added"] for key in self._keys("replies:*"))
         return max(0, int(outcomes - works))
 
     def dead(self) -> int:
+        """Number of dead letters."""
         with self.redis.client() as client:
             return sum(client.xlen(key) for key in self._keys("dead"))
 
     def left(self) -> dict[str, int]:
-        """What is still counted, waiting or spooled; nothing once every request has its answer."""
+        """What is still counted, queued or spooled; empty once every request has its answer."""
         found: dict[str, int] = {}
         with self.redis.client() as client:
             for key in self._keys("load"):
@@ -254,14 +256,15 @@ class Cluster:
         return {name: count for name, count in found.items() if count}
 
     def assert_nothing_left(self, seconds: float = 10.0) -> None:
+        """Wait until `left` is empty."""
         wait_until(lambda: not self.left(), seconds, self.left)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: Callable[[], object] = lambda: "") -> None:
-    """Raises AssertionError when it does not come true."""
+    """Wait for a condition. Raises AssertionError after ``seconds``, with what ``what`` returns."""
     ends = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < ends, f"it never came true {what()}"
+        assert time.monotonic() < ends, f"the condition never became true: {what()}"
         time.sleep(0.01)
 
 
@@ -271,7 +274,7 @@ def ask(process: Process, body: Json) -> httpx.Response:
 
 
 def in_background(process: Process, body: Json) -> tuple[threading.Thread, list[httpx.Response | Exception]]:
-    """The same, in a thread; the answer or the error comes into the list."""
+    """`ask` in a thread. The list gets the response or the error."""
     answers: list[httpx.Response | Exception] = []
 
     def go() -> None:
@@ -287,7 +290,7 @@ def in_background(process: Process, body: Json) -> tuple[threading.Thread, list[
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A Redis; the case starts the rest. What still runs at its end must end on SIGTERM, with 0."""
+    """A cluster with a Redis; the case starts the rest. Processes that still run must end on SIGTERM with status 0."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spool").mkdir()
     redis = RedisServer(folder / "data").start()

@@ -1,7 +1,7 @@
-"""`python -m tests.chaos.entry serve|worker --port 0`: scpalm's processes with a device that is a clock.
+"""`python -m tests.chaos.entry serve|worker --port 0`: processes of scpalm whose device only takes time.
 
-Environment: ``CHAOS_SLEEP`` seconds a batch (what a GPU would take); ``CHAOS_HOLD`` a file, batches wait while it is
-there; ``CHAOS_CLOCK`` a file with the seconds by which this process' wall clock is off, read again and again.
+Environment: ``CHAOS_SLEEP``: seconds per batch. ``CHAOS_HOLD``: a file; batches wait while it exists. ``CHAOS_CLOCK``:
+a file with the seconds by which the wall clock of this process is off, read at every use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from scpalm.model.sessions.session import Encoded, SessionInfo  # noqa: E402
 
 
 class SleepingSession:
-    """Facts of each row instead of an embedding, after a known time."""
+    """Returns sums of each row instead of an embedding, after a known time."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._info = session_info(bundle)
@@ -67,7 +67,7 @@ class SleepingSession:
 
 
 def _is_poison(rows: Rows) -> bool:
-    """A cell of a single gene: log1p of all its 10,000 counts."""
+    """Whether a cell has a single gene, as those of `cells(poison=True)`."""
     return bool((rows.lengths() == 1).any())
 
 

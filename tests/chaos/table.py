@@ -1,6 +1,7 @@
-"""The long form: `python -m tests.chaos.table [--size 3] [CASE ...]` breaks everything under a larger load.
+"""`python -m tests.chaos.table [--size 3] [CASE ...]` runs the cases under a larger load.
 
-Prints a table: fault, what happened, seconds (to the answer, or to service again), lost requests, doubled works.
+Prints a table: fault, what happened, seconds (until the answer, or until the service was back), lost requests, items
+done twice.
 """
 
 from __future__ import annotations

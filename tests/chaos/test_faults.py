@@ -1,4 +1,4 @@
-"""Faults on purpose: every request that was accepted is answered, once, whatever dies."""
+"""Faults on purpose: every accepted request is answered exactly once, whatever dies."""
 
 from __future__ import annotations
 

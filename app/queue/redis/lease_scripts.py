@@ -5,7 +5,8 @@ the holder, the time since its last sign of life, and the number of deliveries:
 
 - grant: the holder reads the entry, which is delivery 1.
 - renew: the holder claims its entry again, at least RENEWALS_PER_LEASE times per lease. That is not a delivery.
-- lapse and take over: an entry that was not renewed for one lease goes to whoever asks next, as one more delivery.
+- lapse and take over: an entry that was not renewed for one lease goes to the next holder that asks, as one more
+  delivery.
 - limit: after MAX_DELIVERIES the entry becomes a dead letter instead.
 - finish: the entry is deleted. Only its present holder may do that, so a late result of a former holder is refused.
 

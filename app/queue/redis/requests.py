@@ -172,7 +172,7 @@ class Requests:
             raise self._queue_full(int(queued))
         sent.entry = entry.decode()
         if work.id not in self._sent:  # abandoned while it was on its way
-            self._withdraw(sent)
+            self._in_background(self._withdraw(sent))
 
     async def _run(self, script: str, keys: list[str], arguments: list[Any], *, retry_seconds: float = 0.0) -> Any:
         """A script's answer; repeated for ``retry_seconds`` while Redis is away. Raises ServiceError."""
@@ -221,27 +221,23 @@ class Requests:
         self._forget(sent)
         sent.future.cancel()
         if sent.entry is not None:
-            self._withdraw(sent)
+            self._in_background(self._withdraw(sent))
 
     def _forget(self, sent: _Sent) -> None:
         self._sent.pop(sent.work.id, None)
         self._unanswered.pop(sent.work.id, None)
 
-    def _withdraw(self, sent: _Sent) -> None:
+    async def _withdraw(self, sent: _Sent) -> None:
         """Take an item out of the queue. If a worker holds it, the result will be refused."""
-
-        async def withdraw() -> None:
-            work, keys = sent.work, self._keys
-            arguments = [GROUP, sent.entry, work.lane, len(work.rows), work.rows.num_bytes]
-            try:
-                if await self._run("drop", [keys["load"], keys.stream(work.lane)], arguments):
-                    self._options.events.on_drop()
-            except ServiceError:
-                return  # then it is computed in vain
-            if sent.spooled is not None:
-                await asyncio.to_thread(self._spool.remove, sent.spooled)
-
-        self._in_background(withdraw())
+        work, keys = sent.work, self._keys
+        arguments = [GROUP, sent.entry, work.lane, len(work.rows), work.rows.num_bytes]
+        try:
+            if await self._run("drop", [keys["load"], keys.stream(work.lane)], arguments):
+                self._options.events.on_drop()
+        except ServiceError:
+            return  # then it is computed in vain
+        if sent.spooled is not None:
+            await asyncio.to_thread(self._spool.remove, sent.spooled)
 
     def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -13,7 +13,6 @@ from scpalm.app.auth.budgets import Budgets, Charge, MemoryBudgetStore, open_bud
 from scpalm.app.auth.keys import ApiKey, hash_key
 from scpalm.app.auth.redis_budgets import RedisBudgetStore
 from scpalm.app.errors import NotReadyError, RateLimitError
-from scpalm.app.http.middleware.guard import GuardMiddleware
 from tests.app.fakes import INFO, Client
 from tests.redis_server import RedisServer, needs_redis
 
@@ -198,35 +197,3 @@ def test_replicas_on_one_redis_share_a_budget(
 def readable_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundle of these tests has no network to read the session's facts from."""
     monkeypatch.setattr("scpalm.app.serving.opener.session_info", lambda bundle: INFO)
-
-
-def test_bytes_are_charged_in_lots_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scpalm.app.http.middleware.guard.CHARGE_BYTES", 10)
-    charged: list[int] = []
-
-    class Counting(Budgets):
-        async def charge_bytes(self, key: ApiKey | None, num_bytes: int) -> None:
-            charged.append(num_bytes)
-
-    class OneKey:
-        def find(self, key: str | None) -> ApiKey:
-            return ApiKey("lab", "", bytes_per_minute=1000)
-
-    async def ask(num_read: int) -> None:
-        sent = [{"type": "http.request", "body": b"1234", "more_body": n < 4} for n in range(5)]
-
-        async def app(scope: object, receive: Callable[[], object], send: object) -> None:
-            for _ in range(num_read):
-                await receive()  # type: ignore[misc]
-
-        async def receive() -> dict[str, object]:
-            return sent.pop(0)
-
-        guard = GuardMiddleware(app, OneKey(), Counting(MemoryBudgetStore()))  # type: ignore[arg-type]
-        await guard({"type": "http", "path": "/embed", "headers": []}, receive, None)  # type: ignore[arg-type]
-
-    asyncio.run(ask(5))
-    assert charged == [12, 8]
-    charged.clear()
-    asyncio.run(ask(4))
-    assert charged == [12, 4], "what was received of an abandoned body is charged as well"

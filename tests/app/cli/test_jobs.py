@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def prepare(open_ledger: Callable[[], Ledger]) -> None:
-    """One job that waits, one that failed by itself, and one that processes died with."""
+    """One queued job, one that failed, and one that killed every process."""
 
     async def go() -> None:
         ledger = open_ledger()
@@ -87,8 +87,8 @@ def test_lists_replays_and_cancels(open_ledger: Callable[[], Ledger], run: Run) 
     assert status == 1 and err.count("\n") == 1 and "queued" in err
     assert run("--cancel", "waits")[0] == 0
     assert run("--cancel", "waits")[0] == 1
-    status, _, err = run("--cancel", "nobody")
-    assert status == 1 and err.count("\n") == 1 and "no job nobody" in err
+    status, _, err = run("--cancel", "none")
+    assert status == 1 and err.count("\n") == 1 and "no job none" in err
     assert {line.split()[0]: line.split()[1] for line in run()[1].splitlines()[1:]} == {
         "waits": "cancelled",
         "failed": "failed",
@@ -108,7 +108,7 @@ def test_wrong_use_and_no_ledger(run: Run, tmp_path: Path, monkeypatch: pytest.M
     assert status == 1 and err.count("\n") == 1 and "Redis" in err
 
 
-def test_requests_that_workers_died_with_are_listed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_requests_are_listed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     require_redis()
     redis = RedisServer(tmp_path / "data").start()
     try:

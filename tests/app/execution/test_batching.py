@@ -70,7 +70,7 @@ def test_no_room_is_wasted_and_the_first_is_never_left_out() -> None:
         assert all(0 <= share <= demand for share, demand in zip(shares, demands, strict=True))
 
 
-def test_one_cell_beside_a_large_file_is_in_the_next_batch() -> None:
+def test_one_cell_is_in_the_next_batch_while_a_large_file_runs() -> None:
     batcher = Batcher(8)
     batcher.add(lease(50_000))
     assert batcher.form() is not None
@@ -97,13 +97,13 @@ def test_every_row_is_in_exactly_one_batch_in_order() -> None:
     assert not batcher.has_rows
 
 
-def test_more_requests_than_room_end_one_after_the_other() -> None:
+def test_more_requests_than_fit_end_one_after_the_other() -> None:
     batcher = Batcher(256)
     leases = [lease(64) for _ in range(16)]
     for entry in leases:
         batcher.add(entry)
     batches = drain(batcher)
-    assert [len(batch) for batch in batches] == [4] * 4, "not all of them late, and together"
+    assert [len(batch) for batch in batches] == [4] * 4, "they do not all end late at the same time"
     assert [name for batch in batches for name, _, _ in batch] == [entry.work.id for entry in leases]
 
 
@@ -118,7 +118,7 @@ def test_one_cell_is_in_the_next_batch_whatever_waits() -> None:
     assert single.work.id in {segment.pending.lease.work.id for segment in batch.segments}
 
 
-def test_a_stream_of_short_requests_holds_up_no_long_one() -> None:
+def test_a_stream_of_short_requests_does_not_starve_a_long_one() -> None:
     batcher = Batcher(8)
     long = [batcher.add(lease(10)) for _ in range(3)]
     formed = 0
@@ -128,7 +128,7 @@ def test_a_stream_of_short_requests_holds_up_no_long_one() -> None:
         batch = batcher.form()
         assert batch is not None and batch.num_rows == 8
         formed += 1
-    assert formed <= 20, "their turn comes every few batches, also under more than the device can do"
+    assert formed <= 20, "their turn comes every few batches, even under overload"
 
 
 def test_bulk_has_a_quarter_of_each_batch_and_online_the_rest() -> None:
@@ -143,7 +143,7 @@ def test_bulk_has_a_quarter_of_each_batch_and_online_the_rest() -> None:
         assert rows == {"online": 6, "bulk": 2}
 
 
-def test_few_online_cells_ride_with_half_a_batch_of_files() -> None:
+def test_few_online_cells_go_with_half_a_batch_of_bulk() -> None:
     batcher = Batcher(16)
     for entry in (lease(100, "bulk"), lease(2, "online")):
         batcher.add(entry)
@@ -152,7 +152,7 @@ def test_few_online_cells_ride_with_half_a_batch_of_files() -> None:
     assert {segment.pending.lane: len(segment) for segment in batch.segments} == {"online": 2, "bulk": 6}
 
 
-def test_a_batch_is_formed_anew_for_a_request_that_has_no_place_in_it() -> None:
+def test_a_batch_is_formed_again_for_a_request_it_left_out() -> None:
     batcher = Batcher(8)
     large = batcher.add(lease(100))
     batch = batcher.form()
@@ -165,7 +165,7 @@ def test_a_batch_is_formed_anew_for_a_request_that_has_no_place_in_it() -> None:
     assert rows == list(range(7, 100))
 
 
-def test_many_small_requests_are_not_formed_anew_for_one_more() -> None:
+def test_many_small_requests_are_not_formed_again_for_one_more() -> None:
     batcher = Batcher(4)
     for _ in range(4):
         batcher.add(lease(1))
@@ -182,7 +182,7 @@ def test_a_lane_alone_fills_the_batch() -> None:
         assert batch is not None and batch.num_rows == 8
 
 
-def test_a_thin_batch_is_topped_up() -> None:
+def test_a_small_batch_is_topped_up() -> None:
     batcher = Batcher(8)
     batcher.add(lease(1))
     batch = batcher.form()
@@ -193,7 +193,7 @@ def test_a_thin_batch_is_topped_up() -> None:
     assert batch.rows is not None and len(batch.rows) == 8
 
 
-def test_a_request_in_many_parts_has_one_turn() -> None:
+def test_a_request_of_many_items_has_one_turn() -> None:
     batcher = Batcher(8)
     for _ in range(5):
         batcher.add(lease(10, request="file"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scpalm.app.errors import InferenceError
-from scpalm.app.execution.worker import LOOK_SECONDS, TICK_SECONDS, Worker
+from scpalm.app.execution.worker import TICK_SECONDS, Worker
 from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.telemetry.metrics import Metrics
@@ -40,6 +40,18 @@ async def submit_all(transport: MemoryTransport, works: list[WorkItem]) -> Await
     return asyncio.gather(*(transport.reply(work.id) for work in works))
 
 
+def works_ahead(worker: Worker) -> list[str]:
+    """Ids of the items in the batch that is formed ahead."""
+    batch = worker._slot
+    return [segment.pending.lease.work.id for segment in batch.segments] if batch is not None else []
+
+
+def rows_ahead(worker: Worker) -> int:
+    """Rows in the batch that is formed ahead."""
+    batch = worker._slot
+    return batch.num_rows if batch is not None else 0
+
+
 def values_of(outcome: WorkResult) -> np.ndarray:
     assert outcome.values is not None
     return outcome.values["embed"]
@@ -60,19 +72,19 @@ def test_each_request_gets_its_own_rows_back_in_order(
 
 
 @pytest.mark.parametrize("lane", ["bulk", "online"])
-def test_one_cell_beside_a_large_file_is_in_the_batch_after_the_one_that_runs(
+def test_one_cell_joins_the_batch_after_the_running_one_despite_a_large_file(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker, lane: Lane
 ) -> None:
     async def scenario() -> None:
         session.gate.clear()
-        start_worker()
+        worker = start_worker()
         large = make_work(50_000 // 50, lane)
         await transport.submit(large)
         await until(session.running.is_set)
-        await asyncio.sleep(0.05)  # the batch ahead is formed
+        await until(lambda: rows_ahead(worker) == 8)
         single = make_work(1, seed=7)
         await transport.submit(single)
-        await asyncio.sleep(5 * LOOK_SECONDS)
+        await until(lambda: single.id in works_ahead(worker))
         assert len(session.calls) == 1
         session.gate.set()
         outcome = await transport.reply(single.id)
@@ -86,7 +98,7 @@ def test_one_cell_beside_a_large_file_is_in_the_batch_after_the_one_that_runs(
                 for row in range(len(rows))
             )
         )
-        assert batch_of_single == 1, "the batch formed ahead was full, and is formed anew"
+        assert batch_of_single == 1, "the batch formed ahead was full, and is formed again"
         done = await transport.reply(large.id)
         np.testing.assert_array_equal(values_of(done), expected(large.rows))
         assert sum(map(len, session.calls)) == len(large.rows) + 1
@@ -99,13 +111,13 @@ def test_while_the_device_runs_one_batch_is_formed_and_topped_up(
 ) -> None:
     async def scenario() -> None:
         session.gate.clear()
-        start_worker()
+        worker = start_worker()
         works = [make_work(1, seed=seed) for seed in range(5)]
         await transport.submit(works[0])
         await until(session.running.is_set)
-        for work in works[1:]:
+        for number, work in enumerate(works[1:]):
             await transport.submit(work)
-            await asyncio.sleep(0.02)
+            await until(lambda number=number: rows_ahead(worker) == number + 1)  # type: ignore[misc]
         session.gate.set()
         await asyncio.gather(*(transport.reply(work.id) for work in works))
         assert [len(rows) for rows in session.calls] == [1, 4]
@@ -113,7 +125,7 @@ def test_while_the_device_runs_one_batch_is_formed_and_topped_up(
     run(scenario())
 
 
-def test_only_the_guilty_request_of_a_batch_fails(
+def test_only_the_request_at_fault_fails(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker, metrics: Metrics
 ) -> None:
     session.poison = POISON
@@ -202,13 +214,13 @@ def test_clients_that_hang_up_are_skipped_and_counted(
 ) -> None:
     async def scenario() -> None:
         session.gate.clear()
-        start_worker()
+        worker = start_worker()
         await transport.submit(make_work(8))
         await until(session.running.is_set)
         gone = make_work(400, seed=1)
         await transport.submit(gone)
         waiting = asyncio.create_task(transport.reply(gone.id))
-        await asyncio.sleep(0.05)
+        await until(lambda: gone.id in works_ahead(worker))
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         session.gate.set()
@@ -222,7 +234,7 @@ def test_clients_that_hang_up_are_skipped_and_counted(
     assert metrics.registry.get_sample_value("scpalm_dropped_total", {"reason": "client_gone"}) == 1
 
 
-def test_a_dead_worker_shows_and_its_successor_takes_over_its_work(
+def test_the_successor_of_a_dead_worker_takes_over_its_items(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
 ) -> None:
     session.deadly = POISON
@@ -242,7 +254,7 @@ def test_a_dead_worker_shows_and_its_successor_takes_over_its_work(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_work_that_kills_every_worker_fails_in_the_end(
+def test_an_item_that_kills_every_worker_fails(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
 ) -> None:
     session.deadly = POISON
@@ -260,7 +272,7 @@ def test_work_that_kills_every_worker_fails_in_the_end(
     run(scenario())
 
 
-def test_a_hung_device_stands_still(
+def test_a_hung_device_counts_as_stalled(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
 ) -> None:
     async def scenario() -> None:

@@ -85,6 +85,6 @@ def test_results_of_another_release_are_refused(files: JobFiles, tmp_path: Path)
             JobStore(files).read(("mini", "1"), tmp_path)
 
 
-def test_a_store_that_does_not_answer_is_a_fault_of_the_spool(tmp_path: Path) -> None:
+def test_a_failure_of_the_store_is_a_spool_error(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match="failed on a file of a job"):
         SpoolJobFiles(Spool(f"memory://{tmp_path}"), "none").read("body")

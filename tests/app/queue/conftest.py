@@ -26,7 +26,7 @@ Open = Any
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Shared; a test takes a bundle of its own, and so keys of its own."""
+    """Shared by all tests: each uses another bundle, and so other keys."""
     server = RedisServer(tmp_path_factory.mktemp("redis")).start()
     yield server
     server.stop()
@@ -38,7 +38,7 @@ def bundle_named(name: str, path: Path = Path("/nowhere")) -> Bundle:
 
 @pytest.fixture(params=["memory", "redis"])
 def open_transport(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens a transport with the given limits; an asynchronous context manager. ``another`` is one more worker's."""
+    """Opens a transport with the given limits, as an asynchronous context; ``another`` opens one more worker's."""
     if request.param == "memory":
 
         @asynccontextmanager
@@ -53,7 +53,7 @@ def open_transport(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 
 
 def opener(server: RedisServer, folder: Path, name: str) -> Open:
-    """Opens transports on a real Redis, with the half of a service and that of a worker."""
+    """Opens transports on a real Redis, each with the side of a service and that of a worker."""
 
     @asynccontextmanager
     async def open_redis(*, works: bool = True, **options: Any) -> AsyncIterator[RedisTransport]:

@@ -23,7 +23,7 @@ def outcome(num_rows: int, value: float = 0.0) -> WorkResult:
 
 
 async def lease(transport: Transport, number: int = 1, worker: str = "a") -> list[Lease]:
-    """Leases until there are so many."""
+    """Lease items until there are ``number``."""
     found: list[Lease] = []
     while len(found) < number:
         found += await asyncio.to_thread(transport.lease, worker, 0.1, room=ROOM)
@@ -35,7 +35,7 @@ async def none_left(transport: Transport) -> Sequence[Lease]:
 
 
 def stop_renewals(transport: Transport) -> None:
-    """As if the worker's process stood still."""
+    """As if the worker's process were suspended."""
     if isinstance(transport, RedisTransport):
         transport._leases._stall_seconds = -1e9
 
@@ -48,7 +48,7 @@ def same(left: WorkItem, right: WorkItem) -> None:
     assert [task.name for task in left.tasks] == [task.name for task in right.tasks]
 
 
-def test_settled_work_answers_its_request_also_when_settled_before_it_is_awaited(open_transport: Open) -> None:
+def test_a_settled_item_answers_even_when_nothing_awaited_it_yet(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport() as transport:
             await transport.submit(work := make_work(3))
@@ -56,7 +56,7 @@ def test_settled_work_answers_its_request_also_when_settled_before_it_is_awaited
             same(held.work, work)
             assert held.deliveries == 1 and not held.abandoned and not transport.idle
             assert transport.settle(held, outcome(3, 7.0))
-            await asyncio.sleep(0.05)
+            await until(lambda: transport.idle)
             got = await transport.reply(work.id)
             assert got.error is None and got.values is not None
             np.testing.assert_array_equal(got.values["embed"], np.full((3, 2), 7.0))
@@ -80,7 +80,7 @@ def test_leases_come_oldest_first_and_once_and_lanes_apart(open_transport: Open)
     run(scenario())
 
 
-def test_only_the_first_outcome_counts(open_transport: Open) -> None:
+def test_only_the_first_result_counts(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport() as transport:
             await transport.submit(work := make_work(1))
@@ -93,7 +93,7 @@ def test_only_the_first_outcome_counts(open_transport: Open) -> None:
     run(scenario())
 
 
-def test_an_error_comes_back_as_it_was(open_transport: Open) -> None:
+def test_an_error_arrives_with_all_its_fields(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport() as transport:
             await transport.submit(work := make_work(1))
@@ -107,9 +107,7 @@ def test_an_error_comes_back_as_it_was(open_transport: Open) -> None:
 
 
 @pytest.mark.parametrize("limits", [{"max_rows": 10}, {"max_bytes": make_work(10).rows.num_bytes}])
-def test_over_the_limit_on_rows_or_bytes_is_refused_and_said_to_be_full(
-    open_transport: Open, limits: dict[str, Any]
-) -> None:
+def test_a_full_queue_refuses_by_rows_and_by_bytes(open_transport: Open, limits: dict[str, Any]) -> None:
     async def scenario() -> None:
         async with open_transport(**limits) as transport:
             await transport.submit(make_work(10))
@@ -125,7 +123,7 @@ def test_over_the_limit_on_rows_or_bytes_is_refused_and_said_to_be_full(
     run(scenario())
 
 
-def test_a_request_over_the_limit_is_taken_when_nothing_else_waits(open_transport: Open) -> None:
+def test_a_request_over_the_limit_is_accepted_by_an_empty_queue(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport(max_rows=10) as transport:
             await transport.submit(make_work(50))
@@ -134,7 +132,7 @@ def test_a_request_over_the_limit_is_taken_when_nothing_else_waits(open_transpor
     run(scenario())
 
 
-def test_room_is_kept_for_an_admitted_request_and_given_back(open_transport: Open) -> None:
+def test_an_admission_reserves_rows_until_it_is_dismissed(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport() as transport:
             await transport.admit("first", 80, "bulk")
@@ -153,24 +151,24 @@ def test_room_is_kept_for_an_admitted_request_and_given_back(open_transport: Ope
     run(scenario())
 
 
-def test_retry_after_is_the_queue_over_the_measured_speed(open_transport: Open) -> None:
+def test_retry_after_is_queued_rows_over_measured_speed(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport() as transport:
             await transport.submit(make_work(10))
             (held,) = await lease(transport)
-            await asyncio.sleep(0.5)
-            transport.extend(held, 1)  # 2 rows a second
+            await asyncio.sleep(0.2)
+            transport.extend(held, 1)  # at most 5 rows a second
             transport.settle(held, WorkResult(None, InferenceError("enough")))
             await transport.submit(make_work(60))
-            await until(lambda: 20 <= transport.depth().retry_after <= 60)
+            await until(lambda: 12 <= transport.depth().retry_after <= 60)
             with pytest.raises(QueueFullError) as caught:
                 await transport.submit(make_work(41))
-            assert caught.value.retry_after is not None and 20 <= caught.value.retry_after <= 60
+            assert caught.value.retry_after is not None and 12 <= caught.value.retry_after <= 60
 
     run(scenario())
 
 
-def test_a_lost_lease_is_handed_out_again_and_its_old_holder_is_fenced(open_transport: Open) -> None:
+def test_a_lapsed_lease_is_taken_over_and_its_former_holder_is_refused(open_transport: Open) -> None:
     redelivered: list[int] = []
 
     async def scenario() -> None:
@@ -184,8 +182,9 @@ def test_a_lost_lease_is_handed_out_again_and_its_old_holder_is_fenced(open_tran
             stop_renewals(transport)
             (second,) = await lease(another, 1, "b")
             assert second.work.id == work.id and second.deliveries == 2
-            transport.settle(first, outcome(2, 1.0)) if another is not transport else None
-            await asyncio.sleep(0.1)
+            if isinstance(transport, RedisTransport):
+                transport.settle(first, outcome(2, 1.0))
+                await until(lambda: transport._leases.idle)  # Redis has refused it
             assert another.settle(second, outcome(2, 2.0))
             assert not transport.settle(first, outcome(2, 1.0))
             got = await transport.reply(work.id)
@@ -196,7 +195,7 @@ def test_a_lost_lease_is_handed_out_again_and_its_old_holder_is_fenced(open_tran
     assert redelivered == [1]
 
 
-def test_work_that_keeps_killing_its_worker_fails(open_transport: Open) -> None:
+def test_an_item_that_kills_every_worker_fails(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport(lease_seconds=0.3) as transport:
             await transport.submit(work := make_work(1))
@@ -214,7 +213,7 @@ def test_work_that_keeps_killing_its_worker_fails(open_transport: Open) -> None:
     run(scenario())
 
 
-def test_work_that_nobody_waits_for_is_abandoned_waiting_or_leased(open_transport: Open) -> None:
+def test_work_without_a_waiting_request_is_abandoned_queued_or_leased(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport() as transport:
             for leased_first in (True, False):
@@ -224,7 +223,6 @@ def test_work_that_nobody_waits_for_is_abandoned_waiting_or_leased(open_transpor
                 await asyncio.sleep(0)
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)
-                await asyncio.sleep(0.1)
                 leases = leases or list(await none_left(transport))
                 if leases:
                     await until(lambda held=leases[0]: held.abandoned)  # type: ignore[misc]
@@ -234,7 +232,7 @@ def test_work_that_nobody_waits_for_is_abandoned_waiting_or_leased(open_transpor
     run(scenario())
 
 
-def test_a_closed_transport_takes_nothing_new(open_transport: Open) -> None:
+def test_a_closed_transport_accepts_nothing_new(open_transport: Open) -> None:
     async def scenario() -> None:
         async with open_transport() as transport:
             await transport.submit(work := make_work(1))

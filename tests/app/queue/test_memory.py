@@ -1,3 +1,5 @@
+"""The queue in one process, in addition to `test_contract`."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from scpalm.app.errors import DrainingError, InferenceError, QueueFullError
+from scpalm.app.errors import DrainingError
 from scpalm.app.queue.throughput import Throughput
-from scpalm.app.queue.transport import MAX_DELIVERIES, WorkItem, WorkResult
+from scpalm.app.queue.transport import WorkItem, WorkResult
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.model.genes.rows import GeneSet, Rows
 
@@ -36,69 +38,6 @@ def run(scenario: Callable[[], object]) -> object:
     return asyncio.run(scenario())  # type: ignore[arg-type]
 
 
-def test_settled_work_answers_its_request_also_when_settled_before_it_is_awaited() -> None:
-    async def scenario() -> WorkResult:
-        transport = make()
-        job = work(3)
-        await transport.submit(job)
-        (lease,) = transport.lease("a", 0)
-        expected = outcome(3)
-        assert transport.settle(lease, expected)
-        got = await transport.reply(job.id)
-        assert got is expected and transport.idle
-        return got
-
-    run(scenario)
-
-
-def test_leases_come_oldest_first_and_once() -> None:
-    async def scenario() -> None:
-        transport = make()
-        jobs = [work(1) for _ in range(3)]
-        for job in jobs:
-            await transport.submit(job)
-        assert [lease.work for lease in transport.lease("a", 0)] == jobs
-        assert transport.lease("b", 0) == []
-
-    run(scenario)
-
-
-def test_only_the_first_outcome_counts() -> None:
-    async def scenario() -> None:
-        transport = make()
-        job = work(1)
-        await transport.submit(job)
-        (lease,) = transport.lease("a", 0)
-        first = outcome(1)
-        assert transport.settle(lease, first)
-        assert not transport.settle(lease, WorkResult(None, InferenceError("late")))
-        assert await transport.reply(job.id) is first
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("limits", [{"max_rows": 10}, {"max_bytes": work(10).rows.num_bytes}])
-def test_over_the_limit_on_rows_or_bytes_is_refused(limits: dict[str, float]) -> None:
-    async def scenario() -> None:
-        transport = make(**limits)
-        await transport.submit(work(10))
-        assert transport.depth().full
-        with pytest.raises(QueueFullError) as caught:
-            await transport.submit(work(1))
-        assert caught.value.retry_after == 1
-
-    run(scenario)
-
-
-def test_a_request_over_the_limit_is_taken_when_nothing_else_waits() -> None:
-    async def scenario() -> None:
-        transport = make(max_rows=10)
-        await transport.submit(work(50))
-        assert transport.depth().rows["online"] == 50
-
-    run(scenario)
-
-
 def test_progress_frees_room_and_settling_empties_the_queue() -> None:
     async def scenario() -> None:
         transport = make(max_rows=10)
@@ -123,7 +62,7 @@ def test_retry_after_is_queued_rows_over_measured_rows_a_second() -> None:
     assert throughput.seconds_for(1000) == 100, "only the last half minute counts"
 
 
-def test_lost_leases_are_handed_out_again_when_they_run_out() -> None:
+def test_rows_of_a_lapsed_lease_are_queued_again() -> None:
     redelivered = []
 
     async def scenario() -> None:
@@ -143,7 +82,7 @@ def test_lost_leases_are_handed_out_again_when_they_run_out() -> None:
     assert redelivered == [1]
 
 
-def test_a_restarted_worker_gets_its_own_work_back_and_no_other() -> None:
+def test_a_restarted_worker_gets_only_its_own_items_back() -> None:
     async def scenario() -> None:
         transport = make()
         await transport.submit(work(1))
@@ -156,41 +95,7 @@ def test_a_restarted_worker_gets_its_own_work_back_and_no_other() -> None:
     run(scenario)
 
 
-def test_work_that_keeps_killing_its_worker_fails() -> None:
-    async def scenario() -> None:
-        transport = make()
-        job = work(1)
-        await transport.submit(job)
-        for delivery in range(MAX_DELIVERIES):
-            (lease,) = transport.lease("a", 0, resume=True)
-            assert lease.deliveries == delivery + 1
-        assert transport.lease("a", 0, resume=True) == []
-        assert isinstance((await transport.reply(job.id)).error, InferenceError)
-        assert transport.idle
-
-    run(scenario)
-
-
-def test_a_cancelled_wait_marks_the_work_abandoned_waiting_or_leased() -> None:
-    async def scenario() -> None:
-        transport = make()
-        for leased_first in (True, False):
-            job = work(1)
-            await transport.submit(job)
-            leases = transport.lease("a", 0) if leased_first else []
-            waiting = asyncio.create_task(transport.reply(job.id))
-            await asyncio.sleep(0)
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            (lease,) = leases or transport.lease("a", 0)
-            assert lease.abandoned
-            transport.settle(lease, outcome(1))
-            await asyncio.sleep(0)
-
-    run(scenario)
-
-
-def test_a_closed_transport_takes_nothing_and_still_hands_out_what_it_has() -> None:
+def test_a_closed_transport_still_hands_out_what_it_has() -> None:
     async def scenario() -> None:
         transport = make()
         await transport.submit(work(1))

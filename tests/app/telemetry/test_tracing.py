@@ -23,15 +23,20 @@ from scpalm.app.telemetry.tracing import Tracing
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
+EXPORTER = InMemorySpanExporter()
+
+
 @pytest.fixture
 def spans() -> InMemorySpanExporter:
-    return InMemorySpanExporter()
+    """The spans of this test alone."""
+    EXPORTER.clear()
+    return EXPORTER
 
 
-@pytest.fixture
-def client(bundle_dir: Path, tmp_path: Path, spans: InMemorySpanExporter) -> Iterator[Client]:
-    settings = Settings(bundle=bundle_dir, spool_dir=tmp_path, results_dir=tmp_path / "jobs", parser_processes=1)
-    app = create_app(settings, lambda *_: FakeSession(), Tracing(SimpleSpanProcessor(spans)))
+@pytest.fixture(scope="module")
+def client(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    settings = Settings(bundle=bundle_dir, spool_dir=tmp_path_factory.mktemp("traced"), parser_processes=1)
+    app = create_app(settings, lambda *_: FakeSession(), Tracing(SimpleSpanProcessor(EXPORTER)))
     with Client(app) as running:
         yield running.wait_until_loaded()
 
@@ -40,7 +45,7 @@ def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return {span.name: span for span in spans.get_finished_spans()}
 
 
-def test_a_request_is_a_span_with_its_stages_in_order_within_the_callers_trace(
+def test_a_request_is_a_span_in_the_callers_trace_with_its_stages_in_order(
     client: Client, spans: InMemorySpanExporter
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "x-request-id": "mine"}

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scpalm.app.auth.budgets import Budgets, MemoryBudgetStore
+from scpalm.app.auth.keys import ApiKey
+from scpalm.app.http.middleware.guard import GuardMiddleware
+from scpalm.app.main import create_app
+from scpalm.app.settings import Settings
+from tests.app.auth.test_keys import entry, write
+from tests.app.fakes import Client, FakeSession
+from tests.app.queue.conftest import until
+
+BODY = {"genes": [f"GENE{n}" for n in range(12)], "indptr": [0, 2, 4], "indices": [0, 1, 2, 3], "data": [1, 2, 3, 4]}
+
+
+@pytest.fixture(scope="module")
+def guarded(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """An app with keys. Its keys have budgets that tests use up: take one that no other test uses."""
+    folder = tmp_path_factory.mktemp("guarded")
+    path = write(
+        folder / "keys.json",
+        entry("lab", "first"),
+        entry("narrow", "second", paths=["/pathways"]),
+        entry("poor", "third", rows_per_minute=3),
+        entry("slow", "fourth", bytes_per_minute=100),
+        entry("other", "fifth"),
+    )
+    settings = Settings(bundle=bundle_dir, spool_dir=folder, api_keys_file=path, parser_processes=1)
+    with Client(create_app(settings, lambda *_: FakeSession())) as client:
+        yield client.wait_until_loaded()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_keys_open_paths_and_budgets_close_them(guarded: Client) -> None:
+    for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json"):
+        assert guarded.get(path).status_code == 200, "probes hold no keys"
+    missing = guarded.post("/embed", json=BODY)
+    assert missing.status_code == 401 and missing.headers["www-authenticate"] == "Bearer"
+    assert missing.headers["content-type"] == "application/problem+json"
+    assert guarded.get("/models", headers=bearer("wrong")).status_code == 401
+    assert guarded.get("/jobs").status_code == 401
+    assert guarded.post("/embed", json=BODY, headers=bearer("first")).status_code == 200
+    assert guarded.post("/embed", json=BODY, headers={"X-API-Key": "first"}).status_code == 200
+    assert guarded.post("/embed", json=BODY, headers=bearer("second")).status_code == 403
+    assert guarded.post("/pathways", json=BODY, headers=bearer("second")).status_code == 200
+    answers = [guarded.post("/embed", json=BODY, headers=bearer("third")) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 60
+    answers = [guarded.post("/embed", json=BODY, headers=bearer("fourth")) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
+def test_jobs_belong_to_their_key(guarded: Client) -> None:
+    mine = guarded.post("/embed", json=BODY, headers={**bearer("first"), "Prefer": "respond-async"})
+    location = mine.headers["location"]
+    assert guarded.get(location, headers=bearer("first")).status_code == 200
+    assert guarded.get(location, headers=bearer("fifth")).status_code == 404
+    assert guarded.get("/jobs", headers=bearer("fifth")).json() == {"jobs": []}
+
+
+def test_a_deadline_that_passes_is_504_and_frees_the_queue(own_client: Client, session: FakeSession) -> None:
+    session.gate.clear()
+    late = own_client.post("/embed", json=BODY, headers={"X-Request-Timeout": "0.5"})
+    assert late.status_code == 504 and late.json()["type"].endswith("deadline")
+    session.gate.set()
+    own_client.run(until(lambda: own_client.service.model().transport.idle))
+    assert own_client.post("/embed", json=BODY, headers={"X-Request-Timeout": "20"}).status_code == 200
+    for wrong in ("soon", "-1", "0", "nan", "inf", "1e9"):
+        assert own_client.post("/embed", json=BODY, headers={"X-Request-Timeout": wrong}).status_code == 422
+
+
+def test_every_response_has_security_headers_and_an_id(client: Client) -> None:
+    for path in ("/models", "/nothing", "/health/live"):
+        headers = client.get(path, headers={"X-Request-Id": "trace-1"}).headers
+        assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-request-id"] == "trace-1"
+    forged = client.get("/models", headers={"X-Request-Id": "a b\tc"}).headers["x-request-id"]
+    assert len(forged) == 32, "an id that could forge a line of the log is replaced"
+
+
+def test_pages_of_other_origins_get_no_permission(client: Client) -> None:
+    """CORS is off: a page of another site may neither read a response nor ask whether it may send a body."""
+    origin = {"Origin": "https://elsewhere.example"}
+    asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    preflight = client.run(client.http.options("/embed", headers=asked))
+    assert preflight.status_code == 405
+    for answer in (preflight, client.get("/models", headers=origin)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_bytes_are_charged_in_lots_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scpalm.app.http.middleware.guard.CHARGE_BYTES", 10)
+    charged: list[int] = []
+
+    class Counting(Budgets):
+        async def charge_bytes(self, key: ApiKey | None, num_bytes: int) -> None:
+            charged.append(num_bytes)
+
+    class OneKey:
+        def find(self, key: str | None) -> ApiKey:
+            return ApiKey("lab", "", bytes_per_minute=1000)
+
+    async def ask(num_read: int) -> None:
+        sent = [{"type": "http.request", "body": b"1234", "more_body": n < 4} for n in range(5)]
+
+        async def app(scope: object, receive: Callable[[], object], send: object) -> None:
+            for _ in range(num_read):
+                await receive()  # type: ignore[misc]
+
+        async def receive() -> dict[str, object]:
+            return sent.pop(0)
+
+        guard = GuardMiddleware(app, OneKey(), Counting(MemoryBudgetStore()))  # type: ignore[arg-type]
+        await guard({"type": "http", "path": "/embed", "headers": []}, receive, None)  # type: ignore[arg-type]
+
+    asyncio.run(ask(5))
+    assert charged == [12, 8]
+    charged.clear()
+    asyncio.run(ask(4))
+    assert charged == [12, 4], "what was received of an abandoned body is charged as well"
