@@ -17,7 +17,7 @@ from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.names import check_length, name_genes
 from scpalm.model.io.frame import Frame
 from scpalm.model.io.hdf5 import attribute, child_names, find, open_hdf5, refuse_over
-from scpalm.model.io.stored_matrix import StoredMatrix
+from scpalm.model.io.stored_matrix import Axes, StoredMatrix
 
 _MOST_COLUMNS = 50_000  # of a table in obsm
 _LARGEST_AXIS = np.iinfo(np.int32).max
@@ -162,19 +162,8 @@ class H5adFile:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         source = self._source(layer or self._layer)
-        totals = self._totals()
-        for block in source.matrix.blocks(size, self.cells):
-            rows = slice(block.start, block.start + len(block.indptr) - 1)
-            yield CellMatrix(
-                indptr=block.indptr,
-                indices=block.indices,
-                data=block.data,
-                genes=source.genes,
-                cells=self.cells[rows],
-                ensembl_ids=source.ensembl_ids,
-                totals=None if totals is None else totals[rows],
-                cells_in_all=self.num_cells,
-            )
+        axes = Axes(self.cells, source.genes, source.ensembl_ids, self._totals(), self.num_cells)
+        yield from source.matrix.blocks(size, axes)
 
     def rows(self, start: int, stop: int) -> CellMatrix:
         """Cells ``start`` to ``stop``; neither names nor row pointers of other cells are read.
@@ -183,16 +172,8 @@ class H5adFile:
         """
         source = self._source(self._layer)
         names = self._obs.index(slice(start, stop))
-        block = source.matrix.block(start, stop, names)
-        return CellMatrix(
-            indptr=block.indptr,
-            indices=block.indices,
-            data=block.data,
-            genes=source.genes,
-            cells=names,
-            ensembl_ids=source.ensembl_ids,
-            cells_in_all=self.num_cells,
-        )
+        axes = Axes(names, source.genes, source.ensembl_ids, None, self.num_cells)
+        return source.matrix.block(start, stop, axes)
 
     def _source(self, layer: str) -> _Source:
         if layer not in self._sources:

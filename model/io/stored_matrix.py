@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.hdf5 import attribute, checked, find, guarded, refuse_over
 
 _WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
@@ -17,15 +19,33 @@ _DENSE_BYTES = 64 * 2**20  # of a dense matrix in memory at once
 _CSC_ENTRIES = 16 * 2**20  # entries of a column-wise matrix gathered per pass over the file
 _CSC_BLOCK = 4 * 2**20  # entries of it read at once
 
+_Csr: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]  # indptr, indices, data
+
 
 @dataclass(frozen=True)
-class RowBlock:
-    """Rows ``start`` and following: ``indptr`` [rows + 1] int64, ``indices`` int32, ``data`` float32."""
+class Axes:
+    """Names of the rows and columns of a stored matrix.
 
-    start: int
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    data: NDArray[np.float32]
+    Attributes:
+        cells: names of the rows that are read. genes, ensembl_ids: of the columns. totals: of the rows, where the
+            columns are a selection of genes. cells_in_all: of the file.
+    """
+
+    cells: Sequence[str]
+    genes: Sequence[str]
+    ensembl_ids: Sequence[str] | None
+    totals: NDArray[np.float64] | None
+    cells_in_all: int
+
+    def part(
+        self, start: int, indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[np.float32]
+    ) -> CellMatrix:
+        """Rows ``start`` and following, with their names."""
+        rows = slice(start, start + len(indptr) - 1)
+        totals = None if self.totals is None else self.totals[rows]
+        return CellMatrix(
+            indptr, indices, data, self.genes, self.cells[rows], self.ensembl_ids, totals, self.cells_in_all
+        )
 
 
 class StoredMatrix:
@@ -99,18 +119,18 @@ class StoredMatrix:
                     field=f"{self.name}/{part}",
                 )
 
-    def blocks(self, size: int, cells: Sequence[str]) -> Iterator[RowBlock]:
-        """All rows in order, ``size`` at a time; ``cells`` names them in messages."""
+    def blocks(self, size: int, axes: Axes) -> Iterator[CellMatrix]:
+        """All rows in order, ``size`` at a time. Raises InputError."""
         if self._format == "dense":
-            return self._dense_blocks(size)
+            return (axes.part(start, *block) for start, block in self._dense_blocks(size))
         if self._format == "csr":
-            return self._csr_blocks(size, cells)
-        return self._csc_blocks(size, cells)
+            return self._csr_blocks(size, axes)
+        return self._csc_blocks(size, axes)
 
-    def block(self, start: int, stop: int, cells: Sequence[str]) -> RowBlock:
-        """Rows ``start`` to ``stop``; ``cells`` are the names of these. Raises InputError (``by-columns``) for CSC."""
+    def block(self, start: int, stop: int, axes: Axes) -> CellMatrix:
+        """Rows ``start`` to ``stop``, whose names ``axes`` has. Raises InputError (``by-columns``) for CSC."""
         if self._format == "dense":
-            return self._dense_block(start, stop)
+            return axes.part(0, *self._dense_block(start, stop))
         if self._format == "csc":
             raise InputError(
                 "by-columns",
@@ -122,7 +142,7 @@ class StoredMatrix:
             bounds = self._indptr[start : stop + 1].astype(np.int64)
         if (np.diff(bounds) < 0).any() or bounds[0] < 0 or bounds[-1] > len(self._data):
             raise self._pointer_fault()
-        return self._csr_block(start, bounds, cells)
+        return axes.part(0, *self._csr_block(bounds, axes.cells))
 
     def _row_pointers(self) -> NDArray[np.int64]:
         with guarded(f"'{self.name}/indptr'"):
@@ -154,26 +174,26 @@ class StoredMatrix:
             cell=cell,
         )
 
-    def _csr_blocks(self, size: int, cells: Sequence[str]) -> Iterator[RowBlock]:
+    def _csr_blocks(self, size: int, axes: Axes) -> Iterator[CellMatrix]:
         indptr = self._row_pointers()
         for start in range(0, self.shape[0], size):
             stop = min(start + size, self.shape[0])
-            yield self._csr_block(start, indptr[start : stop + 1], cells[start:stop])
+            yield axes.part(start, *self._csr_block(indptr[start : stop + 1], axes.cells[start:stop]))
 
-    def _csr_block(self, start: int, bounds: NDArray[np.int64], cells: Sequence[str]) -> RowBlock:
+    def _csr_block(self, bounds: NDArray[np.int64], cells: Sequence[str]) -> _Csr:
         indices, data = self._read(int(bounds[0]), int(bounds[-1]))
         # In the file's own integer type: after a cast to int32 a large index could look valid.
         bad = np.flatnonzero((indices < 0) | (indices >= self.shape[1]))
         if len(bad):
             row = int(np.searchsorted(bounds - bounds[0], bad[0], side="right")) - 1
             raise self._index_fault(int(indices[bad[0]]), self.shape[1], cells[row])
-        return RowBlock(start, bounds - bounds[0], indices.astype(np.int32, copy=False), data)
+        return bounds - bounds[0], indices.astype(np.int32, copy=False), data
 
-    def _dense_blocks(self, size: int) -> Iterator[RowBlock]:
+    def _dense_blocks(self, size: int) -> Iterator[tuple[int, _Csr]]:
         for start in range(0, self.shape[0], size):
-            yield self._dense_block(start, min(start + size, self.shape[0]))
+            yield start, self._dense_block(start, min(start + size, self.shape[0]))
 
-    def _dense_block(self, start: int, stop: int) -> RowBlock:
+    def _dense_block(self, start: int, stop: int) -> _Csr:
         step = max(1, _DENSE_BYTES // max(1, self.shape[1] * self._node.dtype.itemsize))
         counts, columns, values = [np.zeros(1, np.int64)], [], []
         for first in range(start, stop, step):
@@ -183,9 +203,9 @@ class StoredMatrix:
                 counts.append(np.bincount(row, minlength=len(block)))
                 columns.append(column.astype(np.int32))
                 values.append(block[row, column].astype(np.float32))
-        return RowBlock(start, np.cumsum(np.concatenate(counts)), np.concatenate(columns), np.concatenate(values))
+        return np.cumsum(np.concatenate(counts)), np.concatenate(columns), np.concatenate(values)
 
-    def _csc_blocks(self, size: int, cells: Sequence[str]) -> Iterator[RowBlock]:
+    def _csc_blocks(self, size: int, axes: Axes) -> Iterator[CellMatrix]:
         indptr = self._row_pointers()
         lengths = np.zeros(self.shape[0], dtype=np.int64)
         for rows, _, _ in self._csc_entries(indptr):
@@ -196,7 +216,8 @@ class StoredMatrix:
             # As many whole blocks as fit a pass, at least one.
             fits = int(np.searchsorted(ends, ends[start] + _CSC_ENTRIES, side="right")) - 1
             stop = min(self.shape[0], max(start + size, start + (fits - start) // size * size))
-            yield from self._csc_pass(indptr, start, stop, size, ends)
+            for first, block in self._csc_pass(indptr, (start, stop), size, ends):
+                yield axes.part(first, *block)
             start = stop
 
     def _csc_entries(
@@ -212,8 +233,9 @@ class StoredMatrix:
             yield rows.astype(np.int32), columns.astype(np.int32), data
 
     def _csc_pass(
-        self, indptr: NDArray[np.int64], start: int, stop: int, size: int, ends: NDArray[np.int64]
-    ) -> Iterator[RowBlock]:
+        self, indptr: NDArray[np.int64], bounds: tuple[int, int], size: int, ends: NDArray[np.int64]
+    ) -> Iterator[tuple[int, _Csr]]:
+        start, stop = bounds
         parts = []
         for rows, columns, data in self._csc_entries(indptr):
             mine = (rows >= start) & (rows < stop)
@@ -224,7 +246,7 @@ class StoredMatrix:
         for first in range(start, stop, size):
             last = min(first + size, stop)
             entries = slice(int(ends[first] - ends[start]), int(ends[last] - ends[start]))
-            yield RowBlock(first, ends[first : last + 1] - ends[first], columns[entries], data[entries])
+            yield first, (ends[first : last + 1] - ends[first], columns[entries], data[entries])
 
 
 _NO_ENTRIES = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))

@@ -34,7 +34,7 @@ GENES = ["CD3D", "CD3E", "IL7R", "LYZ", "S100A9", "CST3", "MS4A1", "CD79A", "NKG
 # Runs at the start of every interpreter, the parser's included.
 PROFILER = '''
 import dataclasses, json, os, sys, threading, time
-ROOT, OUT, CELLS = os.environ["TRACE_ROOT"], os.environ["TRACE_OUT"], int(os.environ["TRACE_CELLS"])
+ROOT, OUT, CELLS = TRACED
 SKIPPED = (os.path.join(ROOT, ".venv"), os.path.join(ROOT, "tests"))
 file = open(os.path.join(OUT, f"{os.getpid()}.jsonl"), "a", buffering=1)
 
@@ -112,19 +112,17 @@ def post(url: str, path: Path) -> tuple[float, float]:
 
 def traced(root: Path, module: str, folder: Path) -> list[list[object]]:
     """The calls of the second request, in order within each thread."""
-    (folder / "sitecustomize.py").write_text(PROFILER, encoding="utf-8")
-    (folder / "out").mkdir()
+    # Not by the environment, of which a parser sees little.
+    values = (f"{root}/", str(folder / "out"), NUM_CELLS)
+    (folder / "sitecustomize.py").write_text(f"TRACED = {values!r}\n{PROFILER}", encoding="utf-8")
+    for name in ("out", "work"):
+        (folder / name).mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SCPALM_")}
-    environment = kept | {
-        "PYTHONPATH": f"{folder}:{root}",
-        "TRACE_ROOT": f"{root}/",
-        "TRACE_OUT": str(folder / "out"),
-        "TRACE_CELLS": str(NUM_CELLS),
-    }
+    environment = kept | {"PYTHONPATH": f"{folder}:{root}"}
     log = folder / "log"
     with log.open("wb") as stderr:
         server = subprocess.Popen(
-            [sys.executable, "-m", module, "serve", "--port", "0"], cwd=folder, env=environment, stderr=stderr
+            [sys.executable, "-m", module, "serve", "--port", "0"], cwd=folder / "work", env=environment, stderr=stderr
         )
     try:
         while (found := re.search(r"listening on (http://\S+)", log.read_text())) is None or not _ready(found[1]):
