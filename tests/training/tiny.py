@@ -65,7 +65,7 @@ def write_two_files(folder: Path) -> list[Path]:
     order = np.random.default_rng(5).permutation(NUM_GENES)[:80]
     names = [f"GENE{i}" if i % 2 else f"ENSG{i:011d}.7" for i in order]
     counts = np.hstack([tiny_counts(100, seed=2)[:, order], np.ones((100, 2), np.float32)])
-    second = write_h5ad(folder / "second.h5ad", counts, [*names, "unheard-of", "nobody"], {"tissue": ["skin"] * 100})
+    second = write_h5ad(folder / "second.h5ad", counts, [*names, "unknown-1", "unknown-2"], {"tissue": ["skin"] * 100})
     return [first, second]
 
 

@@ -156,7 +156,8 @@ class Stage2Trainer(StageTrainer[Part]):
     def _left_out(self, kept: Tensor) -> Tensor:
         """``[B, G]`` bool: genes whose token was left out (token i owns genes ``[S i, S (i + 1))``)."""
         config = self.stage1.config
-        token = torch.ones(len(kept), config.num_tokens, dtype=torch.bool, device=kept.device).scatter_(1, kept, False)
+        token = torch.ones(len(kept), config.num_tokens, dtype=torch.bool, device=kept.device)
+        token.scatter_(1, kept, value=False)
         return token.repeat_interleave(config.genes_per_token, dim=1)[:, : config.num_genes]
 
     def parts(self, step: int) -> list[Part]:

@@ -118,4 +118,4 @@ def random_network(config: DrugResponseConfig, seed: int) -> DrugResponseNetwork
             torch.nn.init.uniform_(module.bias, -0.5, 0.5)
     network.drug_encoder.low.fill_(-0.3)
     network.drug_encoder.high.fill_(0.3)
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(requires_grad=False)

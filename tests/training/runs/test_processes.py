@@ -204,11 +204,11 @@ def encode_together(rank: int, folder: str) -> None:
 def test_cells_are_encoded_by_all_processes_and_known_to_all(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     context = multiprocessing.get_context("spawn")
-    everybody = [context.Process(target=encode_together, args=(rank, str(tmp_path))) for rank in (0, 1)]
-    for process in everybody:
+    processes = [context.Process(target=encode_together, args=(rank, str(tmp_path))) for rank in (0, 1)]
+    for process in processes:
         process.start()
     encode_together(-1, str(tmp_path))
-    for process in everybody:
+    for process in processes:
         process.join(120)
         assert process.exitcode == 0
     alone, *parts = (np.load(tmp_path / f"cache-{rank}.npz") for rank in (-1, 0, 1))

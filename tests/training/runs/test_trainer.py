@@ -146,7 +146,7 @@ def go_on(corpus: Path, folder: Path, threads: int) -> Stage1Trainer:
 
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
     run = Run(tmp_path)
-    # Not forked: a copy of a process with threads may wait for a lock that nobody holds any more.
+    # Not forked: the copy of a process with threads may wait for a lock that is never released.
     context = multiprocessing.get_context("spawn")
     reached = [0]
     for moment in (0.01, 0.03, 0.08):

@@ -37,8 +37,8 @@ def test_info_nce_is_the_literal_formula(temperature: float) -> None:
 
 def test_a_cell_is_not_its_own_negative() -> None:
     view, other = vectors(6), vectors(6, seed=1)
-    nobody, itself = torch.zeros(6, 6, dtype=torch.bool), torch.eye(6, dtype=torch.bool)
-    assert float(info_nce(view, other, nobody, 0.1)) == pytest.approx(0, abs=1e-6)
+    none, itself = torch.zeros(6, 6, dtype=torch.bool), torch.eye(6, dtype=torch.bool)
+    assert float(info_nce(view, other, none, 0.1)) == pytest.approx(0, abs=1e-6)
     assert float(info_nce(view, other, itself, 0.1)) == pytest.approx(0, abs=1e-6)
 
 
