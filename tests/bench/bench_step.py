@@ -1,7 +1,7 @@
 """Cells a second, memory and arithmetic of a training step, by preset, stage and how the batch is cut into parts.
 
 Uses random cells and, for stage 2, random codes, on the GPU if there is one. Each row runs in a new process. "of the
-device": FLOP/s of the step (matrix products and attention of forward and backward pass, as PyTorch counts them) relative to
+device": FLOP/s of the step (matrix products and attention, forward and backward, as PyTorch counts them) relative to
 one large matrix product in the same process, in bf16 on a GPU and float32 on a CPU. Run it alone:
 
     PYTHONPATH=. python tests/bench/bench_step.py [--preset mini base --batch 128 --accumulate 1 4 --set bf16=true]

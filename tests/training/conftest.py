@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from scpalm.training.corpus.reader import Corpus
 from tests.training.bundles import Exported, exported

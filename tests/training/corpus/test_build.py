@@ -117,7 +117,7 @@ def test_cells_that_share_too_few_genes_are_not_compared(tmp_path: Path) -> None
 
 
 class TestLayouts:
-    """Where public files keep their counts and names."""
+    """The places in which public files store counts and gene names."""
 
     def cells(self, counts: np.ndarray) -> AnnData:
         cells = AnnData(sparse.csr_matrix(counts))

@@ -34,7 +34,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(run: Run) -> None:
     run.save_checkpoint("stage1", {"step": 1})
     with (
         files_of_at_most(10_000),
-        pytest.raises(RunError, match=r"could not be written.*checkpoint before it is whole"),
+        pytest.raises(RunError, match=r"could not be written.*previous checkpoint is intact"),
     ):
         run.save_checkpoint("stage1", {"step": 2, "x": torch.randn(100_000)})
     assert run.load_checkpoint("stage1") == {"step": 1}
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_another_network_is_a_run_error(run: Run) -> None:
 
 
 def test_a_folder_that_holds_a_run_is_not_started_again(run: Run) -> None:
-    with pytest.raises(RunError, match=r"holds a run already.*--resume"):
+    with pytest.raises(RunError, match=r"already holds a run.*--resume"):
         run.create({})
     assert run.config()["stage1"] == {"steps": 3}
 

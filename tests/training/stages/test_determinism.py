@@ -94,9 +94,9 @@ def test_two_runs_are_equal_and_a_resumed_run_is_equal_to_both(
     monkeypatch.setattr(stage1, "singular_vectors", random_vectors)
     trainer = make(large)
     start = copy.deepcopy(trainer.state())
-    half = train(trainer, start, 2)
+    half = train(trainer, start, 1)
     whole = train(trainer, half, 1)
-    assert_same_state(train(trainer, start, 3), whole)
+    assert_same_state(train(trainer, start, 2), whole)
     run = Run(tmp_path)
     run.save_checkpoint("some", half)
     assert_same_state(train(trainer, run.load_checkpoint("some"), 1), whole)
@@ -145,7 +145,7 @@ def test_two_runs_of_the_command_write_the_same_checkpoints(large: Corpus, tmp_p
 
 
 def scpalm_train(*words: object) -> None:
-    """A command of ``scpalm-train`` in a process with two threads."""
+    """Run a command of ``scpalm-train`` in a process with two threads."""
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-m", "scpalm.training.cli", *map(str, words), "--device", "cpu"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)

@@ -19,7 +19,7 @@ from tests.training.evaluation.blobs import blobs
 
 
 class Groups:
-    """A source that knows the truth, and one that knows nothing."""
+    """A source of a perfect embedding and of a constant one."""
 
     methods = ("h_C", "untrained")
 
