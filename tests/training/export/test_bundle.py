@@ -124,7 +124,7 @@ def test_a_precision_that_costs_too_much_is_refused(
     monkeypatch.setattr(bundle, "export_graph", copied)
     monkeypatch.setattr(bundle, "export_decoder", copied)
     monkeypatch.setitem(LIMITS, "float16", Limits(1.1, 0.0, 1.0))
-    with pytest.raises(RunError, match=r"float16 costs too much.*codes agree, at least 1.1.*--precision float32"):
+    with pytest.raises(RunError, match=r"float16 costs too much.*codes agree, the limit is 1.1.*--precision float32"):
         export_run(tiny_export.run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()
 

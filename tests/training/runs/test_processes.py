@@ -25,7 +25,7 @@ from scpalm.training.cli.main import app
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage2Config
-from scpalm.training.runs.processes import share_of
+from scpalm.training.runs.processes import slices_of_process
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.code_cache import cache_cells
 from scpalm.training.stages.corpus_statistics import SpectralScores
@@ -131,8 +131,8 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 def test_a_batch_that_cannot_be_shared_is_refused(runs: dict[int, Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"batch_size 16 cannot be divided by 1 processes x accumulate 3.*multiple of 3"):
-        share_of(16, 3)
-    assert share_of(16, 2) == [slice(0, 8), slice(8, 16)]
+        slices_of_process(16, 3)
+    assert slices_of_process(16, 2) == [slice(0, 8), slice(8, 16)]
 
 
 def statistics(f: Tensor, tokens: Tensor) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ class TestAverage:
         before = parameters(model.model)
         scalars = model.evaluate()
         assert_same_state(parameters(model.model), before)
-        other.take(model.state())
+        other.load_weights(model.state())
         other.step, other.codes_started = model.step, model.codes_started
         assert other.evaluate() == scalars
         assert scalars != steps(trainer(corpus), 8).evaluate()

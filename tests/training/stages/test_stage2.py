@@ -213,5 +213,5 @@ def test_a_run_without_stage_1_says_so(tmp_path: Path) -> None:
 def test_a_stage_1_without_codes_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.create({"stage1": as_dict(Stage1Config(quantizer=False))})
-    with pytest.raises(RunError, match=r"quantizer=false, so its cells have no codes.*Train it with quantizer=true"):
+    with pytest.raises(RunError, match=r"quantizer=false, so its cells have no codes.*train it with quantizer=true"):
         load_stage1(run, SIZES)
