@@ -85,7 +85,7 @@ PRESETS: dict[str, dict[str, int]] = {
     # The paper's Table 2.
     "base": {"num_tokens": 256, "width": 256, "num_layers": 6, "num_heads": 8, "num_codes": 128},
     # The embedded default: trains in under two hours and serves on two CPU cores. d1 = 2 N lets the spectral start fill
-    # all N read-outs; four code dimensions let 128 codes lie dense (training/README.md).
+    # all N read-outs; four code dimensions let 128 codes lie dense (training/LOG.md).
     "mini": {
         "num_tokens": 96,
         "width": 96,

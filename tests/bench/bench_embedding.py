@@ -1,7 +1,7 @@
-"""The gene embedding at the size of the paper's Table 5: one training step, Algorithm 2 as printed against ours.
+"""The gene embedding at the size of the paper's Table 5: one training step, Algorithm 2 as printed compared with ours.
 
-A step is forward, backward and AdamW on every parameter of the embedding. Each variant runs in a process of its own;
-its memory is that process's peak less what it held before the first step (parameters included). Run it alone:
+A step is forward, backward and AdamW on every parameter of the embedding. Each variant runs in a new process;
+its memory is that process's peak minus what it held before the first step (parameters included). Run it alone:
 
     PYTHONPATH=. python tests/bench/bench_embedding.py [--genes 60000 --tokens 256 --batch 128 --literal-batch 8]
 """
@@ -92,7 +92,7 @@ def run(case: Case) -> dict[str, float]:
 
 
 def apart(case: Case) -> dict[str, float]:
-    """``run`` in a process of its own."""
+    """Run a variant in a new process."""
     words = [sys.executable, __file__, "--case", json.dumps(asdict(case))]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,6 +1,6 @@
-"""The weights of a bundle kept in float32, float16 and int8: size, speed, and what each costs against float32.
+"""Weights of a bundle in float32, float16 and int8: size, speed, and loss compared with float32.
 
-Takes the network of a bundle (the embedded one by default) and cells of a file; the rows' last column says whether an
+Uses the network of a bundle (the embedded one by default) and the cells of a file. The last column says whether an
 export would refuse the precision. Run it alone:
 
     PYTHONPATH=. python tests/bench/bench_export.py FILE.h5ad [--bundle BUNDLE]

@@ -1,6 +1,6 @@
-"""How fast a corpus feeds training: batches of 128 cells with 2,000 expressed genes each, from disk, on one core.
+"""Loading speed of a corpus: batches of 128 cells with 2,000 expressed genes each, from disk, on one core.
 
-Makes a corpus of random cells (0.5 GB by default) in a temporary folder. "cold": the file's pages were dropped from the
+Writes a corpus of random cells (0.5 GB by default) to a temporary folder. "cold": the files were dropped from the
 system's cache before. Run it alone:
 
     PYTHONPATH=. python tests/bench/bench_loader.py [--cells 32768 --expressed 2000 --genes 28373]

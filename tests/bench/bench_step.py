@@ -1,8 +1,8 @@
 """Cells a second, memory and arithmetic of a training step, by preset, stage and how the batch is cut into parts.
 
-On random cells and, for stage 2, random codes; on the GPU where there is one. Each row is a process of its own. "of the
-device": FLOP/s of the step (matrix products and attention of forward and backward pass, as PyTorch counts them) beside
-those of one large matrix product in the same process, in bf16 on a GPU and float32 on a CPU. Run it alone:
+Uses random cells and, for stage 2, random codes, on the GPU if there is one. Each row runs in a new process. "of the
+device": FLOP/s of the step (matrix products and attention, forward and backward, as PyTorch counts them) relative to
+one large matrix product in the same process, in bf16 on a GPU and float32 on a CPU. Run it alone:
 
     PYTHONPATH=. python tests/bench/bench_step.py [--preset mini base --batch 128 --accumulate 1 4 --set bf16=true]
 """
@@ -50,7 +50,7 @@ def make_trainer(corpus: Corpus, case: dict[str, Any], device: torch.device) -> 
 def made_up(
     corpus: Corpus, sizes: NetworkConfig, config: Stage2Config, device: torch.device
 ) -> tuple[PathwayAutoencoder, Stage2Config, torch.device, CodeCache, Yardsticks]:
-    """A stage 1 of random weights and codes at random."""
+    """A stage 1 with random weights, and random codes."""
     random = np.random.default_rng(0)
     codes = random.integers(sizes.num_codes, size=(1, len(corpus), sizes.num_tokens), dtype=np.uint8)
     scores = random.standard_normal((1, len(corpus), sizes.num_tokens), dtype=np.float32)

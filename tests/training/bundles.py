@@ -13,7 +13,7 @@ from tests.training.tiny import write_corpus, write_random_run
 
 @dataclass(frozen=True)
 class Exported:
-    """The folders of a corpus, a run and its bundle, and the lines that the export reported."""
+    """The folders of a corpus, a run and its bundle, and the report of the export."""
 
     corpus: Path
     run: Path
@@ -25,7 +25,7 @@ _made: list[Exported] = []
 
 
 def exported(factory: pytest.TempPathFactory) -> Exported:
-    """Made once a test session: the export takes seconds."""
+    """Made once per test session, because the export takes seconds."""
     if not _made:
         folder = factory.mktemp("exported")
         corpus = write_corpus(folder)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from scpalm.training.corpus.reader import Corpus
 from tests.training.bundles import Exported, exported
@@ -13,9 +14,11 @@ from tests.training.tiny import write_corpus
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
+    """One thread: tests that run at the same time do not slow each other down, and their sums are reproducible."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1):
+        yield
     torch.set_num_threads(before)
 
 

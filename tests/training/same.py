@@ -1,4 +1,4 @@
-"""States of trainers, compared bit for bit."""
+"""Compare states of trainers bit for bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def assert_same_state(one: object, other: object, where: str = "state") -> None:
-    """Every tensor and number of both is equal, NaN included; the first difference is named."""
+    """Assert that every tensor and number is equal, NaN included; the message names the first difference."""
     if isinstance(one, Tensor):
         assert isinstance(other, Tensor), where
         assert one.dtype == other.dtype and one.shape == other.shape, where

@@ -1,4 +1,4 @@
-"""A tiny world to train in: 120 genes, three kinds of cells, files with genes of their own."""
+"""Tiny training data: 120 genes, three kinds of cells, files with different genes."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def write_h5ad(
 
 
 def write_two_files(folder: Path) -> list[Path]:
-    """200 cells of all genes, and 100 cells of two thirds of them in another order, with unknown ones among them."""
+    """200 cells of all genes, and 100 cells of two thirds of them in another order, some of them unknown."""
     folder.mkdir(parents=True, exist_ok=True)
     first = write_h5ad(folder / "first.h5ad", tiny_counts(200, seed=1), obs={"tissue": ["blood"] * 200})
     order = np.random.default_rng(5).permutation(NUM_GENES)[:80]
     names = [f"GENE{i}" if i % 2 else f"ENSG{i:011d}.7" for i in order]
     counts = np.hstack([tiny_counts(100, seed=2)[:, order], np.ones((100, 2), np.float32)])
-    second = write_h5ad(folder / "second.h5ad", counts, [*names, "unheard-of", "nobody"], {"tissue": ["skin"] * 100})
+    second = write_h5ad(folder / "second.h5ad", counts, [*names, "unknown-1", "unknown-2"], {"tissue": ["skin"] * 100})
     return [first, second]
 
 
@@ -77,11 +77,11 @@ def write_corpus(folder: Path) -> Path:
 
 
 def write_random_run(folder: Path, corpus: Path) -> Path:
-    """A run that claims to be finished, with random weights."""
+    """A run of random weights that is marked as finished."""
     torch.manual_seed(0)
     stage1, cells = PathwayAutoencoder(SIZES), CellEncoder(SIZES)
     with torch.no_grad():
-        # Statistics as if it had been trained: read-outs and encoder outputs come out near mean 0 and variance 1.
+        # Statistics as after training: read-outs and encoder outputs have mean near 0 and variance near 1.
         batch = Corpus(corpus).batch(np.arange(100))
         stage1.train()
         for _ in range(100):

@@ -114,7 +114,7 @@ def pathways(
     from scpalm.training.corpus.reader import Corpus
     from scpalm.training.runs.config import ConfigError, Stage1Config, as_dict, override, split_settings
     from scpalm.training.runs.memory import keep_freed_memory
-    from scpalm.training.runs.processes import is_first, local_device, together, wait_for_all
+    from scpalm.training.runs.processes import barrier, is_first, local_device, process_group
     from scpalm.training.runs.run import Run, RunError, pick_device
     from scpalm.training.stages.stage1 import STAGE, Stage1Trainer, train_pathways
 
@@ -141,12 +141,12 @@ def pathways(
         STAGE: as_dict(config),
     }
     keep_freed_memory()
-    with together(where):
+    with process_group(where):
         if is_first() and resume:
             run.save_config(run.config() | record | {"preset": run.config()["preset"]})
         elif is_first():
             run.create(record)
-        wait_for_all()
+        barrier()
         trainer = Stage1Trainer(cells, network, config, where)
         if resume and run.has_checkpoint(STAGE):
             run.resume(trainer, STAGE)
@@ -168,7 +168,7 @@ def cells(
     from scpalm.training.corpus.reader import Corpus
     from scpalm.training.runs.config import Stage2Config, as_dict, override
     from scpalm.training.runs.memory import keep_freed_memory
-    from scpalm.training.runs.processes import is_first, local_device, together, wait_for_all
+    from scpalm.training.runs.processes import barrier, is_first, local_device, process_group
     from scpalm.training.runs.run import Run, RunError, pick_device
     from scpalm.training.stages.stage2 import STAGE, load_stage1, prepare_stage2, train_cells
 
@@ -190,10 +190,10 @@ def cells(
     run.finished("stage1")
     stage1 = load_stage1(run, network)
     keep_freed_memory()
-    with together(where):
+    with process_group(where):
         if is_first():
             run.save_config(saved | {"network": network.as_dict(), STAGE: as_dict(config)})
-        wait_for_all()
+        barrier()
         with progress_bar(config.replicas * len(corpus_), "codes", unit="cell") as bar:
             trainer = prepare_stage2(
                 corpus_, stage1, config, where, lambda done, total: bar.move_to(done), kept=run.path / "codes.npz"

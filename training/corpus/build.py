@@ -74,10 +74,10 @@ def _build(
                 prints = fingerprints(part.rows, part.counts)
                 forbidden = kept_out.among(part.rows, part.counts, source.measured)
                 fresh = ~forbidden
-                for i, print_ in enumerate(prints):
-                    fresh[i] &= print_ not in seen
-                    report["duplicates"] += print_ in seen
-                    seen.add(print_)
+                for i, fingerprint in enumerate(prints):
+                    fresh[i] &= fingerprint not in seen
+                    report["duplicates"] += fingerprint in seen
+                    seen.add(fingerprint)
                 report["evaluation_cells"] += int(forbidden.sum())
                 picked = np.flatnonzero(fresh)
                 writer.add(part.rows, picked)
@@ -115,8 +115,8 @@ def _read_kept_out(never: Sequence[Path], vocabulary: Vocabulary) -> KeptOut:
     return kept_out
 
 
-def _held_out(print_: bytes, options: CorpusOptions) -> bool:
-    salted = hashlib.blake2b(print_ + options.seed.to_bytes(8, "little", signed=True), digest_size=8).digest()
+def _held_out(fingerprint: bytes, options: CorpusOptions) -> bool:
+    salted = hashlib.blake2b(fingerprint + options.seed.to_bytes(8, "little", signed=True), digest_size=8).digest()
     return int.from_bytes(salted, "little") / 2**64 < options.held_out
 
 

@@ -71,7 +71,7 @@ class KeptOut:
                 # A cell without known genes cannot enter a corpus anyway.
                 some = np.flatnonzero(known_genes(chunk, target) > 0)
                 if len(some):
-                    chunk = take(chunk, some)
+                    chunk = select_rows(chunk, some)
                     rows = preparer.prepare(chunk).rows
                     self._parts.append((rows.gene_sets[0].measured, rows, counts_of(rows, chunk.row_totals())))
 
@@ -81,7 +81,7 @@ class KeptOut:
         for shared in {part[0].tobytes(): part[0] & measured for part in self._parts}.values():
             prints = fingerprints(rows, counts, shared, FEWEST_GENES)
             known = self._prints_on(shared)
-            found |= np.array([print_ != b"" and print_ in known for print_ in prints], dtype=bool)
+            found |= np.array([fingerprint != b"" and fingerprint in known for fingerprint in prints], dtype=bool)
         return found
 
     def _prints_on(self, shared: NDArray[np.bool_]) -> set[bytes]:
@@ -90,10 +90,10 @@ class KeptOut:
             if len(self._known) >= 8:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = {
-                print_
+                fingerprint
                 for _, rows, counts in self._parts
-                for print_ in fingerprints(rows, counts, shared, FEWEST_GENES)
-                if print_
+                for fingerprint in fingerprints(rows, counts, shared, FEWEST_GENES)
+                if fingerprint
             }
         return self._known[key]
 
@@ -105,7 +105,7 @@ def known_genes(chunk: CellMatrix, target: NDArray[np.int32]) -> NDArray[np.int6
     return np.bincount(row[expressed], minlength=chunk.num_cells)
 
 
-def take(matrix: CellMatrix, rows: NDArray[np.int64]) -> CellMatrix:
+def select_rows(matrix: CellMatrix, rows: NDArray[np.int64]) -> CellMatrix:
     """Some cells of a matrix, in the order of ``rows``."""
     lengths = np.diff(matrix.indptr)[rows]
     entries = np.concatenate([np.arange(matrix.indptr[r], matrix.indptr[r + 1]) for r in rows])

@@ -18,7 +18,7 @@ from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import CellSource, open_cells
-from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, take
+from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, select_rows
 from scpalm.training.corpus.open_cells import choose_layer
 from scpalm.training.corpus.reader import CorpusError
 
@@ -96,7 +96,7 @@ class Source:
                 report["filtered"] += int((~wanted).sum())
                 if not wanted.any():
                     continue
-                chunk = take(chunk, np.flatnonzero(wanted))
+                chunk = select_rows(chunk, np.flatnonzero(wanted))
                 prepared = preparer.prepare(chunk)
                 self.summary |= {"input": prepared.input.detected, "why": prepared.input.why}
                 obs = pd.DataFrame({"cell": list(chunk.cells), "total": chunk.row_totals()})

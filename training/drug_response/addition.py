@@ -1,8 +1,8 @@
-"""One more branch for a finished member: what mutation or methylation adds to what expression has said already.
+"""Add a branch for mutation or methylation to a finished member.
 
-The member stays as it is; only the new branch and the columns of the cell's layer that read it are trained, from a
-start at which it says nothing. So a setting with more inputs costs a small branch beside the weights of the setting
-before it, and on the validation rows it is never worse.
+The member is not changed. Only the new branch and the columns of the cell's layer that read it are trained, starting
+from an output of zero. So a setting with more inputs costs only a small branch on top of the setting before it, and is
+never worse on the validation rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ADDED = 2  # stage, as part of each random draw
 
 
 def widened(base: DrugResponseNetwork, width: int, config: DrugTrainingConfig) -> DrugResponseNetwork:
-    """``base`` with its next branch, which reads ``width`` features: it gives the very answers of ``base``."""
+    """``base`` with its next branch, which reads ``width`` features; its answers equal those of ``base`` exactly."""
     name = "mutation" if "mutation" not in base.config.branches else "methylation"
     sizes = replace(
         base.config,

@@ -188,8 +188,8 @@ def fold(network: DrugResponseNetwork, trained: Sequence[MoleculeGraph]) -> dict
     shrink = np.append(np.full(rank, 1 / math.sqrt(rank)), 1.0)
     out |= _dense("head.cell", np.hstack([cell * shrink, zeros]), np.append(cell_bias * shrink, 1.0))
     with torch.no_grad():
-        said = encoder(GraphTensors(batch_graphs(trained), network.config.pooling))
-        smooth = solve(said, head.drug(said), NEW_DRUG_RIDGE)
+        encoded = encoder(GraphTensors(batch_graphs(trained), network.config.pooling))
+        smooth = solve(encoded, head.drug(encoded), NEW_DRUG_RIDGE)
     layers = {"head.drug": (drug, drug_bias), "head.new": (_array(smooth[0]), _array(smooth[1]))}
     for name, (weight, bias) in layers.items():
         wide = np.hstack([weight[:, :-1], np.zeros((len(weight), 1)), weight[:, -1:]]) * sd

@@ -134,20 +134,20 @@ class _Trainer:
                 take_step(optimizer, schedule, (guess - wanted).square().mean())
         network.eval()
         with torch.no_grad():
-            said = network.head.drug(network.drug_encoder(self.all_graphs))
-        self._validate("encoder", config.encoder_epochs, said)
+            encoded = network.head.drug(network.drug_encoder(self.all_graphs))
+        self._validate("encoder", config.encoder_epochs, encoded)
 
     @torch.no_grad()
     def _solve(self, units: Tensor) -> None:
         """Solve the layer after the encoder by ridge regression of the units, on the training drugs."""
         network, seen = self.network.eval(), torch.from_numpy(self.train_drugs)
-        said = network.drug_encoder(self.all_graphs)[seen]
-        network.drug_encoder.low.copy_(said.amin(0))
-        network.drug_encoder.high.copy_(said.amax(0))
+        encoded = network.drug_encoder(self.all_graphs)[seen]
+        network.drug_encoder.low.copy_(encoded.amin(0))
+        network.drug_encoder.high.copy_(encoded.amax(0))
         everywhere = network.drug_encoder(self.all_graphs).double()  # again, now that its range is set
         tried: list[tuple[float, Tensor, Tensor]] = []
         for ridge in RIDGES:
-            weight, bias = solve(said, units[seen], ridge)
+            weight, bias = solve(encoded, units[seen], ridge)
             tried.append((self._validate("ridge", ridge, (everywhere @ weight + bias).float()), weight, bias))
         _, weight, bias = min(tried, key=lambda one: one[0])
         layer = network.head.drug
@@ -160,10 +160,10 @@ class _Trainer:
     def _graphs(self, drugs: Numbers) -> GraphTensors:
         return GraphTensors(batch_graphs([self.tables.graphs[drug] for drug in drugs]), self.config.pooling)
 
-    def _validate(self, stage: str, step: float, said: Tensor) -> float:
-        """Validation RMSE (ln uM) with the drug units ``said [D, out]``; recorded in the history."""
+    def _validate(self, stage: str, step: float, units: Tensor) -> float:
+        """Validation RMSE (ln uM) with the drug units ``units [D, out]``; recorded in the history."""
         with torch.no_grad():
-            right = self.network.head.units(said)
+            right = self.network.head.units(units)
         rmse = validation_rmse(self.network, self.task, self.cells, right)
         self.history.append({"stage": stage, "step": step, "validation_rmse": round(rmse, 5)})
         self.progress(stage, step, rmse)

@@ -1,4 +1,4 @@
-"""A bundle or a run, and labelled cells, in; scores beside baselines, tables and reports out.
+"""A bundle or a run, and labelled cells, in; scores of models and baselines, tables and reports out.
 
 Called by the command line only.
 """

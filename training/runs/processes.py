@@ -16,25 +16,25 @@ from scpalm.model.network.collective import rank, world_size
 from scpalm.training.runs.run import RunError
 
 
-def started_together() -> bool:
+def under_torchrun() -> bool:
     """Whether ``torchrun`` started this process together with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def local_device(device: torch.device) -> torch.device:
     """Under ``torchrun``, each process of a machine takes a different GPU."""
-    if device.type == "cuda" and started_together():
+    if device.type == "cuda" and under_torchrun():
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Connect the processes within the block: gloo on CPUs, NCCL on GPUs. Without ``torchrun`` nothing happens.
 
     Raises RunError when there are fewer GPUs than processes on this machine.
     """
-    if not started_together():
+    if not under_torchrun():
         yield
         return
     backend = "gloo"
@@ -58,7 +58,7 @@ def is_first() -> bool:
     return rank() == 0 if world_size() > 1 else int(os.environ.get("RANK", "0")) == 0
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Return when every process has reached this call."""
     if world_size() > 1:
         dist.barrier()
@@ -73,7 +73,7 @@ def any_process(*, flag: bool) -> bool:
     return bool(flags.item() > 0)
 
 
-def add_up(array: NDArray[Any]) -> None:
+def sum_over_processes(array: NDArray[Any]) -> None:
     """Replace the array by its sum over all processes; contiguous and of the same shape in each."""
     if world_size() == 1:
         return
@@ -85,7 +85,7 @@ def add_up(array: NDArray[Any]) -> None:
     dist.all_reduce(torch.from_numpy(array))  # on the CPU, so over gloo even with GPUs
 
 
-def share_of(batch_size: int, parts: int) -> list[slice]:
+def slices_of_process(batch_size: int, parts: int) -> list[slice]:
     """This process's cells of a batch, in the parts that it computes one after the other.
 
     Raises RunError when the batch cannot be divided evenly.

@@ -132,7 +132,7 @@ class StageTrainer(ABC, Generic[Part]):
         with self.average.in_place() if self.average is not None else nullcontext():
             yield
 
-    def judge(self, error: float) -> bool:
+    def record_error(self, error: float) -> bool:
         """Record a held-out error; returns whether it is the best so far."""
         if error < self.best:
             self.best, self.since_best = error, 0
@@ -148,7 +148,7 @@ class StageTrainer(ABC, Generic[Part]):
         with self._averaged():
             return {name: copy.deepcopy(module.state_dict()) for name, module in self._saved.items()}
 
-    def take(self, state: Mapping[str, Any]) -> None:
+    def load_weights(self, state: Mapping[str, Any]) -> None:
         """Load the modules' states. Raises KeyError or RuntimeError when they do not fit."""
         for name, module in self._saved.items():
             module.load_state_dict(state[name])
@@ -170,7 +170,7 @@ class StageTrainer(ABC, Generic[Part]):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``. Raises KeyError, RuntimeError or ValueError when it does not fit."""
-        self.take(state)
+        self.load_weights(state)
         if self.average is not None and "raw" in state:  # a run that stopped early only keeps its best weights
             self.average.restore([p.detach() for p in self._every_parameter()], int(state["updates"]))
             with torch.no_grad():
@@ -223,9 +223,9 @@ def _judge(trainer: StageTrainer[Any], run: Run, config: OptimizerConfig, scalar
     if not config.early_stop:
         return
     best = f"{trainer.stage}.best"
-    if trainer.judge(scalars["held_out_mse"]) and is_first():
+    if trainer.record_error(scalars["held_out_mse"]) and is_first():
         run.save_checkpoint(best, {"step": trainer.step, **trainer.weights()})
     at_the_end = trainer.ended or (trainer.step == config.steps and trainer.since_best > 0)
     if at_the_end and is_first():
-        trainer.take(run.load_checkpoint(best))
+        trainer.load_weights(run.load_checkpoint(best))
         trainer.average = None

@@ -19,7 +19,7 @@ from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.thinning import Streams
 from scpalm.training.data.batches import to_device
 from scpalm.training.runs.config import Stage2Config
-from scpalm.training.runs.processes import add_up
+from scpalm.training.runs.processes import sum_over_processes
 from scpalm.training.stages.corpus_statistics import SpectralScores
 
 _CELLS_AT_ONCE = 256
@@ -73,18 +73,18 @@ def cache_cells(
             codes[replica, rows] = model.quantizer.kept(encoded).cpu().numpy()
             targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
             progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
-        add_up(codes[replica])
-        add_up(targets[replica])
+        sum_over_processes(codes[replica])
+        sum_over_processes(targets[replica])
     progress(config.replicas * len(corpus), config.replicas * len(corpus))
     return CodeCache(codes, targets)
 
 
-def as_kept(codes: NDArray[np.unsignedinteger] | NDArray[np.float32]) -> Tensor:
+def codes_as_tensor(codes: NDArray[np.unsignedinteger] | NDArray[np.float32]) -> Tensor:
     """Some of a cache's codes as a tensor for the quantizer."""
     return torch.from_numpy(codes if codes.dtype.kind == "f" else codes.astype(np.int64))
 
 
-def mark_of(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
+def cache_key(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
     """A hash of everything a cache was made from: weights, cells and options."""
     options = (
         stage1.quantizer.bypass,

@@ -20,7 +20,7 @@ from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, ThinnedCells, to_device
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config
-from scpalm.training.runs.processes import share_of
+from scpalm.training.runs.processes import slices_of_process
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
 from scpalm.training.stages.corpus_statistics import (
@@ -78,7 +78,7 @@ class Stage1Trainer(StageTrainer[Part]):
         if config.score_weight == 0:
             self.model.score_weight.requires_grad = False
             self.model.score_bias.requires_grad = False
-        mine = share_of(config.batch_size, config.accumulate)
+        mine = slices_of_process(config.batch_size, config.accumulate)
         self._feed = Feed(ThinnedCells(corpus, self.sampler, config, mine), config.steps, config.workers)
         # Statistics and codes start from whole batches, which every process reads.
         self._whole_batches = ThinnedCells(corpus, self.sampler, config, [slice(0, config.batch_size)])
@@ -215,9 +215,9 @@ class Stage1Trainer(StageTrainer[Part]):
         super().restore(state)
         self.revived, self.codes_started = int(state["revived"]), bool(state["codes_started"])
 
-    def take(self, state: Mapping[str, Any]) -> None:
+    def load_weights(self, state: Mapping[str, Any]) -> None:
         """See ``StageTrainer``."""
-        super().take(state)
+        super().load_weights(state)
         if not self.config.train_embedding:
             self.model.embedding.freeze()
 

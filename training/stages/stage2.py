@@ -23,10 +23,17 @@ from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, WholeCells, to_device
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config, Stage2Config
-from scpalm.training.runs.processes import any_process, is_first, share_of
+from scpalm.training.runs.processes import any_process, is_first, slices_of_process
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
-from scpalm.training.stages.code_cache import CodeCache, as_kept, cache_cells, mark_of, read_cache, write_cache
+from scpalm.training.stages.code_cache import (
+    CodeCache,
+    cache_cells,
+    cache_key,
+    codes_as_tensor,
+    read_cache,
+    write_cache,
+)
 from scpalm.training.stages.contrastive import ClusterQueue, info_nce, pick_negatives
 from scpalm.training.stages.corpus_statistics import (
     SpectralScores,
@@ -128,7 +135,7 @@ class Stage2Trainer(StageTrainer[Part]):
         if config.score_weight == 0:
             self.decoder.scores.requires_grad_(requires_grad=False)
         self.queue = ClusterQueue(config.queue, network.width, config.clusters)
-        self._shares = share_of(config.batch_size, config.accumulate)
+        self._shares = slices_of_process(config.batch_size, config.accumulate)
         self._feed = Feed(WholeCells(corpus, self.sampler, config, self._shares), config.steps, config.workers)
         super().__init__(
             config,
@@ -147,7 +154,7 @@ class Stage2Trainer(StageTrainer[Part]):
         N = self.cache.codes.shape[2]
         thinned = rng.random(len(rows)) < self.config.thin_share
         replica = np.where(thinned, rng.integers(min(1, self.config.replicas - 1), self.config.replicas, len(rows)), 0)
-        tokens = self.stage1.quantizer.tokens(as_kept(self.cache.codes[replica, rows]).to(self.device))
+        tokens = self.stage1.quantizer.tokens(codes_as_tensor(self.cache.codes[replica, rows]).to(self.device))
         count = min(max(round(share * N), 1), N)
         kept = np.sort(rng.random((len(rows), N)).argsort(axis=1)[:, :count], axis=1)
         scores = torch.from_numpy(self.cache.scores[replica, rows]).to(self.device)
@@ -156,7 +163,8 @@ class Stage2Trainer(StageTrainer[Part]):
     def _left_out(self, kept: Tensor) -> Tensor:
         """``[B, G]`` bool: genes whose token was left out (token i owns genes ``[S i, S (i + 1))``)."""
         config = self.stage1.config
-        token = torch.ones(len(kept), config.num_tokens, dtype=torch.bool, device=kept.device).scatter_(1, kept, False)
+        token = torch.ones(len(kept), config.num_tokens, dtype=torch.bool, device=kept.device)
+        token.scatter_(1, kept, value=False)
         return token.repeat_interleave(config.genes_per_token, dim=1)[:, : config.num_genes]
 
     def parts(self, step: int) -> list[Part]:
@@ -270,7 +278,7 @@ def prepare_stage2(
     vectors = singular_vectors(corpus, sampler, min(stage1.config.num_tokens, corpus.num_genes - 1))
     scores = SpectralScores(corpus, sampler, vectors)
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
-    mark = mark_of(corpus, stage1, config)
+    mark = cache_key(corpus, stage1, config)
     cache = read_cache(kept, mark)
     # If any process lacks a valid file, as on another machine, all of them encode and share the work.
     if any_process(flag=cache is None) or cache is None:

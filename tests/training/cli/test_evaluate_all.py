@@ -34,7 +34,7 @@ def test_all_tables_a_page_and_pictures_by_one_command(
     (tmp_path / "sets.gmt").write_text("SET\tx\t" + "\t".join(f"GENE{i}" for i in range(0, 60, 3)) + "\n")
     words = (labelled, "--out", tmp_path / "out", "--bundle", tiny_export.bundle, "--label", "kind", "--seeds", 1)
     more = ("--imputation-seeds", 1, "--corpus", tiny_export.corpus, "--gene-sets", tmp_path / "sets.gmt")
-    # The tiny corpus has no labels with 20 cells to draw codes by.
+    # The tiny corpus has no label with 20 cells for the heatmap of codes.
     monkeypatch.setattr(
         "scpalm.training.evaluation.pathways.cells.label_shares", lambda codes, labels, num: (["a"], np.ones((1, num)))
     )
@@ -51,7 +51,7 @@ def test_all_tables_a_page_and_pictures_by_one_command(
     assert (out / "labelled-h_C.png").stat().st_size > 1000 and (out / "codes.png").exists()
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == len(list(out.glob("*.png"))) and "ilisi" in page
-    # Called again, nothing is computed twice.
+    # A second call computes nothing.
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("*.rows.json")}
     again = run("all", *words, *more, "--reference", labelled, "--batch-key", "donor")
     assert again.exit_code == 0 and {path: path.stat().st_mtime_ns for path in stamps} == stamps

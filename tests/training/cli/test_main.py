@@ -36,7 +36,7 @@ def ok(*words: object) -> Result:
 
 
 def one_line(result: Result, status: int = 1) -> str:
-    """The error's line; there is no traceback, and nothing but bars before it."""
+    """The line of the error. Checks the exit status, and that there is no traceback."""
     assert result.exit_code == status, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
@@ -66,7 +66,7 @@ def corpus_dir(tmp_path_factory: pytest.TempPathFactory, genes: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory, corpus_dir: Path) -> Path:
-    """A run with a stage 1 of six steps."""
+    """A run whose stage 1 has six steps."""
     path = tmp_path_factory.mktemp("cli-run") / "run"
     result = ok("pathways", corpus_dir, "--out", path, "--steps", 6, "--device", "cpu", *settings(*SIZES, *STAGE1))
     assert "pathways" in result.stderr and "6/6" in result.stderr
@@ -96,14 +96,14 @@ def test_the_whole_way_from_files_to_a_bundle(run_dir: Path, tmp_path: Path) -> 
         "a test",
     )
     assert torch.jit.load(str(script)) is not None
-    assert "holds a stage 2 already" in one_line(run("cells", run_dir))
+    assert "already holds a stage 2" in one_line(run("cells", run_dir))
     assert "exists already" in one_line(run("export", run_dir, "--out", tmp_path / "bundle"))
 
 
 def test_a_resumed_command_ends_where_one_that_was_not_stopped_does(
     corpus_dir: Path, run_dir: Path, tmp_path: Path
 ) -> None:
-    # As a run of six steps that was killed after its first checkpoint.
+    # A run of six steps that was killed after its first checkpoint.
     words = ("pathways", corpus_dir, "--out", tmp_path / "run", "--device", "cpu")
     ok(*words, "--steps", 3, *settings(*SIZES, *STAGE1, "quantizer_start=0.0"))
     half = torch.load(tmp_path / "run" / "stage1.pt", weights_only=True)
@@ -179,7 +179,7 @@ class TestErrors:
         assert "is not a corpus" in one_line(run("pathways", tmp_path, "--out", out))
         assert "Unknown preset 'huge'" in one_line(run("pathways", corpus_dir, "--out", out, "--preset", "huge"), 2)
         assert "--device" in one_line(run("pathways", corpus_dir, "--out", tmp_path / "b", "--device", "tpu"), 2)
-        assert "holds a run already" in one_line(run("pathways", corpus_dir, "--out", run_dir))
+        assert "already holds a run" in one_line(run("pathways", corpus_dir, "--out", run_dir))
         assert "is not a run" in one_line(run("pathways", corpus_dir, "--out", out, "--resume"))
         line = one_line(run("pathways", corpus_dir, "--out", run_dir, "--resume", "--set", "lr=0.1"))
         assert "--set cannot change a run that is resumed" in line

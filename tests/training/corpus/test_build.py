@@ -117,7 +117,7 @@ def test_cells_that_share_too_few_genes_are_not_compared(tmp_path: Path) -> None
 
 
 class TestLayouts:
-    """Where public files keep their counts and names."""
+    """The places in which public files store counts and gene names."""
 
     def cells(self, counts: np.ndarray) -> AnnData:
         cells = AnnData(sparse.csr_matrix(counts))
@@ -159,7 +159,7 @@ class TestLayouts:
         ]
 
     @pytest.mark.parametrize("dense", [False, True])
-    def test_a_zarr_store_gives_the_corpus_of_the_h5ad_file(self, tmp_path: Path, dense: bool) -> None:
+    def test_a_zarr_store_gives_the_corpus_of_the_h5ad_file(self, tmp_path: Path, *, dense: bool) -> None:
         cells = self.cells(tiny_counts(30, seed=3))
         cells.write_h5ad(tmp_path / "cells.h5ad")
         if dense:
@@ -285,7 +285,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("never", [False, True])
-def test_a_missing_file_is_named(tmp_path: Path, never: bool) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, *, never: bool) -> None:
     here, missing = write_h5ad(tmp_path / "here.h5ad", tiny_counts(30, seed=1)), tmp_path / "missing.h5ad"
     with pytest.raises(CorpusError, match=r"missing\.h5ad"):
         build_corpus(tmp_path / "c", [here if never else missing], VOCABULARY, PLAIN, never=[missing] if never else [])

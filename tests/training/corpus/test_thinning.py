@@ -9,7 +9,7 @@ from scpalm.training.corpus.thinning import Streams, binomial, split_counts, thi
 
 
 def test_thinned_cells_are_parts_of_all_their_counts_also_of_unknown_genes() -> None:
-    counts = np.full(10, 100.0)  # and 1,000 more of genes outside the vocabulary
+    counts = np.full(10, 100.0)  # and 1,000 more counts of genes outside the vocabulary
     values = np.log1p(counts * 1e4 / 2000).astype(np.float32)
     random = np.random.default_rng(0)
     for share in (0.2, 0.5, 0.8):
@@ -40,7 +40,7 @@ def test_the_two_parts_of_a_cell_add_up_to_it() -> None:
         out[part] = np.expm1(value.astype(np.float64)) / 1e4
         return out
 
-    # With all counts known, the shares of both parts, weighted by their unknown sizes, are those of the whole.
+    # If all counts are known, the parts' shares, weighted by their sizes, equal those of the whole.
     a, b, whole = shares(g1, v1), shares(g2, v2), counts / total
     weight = np.linalg.lstsq(np.stack([a, b], axis=1), whole, rcond=None)[0]
     assert weight.sum() == pytest.approx(1, abs=1e-4)
@@ -67,7 +67,7 @@ def test_coins_of_bits_and_draws_are_binomial(size: int, share: float) -> None:
     kept = binomial(counts, share, np.random.default_rng(0))
     share = round(share * 256) / 256
     assert kept.min() >= 0 and kept.max() <= size
-    # Six standard errors of the mean; every count from 0 to size as often as it should be.
+    # Within six standard errors, for the mean and for the frequency of every count from 0 to size.
     assert kept.mean() == pytest.approx(size * share, abs=6 * np.sqrt(size * share * (1 - share) / len(counts)))
     expected = stats.binom.pmf(np.arange(size + 1), size, share) * len(counts)
     found = np.bincount(kept, minlength=size + 1)

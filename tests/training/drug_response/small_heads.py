@@ -1,4 +1,4 @@
-"""A bundle with a drug response head of random weights, and the networks it was made of."""
+"""A bundle with a drug-response head of random weights, and the networks behind it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def write_head(folder: Path) -> Head:
 
 
 def random_network(config: DrugResponseConfig, seed: int) -> DrugResponseNetwork:
-    """In ``eval()``, with statistics of batch norm that are not those of the start."""
+    """A network in ``eval()`` whose batch norms do not have their initial statistics."""
     torch.manual_seed(seed)
     network = DrugResponseNetwork(config, 2.0, 3.0)
     for module in network.modules():
@@ -118,4 +118,4 @@ def random_network(config: DrugResponseConfig, seed: int) -> DrugResponseNetwork
             torch.nn.init.uniform_(module.bias, -0.5, 0.5)
     network.drug_encoder.low.fill_(-0.3)
     network.drug_encoder.high.fill_(0.3)
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(requires_grad=False)

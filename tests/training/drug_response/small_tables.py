@@ -1,4 +1,4 @@
-"""A small drug response data set in the files of the real one: answers that depend on line, drug and both."""
+"""A small drug-response data set in the format of the real one, with effects of line, drug and their interaction."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write_tables(folder: Path, genes: list[str], seed: int = 0) -> Path:
     def profiles(name: str, values: np.ndarray, columns: list[str]) -> None:
         table = pd.DataFrame(values, columns=columns)
         table.insert(0, "depmap_id", lines)
-        # In another order than expression: rows are found by id.
+        # Not in the order of expression: rows are matched by id.
         order = np.arange(NUM_LINES) if name == "expression" else random.permutation(NUM_LINES)
         table.iloc[order].to_parquet(folder / f"{name}.parquet", index=False)
 

@@ -62,7 +62,7 @@ def test_what_is_added_leaves_the_member_as_it_was_and_is_never_worse(small: Sma
 
 
 def test_a_branch_learns_what_only_it_can_know(small: Small, split: Split, base: Member) -> None:
-    """The answers moved by one call: the branch finds out."""
+    """The answers depend on one mutation, and the branch learns it."""
     from dataclasses import replace
 
     calls = small.tables.mutation[:, 0] > 0

@@ -7,7 +7,7 @@ from scpalm.training.drug_response.interval import calibrate
 
 
 def test_new_rows_are_held_as_often_as_promised() -> None:
-    """Skewed errors whose size differs a hundredfold from row to row, and members that hardly know it."""
+    """Skewed errors whose size differs a hundredfold between rows, and members that barely reflect it."""
     random = np.random.default_rng(0)
     held = []
     for _ in range(40):

@@ -55,7 +55,7 @@ def test_other_heads_train_the_same_way(small: Small, head: str) -> None:
 
 
 def test_the_last_layer_is_the_best_of_those_tried(small: Small) -> None:
-    """The network gives, on the validation rows, the smallest RMSE of its history's ridges."""
+    """The network's validation RMSE is the smallest of the ridges in its history."""
     split = make_split(small.tables, "published", 0)
     member = train(small, split, replace(QUICK, free_epochs=10))
     tried = [float(entry["validation_rmse"]) for entry in member.history if entry["stage"] == "ridge"]
@@ -68,7 +68,7 @@ def test_the_last_layer_is_the_best_of_those_tried(small: Small) -> None:
 
 
 def test_what_no_training_drug_has_moves_no_answer(small: Small) -> None:
-    """No small drug has bromine: its column of the pooled atom features is the same for all."""
+    """No small drug has bromine, so its pooled atom feature is equal for all."""
     member = train(small, make_split(small.tables, "published", 0), replace(QUICK, free_epochs=3, encoder_epochs=2))
     weight = member.network.head.drug.weight
     assert (weight[:, ELEMENTS.index("Br")] == 0).all()

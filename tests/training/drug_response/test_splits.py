@@ -19,7 +19,7 @@ def test_no_row_and_no_pair_is_on_two_sides(small: Small, name: str) -> None:
     for part in ("validation", "calibration"):
         assert not pairs[part] & pairs["train"]
     assert not pairs["validation"] & pairs["calibration"]
-    if name != "published":  # whose test rows have their pair in the training rows, some of them
+    if name != "published":  # some of its test rows have their pair in the training rows
         assert not pairs["test"] & pairs["train"]
 
 

@@ -45,7 +45,7 @@ def _set(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
         ("response", _set("ln_ic50", np.inf), "ln_ic50 of row 2 is inf"),
         ("response", _set("depmap_id", "ACH-x"), "depmap_id 'ACH-x'"),
         ("response", _set("pubchem_id", 5), "pubchem_id '5'"),
-        ("expression", _set("GENE3", np.nan), "'GENE3' of line 'ACH-000002' is no number"),
+        ("expression", _set("GENE3", np.nan), "'GENE3' of line 'ACH-000002' is not finite"),
         ("expression", lambda table: pd.concat([table, table[:1]]), "line 'ACH-000000' has two rows"),
         ("mutation", lambda table: table[:-1], "lacks line"),
         ("drugs", lambda table: pd.concat([table, table[:1]]), "'100' twice"),

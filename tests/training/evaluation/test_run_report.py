@@ -22,11 +22,11 @@ LINES = [
 
 @pytest.fixture
 def run(tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    # umap compiles itself for half a minute.
+    # Compiling umap takes half a minute.
     monkeypatch.setattr(run_report, "_umap", lambda vectors, seed, hamming: np.asarray(vectors[:, :2], np.float32))
     run = Run(Path(shutil.copytree(tiny_export.run, tmp_path / "a <run>")))
     text = "".join(json.dumps(line) + "\n" for line in [*LINES, {"stage": "stage2", "step": 5, "mse": 0.5}])
-    (run.path / "curves.jsonl").write_text(text + '{"stage": "stage2", "st')  # killed while it wrote
+    (run.path / "curves.jsonl").write_text(text + '{"stage": "stage2", "st')  # killed while writing
     return run
 
 
@@ -38,7 +38,7 @@ def test_a_finished_run_has_curves_codes_and_cells_in_one_file(run: Run, tmp_pat
     out = tmp_path / "report.html"
     assert write_report(run, out) == out
     page = out.read_text()
-    # Two of curves, one of codes, three UMAPs; nothing is fetched from elsewhere.
+    # Two pictures of curves, one of codes, three UMAPs; nothing is loaded from other files.
     assert [picture[:4] for picture in pictures(page)] == [b"\x89PNG"] * 6
     assert not re.search(r"(src|href)=['\"](?!data:)", page)
     assert "Training run a &lt;run&gt;" in page

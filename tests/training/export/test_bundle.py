@@ -61,7 +61,7 @@ def test_the_bundle_computes_what_the_run_does(tiny_export: Exported) -> None:
     with torch.inference_mode():
         codes = load_stage1(Run(tiny_export.run), SIZES).encode(corpus.batch(chosen)).numpy()
     bundled = open_session(Bundle.load(tiny_export.bundle), device="cpu", threads=1).encode(rows).codes
-    # Weights are kept in half precision: a few near ties fall the other way.
+    # Weights are stored in half precision, which changes a few near ties.
     assert (codes == bundled).mean() > 0.98
 
 
@@ -73,7 +73,7 @@ def test_the_graph_keeps_its_weights_in_the_safetensors_file(tiny_export: Export
     outside = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     assert {tensor.name.removesuffix(".half") for tensor in outside} <= set(stored)
     assert sum(int(np.prod(tensor.dims)) for tensor in outside) > NUM_GENES * SIZES.num_tokens
-    # Never [B, G]: no input is as wide as the vocabulary.
+    # No input is as wide as the vocabulary, so there is no [B, G].
     assert all(dim.dim_value != NUM_GENES for v in graph.input for dim in v.type.tensor_type.shape.dim)
 
 
@@ -99,7 +99,7 @@ def test_the_cost_of_halves_stands_in_manifest_and_report(tiny_export: Exported)
 def test_other_precisions_load_and_agree_in_both_runtimes(
     tiny_export: Exported, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Random weights have more near ties than trained ones: what counts here is that the bundle works.
+    # Random weights have more near ties than trained ones. Here it only matters that the bundle works.
     monkeypatch.setitem(LIMITS, "int8", Limits(0.5, 0.5, 1.0))
     export_run(tiny_export.run, tmp_path / "bundle", BundleOptions(name="x", version="1", precision=precision))
     bundle = Bundle.load(tmp_path / "bundle")
@@ -124,7 +124,7 @@ def test_a_precision_that_costs_too_much_is_refused(
     monkeypatch.setattr(bundle, "export_graph", copied)
     monkeypatch.setattr(bundle, "export_decoder", copied)
     monkeypatch.setitem(LIMITS, "float16", Limits(1.1, 0.0, 1.0))
-    with pytest.raises(RunError, match=r"float16 costs too much.*codes agree, at least 1.1.*--precision float32"):
+    with pytest.raises(RunError, match=r"float16 costs too much.*codes agree, the limit is 1.1.*--precision float32"):
         export_run(tiny_export.run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()
 
@@ -169,7 +169,7 @@ def test_an_unfinished_run_is_refused(tiny_export: Exported, tmp_path: Path, sta
 def test_a_run_that_stopped_half_way_is_refused(tiny_export: Exported, tmp_path: Path, stage: str) -> None:
     run = Run(Path(shutil.copytree(tiny_export.run, tmp_path / "run")))
     run.save_checkpoint(stage, run.load_checkpoint(stage) | {"step": 5})
-    with pytest.raises(RunError, match=rf"{stage} stands at step 5 of \d+\. Finish it with --resume"):
+    with pytest.raises(RunError, match=rf"{stage} is at step 5 of \d+\. Finish it with --resume"):
         export_run(run.path, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_folded_is_refused_with_the_reason(tiny_export: Exported,
 def test_without_parity_there_is_no_bundle(
     tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The graph is not made again: what matters is what happens when the runtimes disagree.
+    # The graph is reused: the test is about runtimes that disagree.
     def copied(network: object, weights: Path, out: Path) -> None:
         shutil.copy(tiny_export.bundle / "embed.onnx", out)
 

@@ -1,4 +1,4 @@
-"""Files put into a bundle are in its manifest, and a bundle that is not sound is left alone."""
+"""Files added to a bundle are in its manifest, and a damaged bundle is not changed."""
 
 from __future__ import annotations
 

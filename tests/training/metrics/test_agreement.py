@@ -19,7 +19,7 @@ def test_ari_and_nmi_of_known_partitions() -> None:
     assert agreement.nmi(truth, np.array([5, 5, 5, 2, 2, 2])) == pytest.approx(1)
     assert agreement.ari(truth, np.zeros(6, dtype=int)) == 0
     assert agreement.nmi(truth, np.zeros(6, dtype=int)) == 0
-    # Two clusters of a one, whole other: H(truth) = ln 2, H(clusters) = 1.0114, mutual information = ln 2.
+    # One label in two clusters, the other whole: H(truth) = ln 2, H(clusters) = 1.0114, mutual information = ln 2.
     clusters = np.array([0, 0, 2, 1, 1, 1])
     entropy = -(2 / 6 * np.log(2 / 6) + 1 / 6 * np.log(1 / 6) + 3 / 6 * np.log(3 / 6))
     assert agreement.nmi(truth, clusters) == pytest.approx(np.log(2) / ((np.log(2) + entropy) / 2))
@@ -47,7 +47,7 @@ def test_knn_score_agrees_with_scikit_learn(candidates: int) -> None:
 
 def test_unlabelled_cells_neither_vote_nor_count() -> None:
     array, labels = blobs((40, 30))
-    # Unlabelled cells crowd every neighbourhood: the 45 nearest of each cell are mostly copies without a label.
+    # Most of the 45 nearest cells of each cell are unlabelled copies.
     crowd = np.concatenate([array] + [array + 1e-3] * 3)
     crowded = np.concatenate([labels, np.full(3 * len(labels), None, dtype=object)])
     alone = agreement.knn_score(array, encode_labels(labels).codes, nearest(array, 60), seed=0)
@@ -58,7 +58,7 @@ def test_unlabelled_cells_neither_vote_nor_count() -> None:
 
 def test_macro_f1_counts_a_rare_label_as_much_as_a_frequent_one() -> None:
     array, labels = blobs((95, 5))
-    array[labels == "type 1"] = array[labels == "type 0"][:5]  # the rare type hides in the frequent one
+    array[labels == "type 1"] = array[labels == "type 0"][:5]  # the rare type overlaps with the frequent one
     score = agreement.knn_score(array, encode_labels(labels).codes, nearest(array, 60), seed=0)
     assert score.accuracy == 0.95
     assert score.macro_f1 == pytest.approx((2 * 0.95 / 1.95 + 0) / 2)

@@ -19,7 +19,7 @@ def test_separate_groups_score_one() -> None:
         assert row["knn_macro_f1"] == 1
         assert float(row["silhouette"]) > 0.6
         assert (row["cells"], row["labels"]) == (180, 3)
-        # Resolution 1.0 may split a group, never join two.
+        # Resolution 1.0 may split a group but never joins two.
         assert int(row["num_clusters"]) >= 3
         assert float(row["ari"]) > 0.5
 

@@ -1,4 +1,4 @@
-"""Two processes under torchrun, over gloo on the CPU, against one."""
+"""Two processes under torchrun, over gloo on the CPU, compared with one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scpalm.training.cli.main import app
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage2Config
-from scpalm.training.runs.processes import share_of
+from scpalm.training.runs.processes import slices_of_process
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.code_cache import cache_cells
 from scpalm.training.stages.corpus_statistics import SpectralScores
@@ -47,13 +47,13 @@ STAGE2 = (
     "refit_every=3",
     "replicas=2",
 )
-# Of every loss, relative. Sums over cells are added up in another order, which AdamW makes more of where a gradient is
-# next to nothing; a token between two codes may fall to the other.
+# Relative tolerance of every loss. Sums over cells are added in another order. AdamW amplifies that for tiny gradients,
+# and a token halfway between two codes may change its code.
 TOLERANCE = 1e-3
 
 
 def train(processes: int, *words: object, settings: tuple[str, ...] = ()) -> None:
-    """A command of ``scpalm-train``, by one process (this one) or by several."""
+    """Run a command of ``scpalm-train`` in this process, or in several under torchrun."""
     all_words = [*map(str, words), *(word for pair in settings for word in ("--set", pair)), "--device", "cpu"]
     if processes == 1:
         result = CliRunner().invoke(app, all_words)
@@ -96,7 +96,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     for processes in (1, 2):
         out[processes] = folder / f"run-{processes}"
         train(processes, "pathways", corpus, "--out", out[processes], "--steps", 12, settings=STAGE1)
-        if processes == 2:  # stage 2 of both goes out from the same stage 1
+        if processes == 2:  # both runs start stage 2 from the same stage 1
             shutil.copy(out[1] / "stage1.pt", out[2] / "stage1.pt")
         train(processes, "cells", out[processes], "--steps", 12, settings=STAGE2)
     return out
@@ -122,7 +122,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     runs: dict[int, Path], tmp_path: Path, first: int, second: int
 ) -> None:
     corpus, run = runs[1].parent / "corpus", tmp_path / "run"
-    # The codes start at step 3 of 8, as at step 3 of 12; the rate still rises, so it does not know where the end is.
+    # The codes start at step 3 of both 8 and 12. The rate is still warming up, so it does not depend on the last step.
     settings = [pair for pair in STAGE1 if not pair.startswith("quantizer_start")]
     train(first, "pathways", corpus, "--out", run, "--steps", 8, settings=(*settings, "quantizer_start=0.375"))
     train(second, "pathways", corpus, "--out", run, "--steps", 12, "--resume")
@@ -131,12 +131,12 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 def test_a_batch_that_cannot_be_shared_is_refused(runs: dict[int, Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"batch_size 16 cannot be divided by 1 processes x accumulate 3.*multiple of 3"):
-        share_of(16, 3)
-    assert share_of(16, 2) == [slice(0, 8), slice(8, 16)]
+        slices_of_process(16, 3)
+    assert slices_of_process(16, 2) == [slice(0, 8), slice(8, 16)]
 
 
 def statistics(f: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-    """What depends on all cells of a batch: normalised read-outs with their gradient, the quantizer's state."""
+    """Results that depend on all cells of a batch: normalised read-outs, their gradient, the quantizer's state."""
     torch.manual_seed(0)
     norm, quantizer = Standardise(5), Quantizer(CodeSizes(5, 6, 7, 3), patience=1)
     f.requires_grad_()
@@ -204,11 +204,11 @@ def encode_together(rank: int, folder: str) -> None:
 def test_cells_are_encoded_by_all_processes_and_known_to_all(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     context = multiprocessing.get_context("spawn")
-    everybody = [context.Process(target=encode_together, args=(rank, str(tmp_path))) for rank in (0, 1)]
-    for process in everybody:
+    processes = [context.Process(target=encode_together, args=(rank, str(tmp_path))) for rank in (0, 1)]
+    for process in processes:
         process.start()
     encode_together(-1, str(tmp_path))
-    for process in everybody:
+    for process in processes:
         process.join(120)
         assert process.exitcode == 0
     alone, *parts = (np.load(tmp_path / f"cache-{rank}.npz") for rank in (-1, 0, 1))

@@ -34,7 +34,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(run: Run) -> None:
     run.save_checkpoint("stage1", {"step": 1})
     with (
         files_of_at_most(10_000),
-        pytest.raises(RunError, match=r"could not be written.*checkpoint before it is whole"),
+        pytest.raises(RunError, match=r"could not be written.*previous checkpoint is intact"),
     ):
         run.save_checkpoint("stage1", {"step": 2, "x": torch.randn(100_000)})
     assert run.load_checkpoint("stage1") == {"step": 1}
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_another_network_is_a_run_error(run: Run) -> None:
 
 
 def test_a_folder_that_holds_a_run_is_not_started_again(run: Run) -> None:
-    with pytest.raises(RunError, match=r"holds a run already.*--resume"):
+    with pytest.raises(RunError, match=r"already holds a run.*--resume"):
         run.create({})
     assert run.config()["stage1"] == {"steps": 3}
 
@@ -143,7 +143,7 @@ def test_only_matrices_of_linear_layers_decay() -> None:
     linear = nn.Linear(3, 3)
     module = nn.Sequential(linear, nn.LayerNorm(3))
     module.register_parameter("table", nn.Parameter(torch.randn(4, 4)))
-    frozen = nn.Linear(3, 3).requires_grad_(False)
+    frozen = nn.Linear(3, 3).requires_grad_(requires_grad=False)
     optimizer = make_optimizer([module, frozen], OptimizerConfig(weight_decay=0.5))
     decayed, others = optimizer.param_groups
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.5, 0.0)
@@ -153,7 +153,7 @@ def test_only_matrices_of_linear_layers_decay() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_a_run_error(value: float) -> None:
-    with pytest.raises(RunError, match=r"not finite at step 7.*train anew with a lower lr"):
+    with pytest.raises(RunError, match=r"not finite at step 7.*train again with lower lr"):
         check_finite(torch.tensor(value), 7)
     check_finite(torch.tensor(1.0), 7)
 

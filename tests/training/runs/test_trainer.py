@@ -18,7 +18,7 @@ from scpalm.training.stages.stage1 import STAGE, Stage1Trainer, train_pathways
 from tests.training.same import assert_same_state
 from tests.training.stages.test_stage1 import SHORT, steps, trainer
 
-# Without the parts whose statistics are of a part of the batch: batch norm (the embedding stands still) and codes.
+# Without batch norm (the embedding is frozen) and codes, whose statistics cover only a part of the batch.
 PLAIN = replace(SHORT, quantizer=False)
 
 
@@ -60,7 +60,7 @@ class TestAverage:
             model.train_step()
             plain.train_step()
             expected = expected.lerp(parameters(model.model)[name], 1 - min(0.99, (1 + step) / (10 + step)))
-        # Training itself goes on as without it.
+        # The average does not affect training.
         assert_same_state(parameters(model.model), parameters(plain.model))
         saved = model.state()["model"]
         assert isinstance(saved, dict)
@@ -72,7 +72,7 @@ class TestAverage:
         before = parameters(model.model)
         scalars = model.evaluate()
         assert_same_state(parameters(model.model), before)
-        other.take(model.state())
+        other.load_weights(model.state())
         other.step, other.codes_started = model.step, model.codes_started
         assert other.evaluate() == scalars
         assert scalars != steps(trainer(corpus), 8).evaluate()
@@ -85,12 +85,12 @@ def test_it_ends_with_the_best_weights(corpus: Corpus, tmp_path: Path, monkeypat
     monkeypatch.setattr(model, "measure", lambda: {"held_out_mse": next(errors)})
     at: dict[int, dict[str, Tensor]] = {}
     train_pathways(model, run, lambda step, scalars: at.update({step: parameters(model.model)}))
-    assert max(at) == 8  # 0.4 at step 4 was not bettered at 6 and 8
+    assert max(at) == 8  # steps 6 and 8 did not improve on 0.4 at step 4
     saved = run.load_checkpoint(STAGE)
     assert (saved["step"], saved["ended"], saved["best"]) == (8, True, 0.4)
     for name, weight in at[4].items():
         assert torch.equal(saved["model"][name], weight), name
-    # It counts as finished, and stays so when it is resumed.
+    # The stage counts as finished, also after it is resumed.
     run.save_config({STAGE: {"steps": 20}})
     assert run.finished(STAGE)["step"] == 8
     resumed = trainer(corpus, config)
@@ -118,7 +118,7 @@ def test_early_stop_needs_held_out_cells(corpus: Corpus, monkeypatch: pytest.Mon
 
 
 def test_a_compiled_network_computes_the_same(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The graph is captured and split as ever; only the code generator, which takes minutes, is left out.
+    # The graph is captured and split as usual. Only the code generator, which takes minutes, is left out.
     monkeypatch.setattr(shared, "COMPILER", "eager")
     model, plain = steps(trainer(corpus, replace(SHORT, compile=True)), 7), steps(trainer(corpus), 7)
     assert model.model.encoder._compiled_call_impl is not None
@@ -135,7 +135,7 @@ KILLED = replace(SHORT, steps=24, checkpoint_every=1)
 
 
 def go_on(corpus: Path, folder: Path, threads: int) -> Stage1Trainer:
-    """Train to the end, from the last checkpoint where there is one. Sums depend on the number of threads."""
+    """Train to the end, from the last checkpoint if there is one. Sums depend on the number of threads."""
     torch.set_num_threads(threads)
     model, run = trainer(Corpus(corpus), KILLED), Run(folder)
     if run.has_checkpoint(STAGE):
@@ -146,21 +146,21 @@ def go_on(corpus: Path, folder: Path, threads: int) -> Stage1Trainer:
 
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
     run = Run(tmp_path)
-    # Not forked: a copy of a process with threads may wait for a lock that nobody holds any more.
+    # Not forked: the copy of a process with threads may wait for a lock that is never released.
     context = multiprocessing.get_context("spawn")
     reached = [0]
     for moment in (0.01, 0.03, 0.08):
         child = context.Process(target=go_on, args=(corpus.path, tmp_path, torch.get_num_threads()))
         child.start()
         deadline = time.monotonic() + 120
-        while child.is_alive() and time.monotonic() < deadline:  # until it has come further than the one before
+        while child.is_alive() and time.monotonic() < deadline:  # until it has a later checkpoint than the child before
             if run.has_checkpoint(STAGE) and run.load_checkpoint(STAGE)["step"] > reached[-1]:
                 break
             time.sleep(0.005)
         time.sleep(moment)
         child.kill()
         child.join(60)
-        # Whenever it was killed, there is a whole checkpoint, and never an older one.
+        # There is always a valid checkpoint, and never an older one.
         reached.append(run.load_checkpoint(STAGE)["step"])
     assert 0 < reached[1] <= reached[2] <= reached[3]
     assert_same_state(

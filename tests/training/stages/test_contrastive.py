@@ -37,8 +37,8 @@ def test_info_nce_is_the_literal_formula(temperature: float) -> None:
 
 def test_a_cell_is_not_its_own_negative() -> None:
     view, other = vectors(6), vectors(6, seed=1)
-    nobody, itself = torch.zeros(6, 6, dtype=torch.bool), torch.eye(6, dtype=torch.bool)
-    assert float(info_nce(view, other, nobody, 0.1)) == pytest.approx(0, abs=1e-6)
+    none, itself = torch.zeros(6, 6, dtype=torch.bool), torch.eye(6, dtype=torch.bool)
+    assert float(info_nce(view, other, none, 0.1)) == pytest.approx(0, abs=1e-6)
     assert float(info_nce(view, other, itself, 0.1)) == pytest.approx(0, abs=1e-6)
 
 
@@ -79,7 +79,7 @@ class TestQueue:
             queue.add(added[start : start + 4])
             assert queue.filled == min(start + 4, 10)
         assert queue.next == 6
-        # Places 0 to 5 hold the last six, places 6 to 9 the four before them.
+        # Slots 0 to 5 hold the last six, slots 6 to 9 the four before them.
         expected = torch.cat([added[10:16], added[6:10]])
         torch.testing.assert_close(queue.vectors, unit(expected))
 
@@ -101,7 +101,7 @@ class TestQueue:
         queue = ClusterQueue(100, 5, 3)
         queue.add(points)
         best = 0
-        for seed in range(5):  # k-means may start badly
+        for seed in range(5):  # some starts of k-means fail
             queue.ready = False
             queue.refit(seeded(seed))
             cluster = queue.assign(points)

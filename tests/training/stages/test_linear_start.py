@@ -14,7 +14,7 @@ from tests.training.tiny import CPU, SIZES, write_corpus
 
 @pytest.mark.parametrize("cells", [30, 400])
 def test_ridge_is_the_same_by_features_and_by_cells(cells: int) -> None:
-    """Literal: the normal equations, for more features than cells and for fewer."""
+    """Compare with the normal equations, for more and for fewer features than cells."""
     torch.manual_seed(0)
     x, y = torch.randn(cells, 100), torch.randn(cells, 3)
     centred, target = x.double() - x.double().mean(0), y.double() - y.double().mean(0)

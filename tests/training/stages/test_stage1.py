@@ -45,7 +45,7 @@ def test_it_learns_more_than_the_gene_means(corpus: Corpus, tmp_path: Path) -> N
     assert len((tmp_path / "curves.jsonl").read_text().splitlines()) == 2
 
 
-# With 20 steps the codes start at step 5: before, at and after it.
+# With 20 steps the codes start at step 5. Stop before, at and after it.
 @pytest.mark.parametrize("stop", [3, 5, 11])
 @pytest.mark.parametrize("train_embedding", [False, True])
 def test_a_resumed_run_is_the_same_run_bit_for_bit(
@@ -53,7 +53,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(
 ) -> None:
     config = replace(SHORT, train_embedding=train_embedding, patience=2)
     whole = steps(trainer(corpus, config), 20)
-    assert whole.revived > 0  # so that their random places are part of the test
+    assert whole.revived > 0  # so that the test covers their random positions
     run = Run(tmp_path)
     run.save_checkpoint(STAGE, steps(trainer(corpus, config), stop).state())
     resumed = trainer(corpus, config)

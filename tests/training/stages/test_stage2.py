@@ -96,7 +96,7 @@ def test_encoded_cells_are_kept_for_the_same_weights_and_options_only(
     done: list[int] = []
 
     def encoded(config: Stage2Config) -> bool:
-        """Whether the cells had to be encoded; what comes out is the same either way."""
+        """Whether the cells had to be encoded. The result must be the same either way."""
         done.clear()
         cache = prepare_stage2(corpus, stage1, config, CPU, lambda cells, total: done.append(cells), kept).cache
         fresh = prepare_stage2(corpus, stage1, config, CPU).cache
@@ -141,7 +141,7 @@ def test_it_trains_whatever_the_decoder_sees(
     sees: Literal["none", "add", "prepend"],
     contrastive: float,
 ) -> None:
-    # Without the contrastive term what belongs to it stays at its default: anything else is refused.
+    # Without the contrastive term, its options must keep their defaults.
     config = SHORT if contrastive else Stage2Config(**{k: getattr(SHORT, k) for k in PLAIN}, contrastive=0.0)
     model = trainer(corpus, stage1_state, config, sees)
     names: list[set[str]] = []
@@ -149,7 +149,7 @@ def test_it_trains_whatever_the_decoder_sees(
     train_cells(model, run, lambda step, scalars: names.append(set(scalars)))
     assert run.has_checkpoint(STAGE)
     assert model.step == 20
-    # 16 cells a step: 48 are queued at the third.
+    # 16 cells per step: 48 are queued after the third.
     assert ["contrastive" in step for step in names] == [contrastive > 0 and i >= 2 for i in range(20)]
     assert all(torch.isfinite(p).all() for p in [*model.encoder.parameters(), *model.decoder.parameters()])
 
@@ -166,7 +166,7 @@ def test_stage_1_is_left_as_it_was(corpus: Corpus, stage1_state: dict[str, Tenso
     assert_same_state(model.stage1.state_dict(), stage1_state)
 
 
-# Before the queue is ready, at a refit, and between two.
+# Stop before the queue is ready, at a refit, and between two refits.
 @pytest.mark.parametrize("stop", [2, 8, 11])
 def test_a_resumed_run_is_the_same_run_bit_for_bit(
     corpus: Corpus, stage1_state: dict[str, Tensor], tmp_path: Path, stop: int
@@ -213,5 +213,5 @@ def test_a_run_without_stage_1_says_so(tmp_path: Path) -> None:
 def test_a_stage_1_without_codes_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.create({"stage1": as_dict(Stage1Config(quantizer=False))})
-    with pytest.raises(RunError, match=r"quantizer=false, so its cells have no codes.*Train it with quantizer=true"):
+    with pytest.raises(RunError, match=r"quantizer=false, so its cells have no codes.*train it with quantizer=true"):
         load_stage1(run, SIZES)

@@ -31,7 +31,7 @@ from scpalm.training.metrics.rows import Row, write_rows
 from scpalm.training.runs.config import Stage1Config, Stage2Config, override
 from scpalm.training.runs.run import RunError
 from scpalm.training.runs.trainer import StageTrainer
-from scpalm.training.stages.code_cache import as_kept
+from scpalm.training.stages.code_cache import codes_as_tensor
 from scpalm.training.stages.stage1 import Stage1Trainer
 from scpalm.training.stages.stage2 import Stage2Trainer, prepare_stage2
 
@@ -224,7 +224,7 @@ def _scale(trainer: Stage2Trainer, cells: CellEncoder) -> tuple[Tensor, Tensor]:
     rows = trainer.sampler.draw(2**31 + 3, min(_SCALE_CELLS, 4 * len(trainer.sampler.rows)))
     parts = []
     for start in range(0, len(rows), 256):
-        tokens = trainer.stage1.quantizer.tokens(as_kept(trainer.cache.codes[0, rows[start : start + 256]]))
+        tokens = trainer.stage1.quantizer.tokens(codes_as_tensor(trainer.cache.codes[0, rows[start : start + 256]]))
         parts.append(cells.embed(tokens))
     h = torch.cat(parts)
     return h.mean(0), h.std(0).clamp(min=1e-6)

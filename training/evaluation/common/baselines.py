@@ -42,7 +42,7 @@ class Baselines:
             ValueError: an unknown method.
         """
         if method not in self.methods:
-            raise ValueError(f"Unknown baseline '{method}': choose of {', '.join(self.methods)}.")
+            raise ValueError(f"Unknown baseline '{method}': choose one of {', '.join(self.methods)}.")
         if self._log is None or self._matrix is not matrix:
             self._matrix, self._log, self._scores = matrix, log_normalized(matrix), None
         if method == "hvg2000":

@@ -81,13 +81,13 @@ def load_dataset(
     return Dataset(path.stem, matrix, encode_labels(labels, field=label), dropped, batches)
 
 
-def _column(cells: anndata.AnnData, name: str, path: Path, mend: str) -> pd.Series:
+def _column(cells: anndata.AnnData, name: str, path: Path, hint: str) -> pd.Series:
     if name in cells.obs:
         return cells.obs[name]
     raise InputError(
         "no-label-column",
         f"{path.name} has no column '{name}' in obs; it has: {', '.join(map(str, cells.obs.columns)) or 'none'}.",
-        mend=mend,
+        mend=hint,
         field=name,
     )
 

@@ -25,13 +25,13 @@ _OURS = ("h_C", "scpalm")
 
 def read_rows(path: Path) -> list[Row]:
     """Read rows that ``evaluate --json`` wrote. Raises UnreadableError for anything else."""
-    mend = "Name files that `scpalm-train evaluate ... --json` wrote."
+    hint = "Name files that `scpalm-train evaluate ... --json` wrote."
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UnreadableError("not-rows", f"{path} cannot be read as JSON ({error}).", mend=mend) from error
+        raise UnreadableError("not-rows", f"{path} cannot be read as JSON ({error}).", mend=hint) from error
     if not isinstance(rows, list) or not all(isinstance(r, dict) and {"dataset", "method"} <= r.keys() for r in rows):
-        raise UnreadableError("not-rows", f"{path} is not a list of rows with 'dataset' and 'method'.", mend=mend)
+        raise UnreadableError("not-rows", f"{path} is not a list of rows with 'dataset' and 'method'.", mend=hint)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""A drug-response run or a bundle in; rows of its scores beside references, and figures, out.
+"""A drug-response run or a bundle in; rows of scores and references, and figures, out.
 
 Called by the command line and by the export of heads.
 """

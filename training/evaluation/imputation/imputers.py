@@ -52,7 +52,7 @@ class SimpleImputers:
     def impute(self, method: str, matrix: CellMatrix, seed: int) -> Values:
         """``[cells, genes]`` log1p CP10K. Raises ValueError for an unknown method, InputError for too few cells."""
         if method not in self.methods:
-            raise ValueError(f"Unknown method '{method}': choose of {', '.join(self.methods)}.")
+            raise ValueError(f"Unknown method '{method}': choose one of {', '.join(self.methods)}.")
         log = log_normalized(matrix)
         shape = (matrix.num_cells, matrix.num_genes)
         if method == "none":

@@ -38,7 +38,7 @@ class ModelImputer:
     def impute(self, method: str, matrix: CellMatrix, seed: int) -> Values:
         """``[cells, genes]`` log1p CP10K. Raises ValueError for an unknown method or a gene the model does not know."""
         if method not in self.methods:
-            raise ValueError(f"Unknown method '{method}': choose of {', '.join(self.methods)}.")
+            raise ValueError(f"Unknown method '{method}': choose one of {', '.join(self.methods)}.")
         h, o = self._decoded(matrix)
         if method == "scpalm_mean":
             return o

@@ -61,7 +61,7 @@ def test_a_variant_is_what_its_name_says(corpus: Corpus) -> None:
     assert len(np.unique(tokens["no quantizer"], axis=0)) > SIZES.num_codes
     plain = train_variant(corpus, CONFIG, VARIANTS[0], quiet)
     assert np.abs(plain.embed("h_C", batches) - by_name["no contrastive term"].embed("h_C", batches)).max() > 0
-    # Stage 1 is the same: the term belongs to stage 2.
+    # Stage 1 does not have this term.
     np.testing.assert_array_equal(
         plain.embed("concat_tokens", batches), by_name["no contrastive term"].embed("concat_tokens", batches)
     )

@@ -13,7 +13,7 @@ from tests.training.evaluation.cells import low_rank_counts, matrix_of
 
 
 class Totals:
-    """An embedding that sees three genes."""
+    """An embedding of three genes."""
 
     methods = ("h_C",)
 

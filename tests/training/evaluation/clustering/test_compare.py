@@ -19,7 +19,7 @@ from tests.training.evaluation.blobs import blobs
 
 
 class Groups:
-    """A source that knows the truth, and one that knows nothing."""
+    """A source of a perfect embedding and of a constant one."""
 
     methods = ("h_C", "untrained")
 
@@ -70,7 +70,7 @@ def test_chosen_methods_only_and_unknown_ones_refused(dataset: Dataset) -> None:
     assert [row["method"] for row in rows] == ["pca50"]
     with pytest.raises(ValueError, match="Unknown method 'umap'"):
         compare_clustering([dataset], [Baselines()], ClusteringOptions(["umap"]))
-    with pytest.raises(ValueError, match="Two sources know the method 'hvg2000'"):
+    with pytest.raises(ValueError, match="Two sources provide the method 'hvg2000'"):
         compare_clustering([dataset], [Baselines(), Baselines()])
 
 

@@ -17,7 +17,7 @@ def counts(cells: int = 60, genes: int = 90, seed: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     rates = generator.gamma(0.3, 4.0, size=(3, genes))[generator.integers(3, size=cells)]
     table = generator.poisson(rates).astype(np.float32)
-    table[:, 0] = 0  # a gene nobody expresses
+    table[:, 0] = 0  # a gene that no cell expresses
     table[:, 1] = 1  # and one that every cell does
     return table
 

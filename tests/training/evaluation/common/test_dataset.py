@@ -41,7 +41,7 @@ def test_matrix_and_labels(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_duplicates_are_dropped_unless_wanted(tmp_path: Path, text: bool) -> None:
+def test_duplicates_are_dropped_unless_wanted(tmp_path: Path, *, text: bool) -> None:
     cells = table()
     flag = pd.Series([True, False, True, *[False] * 17], index=cells.obs_names)
     cells.obs["is_duplicate"] = flag.astype(str) if text else flag

@@ -57,7 +57,7 @@ def test_undefined_metrics_are_left_out() -> None:
 
 
 def test_the_published_predictions_score_as_published() -> None:
-    """The anchors of the protocol, from the published vectors: the metrics are the ones they were computed with."""
+    """The metrics of the published predictions equal the values in the protocol."""
     if not DATA.is_dir():
         pytest.skip("needs the drug response data")
     table = pd.read_parquet(DATA / "response.parquet")

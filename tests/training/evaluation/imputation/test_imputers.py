@@ -112,6 +112,6 @@ def test_diffusion_agrees_with_the_authors_program() -> None:
     log = np.asarray(log_normalized(matrix).todense())
     theirs = magic.MAGIC(n_pca=20, random_state=0, verbose=0).fit_transform(log)
     ours = Diffusion(num_components=20).impute("diffusion", matrix, 0)
-    # Their components are randomised and projected back, so the last digits are free.
+    # Their components are randomised and projected back, so the last digits differ.
     assert np.abs(ours - theirs).mean() < 0.02 * log.std()
     assert np.corrcoef(ours.ravel(), np.asarray(theirs).ravel())[0, 1] > 0.999

@@ -28,7 +28,7 @@ SETS = {f"program {k}": SYMBOLS[k * 12 : k * 12 + 12] for k in range(4)} | {"els
 
 
 def planted(cells: int = 200, seed: int = 0) -> PathwayCells:
-    """Code k goes with the genes of program k."""
+    """Code k is used by cells that express the genes of program k."""
     rng = np.random.default_rng(seed)
     kind = rng.integers(4, size=cells)
     values = rng.random((cells, 120)) * (rng.random((cells, 120)) < 0.4)
@@ -56,7 +56,7 @@ def test_planted_programs_are_found(method: str) -> None:
 
 def test_codes_that_say_nothing_score_as_their_permutations_do() -> None:
     cells = planted()
-    shuffled = np.random.default_rng(7).permuted(cells.values.toarray(), axis=0)  # each gene on its own
+    shuffled = np.random.default_rng(7).permuted(cells.values.toarray(), axis=0)  # each gene separately
     noise = PathwayCells(cells.codes, sparse.csr_matrix(shuffled), cells.labels, SYMBOLS)
     for found in code_pathways(noise, 5, SETS, permutations=5).values():
         assert found.hits <= 1 and max(found.null_hits) <= 1
