@@ -32,7 +32,7 @@ NUM_CELLS = 41
 GENES = ["CD3D", "CD3E", "IL7R", "LYZ", "S100A9", "CST3", "MS4A1", "CD79A", "NKG7", "GNLY"]
 
 # Runs at the start of every interpreter, the parser's included.
-PROFILER = '''
+PROFILER = """
 import dataclasses, json, os, sys, threading, time
 ROOT, OUT, CELLS = TRACED
 SKIPPED = (os.path.join(ROOT, ".venv"), os.path.join(ROOT, "tests"))
@@ -89,7 +89,7 @@ def profile(frame, event, argument):
 
 threading.setprofile(profile)
 sys.setprofile(profile)
-'''
+"""
 
 
 def write_cells(path: Path) -> None:

@@ -44,10 +44,10 @@ def drug_response(
 
     from scpalm.model.bundle import Bundle
     from scpalm.training.drug_response.config import DrugTrainingConfig
+    from scpalm.training.drug_response.data.tables import load_tables
     from scpalm.training.drug_response.experiment import DrugRun, Experiment, run_record, variants_of
     from scpalm.training.drug_response.export import HeadSource, export_head
     from scpalm.training.drug_response.features import embed_lines
-    from scpalm.training.drug_response.tables import load_tables
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.evaluation.drug_response.figures import draw_figures
     from scpalm.training.evaluation.drug_response.report import COLUMNS, run_rows, summary, win_lines
@@ -93,7 +93,7 @@ def evaluate_drug_response(
 ) -> None:
     """Score the drug-response head of a bundle and its references on the published test rows."""
     from scpalm.model.bundle import Bundle
-    from scpalm.training.drug_response.tables import load_tables
+    from scpalm.training.drug_response.data.tables import load_tables
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.evaluation.drug_response.report import COLUMNS
     from scpalm.training.evaluation.drug_response.shipped import shipped_rows

@@ -170,7 +170,8 @@ def cells(
     from scpalm.training.runs.memory import keep_freed_memory
     from scpalm.training.runs.processes import barrier, is_first, local_device, process_group
     from scpalm.training.runs.run import Run, RunError, pick_device
-    from scpalm.training.stages.stage2 import STAGE, load_stage1, prepare_stage2, train_cells
+    from scpalm.training.stages.stage1 import load_stage1
+    from scpalm.training.stages.stage2 import STAGE, prepare_stage2, train_cells
 
     run, where = Run(run_dir), local_device(pick_device(device))
     saved = run.config()

@@ -22,11 +22,11 @@ from scpalm.model.drug_response.network import DrugResponseNetwork, GraphTensors
 from scpalm.model.molecules import batch_graphs
 from scpalm.training.drug_response.addition import train_addition
 from scpalm.training.drug_response.config import DrugTrainingConfig, Inputs, Setting
+from scpalm.training.drug_response.data.splits import Split, make_split
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.features import LineEmbeddings, LineFeatures, line_features
 from scpalm.training.drug_response.member import train_member
-from scpalm.training.drug_response.splits import Split, make_split
 from scpalm.training.drug_response.steps import MemberTask
-from scpalm.training.drug_response.tables import Tables
 from scpalm.training.drug_response.tuning import tune
 from scpalm.training.runs.config import ConfigError
 from scpalm.training.runs.run import RunError, write_atomically

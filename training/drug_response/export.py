@@ -30,13 +30,13 @@ from scpalm.model.drug_response.session import (
     Setting,
 )
 from scpalm.model.molecules import MoleculeGraph, batch_graphs
+from scpalm.training.drug_response.data.splits import Split, make_split
+from scpalm.training.drug_response.data.synonyms import SYNONYMS
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.experiment import DrugRun, Outcome, Variant, encoder_files
 from scpalm.training.drug_response.features import PARTS, LineEmbeddings, line_features
 from scpalm.training.drug_response.interval import LEVEL, calibrate
 from scpalm.training.drug_response.ridge import solve
-from scpalm.training.drug_response.splits import Split, make_split
-from scpalm.training.drug_response.synonyms import SYNONYMS
-from scpalm.training.drug_response.tables import Tables
 from scpalm.training.export.bundle_files import add_files
 from scpalm.training.metrics.rows import Row
 from scpalm.training.runs.run import RunError

@@ -15,7 +15,7 @@ from scpalm.model.engine import load
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.training.drug_response.config import Inputs, Setting
-from scpalm.training.drug_response.tables import Tables, TablesError
+from scpalm.training.drug_response.data.tables import Tables, TablesError
 
 Floats = NDArray[np.float32]
 

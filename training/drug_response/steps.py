@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork
 from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.data.splits import Split
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.features import LineFeatures
-from scpalm.training.drug_response.splits import Split
-from scpalm.training.drug_response.tables import Tables
 
 Numbers = NDArray[np.int64]
 Optimizer = torch.optim.Optimizer

@@ -24,7 +24,7 @@ from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.run import Run, RunError, write_atomically
-from scpalm.training.stages.stage2 import load_stage1
+from scpalm.training.stages.stage1 import load_stage1
 
 CELLS = 3000
 _LABELS = 20

@@ -31,7 +31,7 @@ from scpalm.training.export.onnx_graph import OPSET, export_decoder, export_grap
 from scpalm.training.export.precision import Precision, as_rows, beyond, loss_of_precision, parity_cells, stored
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.run import Run, RunError
-from scpalm.training.stages.stage2 import load_stage1
+from scpalm.training.stages.stage1 import load_stage1
 
 MAX_DIFFERENCE = 1e-4
 MIN_CODE_AGREEMENT = 0.999

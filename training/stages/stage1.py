@@ -229,3 +229,15 @@ class Stage1Trainer(StageTrainer[Part]):
 def train_pathways(trainer: Stage1Trainer, run: Run, progress: Progress = lambda step, scalars: None) -> None:
     """Train to the end, with a checkpoint every ``checkpoint_every`` steps (a Ctrl-C writes one more)."""
     run_loop(trainer, run, trainer.config, progress)
+
+
+def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:
+    """The trained stage 1 of a run. Raises RunError when it is missing, damaged or has no codes."""
+    if not run.section("stage1", Stage1Config).quantizer:
+        raise RunError(
+            f"{run.path}: stage 1 was trained with quantizer=false, so its cells have no codes. Stage 2 and a "
+            "bundle need them: train it with quantizer=true."
+        )
+    model = PathwayAutoencoder(network)
+    run.fill(model, "stage1", "model")
+    return model.eval()

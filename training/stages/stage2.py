@@ -16,15 +16,14 @@ from torch.nn import functional as F
 
 from scpalm.model.network.cells import CellDecoder, CellEncoder
 from scpalm.model.network.collective import gathered, rank, total, world_size
-from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, WholeCells, to_device
 from scpalm.training.data.sampler import Sampler
-from scpalm.training.runs.config import Stage1Config, Stage2Config
+from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import any_process, is_first, slices_of_process
-from scpalm.training.runs.run import Run, RunError
+from scpalm.training.runs.run import Run
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
 from scpalm.training.stages.code_cache import (
     CodeCache,
@@ -286,18 +285,6 @@ def prepare_stage2(
         if kept is not None and is_first():
             write_cache(kept, mark, cache)
     return Stage2Trainer(corpus, stage1, config, device, cache, yardsticks)
-
-
-def load_stage1(run: Run, network: NetworkConfig) -> PathwayAutoencoder:
-    """The trained stage 1 of a run. Raises RunError when it is missing, damaged or has no codes."""
-    if not run.section("stage1", Stage1Config).quantizer:
-        raise RunError(
-            f"{run.path}: stage 1 was trained with quantizer=false, so its cells have no codes. Stage 2 and a "
-            "bundle need them: train it with quantizer=true."
-        )
-    model = PathwayAutoencoder(network)
-    run.fill(model, "stage1", "model")
-    return model.eval()
 
 
 def train_cells(trainer: Stage2Trainer, run: Run, progress: Progress = lambda step, scalars: None) -> None:

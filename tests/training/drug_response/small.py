@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from scpalm.model.bundle import Bundle
+from scpalm.training.drug_response.data.tables import Tables, load_tables
 from scpalm.training.drug_response.features import LineEmbeddings, embed_lines
-from scpalm.training.drug_response.tables import Tables, load_tables
 from tests.training.bundles import exported
 from tests.training.drug_response.small_tables import write_tables
 

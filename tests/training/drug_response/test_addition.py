@@ -6,10 +6,10 @@ import torch
 
 from scpalm.training.drug_response.addition import train_addition, widened
 from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.data.splits import Split, make_split
 from scpalm.training.drug_response.experiment import predict
 from scpalm.training.drug_response.features import LineFeatures, line_features
 from scpalm.training.drug_response.member import Member
-from scpalm.training.drug_response.splits import Split, make_split
 from scpalm.training.drug_response.steps import MemberTask
 from scpalm.training.drug_response.tuning import tune
 from scpalm.training.evaluation.drug_response.metrics import rmse

@@ -8,12 +8,12 @@ import torch
 
 from scpalm.model.molecules import ELEMENTS
 from scpalm.training.drug_response.config import DrugTrainingConfig
+from scpalm.training.drug_response.data.splits import Split, make_split
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.experiment import predict
 from scpalm.training.drug_response.features import LineFeatures, line_features
 from scpalm.training.drug_response.member import Member, train_member
-from scpalm.training.drug_response.splits import Split, make_split
 from scpalm.training.drug_response.steps import MemberTask
-from scpalm.training.drug_response.tables import Tables
 from scpalm.training.evaluation.drug_response.metrics import residual_pcc, rmse
 from scpalm.training.evaluation.drug_response.references import drug_means
 from tests.training.drug_response.small import Small

@@ -19,7 +19,7 @@ from scpalm.training.export import bundle
 from scpalm.training.export.bundle import BundleOptions, export_run
 from scpalm.training.export.precision import LIMITS, Limits, Precision, as_rows, beyond, parity_cells, stored
 from scpalm.training.runs.run import Run, RunError
-from scpalm.training.stages.stage2 import load_stage1
+from scpalm.training.stages.stage1 import load_stage1
 from tests.training.bundles import Exported
 from tests.training.tiny import NUM_GENES, SIZES
 

@@ -13,8 +13,8 @@ from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import Stage1Config, Stage2Config, as_dict
 from scpalm.training.runs.run import Run, RunError
-from scpalm.training.stages.stage1 import Stage1Trainer
-from scpalm.training.stages.stage2 import STAGE, Stage2Trainer, View, load_stage1, prepare_stage2, train_cells
+from scpalm.training.stages.stage1 import Stage1Trainer, load_stage1
+from scpalm.training.stages.stage2 import STAGE, Stage2Trainer, View, prepare_stage2, train_cells
 from tests.training.same import assert_same_state
 from tests.training.tiny import CPU, SIZES
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from scpalm.training.drug_response.data.splits import make_split
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.experiment import DrugRun, Variant
-from scpalm.training.drug_response.splits import make_split
-from scpalm.training.drug_response.tables import Tables
 from scpalm.training.evaluation.drug_response.metrics import pcc, pcc_by_group, wins
 from scpalm.training.evaluation.drug_response.report import group_names
 from scpalm.training.runs.run import RunError

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.training.drug_response.splits import Split
-from scpalm.training.drug_response.tables import Tables
+from scpalm.training.drug_response.data.splits import Split
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.evaluation.drug_response.metrics import rmse
 
 Floats = NDArray[np.float64]

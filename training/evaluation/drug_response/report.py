@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from scpalm.training.drug_response.data.splits import Split, make_split
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.experiment import DrugRun, Outcome, Variant
 from scpalm.training.drug_response.interval import Interval, calibrate
-from scpalm.training.drug_response.splits import Split, make_split
-from scpalm.training.drug_response.tables import Tables
 from scpalm.training.evaluation.drug_response.metrics import coverage, pcc_by_group, scores, wins
 from scpalm.training.evaluation.drug_response.references import drug_means, references
 from scpalm.training.metrics.rows import Row

@@ -6,9 +6,9 @@ import numpy as np
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.session import DrugResponseSession
+from scpalm.training.drug_response.data.splits import make_split
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.features import embed_lines
-from scpalm.training.drug_response.splits import make_split
-from scpalm.training.drug_response.tables import Tables
 from scpalm.training.evaluation.drug_response.metrics import coverage
 from scpalm.training.evaluation.drug_response.report import reference_rows, score_rows
 from scpalm.training.metrics.rows import Row

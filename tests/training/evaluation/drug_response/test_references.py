@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scpalm.training.drug_response.splits import make_split
-from scpalm.training.drug_response.tables import Tables, load_tables
+from scpalm.training.drug_response.data.splits import make_split
+from scpalm.training.drug_response.data.tables import Tables, load_tables
 from scpalm.training.evaluation.drug_response.metrics import rmse
 from scpalm.training.evaluation.drug_response.references import drug_means, references
 from tests.training.drug_response.small_tables import write_tables

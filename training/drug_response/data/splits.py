@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.training.drug_response.tables import Tables
+from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.runs.config import ConfigError
 
 SplitName = Literal["published", "pair-dedup", "cell-line", "drug"]

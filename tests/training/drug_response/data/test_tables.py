@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scpalm.training.drug_response.tables import TablesError, load_tables
+from scpalm.training.drug_response.data.tables import TablesError, load_tables
 from tests.training.drug_response.small import Small
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scpalm.training.drug_response.splits import make_split
+from scpalm.training.drug_response.data.splits import make_split
 from scpalm.training.runs.config import ConfigError
 from tests.training.drug_response.small import Small
 
