@@ -3,6 +3,8 @@
 PORT ?= $(or $(SCPALM_PORT),8000)
 # Extra that `make serve` installs: cpu or gpu.
 EXTRA ?= cpu
+# Processes that run tests; each file of tests stays in one of them.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -26,7 +28,7 @@ serve: $(VENV)/.serve-$(EXTRA)
 	SCPALM_PORT=$(PORT) exec $(BIN)/scpalm serve
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,26 @@ def test_the_service_imports_without_torch_and_without_the_libraries_of_training
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10
+
+
+def _build(target: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (built,) = folder.iterdir()
+    return built
+
+
+def test_a_wheel_puts_one_name_into_site_packages_and_has_every_module(tmp_path: Path) -> None:
+    with zipfile.ZipFile(_build("wheel", tmp_path)) as wheel:
+        names = {Path(name) for name in wheel.namelist()}
+    assert {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")} == {"scpalm"}
+    assert {Path("scpalm") / path.relative_to(ROOT) for path in SOURCES} <= names
+    assert Path("scpalm/model/bundles/mini/manifest.json") in names
+
+
+def test_a_source_archive_has_every_module_once(tmp_path: Path) -> None:
+    with tarfile.open(_build("sdist", tmp_path)) as archive:
+        names = [Path(*Path(name).parts[1:]) for name in archive.getnames()]
+    for path in SOURCES:
+        own = path.relative_to(ROOT)
+        assert (Path("scpalm") / own in names) or own in names, f"{own} is missing"
