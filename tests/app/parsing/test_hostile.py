@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil  # type: ignore[import-untyped, unused-ignore]
 import pytest
 
 from scpalm.app.errors import TooLargeError
@@ -53,6 +54,13 @@ def make_slow(h5ad: Path) -> None:
         file.create_dataset("var/_index", (2**24,), "S1", chunks=(2**20,), fillvalue=b"G")
 
 
+async def until_read(pool: ParserPool, h5ad: Path) -> None:
+    """Wait until a process of the pool has the file open."""
+    async with asyncio.timeout(60):
+        while not any(str(h5ad) in (f.path for f in psutil.Process(pid).open_files()) for pid in pool.pids):
+            await asyncio.sleep(0.01)
+
+
 def test_an_upload_that_takes_too_long_is_refused(genes: Path, h5ad: Path) -> None:
     make_slow(h5ad)
 
@@ -71,7 +79,7 @@ def test_a_crash_while_reading_is_the_uploads_fault(genes: Path, h5ad: Path) -> 
 
     async def use(pool: ParserPool) -> None:
         task = asyncio.create_task(parse_all(pool, upload_of(h5ad, H5AD)))
-        await asyncio.sleep(0.2)
+        await until_read(pool, h5ad)
         os.kill(pool.pids[0], signal.SIGSEGV)
         with pytest.raises(UnreadableError, match="SIGSEGV") as caught:
             await task
@@ -87,7 +95,7 @@ def test_a_client_that_hangs_up_frees_the_process(genes: Path, h5ad: Path) -> No
     async def use(pool: ParserPool) -> None:
         before = pool.pids
         task = asyncio.create_task(parse_all(pool, upload_of(h5ad, H5AD)))
-        await asyncio.sleep(0.2)
+        await until_read(pool, h5ad)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
