@@ -178,8 +178,8 @@ def test_a_full_queue_answers_429_with_retry_after(make_app: Callable[..., FastA
     assert 'scpalm_rejected_total{reason="queue_full"} 1.0' in metrics
 
 
-def test_more_num_uploads_than_slots_are_refused(make_app: Callable[..., FastAPI]) -> None:
-    with Client(make_app(max_num_uploads=1)) as client:
+def test_more_uploads_than_slots_are_refused(make_app: Callable[..., FastAPI]) -> None:
+    with Client(make_app(max_uploads=1)) as client:
         client.wait_until_loaded()
         with client.service.upload_slot():
             answer = client.post("/embed", json=BODY)
@@ -189,7 +189,7 @@ def test_more_num_uploads_than_slots_are_refused(make_app: Callable[..., FastAPI
 
 
 def test_an_upload_slot_is_free_while_the_device_works(make_app: Callable[..., FastAPI], session: FakeSession) -> None:
-    with Client(make_app(max_num_uploads=1)) as client:
+    with Client(make_app(max_uploads=1)) as client:
         client.wait_until_loaded()
         session.gate.clear()
         waiting = client.submit(client.http.post("/embed", json=BODY))
