@@ -1,4 +1,4 @@
-"""Ends asyncio tasks that may miss their first cancellation."""
+"""Cancel asyncio tasks that may swallow a cancellation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 async def cancel_until_done(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks again and again until all have ended.
+    """Cancel the tasks, repeatedly if needed, until all of them have ended.
 
-    A Redis client that is cancelled while it waits for an answer may raise a connection error instead. The task's loop
-    then takes that for an outage and goes on.
+    A Redis client that is cancelled while it waits for a reply may raise a connection error instead of
+    CancelledError. The task then treats it as an outage and keeps running.
     """
     pending = set(tasks)
     while pending:

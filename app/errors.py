@@ -1,4 +1,4 @@
-"""One tree of errors: each class carries its HTTP status, code and title; `problems` turns them into answers."""
+"""Errors that reach a client. Each class has its HTTP status, code and title; `http/problems.py` renders them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from scpalm.model.errors import UserError
 
 
 class ServiceError(UserError):
-    """Something a client should hear about, other than its cells being wrong (`scpalm.model.errors.InputError`).
+    """An error to report to the client. Faults in the cells themselves are `scpalm.model.errors.InputError`.
 
     Attributes:
-        status, code, title: of the class; the code ends the problem's ``type``.
-        detail: what is wrong here and how to mend it.
-        field: the part of the request at fault, where one is.
-        retry_after: seconds until another try makes sense, where waiting helps.
+        status: HTTP status, set by the class.
+        code: last part of the problem's ``type``, set by the class.
+        title: short description of this kind of error, set by the class.
+        detail: what went wrong in this request and how to fix it.
+        field: the field, parameter or header at fault, if there is one.
+        retry_after: seconds to wait before a retry, if a retry can help.
     """
 
     status: ClassVar[int] = 500
@@ -29,154 +31,154 @@ class ServiceError(UserError):
 
 
 def service_error(code: str, detail: str, field: str | None, retry_after: int | None) -> ServiceError:
-    """The error with this code, as sent by another process; InferenceError for an unknown code."""
+    """Rebuild an error that another process sent. An unknown code becomes an InferenceError."""
     kinds = {kind.code: kind for kind in ServiceError.__subclasses__()}
     return kinds.get(code, InferenceError)(detail, field=field, retry_after=retry_after)
 
 
 class BadRequestError(ServiceError):
-    """A request that is broken before its cells are looked at: a form without its boundary, a missing file field."""
+    """The request is malformed before any cell is read, such as a form without a boundary or without a file."""
 
     status, code, title = 400, "bad-request", "The request cannot be read"
 
 
 class MissingKeyError(ServiceError):
-    """No API key, or one that is not known."""
+    """The API key is missing or unknown."""
 
-    status, code, title = 401, "key-missing", "An API key is needed"
+    status, code, title = 401, "key-missing", "An API key is required"
 
 
 class ForbiddenError(ServiceError):
-    """A key that may not do this."""
+    """The API key does not permit this operation."""
 
-    status, code, title = 403, "key-not-allowed", "This API key may not do this"
+    status, code, title = 403, "key-not-allowed", "This API key does not permit the operation"
 
 
 class RateLimitError(ServiceError):
-    """A key that has sent all it may for now; ``retry_after`` says when it may again."""
+    """The API key has used up its budget; ``retry_after`` says when it may send again."""
 
-    status, code, title = 429, "rate-limit", "This API key has sent too much"
+    status, code, title = 429, "rate-limit", "This API key has reached its rate limit"
 
 
 class DeadlineError(ServiceError):
-    """The deadline that the client set has passed."""
+    """The deadline set by the client has passed."""
 
     status, code, title = 504, "deadline", "The deadline of the request has passed"
 
 
 class NotFoundError(ServiceError):
-    """A path that the service does not have."""
+    """The path does not exist."""
 
-    status, code, title = 404, "not-found", "There is nothing at this address"
+    status, code, title = 404, "not-found", "There is nothing at this path"
 
 
 class UnknownModelError(ServiceError):
-    """A model that this service does not serve."""
+    """This service does not serve the requested model."""
 
     status, code, title = 404, "unknown-model", "There is no such model"
 
 
 class UnsupportedTaskError(ServiceError):
-    """A task for which the served model lacks a part."""
+    """The model lacks a part that the task needs."""
 
-    status, code, title = 404, "unsupported-task", "The model cannot do this"
+    status, code, title = 404, "unsupported-task", "The model does not support this task"
 
 
 class MethodNotAllowedError(ServiceError):
-    """A path asked with a method it does not have."""
+    """The path does not support this HTTP method."""
 
-    status, code, title = 405, "method-not-allowed", "This address does not take this method"
+    status, code, title = 405, "method-not-allowed", "This path does not support this method"
 
 
 class NotAcceptableError(ServiceError):
-    """``Accept`` names no format that this answer can be written in."""
+    """``Accept`` names no format that the response can have."""
 
-    status, code, title = 406, "not-acceptable", "The answer has no such format"
+    status, code, title = 406, "not-acceptable", "The response is not available in this format"
 
 
 class BodyTimeoutError(ServiceError):
-    """A body of which nothing came for too long."""
+    """No bytes of the body arrived for too long."""
 
     status, code, title = 408, "body-timeout", "The body did not arrive in time"
 
 
 class TooLargeError(ServiceError):
-    """Over a limit on bytes (also after decompression) or on cells."""
+    """The request exceeds a limit on bytes (before or after decompression) or on cells."""
 
-    status, code, title = 413, "too-large", "The request is over a limit of this service"
+    status, code, title = 413, "too-large", "The request exceeds a limit of this service"
 
 
 class UnsupportedMediaTypeError(ServiceError):
-    """A body whose media type or content encoding no codec reads."""
+    """No codec reads this media type or content encoding."""
 
-    status, code, title = 415, "unsupported-media-type", "This kind of body is not understood"
+    status, code, title = 415, "unsupported-media-type", "This type of body is not supported"
 
 
 class InvalidParameterError(ServiceError):
-    """A query parameter, header or field that has a value it cannot have."""
+    """A query parameter, header or field has an invalid value."""
 
-    status, code, title = 422, "invalid-parameter", "A parameter has a value it cannot have"
+    status, code, title = 422, "invalid-parameter", "A parameter is invalid"
 
 
 class QueueFullError(ServiceError):
-    """More cells are waiting than the service queues; ``retry_after`` is the measured time to drain them."""
+    """The queue is full; ``retry_after`` is how long it takes to drain at the measured rate."""
 
-    status, code, title = 429, "queue-full", "Too many cells are waiting"
+    status, code, title = 429, "queue-full", "The queue is full"
 
 
 class ClientGoneError(ServiceError):
-    """The client hung up; nobody reads this answer, the access log does."""
+    """The client disconnected. This status appears only in the access log and the metrics."""
 
     status, code, title = 499, "client-gone", "The client closed the connection"
 
 
 class InferenceError(ServiceError):
-    """The model failed on this request's cells; others in the same batch were not harmed."""
+    """The model failed on the cells of this request. Other requests in the same batch are not affected."""
 
     status, code, title = 500, "inference-failed", "The model failed on these cells"
 
 
 class NotReadyError(ServiceError):
-    """The model is not loaded yet, or could not be."""
+    """The model is still loading, or failed to load."""
 
     status, code, title = 503, "not-ready", "The service is not ready"
 
 
 class StorageFullError(ServiceError):
-    """There is no room left on the disk that keeps uploads meanwhile."""
+    """The disk that holds uploads is full."""
 
-    status, code, title = 503, "storage-full", "The service has no room for this body"
+    status, code, title = 503, "storage-full", "The service has no disk space for this body"
 
 
 class UnknownJobError(ServiceError):
-    """A job that does not exist, has expired, or belongs to another key."""
+    """The job does not exist, has expired, or belongs to another key."""
 
     status, code, title = 404, "unknown-job", "There is no such job"
 
 
 class JobNotFinishedError(ServiceError):
-    """The result of a job that is not done, failed, or was cancelled."""
+    """The job has no result: it is still running, failed, or was cancelled."""
 
     status, code, title = 409, "job-not-finished", "The job has no result"
 
 
 class IdempotencyError(ServiceError):
-    """An ``Idempotency-Key`` used again for another request."""
+    """The ``Idempotency-Key`` was already used for a different request."""
 
-    status, code, title = 409, "idempotency-key-reused", "This key belongs to another request"
+    status, code, title = 409, "idempotency-key-reused", "This idempotency key belongs to another request"
 
 
 class JobStorageError(ServiceError):
-    """The folder of jobs cannot be used."""
+    """Reading or writing the storage of jobs failed."""
 
-    status, code, title = 500, "job-storage", "The job cannot be kept"
+    status, code, title = 500, "job-storage", "The job cannot be stored"
 
 
 class DrainingError(ServiceError):
-    """The service is shutting down and takes no new work."""
+    """The service is shutting down and accepts no new work."""
 
     status, code, title = 503, "draining", "The service is shutting down"
 
 
 class QueueError(UserError):
-    """The queue's server cannot be used; the text says why. It stops the start, so no client ever sees it."""
+    """The queue cannot be used; the message says why. Raised at startup, so clients never see it."""

@@ -1,4 +1,4 @@
-"""Builds the application: routes, middleware and the service behind them. Wiring only."""
+"""Build the FastAPI application: routes, middleware and the service. Wiring only."""
 
 from __future__ import annotations
 
@@ -37,13 +37,16 @@ def create_app(
     *,
     worker: bool = False,
 ) -> FastAPI:
-    """The application. Models load once it has started; /health/ready says when they are loaded.
+    """Create the application. Models load in the background after startup; /health/ready reports when they are ready.
 
     Args:
-        open_session: opens a model's session. tracing: where spans go; default: where the settings say.
-        worker: for a process that takes its work from the queue; it answers only probes and scrapes.
+        settings: settings of this process.
+        open_session: opens the inference session of a model.
+        tracing: where spans are sent. Default: ``settings.otlp_endpoint``, if set.
+        worker: True for a process that takes its work from the queue. It serves only health checks and metrics.
 
-    Raises QueueError, SpoolError, KeysFileError, MissingRuntimeError for settings that cannot be used.
+    Raises:
+        QueueError, SpoolError, KeysFileError, MissingRuntimeError: the settings cannot be used.
     """
     if tracing is None and settings.otlp_endpoint:
         tracing = Tracing.to(settings.otlp_endpoint)

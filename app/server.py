@@ -1,4 +1,4 @@
-"""One process that serves: its port, its signals and its exit status."""
+"""Run one server process: its port, its signals and its exit status."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ServeError(UserError):
-    """The service could not start. The text says why."""
+    """The service could not start. The message says why."""
 
 
 def exit_quietly(number: int, frame: FrameType | None) -> None:
-    """Exit with status 0: a signal that arrives before there is anything to finish."""
+    """Signal handler for the time before the server runs: exit with status 0."""
     sys.exit(0)
 
 
 class _Server(uvicorn.Server):
-    """Does not handle signals: uvicorn would close the port at once, and exit with the signal instead of 0."""
+    """uvicorn without its signal handlers, which close the port at once and exit with the signal instead of 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,10 +50,17 @@ def serve(
     worker: bool = False,
     ports: Sequence[int] = (),
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests in flight. Raises ServeError when it cannot start.
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight.
 
-    ``worker``: compute for the services at ``settings.redis_url``, and answer only probes and scrapes. ``ports``: the
-    first free one is used; default: ``settings.port``.
+    Args:
+        settings: settings of this process.
+        open_session: opens the inference session of a model.
+        worker: True to compute for the services that share ``settings.redis_url``. A worker serves only health checks
+            and metrics.
+        ports: ports to try in order. Default: ``settings.port``.
+
+    Raises:
+        ServeError: the service cannot start.
     """
     with (
         listen(settings.host, ports or [settings.port]) as listener,
@@ -63,7 +70,7 @@ def serve(
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop, which answers a single request faster; the standard loop where it does not exist, as on Windows."""
+    """uvloop, which has a lower latency, or None for the standard loop where uvloop is not available (Windows)."""
     try:
         import uvloop
     except ModuleNotFoundError:
@@ -72,7 +79,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def listen(host: str, ports: Sequence[int]) -> socket.socket:
-    """Listen on the first of the ports that is not in use. Raises ServeError when there is none."""
+    """Listen on the first free port. Raises ServeError if none is free."""
     for port in ports[:-1]:
         try:
             return _listen(host, port)
@@ -87,13 +94,13 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # Connections inherit it. asyncio sets it only for sockets that name their protocol, which these do not; without
-        # it the body of an answer waits 40 ms for the acknowledgement of its headers.
+        # Accepted connections inherit TCP_NODELAY. asyncio does not set it here, because this socket has no explicit
+        # protocol. Without it the response body waits 40 ms for the ACK of the headers.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
         raise ServeError(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another with --host or --port."
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another address with --host or --port."
         ) from error
 
 
@@ -115,7 +122,7 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
 
     def on_signal() -> None:
         if stopping.is_set():
-            log.warning("second signal: stopping without finishing")
+            log.warning("second signal: stopping without finishing requests in flight")
             server.force_exit = True
         stopping.set()
 
@@ -142,7 +149,7 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
 async def _stop_on_signal(stopping: asyncio.Event, service: Service, server: _Server, pause: float) -> None:
     await stopping.wait()
     service.drain()
-    # Load balancers need a moment to notice that /health/ready fails, before connections are refused.
+    # Give load balancers time to notice that /health/ready fails before connections are refused.
     await asyncio.sleep(pause if service.settled.is_set() else 0.0)
     server.should_exit = True
 

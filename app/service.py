@@ -1,4 +1,4 @@
-"""One running process: its models, its jobs, and the states it goes through: starting, ready, draining, or failed."""
+"""The service in one process: its models, its jobs and its lifecycle (starting, ready, draining, failed)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("scpalm.service")
 
 
 class State(Enum):
-    """Where a service is in its life."""
+    """Lifecycle state of a service."""
 
     STARTING = "starting"
     READY = "ready"
@@ -37,11 +37,12 @@ class State(Enum):
 
 
 class Service:
-    """Owns the parts of one process. `start` loads the models in the background.
+    """Owns the models, the jobs and the metrics of one process. `start` loads the models in the background.
 
-    With a shared queue a process has one role: it takes requests, or with ``worker`` it computes.
+    With a shared queue each process has one role: it accepts requests, or (``worker=True``) it computes.
 
-    Raises QueueError, SpoolError for URLs that cannot be used.
+    Raises:
+        QueueError, SpoolError: a URL in the settings cannot be used.
     """
 
     def __init__(
@@ -72,17 +73,17 @@ class Service:
         self._watching: asyncio.Task[None] | None = None
         self.settled = asyncio.Event()
 
-    # --- what is loaded
+    # --- models and jobs
 
     def model(self, name: str | None = None, version: str = "") -> ServedModel:
-        """The model with this name, or the default one. Raises NotReadyError until it is loaded, UnknownModelError."""
+        """The named model, or the default one. Raises UnknownModelError, and NotReadyError before models are loaded."""
         if not self.settled.is_set() or self.state is State.FAILED:
             raise self._not_ready()
         return self.models.get(name, version)
 
     @property
     def jobs(self) -> JobRunner:
-        """Raises NotReadyError until the models are loaded."""
+        """The job runner. Raises NotReadyError before the models are loaded."""
         if self._jobs is None:
             raise self._not_ready()
         return self._jobs
@@ -95,15 +96,15 @@ class Service:
     # --- health
 
     def ready_model(self, name: str | None = None, version: str = "") -> ServedModel:
-        """The model of a request that may start now. Raises DrainingError, and what `model` and its `check` raise."""
+        """A model that can accept a request now. Raises DrainingError and the errors of `model` and its `check`."""
         if self.state is State.DRAINING:
-            raise DrainingError("The service takes no new work. Send the request to another replica.")
+            raise DrainingError("The service accepts no new work. Send the request to another replica.")
         model = self.model(name, version)
         model.check()
         return model
 
     def queue_load(self) -> list[LaneLoad]:
-        """What is unfinished now, over all models."""
+        """Unfinished rows in each lane, summed over all models, and the age of the oldest."""
         depths = [model.transport.depth() for model in self.models.all]
         return [
             LaneLoad(
@@ -115,24 +116,26 @@ class Service:
         ]
 
     def live(self) -> bool:
-        """Whether every device loop moved lately; true while there is none."""
+        """Whether every device loop has made progress recently. True while no model is loaded."""
         return all(model.alive() for model in self.models.all)
 
     @contextmanager
     def upload_slot(self) -> Iterator[None]:
-        """Held while a body is received and parsed. Raises QueueFullError when all are taken."""
+        """A slot to hold while a body is received and parsed. Raises QueueFullError if all slots are taken."""
         if self._num_uploads >= self.settings.max_uploads:
-            raise QueueFullError(f"{self._num_uploads} uploads are being read. Try again in a second.", retry_after=1)
+            raise QueueFullError(
+                f"{self._num_uploads} uploads are already being read. Try again in a second.", retry_after=1
+            )
         self._num_uploads += 1
         try:
             yield
         finally:
             self._num_uploads -= 1
 
-    # --- life
+    # --- lifecycle
 
     def start(self) -> None:
-        """Load the models in the background, so that signals and probes are answered in the meantime."""
+        """Load the models in the background, so that signals and health checks are handled meanwhile."""
         self._loading = asyncio.create_task(self._load(), name="load")
 
     async def _load(self) -> None:
@@ -141,12 +144,12 @@ class Service:
             await self.models.load()
             if self.role is not Role.WORK:
                 self._jobs = self._open_jobs()
-        except Exception as error:  # whatever it is: the service stays up, is not ready, and says why
+        except Exception as error:  # any failure: the process stays up, reports "not ready" and gives the reason
             self.state = State.FAILED
             self.failure = " ".join(str(error).split()) or type(error).__name__
             log.error("the model could not be loaded: %s", self.failure)
         else:
-            # What was loaded stays loaded: scanning it for garbage would only delay requests.
+            # Models live as long as the process. Keep the garbage collector from scanning them during requests.
             gc.collect()
             gc.freeze()
             if self.state is State.STARTING:
@@ -170,17 +173,17 @@ class Service:
         return jobs
 
     def drain(self) -> None:
-        """Refuse new requests; those in flight are finished."""
+        """Refuse new requests. Requests in flight are finished."""
         if self.state is not State.DRAINING:
             log.info("draining")
             self.state = State.DRAINING
 
     async def close(self) -> None:
-        """Finish what is queued, then end threads and processes."""
+        """Finish queued work, then stop all threads and processes."""
         self.drain()
         if self._loading is not None:
             if not self.settled.is_set() and self.role is not Role.ALL:
-                self._loading.cancel()  # it may be waiting for Redis
+                self._loading.cancel()  # it may still be waiting for Redis
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()

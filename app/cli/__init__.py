@@ -1,1 +1,1 @@
-"""The command line: arguments in, files or a running service out. The top of the application; nothing imports it."""
+"""The command line `scpalm`: turns arguments into files or a running service. Nothing else imports this package."""

@@ -11,18 +11,21 @@ from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerO
 from scpalm.model.spec import RequestSpec
 
 
-def annotate(  # one parameter a command-line option
+def annotate(  # one parameter per command-line option
     source: InArgument,
-    reference: Annotated[Path, typer.Option("--reference", metavar="REF.h5ad", help="Labelled cells.")],
+    reference: Annotated[Path, typer.Option("--reference", metavar="REF.h5ad", help="File with labelled cells.")],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="OUT.h5ad|OUT.csv", help="A copy with obs columns, or a table.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="OUT.h5ad|OUT.csv", help="Output: a copy with new obs columns, or a CSV table."
+        ),
     ],
-    label: Annotated[str, typer.Option(help="Column of the reference's obs with the labels.")] = "cell_type",
+    label: Annotated[str, typer.Option(help="Column of the reference's obs that has the labels.")] = "cell_type",
     bundle: BundleOption = None,
     layer: LayerOption = None,
     input: InputOption = "auto",
 ) -> None:
-    """Label cells by the nearest labelled ones in the embedding; 'unknown' where none is near enough."""
+    """Label cells by their nearest labelled cells in the embedding; 'unknown' if none is close enough."""
     from scpalm.app.cli.progress import CellProgress
     from scpalm.app.offline.annotate import LabelSource, annotate_file
     from scpalm.model.engine import load

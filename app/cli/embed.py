@@ -1,4 +1,4 @@
-"""``scpalm embed``, also on a cluster: the value of ``--cluster [ADDRESS]`` may be left out."""
+"""The command ``scpalm embed``, with ``--cluster [ADDRESS]``, whose value is optional."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ ClusterOption = Annotated[
     typer.Option(
         "--cluster",
         metavar="[ADDRESS]",
-        help="Many processes here, or the Dask cluster at ADDRESS. IN may be a zarr store, OUT is one (OUT.zarr).",
+        help="Use several processes on this machine, or the Dask cluster at ADDRESS. IN may be a zarr store; OUT must "
+        "be one (OUT.zarr).",
     ),
 ]
 ProcessesOption = Annotated[
-    int | None, typer.Option(min=1, help="With --cluster on this machine: how many. Default: one a core.")
+    int | None,
+    typer.Option(min=1, help="Number of processes for --cluster on this machine. Default: one per core."),
 ]
 
 
 class ClusterCommand(TyperCommand):
-    """A bare ``--cluster`` means ``--cluster=local``: what follows is its value only if it looks like an address."""
+    """Treats a bare ``--cluster`` as ``--cluster=local``. The next argument is its value only if it is an address."""
 
     def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]  # its types are private to typer
         given = list(args)
@@ -41,7 +43,7 @@ class ClusterCommand(TyperCommand):
         return super().parse_args(ctx, given)
 
 
-def embed(  # one parameter a command-line option
+def embed(  # one parameter per command-line option
     source: InArgument,
     out: OutOption,
     bundle: BundleOption = None,
@@ -50,7 +52,7 @@ def embed(  # one parameter a command-line option
     cluster: ClusterOption = None,
     processes: ProcessesOption = None,
 ) -> None:
-    """Embed every cell of a file: obsm['X_scpalm']. Streamed: memory does not grow with the number of cells."""
+    """Embed the cells of a file into obsm['X_scpalm']. Memory use does not grow with the number of cells."""
     _check(cluster, processes, out)
     spec = RequestSpec(("embed",), layer=layer, input=input)
     if cluster is None:
@@ -60,24 +62,28 @@ def embed(  # one parameter a command-line option
 
 
 def _check(cluster: str | None, processes: int | None, out: Path) -> None:
-    """Raises BadParameter for options that do not fit together."""
+    """Raise BadParameter for options that exclude each other."""
     if cluster is None and processes is not None:
-        raise typer.BadParameter("needs --cluster.", param_hint="--processes")
+        raise typer.BadParameter("requires --cluster.", param_hint="--processes")
     if cluster not in (None, LOCAL) and processes is not None:
-        raise typer.BadParameter("is for this machine; a cluster has the workers it has.", param_hint="--processes")
+        raise typer.BadParameter(
+            "applies only to this machine, not to a cluster at an address.", param_hint="--processes"
+        )
     if cluster is not None and out.suffix != ".zarr":
-        raise typer.BadParameter("must end in .zarr: many processes cannot write one h5ad file.", param_hint="--out")
+        raise typer.BadParameter(
+            "must end in .zarr, because several processes cannot write one h5ad file.", param_hint="--out"
+        )
 
 
 def embed_on_cluster(
     source: Path, out: Path, bundle: Path | None, spec: RequestSpec, address: str | None, processes: int | None
 ) -> None:
-    """Embed on a Dask cluster, or on processes here. Raises MissingRuntimeError, InputError, ClusterError."""
+    """Embed on a Dask cluster or with local processes. Raises MissingRuntimeError, InputError, ClusterError."""
     from scpalm.app.cli.progress import CellProgress
     from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 
     if not source.exists():
-        raise InputError("no-such-file", f"There is no {source}.", mend="Name an .h5ad file or a zarr store.")
+        raise InputError("no-such-file", f"{source} does not exist.", mend="Give an .h5ad file or a zarr store.")
     try:
         from scpalm.app.offline.cluster.driver import ClusterOptions, embed_atlas
     except ModuleNotFoundError as error:

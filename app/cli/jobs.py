@@ -1,4 +1,4 @@
-"""The command ``scpalm jobs``: lists jobs and dead letters, puts failed jobs back, and cancels open ones."""
+"""The command ``scpalm jobs``: list jobs and dead letters, replay failed jobs, cancel open ones."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from scpalm.app.jobs.ledger.ledger import Job, Ledger
     from scpalm.app.settings import Settings
 
-# The command imports what it needs when it runs: `--help` must not wait for the model's libraries.
+# Imports are inside the functions, so that `--help` does not wait for the libraries of the model.
 
 
 class LedgerError(UserError):
-    """There is no ledger, or its job does not allow this; the text says what to do."""
+    """The ledger does not exist, or the state of the job forbids the operation. The message says what to do."""
 
 
 def jobs(
     *,
     dead: Annotated[
-        bool, typer.Option("--dead", help="List dead letters: jobs, and requests in Redis, that processes died on.")
+        bool, typer.Option("--dead", help="List dead letters: jobs and Redis requests that crashed their processes.")
     ] = False,
     replay: Annotated[str | None, typer.Option(metavar="ID", help="Put a failed job back into the queue.")] = None,
-    cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel an open job.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most jobs to list, newest first.")] = 100,
+    cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel a queued or running job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs to list, newest first.")] = 100,
 ) -> None:
-    """List the jobs of the services with these settings (SCPALM_REDIS_URL, or SCPALM_RESULTS_DIR)."""
+    """List the jobs in the ledger given by SCPALM_REDIS_URL, or else SCPALM_RESULTS_DIR."""
     if sum((dead, replay is not None, cancel is not None)) > 1:
-        raise typer.BadParameter("--dead, --replay and --cancel exclude each other.")
+        raise typer.BadParameter("Use only one of --dead, --replay and --cancel.")
     from scpalm.app.settings import load_settings
 
     settings = load_settings()
@@ -72,8 +72,8 @@ def _open(settings: Settings) -> Ledger:
     path: Path = jobs_folder(settings) / LEDGER_FILE
     if not path.is_file():
         raise LedgerError(
-            f"There is no ledger of jobs at {path}. Set SCPALM_RESULTS_DIR, SCPALM_SPOOL_DIR or SCPALM_REDIS_URL to "
-            "the values of the service."
+            f"There is no job ledger at {path}. Set SCPALM_RESULTS_DIR, SCPALM_SPOOL_DIR or SCPALM_REDIS_URL to the "
+            "same values as the service."
         )
     return SqliteLedger(path)
 
@@ -98,24 +98,24 @@ async def _replay(settings: Settings, job_id: str) -> None:
     async with _ledger(settings) as ledger:
         job = await _find(ledger, job_id)
         if not await ledger.replay(job_id):
-            raise LedgerError(f"Job {job_id} is {job.state}: only failed jobs can be put back.")
-    typer.echo(f"{job_id} is queued again; {job.rows_done} cells are done already.", err=True)
+            raise LedgerError(f"Job {job_id} is {job.state}. Only failed jobs can be replayed.")
+    typer.echo(f"{job_id} is queued again; {job.rows_done} cells are already done.", err=True)
 
 
 async def _cancel(settings: Settings, job_id: str) -> None:
     async with _ledger(settings) as ledger:
         job = await _find(ledger, job_id)
         if not await ledger.cancel(job_id):
-            raise LedgerError(f"Job {job_id} is {job.state} already.")
-    typer.echo(f"{job_id} is cancelled.", err=True)
+            raise LedgerError(f"Job {job_id} is already {job.state}.")
+    typer.echo(f"{job_id} was cancelled.", err=True)
 
 
 async def _find(ledger: Ledger, job_id: str) -> Job:
     job = await ledger.get(job_id)
     if job is None:
         raise LedgerError(
-            f"There is no job {job_id}. `scpalm jobs` lists the known ones. A dead request is not a job: its client "
-            "got an error and can send it again."
+            f"There is no job {job_id}. `scpalm jobs` lists all jobs. A dead request is not a job: its client received "
+            "an error and can send it again."
         )
     return job
 

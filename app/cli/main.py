@@ -1,4 +1,4 @@
-"""The command line ``scpalm``. Exit status: 0; 2 for wrong use; 1 with one line on stderr."""
+"""The command line ``scpalm``. Exit status: 0 for success, 2 for wrong usage, 1 for an error (one line on stderr)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from scpalm.model.errors import UserError
 from scpalm.model.release import release
 from scpalm.model.tasks.registry import tasks
 
-# Commands import what they need: `--version` and `--help` must not wait for the model's libraries.
+# Commands import what they need when they run, so that `--version` and `--help` are fast.
 
 cli = typer.Typer(
     name="scpalm",
-    help="scPaLM: embeddings, imputation, pathway tokens and drug response of single cells.",
+    help="scPaLM: embeddings, imputation, pathway tokens and drug response for single cells.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,8 +32,8 @@ cli = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:  # typer calls it so
-    if wanted:
+def _show_version(enabled: bool) -> None:  # typer passes the value by position
+    if enabled:
         typer.echo(release())
         raise typer.Exit
 
@@ -45,7 +45,7 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """scPaLM: embeddings, imputation, pathway tokens and drug response of single cells."""
+    """scPaLM: embeddings, imputation, pathway tokens and drug response for single cells."""
 
 
 cli.command(cls=ServeCommand)(serve)
@@ -54,21 +54,21 @@ cli.command()(jobs)
 cli.command(cls=ClusterCommand)(embed)
 cli.command()(annotate)
 for _task in tasks().values():
-    if _task.name != "embed":  # which has more options
+    if _task.name != "embed":  # added above, with further options
         cli.command(_task.name)(task_command(_task))
 
 
 @cli.command()
 def models(bundle: BundleOption = None) -> None:
-    """Print the model's card: what it was trained on, how it was measured, its files."""
+    """Print the model card as JSON: training data, evaluation and files."""
     from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 
     typer.echo(json.dumps(Bundle.load(bundle or DEFAULT_BUNDLE).manifest, indent=2, ensure_ascii=False))
 
 
 @cli.command()
-def key(name: Annotated[str, typer.Argument(help="Who will hold it.")]) -> None:
-    """Make an API key: it is printed once, with the entry for the file of SCPALM_API_KEYS_FILE."""
+def key(name: Annotated[str, typer.Argument(help="Name of the user or client of the key.")]) -> None:
+    """Create an API key and print it, with its entry for the file in SCPALM_API_KEYS_FILE."""
     from scpalm.app.auth.keys import new_key
 
     secret, entry = new_key(name)
@@ -77,9 +77,9 @@ def key(name: Annotated[str, typer.Argument(help="Who will hold it.")]) -> None:
 
 @cli.command()
 def sample(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="cells.h5ad", help="The file to write.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="cells.h5ad", help="File to write.")],
 ) -> None:
-    """Write a small file of real cells to try with."""
+    """Write a small sample file of real cells."""
     from scpalm.app.offline.sample import write_sample
 
     num_cells, num_genes = write_sample(out)
@@ -87,7 +87,7 @@ def sample(
 
 
 def main() -> None:
-    """Entry point: a user's error is one line on stderr, never a traceback."""
+    """Entry point. Prints errors of the user as one line on stderr, without a traceback."""
     try:
         cli()
     except (UserError, OSError, MemoryError) as error:

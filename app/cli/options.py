@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import typer
 
 from scpalm.model.genes.normalize import Declared
 
-InArgument = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="The cells.")]
+InArgument = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="File with the cells.")]
 OutOption = Annotated[
-    Path, typer.Option("-o", "--out", metavar="OUT.h5ad", help="The same file with the results added.")
+    Path, typer.Option("-o", "--out", metavar="OUT.h5ad", help="Output: a copy of the file with the results added.")
 ]
 BundleOption = Annotated[
-    Path | None, typer.Option("--bundle", help="Directory of the model. Default: the one in the package.")
+    Path | None, typer.Option("--bundle", help="Folder of the model. Default: the packaged model.")
 ]
-LayerOption = Annotated[str | None, typer.Option(help="Which matrix: raw for raw.X, or a layer. Default: X.")]
-InputOption = Annotated[Declared, typer.Option("--input", help="What the values are; auto detects it.")]
+LayerOption = Annotated[
+    str | None, typer.Option(help="Matrix to use: raw for raw.X, or the name of a layer. Default: X.")
+]
+InputOption = Annotated[Declared, typer.Option("--input", help="Type of the values; auto detects it.")]

@@ -12,19 +12,20 @@ from scpalm.model.genes.vocabulary import Coverage
 
 
 class CellProgress:
-    """Cells done, of a number that is known only once the file is open. A context manager."""
+    """Shows how many cells are done. A context manager; the bar appears when `start` is called."""
 
     def __init__(self) -> None:
         self._bar: tqdm[None] | None = None
         self._summary = ""
 
     def start(self, num_cells: int, coverage: Coverage | None = None) -> None:
-        """Open the bar. ``coverage`` is told at the end."""
+        """Show the bar. ``coverage`` is summarised when the bar closes."""
         if coverage is not None:
-            self._summary = f"{coverage.genes_matched} of {coverage.genes_in} genes are known to the model"
+            self._summary = f"{coverage.genes_matched} of {coverage.genes_in} genes are in the model's vocabulary"
         self._bar = tqdm(total=num_cells, desc="cells", unit=" cells", file=sys.stderr, dynamic_ncols=True)
 
     def advance(self, num_cells: int) -> None:
+        """Count further cells as done."""
         if self._bar is not None:
             self._bar.update(num_cells)
 
@@ -36,7 +37,7 @@ class CellProgress:
     ) -> None:
         if self._bar is None:
             return
-        # Of a failure, the error is the one line that counts.
+        # After a failure, remove the bar so that only the error is shown.
         self._bar.leave = error is None
         self._bar.close()
         if error is None and self._summary:

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 
 class ServeCommand(TyperCommand):
-    """Lists every setting under the options."""
+    """A command whose help also lists all settings."""
 
     def get_help(self, ctx) -> str:  # type: ignore[no-untyped-def]  # its type is private to typer
         from scpalm.app.settings import PREFIX, setting_lines
@@ -25,11 +25,13 @@ class ServeCommand(TyperCommand):
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; over SCPALM_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; over SCPALM_PORT.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Directory of the model; over SCPALM_BUNDLE.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; overrides SCPALM_HOST.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; overrides SCPALM_PORT.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the model; overrides SCPALM_BUNDLE.")] = None,
 ) -> None:
-    """Serve over HTTP until SIGTERM or Ctrl-C."""
+    """Run the HTTP service until SIGTERM or Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     from scpalm.app.settings import load_settings

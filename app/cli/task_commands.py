@@ -1,4 +1,4 @@
-"""One command a task, with the options that the task declares."""
+"""One command per task, with the options that the task declares."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DEFAULTS = {"bundle": None, "layer": None, "input": "auto"}
 
 
 def task_command(task: AnyTask) -> Callable[..., None]:
-    """A function whose signature typer turns into ``scpalm TASK IN.h5ad -o OUT.h5ad [options of the task]``."""
+    """A function that typer turns into ``scpalm TASK IN.h5ad -o OUT.h5ad [options of the task]``."""
     fields = task.options.model_fields
 
-    def command(source: Path, out: Path, bundle: Path | None, **given: Any) -> None:
-        how = {name: given.pop(name) for name in ("layer", "input")}
-        # Repeated options arrive as lists; an empty one was not given.
-        options = {name: value for name, value in given.items() if value not in (None, [])}
-        run_task(source, out, bundle, RequestSpec((task.name,), options, **how))
+    def command(source: Path, out: Path, bundle: Path | None, **arguments: Any) -> None:
+        common = {name: arguments.pop(name) for name in ("layer", "input")}
+        # typer passes repeatable options as lists; an empty list means that the option was not given.
+        options = {name: value for name, value in arguments.items() if value not in (None, [])}
+        run_task(source, out, bundle, RequestSpec((task.name,), options, **common))
 
     parameters = [
         inspect.Parameter(
@@ -45,7 +45,7 @@ def task_command(task: AnyTask) -> Callable[..., None]:
 
 
 def _option(name: str, field: FieldInfo) -> tuple[Any, Any]:
-    """Type and default of an option."""
+    """Type and default of a command-line option."""
     flags = [f"--{mark.name}" for mark in field.metadata if isinstance(mark, Flag)]
     option = typer.Option(*(flags or [f"--{name}"]), help=field.description)
     if field.annotation is bool:
@@ -54,11 +54,11 @@ def _option(name: str, field: FieldInfo) -> tuple[Any, Any]:
         return Annotated[list[str] | None, option], None
     if get_origin(field.annotation) is Literal or field.annotation in (str, int, float):
         return Annotated[field.annotation, option], field.default
-    raise TypeError(f"Option '{name}' has a type that the command line does not know: {field.annotation}.")
+    raise TypeError(f"The command line does not support the type of option '{name}': {field.annotation}.")
 
 
 def run_task(source: Path, out: Path, bundle: Path | None, spec: RequestSpec) -> None:
-    """Run a task on every cell of a file, with a progress bar; ``out`` is complete or absent.
+    """Run a task on all cells of a file, with a progress bar. If it fails, ``out`` is not written.
 
     Raises InputError, ParameterError, BundleError, MissingPartError, MissingRuntimeError, OSError.
     """
@@ -68,7 +68,7 @@ def run_task(source: Path, out: Path, bundle: Path | None, spec: RequestSpec) ->
     from scpalm.model.errors import InputError
 
     if not source.is_file():
-        raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
+        raise InputError("no-such-file", f"{source} is not a file.", mend="Give an .h5ad file.")
     engine = load(bundle)
     with CellProgress() as progress:
         process_file(source, out, engine, spec, progress)

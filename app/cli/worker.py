@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-# The command imports what it needs when it runs: `--help` must not wait for the model's libraries.
+# Imports are inside the function, so that `--help` does not wait for the libraries of the model.
 
-# Where a worker answers probes and scrapes when no port was asked for: the first free port of these.
+# Ports for health checks and metrics if no port is requested; the first free one is used.
 DEFAULT_PORTS = range(9000, 9100)
 
 
@@ -33,9 +33,9 @@ def worker(
             f"{DEFAULT_PORTS.start}; 0: any free port.",
         ),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Directory of the model; overrides SCPALM_BUNDLE.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the model; overrides SCPALM_BUNDLE.")] = None,
 ) -> None:
-    """Compute for the services whose queue is at SCPALM_REDIS_URL. SIGTERM or Ctrl-C: finish leased work, then exit."""
+    """Compute for the services that share the queue at SCPALM_REDIS_URL. SIGTERM or Ctrl-C: finish, then exit."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     from scpalm.app.queue.registry import transport_kind
@@ -45,11 +45,10 @@ def worker(
     settings = load_settings(host=host, port=port, bundle=bundle, device=device)
     if transport_kind(settings.redis_url).in_process:
         raise SettingsError(
-            f"{PREFIX}REDIS_URL names no shared queue, which a worker needs. Set it to the same value as for "
-            "`scpalm serve`."
+            f"A worker needs a shared queue. Set {PREFIX}REDIS_URL to the same value as for `scpalm serve`."
         )
     configure_logging(settings.log_format)
     from scpalm.app.server import serve as run_server
 
-    port_is_chosen = port is not None or bool(os.environ.get(f"{PREFIX}PORT"))
-    run_server(settings, worker=True, ports=[settings.port] if port_is_chosen else DEFAULT_PORTS)
+    port_requested = port is not None or bool(os.environ.get(f"{PREFIX}PORT"))
+    run_server(settings, worker=True, ports=[settings.port] if port_requested else DEFAULT_PORTS)

@@ -1,4 +1,4 @@
-"""Formats: bytes in, cells out; results in, bytes out. One format a file, found by the registry.
+"""Formats: readers turn bytes into cells, writers turn results into bytes. One file per format, found by the registry.
 
-A codec knows neither the model nor HTTP. Readers run in parser processes.
+Readers run only in parser processes. Codecs know neither the model nor HTTP.
 """

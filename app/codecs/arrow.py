@@ -1,4 +1,4 @@
-"""Cells as an Arrow IPC stream: one row a cell, sparse, gene names in the schema's metadata."""
+"""Cells as an Arrow IPC stream: one sparse row per cell, gene names in the schema metadata."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_per_bloc
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.genes.matrix import CellMatrix
 
-_MEND = (
-    "Send an Arrow IPC stream with the columns 'indices' (list of integers) and 'data' (list of numbers), optionally "
-    "'obs_names' (strings), and a JSON list of the gene names as 'genes' in the schema's metadata."
+_HINT = (
+    "Send an Arrow IPC stream with the columns 'indices' (list of integers), 'data' (list of numbers) and optionally "
+    "'obs_names' (strings). Put a JSON list of the gene names into the schema metadata as 'genes'."
 )
 _READ_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError)
 
@@ -31,9 +31,9 @@ _READ_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOF
 @register_reader
 @register_writer
 class ArrowCodec:
-    """Reads cells (``indices``, ``data``, ``obs_names``), writes ``obs_names`` and one fixed-size list an output.
+    """Reads the columns ``indices``, ``data`` and ``obs_names``; writes ``obs_names`` and a fixed-size list per output.
 
-    The note of an answer is JSON in the schema's metadata, under ``scpalm``.
+    The note of the result is JSON in the schema metadata, under ``scpalm``.
     """
 
     name = "arrow"
@@ -46,11 +46,11 @@ class ArrowCodec:
 
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
         if options.layer is not None:
-            raise InputError("no-such-layer", "Arrow has no layers.", mend="Leave layer out.", field="layer")
+            raise InputError("no-such-layer", "Arrow has no layers.", mend="Remove the layer parameter.", field="layer")
         yield _matrix(body.read_bytes() if isinstance(body, Path) else body, options)
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
-        return {}  # this format holds only cells
+        return {}  # the format holds only cells
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         names = pa.array(result.cells, pa.string())
@@ -93,18 +93,18 @@ def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
     except _READ_ERRORS as error:
         raise UnreadableError(
             "not-arrow",
-            f"The body is no Arrow IPC stream that can be read ({' '.join(str(error).split())[:200]}).",
-            mend=_MEND,
+            f"The body cannot be read as an Arrow IPC stream ({' '.join(str(error).split())[:200]}).",
+            mend=_HINT,
             field="body",
         ) from error
     table = pa.Table.from_batches(batches, schema)
     genes = _genes(schema)
     indptr, indices = _lists(table, "indices", pa.types.is_integer)
-    other, data = _lists(table, "data", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind))
-    if not np.array_equal(indptr, other):
-        row = int(np.flatnonzero(indptr != other)[0]) - 1
+    data_indptr, data = _lists(table, "data", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    if not np.array_equal(indptr, data_indptr):
+        row = int(np.flatnonzero(indptr != data_indptr)[0]) - 1
         raise InputError(
-            "length-mismatch", f"'indices' and 'data' differ in length in row {row}.", mend=_MEND, field="data"
+            "length-mismatch", f"'indices' and 'data' have different lengths in row {row}.", mend=_HINT, field="data"
         )
     cells = _cells(table)
     matrix = CellMatrix(
@@ -132,15 +132,15 @@ def _batches(reader: pa.RecordBatchStreamReader, options: DecodeOptions) -> Iter
         if options.max_cells is not None and num_cells > options.max_cells:
             raise OverLimitError(
                 "too-many-cells",
-                f"The body has more than {options.max_cells} cells, the limit.",
-                mend="Send it in parts.",
+                f"The body has more than {options.max_cells} cells, which is the limit.",
+                mend="Split it into several requests.",
                 field="indices",
             )
         if options.max_bytes is not None and num_bytes > options.max_bytes:
             raise OverLimitError(
                 "declared-size",
-                f"The body is over {options.max_bytes} bytes when read, the limit.",
-                mend="Send fewer cells at a time.",
+                f"The decoded body is larger than {options.max_bytes} bytes, which is the limit.",
+                mend="Send fewer cells per request.",
                 field="body",
             )
         yield batch
@@ -149,44 +149,44 @@ def _batches(reader: pa.RecordBatchStreamReader, options: DecodeOptions) -> Iter
 def _genes(schema: pa.Schema) -> list[str]:
     text = (schema.metadata or {}).get(b"genes")
     if text is None:
-        raise InputError("missing-field", "The schema's metadata has no 'genes'.", mend=_MEND, field="genes")
+        raise InputError("missing-field", "The schema metadata has no 'genes'.", mend=_HINT, field="genes")
     return _names_in(text)
 
 
-# A lab sends the same list with every request, and checking thousands of names costs more than a few cells do.
+# Clients send the same list with every request, and checking thousands of names takes longer than a few cells.
 @lru_cache(maxsize=4)
 def _names_in(text: bytes) -> list[str]:
     try:
         genes = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InputError("wrong-type", "'genes' in the metadata is not JSON.", mend=_MEND, field="genes") from error
+        raise InputError("wrong-type", "'genes' in the metadata is not JSON.", mend=_HINT, field="genes") from error
     return names_of({"genes": genes}, "genes")
 
 
 def _lists(
     table: pa.Table, name: str, allowed: Callable[[pa.DataType], bool]
 ) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
-    """A list column as row boundaries and values."""
+    """A list column as row pointers and values."""
     column = _column(table, name)
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not allowed(kind.value_type):
-        raise InputError("wrong-type", f"'{name}' has the type {str(kind)[:100]}.", mend=_MEND, field=name)
+        raise InputError("wrong-type", f"Column '{name}' has the type {str(kind)[:100]}.", mend=_HINT, field=name)
     indptr, values = [np.zeros(1, np.int64)], []
     for chunk in column.chunks:
         inner = chunk.flatten()
         if chunk.null_count or inner.null_count:
-            raise InputError("not-finite", f"'{name}' has missing values.", mend=_MEND, field=name)
+            raise InputError("not-finite", f"Column '{name}' has missing values.", mend=_HINT, field=name)
         offsets = chunk.offsets.to_numpy().astype(np.int64)
         indptr.append(offsets[1:] - offsets[0] + indptr[-1][-1])
         values.append(inner.to_numpy())
-    # Most bodies are one batch, which is not copied.
+    # Most bodies have a single batch, which needs no copy.
     flat = values[0] if len(values) == 1 else np.concatenate(values) if values else np.zeros(0, np.float32)
     return np.concatenate(indptr), flat
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if table.schema.names.count(name) != 1:
-        raise InputError("missing-field", f"There is no column '{name}', or several.", mend=_MEND, field=name)
+        raise InputError("missing-field", f"The table must have exactly one column '{name}'.", mend=_HINT, field=name)
     return table.column(name)
 
 
@@ -195,5 +195,5 @@ def _cells(table: pa.Table) -> list[str]:
         return [str(row) for row in range(table.num_rows)]
     column = _column(table, "obs_names")
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
-        raise InputError("wrong-type", "'obs_names' are not all strings.", mend=_MEND, field="obs_names")
+        raise InputError("wrong-type", "'obs_names' must contain only strings.", mend=_HINT, field="obs_names")
     return names_of({"obs_names": column.to_pylist()}, "obs_names")

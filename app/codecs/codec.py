@@ -1,4 +1,4 @@
-"""The contracts of a format: a `Reader` turns bytes into cells, a `Writer` turns results into bytes."""
+"""The interfaces of a format: a `Reader` turns bytes into cells, a `Writer` turns results into bytes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from scpalm.model.genes.matrix import CellMatrix
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What the request says about its cells, and what the service allows.
+    """Options for decoding a body.
 
     Attributes:
-        layer: which matrix of a file. max_cells: most cells. max_bytes: most bytes of the uncompressed matrix. None
-            means no limit.
-        header_bytes: length of the JSON part of a body that has one; None for all of it.
+        layer: matrix of the file to read; None for X.
+        max_cells: maximum number of cells; None for no limit.
+        max_bytes: maximum size of the uncompressed matrix in bytes; None for no limit.
+        header_bytes: length of the JSON part of the body; None if all of it is JSON.
     """
 
     layer: str | None = None
@@ -31,8 +32,10 @@ class Reader(Protocol):
     """Reads bodies of one format.
 
     Attributes:
-        name: short, for metrics. media_types: what it reads, the preferred one first.
-        reads_files: whether its bodies must be files. hidden: whether only one route uses it (not for negotiation).
+        name: short name, used in metrics.
+        media_types: media types that it reads, the preferred one first.
+        reads_files: whether the body must be a file.
+        hidden: whether it serves a single route, and so takes no part in content negotiation.
     """
 
     name: str
@@ -41,26 +44,27 @@ class Reader(Protocol):
     hidden: bool
 
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
-        """Cells of a body, in order, in one or more parts that share their genes.
+        """Yield the cells of a body in order, as one or more matrices with the same genes.
 
-        Raises InputError, UnreadableError or OverLimitError, also between parts.
+        Raises InputError, UnreadableError or OverLimitError, possibly after some matrices.
         """
         ...
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
-        """What a decoded body holds in addition to its cells, of the given names.
+        """Further members of a decoded body, for those ``names`` that it has.
 
-        A table is ``{"genes": [names], "values": [cells, names]}``. Raises InputError, OverLimitError.
+        A table is returned as ``{"genes": [names], "values": [cells, names]}``. Raises InputError, OverLimitError.
         """
         ...
 
 
 class Writer(Protocol):
-    """Writes answers in one format.
+    """Writes results in one format.
 
     Attributes:
-        media_type: what it writes. suffix: of a file in this format. extends_files: whether it adds to the user's file,
-            where the request was a file of the same format.
+        media_type: media type that it writes.
+        suffix: file name suffix of the format.
+        extends_files: whether it adds results to the uploaded file, if that has the same format.
     """
 
     media_type: str
@@ -68,8 +72,8 @@ class Writer(Protocol):
     extends_files: bool
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
-        """The answer as bytes; or None when it was written to ``target``.
+        """Encode a result. Returns the bytes, or None if it was written to ``target``.
 
-        ``original``: the request's file, where that has the same format and `extends_files` is set.
+        ``original`` is the uploaded file, if it has the same format and `extends_files` is set.
         """
         ...

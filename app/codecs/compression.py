@@ -1,4 +1,4 @@
-"""``Content-Encoding``: undone in the parser's process, with a cap on what comes out."""
+"""Decompress bodies with ``Content-Encoding``, with a limit on the output. Runs in the parser process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from scpalm.model.errors import UnreadableError
 
 CONTENT_ENCODINGS = ("gzip", "zstd")
 _BLOCK = 1 << 20
-_ZSTD_INPUT = 1 << 12  # what comes out at once is at most 32,768 times as much: 128 MiB
-_LARGEST_WINDOW = 1 << 27  # what `zstd --long` writes; a frame may ask for far more
+_ZSTD_INPUT = 1 << 12  # zstd expands its input by a factor of at most 32,768: 128 MiB per step
+_MAX_WINDOW = 1 << 27  # the window of `zstd --long`; a frame may request far more
 
 
 def decompress(body: bytes | Path, encoding: str, target: Path, max_bytes: int | None) -> None:
     """Write the decompressed body to ``target``.
 
-    Raises TooLargeError over ``max_bytes``, UnreadableError (``bad-compression``) for damaged data,
-    UnsupportedMediaTypeError for an encoding that is not in CONTENT_ENCODINGS.
+    Raises:
+        TooLargeError: the output exceeds ``max_bytes``.
+        UnreadableError: the data is damaged (``bad-compression``).
+        UnsupportedMediaTypeError: the encoding is not in CONTENT_ENCODINGS.
     """
     with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source, target.open("wb") as out:
         size = 0
@@ -32,7 +34,7 @@ def decompress(body: bytes | Path, encoding: str, target: Path, max_bytes: int |
             size += len(block)
             if max_bytes is not None and size > max_bytes:
                 raise TooLargeError(
-                    f"The body is over {max_bytes} bytes once decompressed. Send fewer cells at a time.",
+                    f"The decompressed body is larger than {max_bytes} bytes. Send fewer cells per request.",
                     field="Content-Encoding",
                 )
             out.write(block)
@@ -46,7 +48,7 @@ def _blocks(source: IO[bytes], encoding: str) -> Iterator[bytes]:
         raise UnreadableError(
             "bad-compression",
             f"The body is not valid {encoding} data ({str(error)[:200]}).",
-            mend="Compress it again, or send it without Content-Encoding.",
+            mend="Compress it again, or send it uncompressed without Content-Encoding.",
             field="Content-Encoding",
         ) from error
 
@@ -58,24 +60,24 @@ def _gzip_blocks(source: IO[bytes]) -> Iterator[bytes]:
 
 
 def _zstd_blocks(source: IO[bytes]) -> Iterator[bytes]:
-    # Not zstandard's stream_reader: it takes a truncated frame for a whole one.
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+    # zstandard's stream_reader does not detect truncated frames, so use a decompressobj.
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     frame = decompressor.decompressobj()
-    whole = True
-    while packed := source.read(_ZSTD_INPUT):
-        while packed:
-            yield frame.decompress(packed)
-            whole, packed = frame.eof, frame.unused_data
-            if whole:
+    complete = True
+    while compressed := source.read(_ZSTD_INPUT):
+        while compressed:
+            yield frame.decompress(compressed)
+            complete, compressed = frame.eof, frame.unused_data
+            if complete:
                 frame = decompressor.decompressobj()
-    if not whole:
+    if not complete:
         raise EOFError("it ends early")
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise UnsupportedMediaTypeError for an encoding that is neither "" nor one of CONTENT_ENCODINGS."""
+    """Raise UnsupportedMediaTypeError unless the encoding is "" or one of CONTENT_ENCODINGS."""
     if encoding and encoding not in CONTENT_ENCODINGS:
         raise UnsupportedMediaTypeError(
-            f"Content-Encoding '{encoding[:50]}' is not understood. Use one of: {', '.join(CONTENT_ENCODINGS)}.",
+            f"Content-Encoding '{encoding[:50]}' is not supported. Use one of: {', '.join(CONTENT_ENCODINGS)}.",
             field="Content-Encoding",
         )

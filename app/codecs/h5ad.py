@@ -1,4 +1,4 @@
-"""Cells as h5ad; the answer is the user's own file with the results added."""
+"""Cells as h5ad. The response is the uploaded file with the results added."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEDIA_TYPE = "application/x-hdf5"
 @register_reader
 @register_writer
 class H5adCodec:
-    """Reads through `H5adFile`; bodies are files. Writes ``obsm[key]`` or ``layers[key]``, and ``uns["scpalm"]``."""
+    """Reads files with `H5adFile`. Writes ``obsm[key]`` or ``layers[key]``, and ``uns["scpalm"]``."""
 
     name = "h5ad"
     media_type = MEDIA_TYPE
@@ -38,7 +38,7 @@ class H5adCodec:
             yield from file.chunks(CHUNK_CELLS)
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
-        """Dataframes in ``obsm``."""
+        """The named dataframes in ``obsm``."""
         with _open(body, options) as file:
             return file.tables(names)
 
@@ -60,16 +60,16 @@ class H5adCodec:
 
 def _open(body: bytes | Path, options: DecodeOptions) -> H5adFile:
     if isinstance(body, bytes):
-        raise TypeError("an h5ad body must be a file")
+        raise TypeError("An h5ad body must be a file.")
     return H5adFile(body, layer=options.layer, max_cells=options.max_cells, max_bytes=options.max_bytes)
 
 
 def _write_empty(cells: list[str], target: Path) -> None:
-    # anndata is slow to import, and only answers in h5ad to bodies of other formats need it.
+    # anndata is slow to import and needed only for h5ad responses to bodies in other formats.
     import anndata
     import pandas as pd
 
-    # anndata warns of repeated names and the like; the warning would reach no user.
+    # anndata warns about repeated names, for example, but users would not see the warnings.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         anndata.AnnData(obs=pd.DataFrame(index=pd.Index(cells, dtype=object))).write_h5ad(target)

@@ -1,4 +1,4 @@
-"""Lists in JSON bodies, checked: the first wrong element is named."""
+"""Convert and check lists in JSON bodies. Errors name the first invalid element."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
 
-MAX_NAME = 1_000  # characters of a gene's or cell's name
+MAX_NAME = 1_000  # characters in the name of a gene or cell
 EXAMPLE = '{"genes": ["CD3D", "NKG7"], "indptr": [0, 1, 3], "indices": [0, 0, 1], "data": [4, 1, 7]}'
 
 
 def indices_of(values: NDArray[np.generic]) -> NDArray[np.int32]:
-    """Column indices as int32. Those out of its range are clipped, not wrapped, so that they stay invalid."""
+    """Column indices as int32. Values out of range are clipped, not wrapped, so that they stay invalid."""
     if values.dtype == np.int32:
         return values.astype(np.int32, copy=False)
     return np.clip(values, -1, np.iinfo(np.int32).max).astype(np.int32)
@@ -44,46 +44,46 @@ def _kind(value: object) -> str:
 
 
 def _refuse_types(values: list[object], field: str, allowed: set[type], what: str) -> None:
-    """Name the first value whose type is not allowed. One pass in C over the types."""
-    if set(map(type, values)) <= allowed:
+    """Raise InputError for the first value whose type is not allowed."""
+    if set(map(type, values)) <= allowed:  # fast: the loop runs in C
         return
-    at = next(position for position, value in enumerate(values) if type(value) not in allowed)
+    position = next(position for position, value in enumerate(values) if type(value) not in allowed)
     raise InputError(
         "wrong-type",
-        f"'{field}' has {_kind(values[at])} at position {at}; all of it must be {what}.",
+        f"'{field}' has {_kind(values[position])} at position {position}, but must contain only {what}.",
         mend=f"Send {what} in '{field}'.",
         field=field,
     )
 
 
 def integers_of(members: Mapping[str, object], field: str) -> NDArray[np.int64]:
-    """A list of whole numbers. Raises InputError."""
+    """A member that must be a list of integers. Raises InputError."""
     values = list_of(members, field)
     _refuse_types(values, field, {int}, "whole numbers")
     try:
         return np.array(values, dtype=np.int64)
     except OverflowError as error:
         raise InputError(
-            "index-out-of-range", f"'{field}' has a number over 2^63.", mend="Check the array.", field=field
+            "index-out-of-range", f"'{field}' has a number above 2^63.", mend="Check the array.", field=field
         ) from error
 
 
 def numbers_of(members: Mapping[str, object], field: str) -> NDArray[np.float32]:
-    """A list of numbers; null becomes NaN. Raises InputError."""
+    """A member that must be a list of numbers; null becomes NaN. Raises InputError."""
     values = list_of(members, field)
-    # null is what NaN becomes in JSON. As NaN, the check of values can name its cell and gene.
+    # NaN becomes null in JSON. Convert it back, so that validation can name the cell and the gene.
     _refuse_types(values, field, {int, float, type(None)}, "numbers")
     try:
         with np.errstate(over="ignore"):
             return np.array(values, dtype=np.float64).astype(np.float32)
     except OverflowError as error:
         raise InputError(
-            "not-finite", f"'{field}' has a number beyond any float.", mend="Check the array.", field=field
+            "not-finite", f"'{field}' has a number too large for a float.", mend="Check the array.", field=field
         ) from error
 
 
 def names_of(members: Mapping[str, object], field: str) -> list[str]:
-    """A list of names of cells or genes. Raises InputError."""
+    """A member that must be a list of cell or gene names. Raises InputError."""
     values = list_of(members, field)
     _refuse_types(values, field, {str}, "strings")
     names = cast("list[str]", values)
@@ -92,7 +92,7 @@ def names_of(members: Mapping[str, object], field: str) -> list[str]:
         raise InputError(
             "bad-name",
             f"'{field}' has a name of {longest} characters, or one with a NUL character.",
-            mend=f"Keep names under {MAX_NAME} printable characters.",
+            mend=f"Use names of at most {MAX_NAME} printable characters.",
             field=field,
         )
     try:
@@ -100,8 +100,8 @@ def names_of(members: Mapping[str, object], field: str) -> list[str]:
     except UnicodeEncodeError as error:
         raise InputError(
             "bad-name",
-            f"'{field}' has a name that is not Unicode text: half of a surrogate pair.",
-            mend="Write the names as UTF-8.",
+            f"'{field}' has a name that is not valid Unicode: it contains half of a surrogate pair.",
+            mend="Encode the names as UTF-8.",
             field=field,
         ) from error
     return names

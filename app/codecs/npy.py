@@ -1,4 +1,4 @@
-"""The main output as a ``.npy`` file, for scripts that want one array. Written only."""
+"""Write the main output as a ``.npy`` file, for scripts that need a single array."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scpalm.app.storage.values import StoredValues
 
 @register_writer
 class NpyWriter:
-    """Writes the main output ``[cells, width]``; further outputs have no room in it."""
+    """Writes the main output ``[cells, width]``. Further outputs are left out."""
 
     media_type = "application/x-npy"
     suffix = ".npy"
@@ -24,7 +24,7 @@ class NpyWriter:
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         values = result.outputs[0].values
         if isinstance(values, StoredValues):
-            shutil.copyfile(values.path, target)  # large results are stored in this very format
+            shutil.copyfile(values.path, target)  # large results are already stored as .npy
             return None
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)

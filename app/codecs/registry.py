@@ -1,4 +1,4 @@
-"""Finds the formats: every module in this folder is imported once, and the decorators collect what it declares."""
+"""The registry of formats. It imports every module in this folder once; decorators register readers and writers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _writers: list[Writer] = []
 
 
 def register_reader(kind: R) -> R:
-    """Class decorator: a format that is read."""
+    """Class decorator that registers a `Reader`."""
     _readers.append(kind())
     return kind
 
 
 def register_writer(kind: W) -> W:
-    """Class decorator: a format that is written. A class may be both."""
+    """Class decorator that registers a `Writer`. A class may be both a reader and a writer."""
     _writers.append(kind())
     return kind
 
@@ -37,20 +37,20 @@ def _load() -> None:
 
 @cache
 def readers() -> tuple[Reader, ...]:
-    """Readers that requests can choose by their media type, in the order of their names."""
+    """The readers that requests can choose by media type, ordered by name."""
     return tuple(reader for reader in all_readers() if not reader.hidden)
 
 
 @cache
 def all_readers() -> tuple[Reader, ...]:
-    """The same with those that belong to one route."""
+    """All readers, including hidden ones, ordered by name."""
     _load()
     return tuple(sorted(_readers, key=lambda reader: reader.name))
 
 
 @cache
 def writers() -> dict[str, Writer]:
-    """Writers by their media type, in that order."""
+    """The writers by media type, ordered by media type."""
     _load()
     return {writer.media_type: writer for writer in sorted(_writers, key=lambda writer: writer.media_type)}
 
@@ -67,10 +67,10 @@ def _by_media_type() -> dict[str, Reader]:
 
 
 def reader_for(media_type: str) -> Reader | None:
-    """The reader of a media type (parameters are ignored), None where there is none."""
+    """The reader of a media type, or None. Parameters of the media type are ignored."""
     return _by_media_type().get(media_type.partition(";")[0].strip().lower())
 
 
 def writer_for(media_type: str) -> Writer | None:
-    """The writer of exactly this media type, None where there is none."""
+    """The writer of exactly this media type, or None."""
     return writers().get(media_type)

@@ -1,4 +1,4 @@
-"""What a request is answered with, before it has a format."""
+"""The result of a request, before it is encoded in a format."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from scpalm.model.tasks.task import OutputSpec, Values
 
 @dataclass(frozen=True, eq=False)
 class OutputValues:
-    """One output with its values ``[B, width]``, in memory or in a file."""
+    """One output and its values ``[B, width]``, in memory or in a file."""
 
     spec: OutputSpec
     values: Values | StoredValues
 
     @property
     def num_bytes(self) -> int:
+        """Size of the values in bytes."""
         return self.values.shape[0] * self.values.shape[1] * self.values.dtype.itemsize
 
     def load(self) -> Values:
-        """The values in memory."""
+        """The values as an array in memory."""
         return self.values.read(0, self.values.shape[0]) if isinstance(self.values, StoredValues) else self.values
 
 
@@ -30,7 +31,9 @@ class Result:
     """Values for B cells.
 
     Attributes:
-        cells: their names. outputs: the main output first. note: model, coverage, input and what tasks add; JSON.
+        cells: names of the cells.
+        outputs: the outputs, the main one first.
+        note: JSON with the model, coverage, type of input and any metadata of the tasks.
     """
 
     cells: list[str]
@@ -39,4 +42,5 @@ class Result:
 
     @property
     def num_bytes(self) -> int:
+        """Size of all values in bytes."""
         return sum(output.num_bytes for output in self.outputs)

@@ -1,4 +1,4 @@
-"""Cells as sparse JSON: ``{"genes", "obs_names"?, "indptr", "indices", "data"}``, compressed sparse rows."""
+"""Cells as sparse JSON: ``{"genes", "obs_names"?, "indptr", "indices", "data"}``, a CSR matrix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scpalm.model.genes.matrix import CellMatrix
 @register_reader
 @register_writer
 class SparseJsonCodec:
-    """Reads cells, writes answers."""
+    """Reads cells as sparse JSON, writes results as JSON."""
 
     name = "json"
     media_type = "application/json"
@@ -35,7 +35,10 @@ class SparseJsonCodec:
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
         if options.layer is not None:
             raise InputError(
-                "no-such-layer", "Sparse JSON has no layers.", mend="Leave layer out, or send h5ad.", field="layer"
+                "no-such-layer",
+                "Sparse JSON has no layers.",
+                mend="Remove the layer parameter, or send h5ad.",
+                field="layer",
             )
         members = _parse(body.read_bytes() if isinstance(body, Path) else body)
         indptr = integers_of(members, "indptr")
@@ -43,8 +46,8 @@ class SparseJsonCodec:
         if options.max_cells is not None and num_cells > options.max_cells:
             raise OverLimitError(
                 "too-many-cells",
-                f"The body has {num_cells} cells, the limit is {options.max_cells}.",
-                mend="Send it in parts.",
+                f"The body has {num_cells} cells; the limit is {options.max_cells}.",
+                mend="Split it into several requests.",
                 field="indptr",
             )
         genes = names_of(members, "genes")
@@ -61,14 +64,14 @@ class SparseJsonCodec:
         yield matrix
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
-        """Those members of the body that are named, as they are."""
+        """The named members of the body, unchanged."""
         members = _parse(body.read_bytes() if isinstance(body, Path) else body)
         return {name: members[name] for name in names if name in members}
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         main, *others = result.outputs
         head = _dumps({"model": result.note["model"], "obs_names": result.cells, **_columns(main)})
-        tail = _dumps({name: what for name, what in result.note.items() if name != "model"})
+        tail = _dumps({name: value for name, value in result.note.items() if name != "model"})
         pieces = chain((head[:-1], b","), _values(main))
         for output in others:
             columns = _dumps(_columns(output))[:-1] + b"," if output.spec.columns else b"{"
@@ -90,7 +93,7 @@ def _columns(output: OutputValues) -> dict[str, object]:
 
 
 def _values(output: OutputValues) -> Iterator[bytes]:
-    """The members ``shape`` and ``values``; rows block by block."""
+    """Yield the JSON of the members ``shape`` and ``values``, block by block."""
     yield b'"shape":' + _dumps(list(output.values.shape)) + b',"values":['
     for number, block in enumerate(row_blocks(output.values)):
         yield (b"," if number else b"") + _dumps(np.ascontiguousarray(block))[1:-1]
@@ -110,7 +113,7 @@ def _parse(body: bytes) -> dict[str, object]:
 
 
 def _parse_with_nan(body: bytes, error: orjson.JSONDecodeError) -> object:
-    # Python's json writes NaN and Infinity, which JSON does not have. Read them, so that the cell can be named.
+    # Python's json module writes NaN and Infinity, which are not JSON. Accept them, so that errors can name the cell.
     if any(word in body for word in (b"NaN", b"Infinity")):
         try:
             return json.loads(body)

@@ -1,4 +1,4 @@
-"""HTTP: a request in, a response out. `request.py` is the way of a request with cells, read from top to bottom.
+"""HTTP: a request comes in, a response goes out. Start with `request.py`, the path of a request with cells.
 
-Routes call down into jobs, serving, execution and parsing; nothing below calls back.
+Only `main.py` and `v2` use it. Routes call jobs, serving, execution and parsing, which never import this package.
 """

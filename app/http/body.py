@@ -1,4 +1,4 @@
-"""Request bodies: read as a stream, bounded while they are read, kept on disk when large."""
+"""Read request bodies as a stream, enforce limits while reading, and keep large bodies on disk."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ from scpalm.app.storage.scratch import ensure_folder
 from scpalm.model.spec import RequestSpec
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-# Larger bodies are written to a file as they arrive.
+# Larger bodies are written to a file while they arrive.
 IN_MEMORY_BYTES = 1 << 20
-# A refused body is read and dropped up to this size: most clients listen only after they have sent everything.
+# A refused body is read and discarded up to this size, because most clients read the response only after sending.
 DISCARD_BYTES = 64 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 async def read_upload(request: Request, folder: Path, reader: Reader, spec: RequestSpec, limits: BodyLimits) -> Upload:
-    """Read the whole body; large ones go to a file in ``folder``.
+    """Read the whole body into memory, or into a file in ``folder`` if it is large.
 
-    Raises TooLargeError, BodyTimeoutError when nothing arrives for too long, BadRequestError for a broken form,
-    StorageFullError when ``folder`` has no room.
+    Raises:
+        TooLargeError: the body exceeds ``limits.max_bytes``.
+        BodyTimeoutError: no bytes arrived for ``limits.idle_seconds``.
+        BadRequestError: the form is malformed.
+        StorageFullError: the disk of ``folder`` is full.
     """
     try:
         return await _read(request, folder, reader, spec, limits)
@@ -48,7 +51,7 @@ async def read_upload(request: Request, folder: Path, reader: Reader, spec: Requ
             raise
         await discard_body(request, idle_seconds=limits.idle_seconds)
         raise StorageFullError(
-            "The disk that keeps uploads is full (SCPALM_SPOOL_DIR). Try again later, or with fewer cells.",
+            "The disk for uploads (SCPALM_SPOOL_DIR) is full. Try again later, or send fewer cells.",
             retry_after=10,
         ) from error
 
@@ -62,7 +65,7 @@ async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpe
         return Upload(body, media_type, spec, encoding, header_bytes=_header_bytes(request))
     if encoding:
         raise BadRequestError(
-            "A form with Content-Encoding cannot be read. Send the bytes as the body itself.", field="Content-Encoding"
+            "Forms with Content-Encoding are not supported. Send the file itself as the body.", field="Content-Encoding"
         )
     form = Form(request.headers["content-type"], folder)
     try:
@@ -75,19 +78,22 @@ async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpe
 
 
 def _header_bytes(request: Request) -> int | None:
-    """Length of the JSON part of a body that is followed by bytes. Raises InvalidParameterError."""
+    """Length of the JSON part of a body with binary tensors after it. Raises InvalidParameterError."""
     text = request.headers.get(HEADER_LENGTH)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise InvalidParameterError(f"'{text[:50]}' is not a length.", field=HEADER_LENGTH)
+        raise InvalidParameterError(f"'{text[:50]}' is not a number of bytes.", field=HEADER_LENGTH)
     return int(text)
 
 
 async def discard_body(request: Request, *, idle_seconds: float) -> None:
-    """Read a refused body to its end, so that its client sees the answer. Not for ``Expect``, nor for huge bodies."""
+    """Read a refused body to its end, so that the client sees the response.
+
+    Does nothing for huge bodies, or if the client sent ``Expect`` and so waits for the response anyway.
+    """
     declared = request.headers.get("content-length", "")
-    if _asks_first(request) or (declared.isdigit() and int(declared) > DISCARD_BYTES):
+    if _expects_continue(request) or (declared.isdigit() and int(declared) > DISCARD_BYTES):
         return
     size = 0
     try:
@@ -99,7 +105,7 @@ async def discard_body(request: Request, *, idle_seconds: float) -> None:
         return
 
 
-def _asks_first(request: Request) -> bool:
+def _expects_continue(request: Request) -> bool:
     return request.headers.get("expect", "").lower() == "100-continue"
 
 
@@ -113,7 +119,7 @@ async def _chunks(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
             return
         except TimeoutError:
             raise BodyTimeoutError(
-                f"Nothing of the body arrived for {idle_seconds:g} s (SCPALM_BODY_IDLE_SECONDS). Send it again, whole."
+                f"No bytes of the body arrived for {idle_seconds:g} s (SCPALM_BODY_IDLE_SECONDS). Please send it again."
             ) from None
         yield chunk
 
@@ -122,25 +128,25 @@ async def _bounded(request: Request, max_bytes: int, idle_seconds: float) -> Asy
     declared = request.headers.get("content-length", "")
     size = 0
     too_large = declared.isdigit() and int(declared) > max_bytes
-    if too_large and (_asks_first(request) or int(declared) > max_bytes + DISCARD_BYTES):
-        raise _over(max_bytes)
+    if too_large and (_expects_continue(request) or int(declared) > max_bytes + DISCARD_BYTES):
+        raise _too_large(max_bytes)
     try:
         async for chunk in _chunks(request, idle_seconds):
             size += len(chunk)
             if size > max_bytes + DISCARD_BYTES:
-                raise _over(max_bytes)
+                raise _too_large(max_bytes)
             if size <= max_bytes and not too_large:
                 yield chunk
     except ClientDisconnect:
         raise ClientGoneError("The client closed the connection before its body was read.") from None
     if size > max_bytes or too_large:
-        raise _over(max_bytes)
+        raise _too_large(max_bytes)
 
 
-def _over(max_bytes: int) -> TooLargeError:
+def _too_large(max_bytes: int) -> TooLargeError:
     return TooLargeError(
-        f"The body is over {max_bytes} bytes (SCPALM_MAX_BODY_BYTES). "
-        "Send fewer cells at a time, or use `scpalm embed` on the file."
+        f"The body is larger than {max_bytes} bytes (SCPALM_MAX_BODY_BYTES). "
+        "Send fewer cells per request, or run `scpalm embed` on the file."
     )
 
 

@@ -1,4 +1,4 @@
-"""What routes depend on, as annotated types."""
+"""Dependencies of the routes, as annotated types."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scpalm.app.service import Service
 
 
 async def get_service(request: Request) -> Service:
+    """The service of this application."""
     service: Service = request.app.state.service
     return service
 
@@ -20,7 +21,7 @@ ServiceDep = Annotated[Service, Depends(get_service)]
 
 
 async def get_owner(request: Request) -> str:
-    """Whose jobs these are: the name of the API key, or "" where there are none."""
+    """The owner of the jobs: the name of the API key, or "" if the service has no keys."""
     owner: str = getattr(request.state, "owner", "")
     return owner
 
@@ -29,7 +30,7 @@ OwnerDep = Annotated[str, Depends(get_owner)]
 
 
 async def charge_cells(request: Request, num_cells: int) -> None:
-    """Charge accepted cells to the key of the request, if it has one. Raises RateLimitError, NotReadyError."""
+    """Charge accepted cells to the API key of the request, if any. Raises RateLimitError, NotReadyError."""
     budgets: Budgets = request.app.state.budgets
     key: ApiKey | None = request.state.api_key
     await budgets.charge_cells(key, num_cells)

@@ -1,4 +1,4 @@
-"""Clients that hang up: work for them is cancelled, instead of computed for nobody."""
+"""Cancel the work of clients that disconnect."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 async def unless_disconnected(request: Request, work: Coroutine[None, None, T]) -> T:
-    """The result of ``work``; cancels it and raises ClientGoneError when the client hangs up first.
+    """Await ``work``. If the client disconnects first, cancel it and raise ClientGoneError.
 
-    Only after the whole body was read: it listens where the body would come.
+    Call it only after the whole body has been read, because it consumes the messages of ``request.receive``.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -24,7 +24,7 @@ async def unless_disconnected(request: Request, work: Coroutine[None, None, T]) 
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGoneError("The client closed the connection before its answer was ready.")
+        raise ClientGoneError("The client closed the connection before the response was ready.")
     finally:
         task.cancel()
         gone.cancel()

@@ -1,4 +1,4 @@
-"""multipart/form-data, pushed through chunk by chunk: the field ``file`` goes to disk, other fields stay small."""
+"""Parse multipart/form-data chunk by chunk. The field ``file`` goes to disk; other fields stay in memory."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ from scpalm.app.storage.scratch import ensure_folder
 FILE_FIELD = "file"
 _MAX_PARTS = 64
 _MAX_FIELD_BYTES = 1 << 20
-_MEND = "Try curl -F file=@cells.h5ad."
+_HINT = "For example: curl -F file=@cells.h5ad."
 
 
 class Form:
-    """One form on its way in: `write` each chunk, then `finish`. Names that the client gives to files are not used.
+    """One incoming form: `write` each chunk, then `finish`. File names sent by the client are ignored.
 
-    ``directory`` belongs to this form alone.
-
-    Every method raises BadRequestError for a form that cannot be read.
+    ``directory`` must not be shared with another form. Every method raises BadRequestError for a malformed form.
     """
 
     def __init__(self, content_type: str, directory: Path) -> None:
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             raise BadRequestError(
-                "The form has no boundary. Let your HTTP library set Content-Type.", field="Content-Type"
+                "Content-Type has no boundary. Let your HTTP library set Content-Type.", field="Content-Type"
             )
         self._directory = directory
         self._parts = 0
@@ -57,6 +55,7 @@ class Form:
             raise _unreadable(error) from error
 
     def write(self, chunk: bytes) -> None:
+        """Parse the next chunk."""
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -64,17 +63,17 @@ class Form:
             raise _unreadable(error) from error
 
     def finish(self) -> tuple[Path, dict[str, str]]:
-        """The file of field ``file``, and the text of the other fields."""
+        """The path of the uploaded file, and the text of the other fields."""
         self.close()
         if not self._ended:
-            raise BadRequestError(f"The form ends before its last boundary. Send it whole. {_MEND}", field=FILE_FIELD)
+            raise BadRequestError(f"The form ends before its closing boundary. {_HINT}", field=FILE_FIELD)
         if self._path is None:
             found = ", ".join(f"'{name[:40]}'" for name in self._fields) or "none"
-            raise BadRequestError(f"The form has no field 'file'; its fields: {found}. {_MEND}", field=FILE_FIELD)
+            raise BadRequestError(f"The form has no field 'file'. Its fields: {found}. {_HINT}", field=FILE_FIELD)
         return self._path, {name: bytes(value).decode("utf-8", "replace") for name, value in self._fields.items()}
 
     def close(self) -> None:
-        """Close the file; it stays on disk, in the directory that its owner removes."""
+        """Close the file. It stays on disk; the caller removes the directory."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -83,7 +82,9 @@ class Form:
         self._name = ""
         self._parts += 1
         if self._parts > _MAX_PARTS:
-            raise BadRequestError(f"The form has over {_MAX_PARTS} parts. Send one file in the field 'file'. {_MEND}")
+            raise BadRequestError(
+                f"The form has more than {_MAX_PARTS} parts. Send one file in the field 'file'. {_HINT}"
+            )
 
     def _on_header_end(self) -> None:
         name, value = (bytes(part) for part in self._header)
@@ -93,10 +94,10 @@ class Form:
 
     def _on_headers_finished(self) -> None:
         if self._name != FILE_FIELD:
-            # Sent more than once, a field is one text with a line each.
+            # Repeated fields become one text, one value per line.
             self._fields[self._name] = self._fields[self._name] + b"\n" if self._name in self._fields else bytearray()
         elif self._path is not None:
-            raise BadRequestError("The form has more than one file. Send one file a request.", field=FILE_FIELD)
+            raise BadRequestError("The form has more than one file. Send one file per request.", field=FILE_FIELD)
         else:
             self._path = ensure_folder(self._directory) / "upload.h5ad"
             self._file = self._path.open("xb")
@@ -108,7 +109,8 @@ class Form:
         field = self._fields[self._name]
         if len(field) + end - start > _MAX_FIELD_BYTES:
             raise BadRequestError(
-                f"The form's field '{self._name[:40]}' is over {_MAX_FIELD_BYTES} bytes. Cells go into 'file'. {_MEND}",
+                f"The form field '{self._name[:40]}' is larger than {_MAX_FIELD_BYTES} bytes. "
+                f"Send cells in the field 'file'. {_HINT}",
                 field=self._name[:40],
             )
         field.extend(data[start:end])
@@ -123,5 +125,5 @@ class Form:
 def _unreadable(error: FormParserError) -> BadRequestError:
     reason = str(error).split("\n")[0][:200].rstrip(".")
     return BadRequestError(
-        f"The form cannot be read: {reason}. Let your HTTP library build it. {_MEND}", field=FILE_FIELD
+        f"The form cannot be parsed: {reason}. Let your HTTP library build it. {_HINT}", field=FILE_FIELD
     )

@@ -1,4 +1,4 @@
-"""A request with ``Prefer: respond-async`` becomes a job."""
+"""Turn a request with ``Prefer: respond-async`` into a job."""
 
 from __future__ import annotations
 
@@ -21,22 +21,28 @@ def wants_async(prefer: str) -> bool:
 
 
 async def accept_job(request: Request, service: Service, owner: str, spec: RequestSpec) -> Response:
-    """202 with the job's address; the same request again gives the same job.
+    """Create a job and respond 202 with its location. A repeated ``Idempotency-Key`` returns the same job.
 
-    The body is opened first, so that what is wrong with it or with the options is an error now, not a failed job.
-    Raises ServiceError, InputError, MissingPartError.
+    The body is opened first, so that faults in it or in the options are reported now, not by a failed job.
+
+    Raises:
+        ServiceError, InputError, MissingPartError: the request cannot be accepted.
     """
     key = request.headers.get("idempotency-key")
     async with received(request, service, spec) as call:
         if key is not None and not 0 < len(key) <= _LONGEST_KEY:
-            raise InvalidParameterError(f"Use 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key")
+            raise InvalidParameterError(
+                f"The idempotency key must have 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key"
+            )
         head = await call.model.parsers.head(call.upload)
         await bind(call.upload.spec, call.model, head)
         await charge_cells(request, head.num_cells)
         manifest = Manifest.of(call.upload, call.model.identity)
         job = await service.jobs.accept(owner, call.upload.body, manifest, key, call.model)
         if key is not None and Manifest.from_json(job.manifest) != manifest:
-            raise IdempotencyError("This key was used for another request. Use a new one.", field="Idempotency-Key")
+            raise IdempotencyError(
+                "This key was already used for a different request. Use a new key.", field="Idempotency-Key"
+            )
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
     content = orjson.dumps({"id": job.id, "state": job.state})
     return Response(content, 202, headers, media_type="application/json")

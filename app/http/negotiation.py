@@ -1,4 +1,4 @@
-"""Which formats a request has: its body by ``Content-Type``, its answer by ``Accept``."""
+"""Content negotiation: choose the reader of a body by ``Content-Type`` and the response format by ``Accept``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ FORM = "multipart/form-data"
 
 
 def negotiate(request: Request, reader: Reader | None = None) -> tuple[Reader, str]:
-    """The reader of the body, and the media type of the answer.
+    """The reader of the body, and the media type of the response.
 
-    ``reader``: of a route that takes one kind of body, and whose answer has the same kind. Raises ServiceError (406,
-    415).
+    Args:
+        request: the request.
+        reader: fixed reader of a route that accepts one media type and responds with the same one.
+
+    Raises:
+        UnsupportedMediaTypeError, NotAcceptableError: no codec matches.
     """
     if reader is not None:
         if media_type_of(request) == FORM:
-            raise UnsupportedMediaTypeError("This route does not take forms. Send JSON.", field="Content-Type")
+            raise UnsupportedMediaTypeError("This route does not accept forms. Send JSON.", field="Content-Type")
         check_encoding(content_encoding_of(request))
         return reader, reader.media_types[0]
     reader = _reader_of(request)
@@ -32,24 +36,24 @@ def negotiate(request: Request, reader: Reader | None = None) -> tuple[Reader, s
 
 
 def offers_after(first: str) -> list[str]:
-    """Media types of answers, the given one first."""
+    """All media types of responses, with the given one first."""
     return [first, *(media_type for media_type in writers() if media_type != first)]
 
 
 def media_type_of(request: Request) -> str:
-    """Of the body, lower case, without parameters."""
+    """Media type of the body in lower case, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def content_encoding_of(request: Request) -> str:
-    """As sent, lower case; "" for none."""
+    """Content encoding of the body in lower case; "" for none."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     return "" if encoding == "identity" else encoding.removeprefix("x-")
 
 
 def _reader_of(request: Request) -> Reader:
     media_type = media_type_of(request)
-    # A form's file is h5ad, whatever type its part claims: browsers and curl know no type for .h5ad.
+    # The file in a form is always h5ad. The type of its part is ignored, as browsers and curl do not know .h5ad.
     reader = reader_for(H5AD if media_type == FORM else media_type)
     if reader is None or reader.hidden:
         sent = f"'{media_type[:100]}'" if media_type else "A body without Content-Type"
@@ -60,7 +64,7 @@ def _reader_of(request: Request) -> Reader:
 
 
 def choose_media_type(accept: str | None, offers: Sequence[str]) -> str:
-    """The offer that ``Accept`` likes best; of equals the first. Raises NotAcceptableError listing the offers."""
+    """The offer that ``Accept`` prefers; the first one on a tie. Raises NotAcceptableError listing the offers."""
     if not accept or not accept.strip():
         return offers[0]
     ranges = [_parse_range(part) for part in accept.split(",") if part.strip()]
@@ -68,7 +72,7 @@ def choose_media_type(accept: str | None, offers: Sequence[str]) -> str:
     best = max(quality)
     if best <= 0.0:
         raise NotAcceptableError(
-            f"'{accept[:200]}' names none of {', '.join(offers)}. Ask for one of them.", field="Accept"
+            f"'{accept[:200]}' matches no available format. Ask for one of: {', '.join(offers)}.", field="Accept"
         )
     return offers[quality.index(best)]
 
@@ -86,12 +90,12 @@ def _parse_range(part: str) -> tuple[str, float]:
 
 
 def qualities(header: str) -> dict[str, float]:
-    """What a header such as ``Accept-Encoding`` likes, and how much (0 to 1)."""
+    """The values of a header such as ``Accept-Encoding``, with their quality (0 to 1)."""
     return dict(_parse_range(part) for part in header.split(",") if part.strip())
 
 
 def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
-    # The most specific range that covers the offer decides, also when it says 0.
+    # The most specific matching range decides, even if its quality is 0.
     for pattern in (offer, offer.partition("/")[0] + "/*", "*/*"):
         matches = [quality for media_type, quality in ranges if media_type == pattern]
         if matches:

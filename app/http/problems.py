@@ -1,4 +1,4 @@
-"""Every error an answer: ``application/problem+json`` (RFC 9457), whoever raised it. Never a traceback."""
+"""Render every error as ``application/problem+json`` (RFC 9457), without tracebacks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TYPE = "urn:scpalm:problem:"
 
 
 class Problem(BaseModel):
-    """What went wrong and how to mend it (RFC 9457)."""
+    """What went wrong and how to fix it (RFC 9457)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -47,17 +47,17 @@ class Problem(BaseModel):
         }
     )
 
-    type: str = Field(description="Stable name of the fault.")
-    title: str = Field(description="The fault in general.")
-    status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What is wrong here, where, and how to mend it.")
-    field: str | None = Field(None, description="The field, parameter or header at fault.")
-    cell: str | None = Field(None, description="The first cell at fault.")
-    gene: str | None = Field(None, description="The first gene at fault.")
+    type: str = Field(description="Stable identifier of the kind of error.")
+    title: str = Field(description="Short description of this kind of error.")
+    status: int = Field(description="HTTP status code.")
+    detail: str = Field(description="What went wrong in this request, where, and how to fix it.")
+    field: str | None = Field(None, description="Field, parameter or header that caused the error.")
+    cell: str | None = Field(None, description="Name of the first cell that caused the error.")
+    gene: str | None = Field(None, description="Name of the first gene that caused the error.")
 
 
 def problem_of_input(error: InputError) -> Problem:
-    """Unreadable cells are 400, too many of them 413, readable and wrong ones 422."""
+    """The problem for faulty cells: 400 if they cannot be read, 413 if there are too many, otherwise 422."""
     status, title = 422, "These cells cannot be used"
     if isinstance(error, UnreadableError):
         status, title = 400, "These bytes cannot be read"
@@ -77,21 +77,23 @@ def problem_of_input(error: InputError) -> Problem:
 
 
 def problem_of_service(error: ServiceError) -> Problem:
+    """The problem for a ServiceError."""
     return Problem(
         type=_TYPE + error.code, title=error.title, status=error.status, detail=error.detail, field=error.field
     )
 
 
 def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The response that carries a problem."""
     body = orjson.dumps(problem.model_dump(exclude_none=True))
     return Response(body, problem.status, headers, media_type=MEDIA_TYPE)
 
 
 def answer_of_service(error: ServiceError) -> Response:
-    """A problem, with the headers that its kind needs."""
+    """The response for a ServiceError, with the headers that it requires."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if isinstance(error, BodyTimeoutError):
-        headers["Connection"] = "close"  # the rest of the body must not be taken for the next request
+        headers["Connection"] = "close"  # the rest of the body must not be parsed as the next request
     if isinstance(error, MissingKeyError):
         headers["WWW-Authenticate"] = "Bearer"
     return answer(problem_of_service(error), headers)
@@ -123,10 +125,10 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 404:
-        problem = problem_of_service(NotFoundError(f"There is nothing at {path}. See /docs for what there is."))
+        problem = problem_of_service(NotFoundError(f"There is nothing at {path}. See /docs for the API."))
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        problem = problem_of_service(MethodNotAllowedError(f"{path} does not take {request.method}. Use {allowed}."))
+        problem = problem_of_service(MethodNotAllowedError(f"{path} does not support {request.method}. Use {allowed}."))
     else:
         problem = problem_of_service(BadRequestError(str(error.detail)))
         problem.status = error.status_code
@@ -135,12 +137,12 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _on_unexpected(request: Request, error: Exception) -> Response:
     log.error("unexpected %s on %s %s", type(error).__name__, request.method, request.url.path)
-    detail = "An unexpected fault, not yours. The service's log has it; please report it with the time of this answer."
+    detail = "An unexpected error in the service. Please report it with the request id (X-Request-Id) and the time."
     return answer(problem_of_service(ServiceError(detail)))
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of ``app`` as a problem."""
+    """Register the error handlers on ``app``."""
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(InputError, _on_input_error)
     app.add_exception_handler(MissingPartError, _on_missing_part)

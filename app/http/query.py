@@ -1,4 +1,4 @@
-"""Query parameters of the task routes, made from the tasks' own options."""
+"""Query parameters of the task routes, generated from the options of the tasks."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from scpalm.model.tasks.task import AnyTask, Names
 
 
 class CellsQuery(BaseModel):
-    """What every route with cells takes."""
+    """Query parameters of every route with cells."""
 
     model: str | None = Field(
         None,
-        description="Name of the model, as in GET /models. Default: the one marked as default there.",
+        description="Name of a model listed by GET /models. Default: the model marked as default there.",
         max_length=200,
         examples=["mini"],
     )
     layer: str | None = Field(
         None,
-        description="Which matrix of an h5ad file: `raw` for raw.X, or the name of a layer. Default: X.",
+        description="Matrix of an h5ad file to use: `raw` for raw.X, or the name of a layer. Default: X.",
         max_length=200,
     )
     input: Declared = Field(
-        "auto", description="What the values are: raw counts, log1p-normalised, or detected (auto)."
+        "auto", description="Type of the values: raw counts, log1p-normalised values, or detected (auto)."
     )
 
 
 @cache
 def query_of(name: str) -> type[CellsQuery]:
-    """The query parameters of one task's route: those of the tasks it can be combined with as well."""
+    """The query parameters of a task's route, including those of the tasks it can be combined with."""
     task = tasks()[name]
     fields: dict[str, Any] = {}
     if not task.alone:
@@ -44,13 +44,13 @@ def query_of(name: str) -> type[CellsQuery]:
             Names,
             Field(
                 (),
-                description=f"More results from the same pass of the network: {others}; repeat it, or use commas.",
+                description=f"Further results from the same forward pass: {others}. Repeat it or separate with commas.",
                 max_length=20,
                 examples=[["pathways", "impute"]],
             ),
         )
     for other in [task] if task.alone else combinable():
-        # Options are validated by their task; here they are declared, for the documentation and their types.
+        # Tasks validate their options. They are declared here for the API documentation and for type conversion.
         fields |= {name: (option.annotation, option) for name, option in _fields(other).items()}
     return create_model(f"{name.capitalize()}Query", __base__=CellsQuery, **fields)
 
@@ -66,7 +66,7 @@ def spec_of(name: str, query: CellsQuery) -> RequestSpec:
     also = given.pop("also", ())
     for text in [*_texts(given), str(common.get("layer") or "")]:
         if "\0" in text:
-            raise ParameterError("A name holds a NUL character. Remove it.", field="genes")
+            raise ParameterError("A name contains a NUL character. Remove it.", field="genes")
     return RequestSpec((name, *also), given, **common)
 
 

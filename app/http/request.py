@@ -1,4 +1,4 @@
-"""The way of a request with cells: body -> parser -> queue -> device -> encoder -> answer."""
+"""The path of a request with cells: body -> parser -> queue -> device -> encoder -> response."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ from scpalm.model.output.note import note_of
 from scpalm.model.spec import RequestSpec, metadata_of
 from scpalm.model.tasks.task import BoundTask, TaskContext
 
-# Writing such an answer takes less time than handing it to another process.
+# Encoding a result up to this size takes less time than handing it to another process.
 SMALL_ANSWER_BYTES = 64 << 10
 
 Parts = AsyncGenerator[UploadHead | Prepared]
 
 
 async def answer_cells(request: Request, service: Service, spec: RequestSpec) -> Response:
-    """What ``spec`` asks of the cells in the body. Raises ServiceError, InputError, MissingPartError."""
+    """Compute what ``spec`` asks for from the cells in the body.
+
+    Raises:
+        ServiceError, InputError, MissingPartError: the request failed; `problems` renders the response.
+    """
     async with received(request, service, spec) as call:
         return await unless_disconnected(request, _answer(call))
 
@@ -61,9 +65,16 @@ async def _answer(call: CellRequest) -> Response:
 async def received(
     request: Request, service: Service, spec: RequestSpec, reader: Reader | None = None
 ) -> AsyncIterator[CellRequest]:
-    """Choose model and formats, then read the body; while the context lasts, the model stays and files are kept.
+    """Choose the model and the formats, then read the body. Within the context, the model and the files stay available.
 
-    ``reader``: of a route that takes one kind of body; otherwise the headers decide. Raises ServiceError.
+    Args:
+        request: the request.
+        service: the service of this process.
+        spec: the requested tasks and options.
+        reader: fixed reader of a route that accepts one media type. Default: chosen by the headers.
+
+    Raises:
+        ServiceError: the request cannot be accepted.
     """
     try:
         model = service.ready_model(spec.model, spec.version)
@@ -83,8 +94,14 @@ class CellRequest:
     """One request whose body has been received.
 
     Attributes:
-        model: that answers. upload: the body. folder: for files of this request, removed at its end.
-        format_name: of the body, for metrics. release_slot: call it when the body is parsed.
+        request: the HTTP request.
+        service: the service of this process.
+        model: the model to use.
+        upload: the received body.
+        folder: for files of this request; removed at its end.
+        format_name: format of the body, for metrics.
+        release_slot: call it when the body has been parsed, to free the upload slot.
+        started: when the body had arrived, by the monotonic clock.
         stages: start and end of each stage, by the monotonic clock.
     """
 
@@ -99,9 +116,9 @@ class CellRequest:
     stages: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     async def open(self, parts: Parts) -> UploadHead:
-        """The head of the upload, which is the first of its parts; its cells are charged to the key.
+        """Take the head of the upload from its parts, and charge its cells to the API key.
 
-        Raises what the parser raises, and RateLimitError.
+        Raises RateLimitError, and any error of the parser.
         """
         head = await anext(parts)
         assert isinstance(head, UploadHead)
@@ -110,7 +127,7 @@ class CellRequest:
         return head
 
     async def compute(self, spec: RequestSpec, head: UploadHead, parts: Parts) -> Result:
-        """Send the cells through the queue, part by part. Raises ServiceError, InputError, MissingPartError."""
+        """Send the cells through the queue as they are parsed. Raises ServiceError, InputError, MissingPartError."""
         model, metrics = self.model, self.service.metrics
         tasks = await bind(spec, model, head)
         lane = model.lane_of(head.num_cells)
@@ -133,27 +150,27 @@ class CellRequest:
         return Result(execution.cells, outputs, note_of(name, head.coverage, execution.report, metadata_of(tasks)))
 
     def durations(self) -> dict[str, float]:
-        """Seconds of each stage; parsing and inference overlap."""
+        """Duration of each stage in seconds. Parsing and inference overlap."""
         return {name: end - start for name, (start, end) in self.stages.items()}
 
     def trace(self, num_cells: int) -> None:
-        """Record the stages as spans, where tracing is on."""
+        """Record the stages as spans, if tracing is on."""
         if self.service.tracing is not None:
             stages = [(name, start, end) for name, (start, end) in self.stages.items()]
             self.service.tracing.stages(stages, cells=num_cells)
 
 
 async def bind(spec: RequestSpec, model: ServedModel, head: UploadHead) -> tuple[BoundTask, ...]:
-    """The tasks of a spec for opened cells. Raises ParameterError, InputError, MissingPartError."""
-    # Columns are columns of the user's file only where that comes back.
+    """Bind the tasks of a spec to the opened cells. Raises ParameterError, InputError, MissingPartError."""
+    # Results use the columns of the user's file only if that file is returned.
     columns = head.columns if spec.format == H5AD else None
     context = TaskContext(model.bundle, model.info, head.num_cells, columns, head.members)
-    # Reading hundreds of SMILES takes longer than other requests should wait.
+    # Parsing hundreds of SMILES would block other requests, so it runs in a thread.
     return spec.bind(context) if spec.quick else await asyncio.to_thread(spec.bind, context)
 
 
 async def encode(model: ServedModel, result: Result, media_type: str, upload: Upload | None) -> bytes | Path:
-    """The answer as bytes, or as a file that `respond` removes. Large ones are written by a parser process."""
+    """Encode a result as bytes, or as a file that `respond` removes. A parser process encodes large results."""
     writer = writer_for(media_type)
     if writer is not None and not writer.extends_files and result.num_bytes <= SMALL_ANSWER_BYTES:
         content = writer.encode(result, Path(os.devnull))
@@ -163,7 +180,7 @@ async def encode(model: ServedModel, result: Result, media_type: str, upload: Up
 
 
 class _SpooledResponse(FileResponse):
-    """A file that is removed once it was sent, or could not be."""
+    """A response that sends a file and then deletes it, even if sending fails."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -173,7 +190,7 @@ class _SpooledResponse(FileResponse):
 
 
 def respond(content: bytes | Path, media_type: str, durations: dict[str, float], key: str) -> Response:
-    """The answer, with its ``Server-Timing``. ``key`` names a downloaded file."""
+    """The response, with a ``Server-Timing`` header. ``key`` becomes the file name of a download."""
     timing = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in durations.items())
     headers = {"Server-Timing": timing}
     if isinstance(content, Path):

@@ -1,4 +1,4 @@
-"""What bodies and answers look like, for /docs and /openapi.json. Bodies are read by codecs, not by these models."""
+"""Schemas of bodies and responses for /docs and /openapi.json. Codecs, not these models, read the bodies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from scpalm.app.http.problems import MEDIA_TYPE, Problem
 
 
 class SparseCells(BaseModel):
-    """Cells x genes as compressed sparse rows of raw counts."""
+    """Raw counts, cells x genes, as a compressed sparse row (CSR) matrix."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -54,55 +54,55 @@ class SparseCells(BaseModel):
         }
     )
 
-    genes: list[str] = Field(description="HGNC symbols or Ensembl ids, one a column.")
-    obs_names: list[str] | None = Field(None, description="Names of the cells; default: their numbers.")
-    indptr: list[int] = Field(description="Row boundaries, cells + 1 of them, from 0.")
-    indices: list[int] = Field(description="Column of each value.")
+    genes: list[str] = Field(description="HGNC symbol or Ensembl ID of each column.")
+    obs_names: list[str] | None = Field(None, description="Names of the cells. Default: 0, 1, 2, ...")
+    indptr: list[int] = Field(description="CSR row pointers: number of cells + 1 values, starting at 0.")
+    indices: list[int] = Field(description="Column index of each value.")
     data: list[float] = Field(description="Values: raw counts.")
 
 
 class UploadForm(BaseModel):
-    """A form with one file."""
+    """A form with one .h5ad file."""
 
     file: str = Field(description="The .h5ad file.", json_schema_extra={"format": "binary"})
 
 
 class ModelName(BaseModel):
-    """Which model answered."""
+    """The model that computed the result."""
 
     name: str
     version: str
 
 
 class CoverageReport(BaseModel):
-    """How many of the request's genes the model knows."""
+    """How many genes of the request are in the model's vocabulary."""
 
-    genes_in: int = Field(description="Columns of the request.")
-    genes_matched: int = Field(description="Columns that the model knows.")
-    genes_of_model: int = Field(description="Different genes of the model among them.")
-    by_symbol: int
-    by_ensembl: int
-    by_alias: int = Field(description="By an alias or a previous symbol.")
+    genes_in: int = Field(description="Number of columns in the request.")
+    genes_matched: int = Field(description="Number of columns found in the model's vocabulary.")
+    genes_of_model: int = Field(description="Number of distinct model genes among them.")
+    by_symbol: int = Field(description="Columns matched by HGNC symbol.")
+    by_ensembl: int = Field(description="Columns matched by Ensembl ID.")
+    by_alias: int = Field(description="Columns matched by an alias or a previous symbol.")
     unmatched: list[str] = Field(description="The first 20 names that were not found.")
 
 
 class InputKind(BaseModel):
-    """What the values were taken for."""
+    """How the values were interpreted."""
 
     detected: Literal["counts", "log"]
-    why: str
+    why: str = Field(description="Reason for this interpretation.")
 
 
 class TaskValues(BaseModel):
-    """Further results, asked for by `also`."""
+    """A further result, requested with `also`."""
 
-    columns: list[str] | None = Field(None, description="What the columns stand for, where that has a name.")
-    shape: list[int]
-    values: list[list[float]]
+    columns: list[str] | None = Field(None, description="Names of the columns, if they have names.")
+    shape: list[int] = Field(description="[cells, width].")
+    values: list[list[float]] = Field(description="One row per cell.")
 
 
 class CellsAnswer(BaseModel):
-    """One row a cell."""
+    """The result, with one row per cell."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -127,9 +127,9 @@ class CellsAnswer(BaseModel):
 
     model: ModelName
     obs_names: list[str]
-    columns: list[str] | None = Field(None, description="What the columns stand for: genes, codes.")
+    columns: list[str] | None = Field(None, description="Names of the columns, such as genes, if they have names.")
     shape: list[int] = Field(description="[cells, width].")
-    values: list[list[float]] = Field(description="One row a cell.")
+    values: list[list[float]] = Field(description="One row per cell.")
     embed: TaskValues | None = None
     pathways: TaskValues | None = None
     impute: TaskValues | None = None
@@ -137,41 +137,42 @@ class CellsAnswer(BaseModel):
     input: InputKind
 
 
-_WHEN = {
-    BadRequestError: "The bytes cannot be read: not HDF5, truncated, not JSON, a broken form.",
-    BodyTimeoutError: "The body stopped coming.",
-    NotAcceptableError: "`Accept` names no format that the answer can have.",
-    TooLargeError: "Over the limit on bytes (after decompression too) or on cells.",
-    UnsupportedMediaTypeError: "A body of an unknown media type.",
-    InvalidParameterError: "Readable and wrong: negative, NaN, empty cell, indices out of range, too few genes known.",
-    QueueFullError: "Too many cells are waiting, or sent by this key; `Retry-After` says for how long.",
-    MissingKeyError: "No API key, or an unknown one, where the service asks for one.",
-    ForbiddenError: "A key that may not use this route.",
-    UnsupportedTaskError: "The model served lacks what this needs.",
-    IdempotencyError: "The `Idempotency-Key` belongs to another request.",
-    DeadlineError: "Not ready within `X-Request-Timeout` seconds.",
+_DESCRIPTIONS = {
+    BadRequestError: "The body cannot be read: not HDF5, not JSON, truncated, or a malformed form.",
+    BodyTimeoutError: "The body did not arrive in time.",
+    NotAcceptableError: "`Accept` names no format that the response can have.",
+    TooLargeError: "The request exceeds the limit on bytes (before or after decompression) or on cells.",
+    UnsupportedMediaTypeError: "The media type of the body is not supported.",
+    InvalidParameterError: "The cells or parameters are invalid: negative values, NaN, empty cells, indices out of "
+    "range, or too few genes in the model's vocabulary.",
+    QueueFullError: "The queue is full, or the API key has reached its rate limit. See `Retry-After`.",
+    MissingKeyError: "The API key is missing or unknown.",
+    ForbiddenError: "The API key does not permit this route.",
+    UnsupportedTaskError: "The model does not support this task.",
+    IdempotencyError: "The `Idempotency-Key` was already used for a different request.",
+    DeadlineError: "The response was not ready within `X-Request-Timeout` seconds.",
     InferenceError: "The model failed on these cells.",
-    NotReadyError: "Starting or shutting down, or no room left for uploads.",
+    NotReadyError: "The service is starting or shutting down, cannot reach Redis, or its disk for uploads is full.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     error.status: {
         "description": text,
         "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
     }
-    for error, text in _WHEN.items()
+    for error, text in _DESCRIPTIONS.items()
 }
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-# Any: FastAPI's own type for pieces of OpenAPI.
+# FastAPI uses Any for fragments of OpenAPI.
 def cells_body(json: type[BaseModel], form: type[BaseModel]) -> dict[str, Any]:
-    """The body of a route with cells, as OpenAPI."""
+    """The OpenAPI request body of a route with cells."""
     content = {media_type: _BINARY for media_type in readable_types() if media_type != "application/json"}
     return {
         "required": True,
-        "description": "Cells, as sparse JSON, as an h5ad file or as an Arrow IPC stream (columns `indices`, `data`, "
-        "`obs_names`; `genes` as JSON in the schema's metadata). `Content-Encoding`: gzip or zstd.",
+        "description": "Cells as sparse JSON, an h5ad file or an Arrow IPC stream (columns `indices`, `data`, "
+        "`obs_names`; `genes` as JSON in the schema metadata). `Content-Encoding` may be gzip or zstd.",
         "content": {
             "application/json": {"schema": json.model_json_schema()},
             "multipart/form-data": {"schema": form.model_json_schema()},
@@ -181,21 +182,21 @@ def cells_body(json: type[BaseModel], form: type[BaseModel]) -> dict[str, Any]:
 
 
 def cells_responses(values: str) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route with cells, as OpenAPI. ``values``: what comes back."""
+    """The OpenAPI responses of a route with cells. ``values`` describes the result."""
     return {
         200: {
             "model": CellsAnswer,
-            "description": f"{values} By `Accept`: JSON, h5ad, Arrow or npy. Default: as the body.",
+            "description": f"{values} `Accept` chooses JSON, h5ad, Arrow or npy. Default: the format of the body.",
             "content": {media_type: _BINARY for media_type in writers() if media_type != "application/json"},
             "headers": {
                 "Server-Timing": {
-                    "description": "Milliseconds of parse, queue, inference and encode; parse and inference overlap.",
+                    "description": "Milliseconds for parse, queue, inference and encode; parse and inference overlap.",
                     "schema": {"type": "string"},
                 }
             },
         },
         202: {
-            "description": "With `Prefer: respond-async`: a job was accepted, see `Location`.",
+            "description": "A job was accepted, for requests with `Prefer: respond-async`. See `Location`.",
             "headers": {"Location": {"description": "`/jobs/{id}`.", "schema": {"type": "string"}}},
         },
         **PROBLEMS,

@@ -1,3 +1,4 @@
-"""Jobs: requests whose answer is fetched later. A manifest, a ledger, chunks of results, and what runs them."""
+"""Jobs: accepted requests come in; their results are computed in chunks and fetched later.
 
-from __future__ import annotations
+Used by http and the command line. `runner.py` runs jobs, `ledger` records their state, `store.py` keeps the results.
+"""

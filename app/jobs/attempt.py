@@ -1,4 +1,4 @@
-"""One attempt at a job: its cells are parsed, and each chunk that is missing is computed, stored and committed."""
+"""One attempt at a job: parse its cells, then compute, store and commit every missing chunk."""
 
 from __future__ import annotations
 
@@ -23,15 +23,20 @@ from scpalm.model.tasks.task import BoundTask, TaskContext
 
 
 class LostJobError(Exception):
-    """The job was cancelled, or another process has it."""
+    """The job was cancelled, or another process has taken it over."""
 
 
 @dataclass(eq=False)
 class Attempt:
-    """One attempt at a job. `run` does all of it.
+    """One attempt at a job. Call `run`.
 
     Attributes:
-        job: as it was taken from the ledger. files: its files. spool_dir: for files that are needed meanwhile.
+        job: the job, as taken from the ledger.
+        manifest: the request of the job.
+        model: the model that the job was sent to.
+        ledger: the ledger of the job.
+        files: the files of the job.
+        spool_dir: folder for temporary files.
     """
 
     job: Job
@@ -42,9 +47,9 @@ class Attempt:
     spool_dir: Path
 
     async def run(self) -> None:
-        """Compute every chunk that is not committed yet.
+        """Compute all chunks that are not committed yet.
 
-        Raises LostJobError, and what parser, queue and model raise.
+        Raises LostJobError, and the errors of the parser, the queue and the model.
         """
         with self.model.held(), scratch_folder(self.spool_dir) as folder, ExitStack() as local:
             scratch = ensure_folder(folder)
@@ -94,7 +99,7 @@ class Attempt:
         outputs = await execution.outputs()
         report = execution.report
         assert report is not None
-        # The artifact first, then the pointer to it.
+        # Write the chunk before the ledger refers to it.
         await retry_while_unavailable(lambda: asyncio.to_thread(store.put, number, outputs, execution.cells, report))
         for output in outputs:
             if isinstance(output.values, StoredValues):
@@ -104,7 +109,7 @@ class Attempt:
     async def _commit(self, number: int, rows: int) -> None:
         if await retry_while_unavailable(lambda: self.ledger.commit_chunk(self.job, number, rows)):
             return
-        # It may have been committed, and the answer was lost.
+        # An earlier try may have committed the chunk, and only its reply was lost.
         committed = await retry_while_unavailable(lambda: self.ledger.chunks(self.job))
         if number not in committed or not await retry_while_unavailable(lambda: self.ledger.renew(self.job)):
             raise LostJobError

@@ -1,4 +1,4 @@
-"""Reads the dead letters of the queue in Redis: requests that workers died on. Their callers got an error."""
+"""Read the dead letters of the Redis queue: requests that crashed their workers. Their clients received an error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from scpalm.app.storage.redis import as_service_error, connect
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One request, or a part of one.
+    """A request, or a part of one.
 
     Attributes:
-        id: of the item. model: name, version and checksum, as in the queue's keys. rows: number of cells.
-        deliveries: how many workers held it. moment: seconds since the epoch, by Redis' clock.
+        id: id of the work item.
+        model: name, version and checksum of the model, as in the keys of the queue.
+        lane: lane of the queue.
+        rows: number of cells.
+        deliveries: how many workers it was delivered to.
+        moment: when it became a dead letter, in seconds since the epoch by the clock of Redis.
     """
 
     id: str
@@ -27,7 +31,7 @@ class DeadLetter:
 
 
 def dead_letters(url: str, limit: int = 100) -> list[DeadLetter]:
-    """The latest dead letters of every model. Raises QueueError, and NotReadyError when Redis is away."""
+    """The most recent dead letters of all models. Raises QueueError, and NotReadyError if Redis is unreachable."""
     found: list[DeadLetter] = []
     try:
         with connect(url) as client:

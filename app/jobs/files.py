@@ -1,4 +1,4 @@
-"""The files of a job: in a folder of this machine, or in the spool that every process sees."""
+"""The files of a job: in a local folder, or in the spool that all processes share."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from scpalm.app.storage.spool import Spool, SpoolError
 
 
 class JobFiles(Protocol):
-    """Files of one job, by name. Blocking. Files in a spool raise SpoolError or StorageFullError."""
+    """The files of one job, by name. All methods block. Files in a spool raise SpoolError or StorageFullError."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep a file; readers see all of it or nothing."""
+        """Write a file atomically."""
         ...
 
     def copy_in(self, name: str, source: Path) -> None:
-        """Keep a copy of a local file; readers see all of it or nothing."""
+        """Copy a local file atomically."""
         ...
 
     def read(self, name: str) -> bytes:
-        """The content of a file."""
+        """Read a file."""
         ...
 
     def names(self, prefix: str) -> list[str]:
-        """Files whose names begin with ``prefix``, in order."""
+        """Sorted names of the files that start with ``prefix``."""
         ...
 
     def zarr_store(self, name: str) -> Any:
-        """Where zarr keeps an array; zarr.open_array takes it."""
+        """The store of a zarr array, for zarr.open_array."""
         ...
 
     def has(self, name: str) -> bool:
@@ -43,20 +43,20 @@ class JobFiles(Protocol):
         ...
 
     def sync(self) -> None:
-        """Make everything written so far survive a crash."""
+        """Flush everything written so far to disk."""
         ...
 
     def local(self, name: str, scratch: Path) -> AbstractContextManager[Path]:
-        """A local copy of a file, or the file itself, for the length of the context."""
+        """The path of a local copy of a file, or of the file itself, valid within the context."""
         ...
 
     def remove(self) -> None:
-        """Remove every file."""
+        """Remove all files."""
         ...
 
 
 class LocalJobFiles:
-    """A folder, made with the first file."""
+    """Files in a local folder, which is created with the first file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,7 +107,7 @@ class LocalJobFiles:
 
 
 class SpoolJobFiles:
-    """A prefix in an object store. Objects are durable and whole as soon as they are written."""
+    """Files under a prefix in an object store. Objects are written atomically and are durable."""
 
     def __init__(self, spool: Spool, job_id: str) -> None:
         self._filesystem, root = spool.filesystem
@@ -156,7 +156,7 @@ class SpoolJobFiles:
     def remove(self) -> None:
         try:
             self._filesystem.rm(self._root, recursive=True)
-        except Exception:  # missing already, or the store is away: the ledger keeps the job until this succeeds
+        except Exception:  # the files are gone already, or the store is unreachable; leftovers cost only space
             return
 
 
@@ -166,15 +166,15 @@ def _as_spool_errors() -> Iterator[None]:
         yield
     except ServiceError:
         raise
-    except Exception as error:  # each kind of store has its own errors
+    except Exception as error:  # every object store has its own error classes
         if isinstance(error, OSError) and error.errno == ENOSPC:
             raise StorageFullError("The spool is full.", retry_after=10) from error
         text = " ".join(str(error).split()) or type(error).__name__
-        raise SpoolError(f"The spool failed on a file of a job: {text}", retry_after=5) from error
+        raise SpoolError(f"The spool failed to access a file of a job: {text}", retry_after=5) from error
 
 
 def _asynchronous(filesystem: Any) -> Any:
-    """The file system in the asynchronous form that zarr needs."""
+    """The file system with the asynchronous interface that zarr requires."""
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     if not filesystem.async_impl:

@@ -1,4 +1,4 @@
-"""Opens what jobs are kept in: a ledger and files, of one process or shared by all processes on one Redis."""
+"""Open the storage of jobs, a ledger and files, for a single process or shared through Redis."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from scpalm.app.storage.urls import is_redis
 log = logging.getLogger("scpalm.jobs")
 
 LEDGER_FILE = "jobs.sqlite"
-# Leases in SQLite never lapse. A third of this is how often a runner sees that `scpalm jobs --cancel` was used.
+# Leases in SQLite never expire. A third of this is how often a runner checks for `scpalm jobs --cancel`.
 _SQLITE_LEASE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class JobHome:
-    """Where a runner keeps its jobs.
+    """The storage of jobs.
 
     Attributes:
-        ledger: of all jobs. files_of: the files of the job with this id. lease_seconds: a holder silent for longer
-            loses its job.
+        ledger: the ledger of all jobs.
+        files_of: returns the files of the job with the given id.
+        lease_seconds: a process that does not renew its lease for this long loses its job.
         release: unlocks the folder.
     """
 
@@ -46,7 +47,7 @@ class JobHome:
 
 
 def open_home(settings: Settings) -> JobHome:
-    """Open it as the settings say. Raises JobStorageError, LedgerVersionError, QueueError, SpoolError."""
+    """Open the storage given by the settings. Raises JobStorageError, LedgerVersionError, QueueError, SpoolError."""
     if is_redis(settings.redis_url):
         return _open_shared(settings)
     try:
@@ -54,13 +55,13 @@ def open_home(settings: Settings) -> JobHome:
     except JobStorageError as error:
         if settings.results_dir is not None:
             raise
-        # Another service uses the default folder. Surviving a restart was not asked for, so a new folder will do.
-        log.warning("%s Jobs go to a temporary folder and will not survive a restart.", error)
+        # Another service uses the default folder. No results_dir is set, so jobs need not survive a restart.
+        log.warning("%s Jobs are stored in a temporary folder and will not survive a restart.", error)
         return _open_folder(Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=settings.spool_dir)))
 
 
 def jobs_folder(settings: Settings) -> Path:
-    """Where a service without Redis keeps its jobs, unless another service holds that folder."""
+    """The folder of jobs for a service without Redis, unless another service has locked it."""
     return settings.results_dir or settings.spool_dir / "scpalm-jobs"
 
 
@@ -71,8 +72,8 @@ def _open_folder(folder: Path) -> JobHome:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise JobStorageError(
-            f"The folder of jobs {folder} cannot be used ({error.strerror}): another service holds it, or it is not "
-            "writable. Name another one with SCPALM_RESULTS_DIR."
+            f"The job folder {folder} cannot be used ({error.strerror}): another service has locked it, or it is not "
+            "writable. Set another folder with SCPALM_RESULTS_DIR."
         ) from error
     try:
         ledger = SqliteLedger(folder / LEDGER_FILE)
@@ -81,7 +82,7 @@ def _open_folder(folder: Path) -> JobHome:
         raise
     num_queued = ledger.requeue_running()
     if num_queued:
-        log.info("%d unfinished jobs are queued again", num_queued)
+        log.info("queued %d unfinished jobs again", num_queued)
     return JobHome(ledger, lambda job_id: LocalJobFiles(folder / job_id), _SQLITE_LEASE_SECONDS, lock.close)
 
 

@@ -1,4 +1,4 @@
-"""What a job needs to be run, also by another process after a restart."""
+"""Everything needed to run a job, including in another process or after a restart."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scpalm.app.parsing.upload import Upload
 from scpalm.model.bundle import Identity
 from scpalm.model.spec import RequestSpec
 
-# 1: tasks and options as `asked`. 2: a request spec.
+# 1: tasks and options under `asked`. 2: a request spec.
 VERSION = 2
-# The name of a job's body among its files.
+# Name of the file with the body of a job.
 BODY_FILE = "body"
 
 
@@ -23,8 +23,10 @@ class Manifest:
     """A request without its body.
 
     Attributes:
-        spec: what is asked; its format is what the result has, unless the fetch says otherwise.
-        media_type, content_encoding: of the body. model: identity of the model that computes.
+        spec: the requested tasks and options. Its format is the default format of the result.
+        media_type: media type of the body.
+        content_encoding: content encoding of the body; "" for none.
+        model: identity of the model to use.
     """
 
     spec: RequestSpec
@@ -34,20 +36,22 @@ class Manifest:
 
     @classmethod
     def of(cls, upload: Upload, model: Identity) -> Manifest:
+        """The manifest of an upload."""
         return cls(upload.spec, upload.media_type, upload.content_encoding, model)
 
     def upload(self, body: Path) -> Upload:
-        """The job's body on its way to a parser."""
+        """The upload to parse, given the path of the body."""
         return Upload(body, self.media_type, self.spec, self.content_encoding)
 
     def as_json(self) -> str:
+        """The manifest as JSON, with its version."""
         return json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """The manifest that `as_json` wrote, or a release that wrote version 1.
+        """Read a manifest of this version or of version 1.
 
-        Raises JobStorageError for a manifest of a newer release, or one that is damaged.
+        Raises JobStorageError if a newer release wrote the manifest, or if it is damaged.
         """
         try:
             members = json.loads(text)
@@ -56,7 +60,7 @@ class Manifest:
                 members = _from_version_1(members)
             elif version != VERSION:
                 raise JobStorageError(
-                    f"The job was accepted by a newer release (manifest version {version}, this release reads up to "
+                    f"The job was accepted by a newer release (manifest version {version}; this release reads up to "
                     f"{VERSION}). Update the service, or send the job again."
                 )
             spec = RequestSpec.from_dict(members["spec"])
@@ -68,14 +72,14 @@ class Manifest:
             ) from error
 
     def fingerprint(self, body: bytes | Path) -> str:
-        """The same cells, options and model give the same fingerprint, whatever format the answer has. Blocking."""
+        """Hash of the cells, the options and the model, but not of the result's format. Blocking."""
         if isinstance(body, Path):
             with body.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
         else:
             digest = hashlib.sha256(body).digest()
-        what = replace(self, spec=replace(self.spec, format="")).as_json()
-        return hashlib.sha256(digest + what.encode()).hexdigest()
+        without_format = replace(self, spec=replace(self.spec, format="")).as_json()
+        return hashlib.sha256(digest + without_format.encode()).hexdigest()
 
 
 def _from_version_1(old: dict[str, object]) -> dict[str, object]:

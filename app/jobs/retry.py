@@ -1,4 +1,4 @@
-"""Commands that need a ledger, a spool or a queue, tried again while that is unavailable."""
+"""Retry commands while the ledger, the spool or the queue is unavailable."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ log = logging.getLogger("scpalm.jobs")
 
 T = TypeVar("T")
 
-# A ledger, spool or queue that is unavailable comes back, and a job can wait.
+# Jobs can wait, so these errors are retried instead of failing the job.
 UNAVAILABLE = (NotReadyError, StorageFullError, SpoolError, QueueFullError)
 
 
 async def retry_while_unavailable(command: Callable[[], Awaitable[T]]) -> T:
-    """The result of a command; tried again, without an end, while what it needs is unavailable."""
+    """Run a command and return its result. Retries without limit on the errors in UNAVAILABLE."""
     logged = False
     while True:
         try:
             return await command()
         except UNAVAILABLE as error:
             if not logged:
-                log.warning("jobs wait: %s", error.detail)
+                log.warning("jobs are waiting: %s", error.detail)
             logged = True
             pause = min(5.0, error.retry_after or 1.0) if isinstance(error, QueueFullError) else 0.5
             await asyncio.sleep(pause)

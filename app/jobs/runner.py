@@ -1,4 +1,4 @@
-"""Runs jobs, one after the other, on the bulk lane. What is committed stays done, whatever happens to the process."""
+"""Run jobs one at a time on the bulk lane. Committed chunks are kept if the process dies."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ log = logging.getLogger("scpalm.jobs")
 
 _EXPIRY_CHECK_SECONDS = 600.0
 _COUNT_SECONDS = 2.0
-# How often the ledger is read: other processes write to it, too.
+# How often to poll the ledger, which other processes write to as well.
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How jobs are kept. keep_seconds: how long a result. spool_dir: for files that are needed meanwhile."""
+    """Options of the runner.
+
+    Attributes:
+        keep_seconds: how long ended jobs and their results are kept.
+        spool_dir: folder for temporary files.
+    """
 
     keep_seconds: float
     spool_dir: Path
@@ -44,10 +49,14 @@ class JobRunner:
     """Accepts jobs and runs them. `start` needs a running event loop.
 
     Args:
-        models: that may be asked. home: ledger and files. ready: set once the models are loaded.
+        models: the models of this process.
+        home: storage of the jobs.
+        options: options of the runner.
+        ready: event that is set once the models are loaded.
 
     Attributes:
-        ledger: of all jobs. counts: how many jobs are in each state, as last read.
+        ledger: the ledger of all jobs.
+        counts: number of jobs in each state, as last read from the ledger.
     """
 
     def __init__(self, models: Models, home: JobHome, options: JobOptions, ready: asyncio.Event) -> None:
@@ -55,18 +64,18 @@ class JobRunner:
         self.ledger = home.ledger
         self.counts: dict[State, int] = dict.fromkeys(STATES, 0)
         self._wake = asyncio.Event()
-        self._holds: dict[str, ExitStack] = {}  # on the models of waiting jobs, so that a successor does not end them
+        self._holds: dict[str, ExitStack] = {}  # keep the models of waiting jobs open after they are replaced
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Continue what an earlier process left, and run what comes."""
+        """Start running jobs, including those that an earlier process left."""
         loops = {"jobs": self._run_all, "jobs-expiry": self._expire, "jobs-counts": self._count}
         self._loops = [asyncio.create_task(loop(), name=name) for name, loop in loops.items()]
         self._wake.set()
 
     async def close(self) -> None:
-        """Stop; the running job waits for the next start, or for another process."""
+        """Stop. The running job is queued again, for the next start or for another process."""
         await cancel_until_done(self._loops)
         await self._home.close()
 
@@ -77,11 +86,11 @@ class JobRunner:
     async def accept(
         self, owner: str, body: bytes | Path, manifest: Manifest, key: str | None, model: ServedModel
     ) -> Job:
-        """A job for this body; the same cells, options and model, or the same key, give the same job."""
+        """Accept a job for this body. The same cells, options and model, or the same key, return the same job."""
         fingerprint = await asyncio.to_thread(manifest.fingerprint, body)
         job_id = uuid4().hex
         files = self._home.files_of(job_id)
-        # The body first: whichever process takes the job finds it complete.
+        # Store the body before the ledger lists the job, because any process may take the job at once.
         if isinstance(body, Path):
             await asyncio.to_thread(files.copy_in, BODY_FILE, body)
         else:
@@ -100,7 +109,7 @@ class JobRunner:
         return job
 
     async def cancel(self, job: Job) -> bool:
-        """End an open job and remove its files; a closed one does not change (False)."""
+        """Cancel an open job and remove its files. Returns False if the job has already ended."""
         if not await self.ledger.cancel(job.id):
             return False
         if self._running is not None and self._running[0] == job.id:
@@ -133,7 +142,7 @@ class JobRunner:
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            if not task.cancelled():  # this loop ends, not only the job
+            if not task.cancelled():  # the runner itself is being stopped
                 await cancel_until_done([task])
                 with contextlib.suppress(*UNAVAILABLE):
                     await self.ledger.end(job, "queued")
@@ -145,7 +154,7 @@ class JobRunner:
             self._release(job.id)
 
     async def _remove_if_cancelled(self, job: Job) -> None:
-        """Remove what was written after another process had cancelled the job and removed its files."""
+        """Remove files that were written after another process cancelled the job and removed its files."""
         now = await retry_while_unavailable(lambda: self.ledger.get(job.id))
         if now is None or now.state == "cancelled":
             await asyncio.to_thread(self.files_of(job).remove)
@@ -175,9 +184,9 @@ class JobRunner:
             state, error = "failed", str(fault)
         except Exception as fault:
             log.exception("job %s failed", job.id)
-            state, error = "failed", f"Unexpected error ({type(fault).__name__}); see the service's log."
-        ours = await retry_while_unavailable(lambda: self.ledger.end(job, state, error))
-        if ours and state == "succeeded":
+            state, error = "failed", f"Unexpected error ({type(fault).__name__}). See the log of the service."
+        was_holder = await retry_while_unavailable(lambda: self.ledger.end(job, state, error))
+        if was_holder and state == "succeeded":
             log.info("job %s succeeded after %.1f s", job.id, time.monotonic() - started)
 
     def _attempt(self, job: Job) -> Attempt:
@@ -185,7 +194,7 @@ class JobRunner:
         model = self._models.exactly(manifest.model)
         if model is None:
             name, version, _ = manifest.model
-            raise JobStorageError(f"The model {name} {version} that this job was sent to is gone. Send it again.")
+            raise JobStorageError(f"The model of this job, {name} {version}, is no longer served. Send the job again.")
         return Attempt(job, manifest, model, self.ledger, self.files_of(job), self._options.spool_dir)
 
     # --- housekeeping
@@ -194,7 +203,7 @@ class JobRunner:
         while True:
             with contextlib.suppress(*UNAVAILABLE):
                 self.counts = await self.ledger.counts()
-                for job_id in list(self._holds):  # closed by another process, or by `scpalm jobs`
+                for job_id in list(self._holds):  # another process or `scpalm jobs` may have ended the job
                     job = await self.ledger.get(job_id)
                     if job is None or job.state not in OPEN:
                         self._release(job_id)

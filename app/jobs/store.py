@@ -1,4 +1,4 @@
-"""Results of a job, written chunk by chunk; the ledger points at a chunk only once it is written."""
+"""Store the results of a job chunk by chunk. A chunk is committed to the ledger only after it is written."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from scpalm.model.output.note import note_of
 from scpalm.model.spec import metadata_of, outputs_of
 from scpalm.model.tasks.task import BoundTask
 
-# zarr is imported where it is used: it takes a second, and most services run for days without a job.
+# zarr is imported inside the methods, because the import takes a second and most services rarely run jobs.
 CHUNK_ROWS = 2048
-# 1: one part a result. 2: the outputs' own descriptions.
+# 1: one part per result. 2: a description of each output.
 VERSION = 2
 _OTHER_RELEASE = "The result was written by another release. Send the job again."
 
 
 class JobStore:
-    """The results of one job: one zarr array an output, and JSON files. Blocking."""
+    """The results of one job: a zarr array per output, and JSON files. All methods block."""
 
     def __init__(self, files: JobFiles) -> None:
         self._files = files
 
     def open(self, tasks: Sequence[BoundTask], head: UploadHead) -> None:
-        """Create the arrays, unless an earlier attempt has."""
+        """Create the arrays, unless an earlier attempt has created them."""
         import zarr
 
         outputs = outputs_of(tasks)
@@ -50,7 +50,7 @@ class JobStore:
             "version": VERSION,
             "num_cells": head.num_cells,
             "coverage": head.coverage.as_dict(),
-            # The model may be gone when the result is fetched.
+            # Store these descriptions, because the model may be gone when the result is fetched.
             "outputs": described,
             "metadata": metadata_of(tasks),
         }
@@ -65,20 +65,23 @@ class JobStore:
                 )
 
     def put(self, number: int, outputs: Sequence[OutputValues], cells: list[str], report: InputReport) -> None:
-        """Chunk ``number``: rows from ``number * CHUNK_ROWS`` on."""
+        """Write chunk ``number``, which starts at row ``number * CHUNK_ROWS``."""
         import zarr
 
         for output in outputs:
             start = number * CHUNK_ROWS
             array = zarr.open_array(self._files.zarr_store(f"{output.spec.name}.zarr"), mode="r+")
-            # A whole chunk at once: a part of one would be read, changed and written again.
+            # Write the whole chunk at once; zarr would have to read and rewrite a partial one.
             block = output.load()
             array[start : start + len(block)] = block
         self._write(f"cells-{number:06d}.json", {"cells": cells, "input": report.as_dict()})
         self._files.sync()
 
     def read(self, model: tuple[str, str], scratch: Path) -> Result:
-        """Everything, large values as files in ``scratch``. ``model``: name and version. Raises JobStorageError."""
+        """Read the complete result. ``model`` is its name and version; large values become files in ``scratch``.
+
+        Raises JobStorageError if another release wrote the result.
+        """
         facts: dict[str, Any] = json.loads(self._files.read("facts.json"))
         if facts.get("version") != VERSION:
             raise JobStorageError(_OTHER_RELEASE)

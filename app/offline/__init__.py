@@ -1,4 +1,4 @@
-"""Files and atlases without a server: a file in, the same file with results out, streamed through the engine.
+"""Process files and atlases without a server: a file comes in, a copy with the results goes out.
 
-Used by the command line. Imports the engine and nothing of the service.
+Used by the command line. Imports the engine, but nothing of the service.
 """

@@ -1,4 +1,4 @@
-"""Labels carried from a file of labelled cells to another, on disk."""
+"""Transfer labels from a file of labelled cells to another file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ from scpalm.model.spec import RequestSpec
 
 @dataclass(frozen=True)
 class LabelSource:
-    """Labelled cells. path: an h5ad file, read from X. label: the column of its ``obs``."""
+    """Labelled cells.
+
+    Attributes:
+        path: an h5ad file; its X is used.
+        label: column of ``obs`` with the labels.
+    """
 
     path: Path
     label: str = "cell_type"
@@ -33,18 +38,25 @@ class LabelSource:
 def annotate_file(
     query: Path, reference: LabelSource, target: Path, engine: Engine, spec: RequestSpec, progress: Progress
 ) -> Annotation:
-    """Write the labels of ``query``'s cells to ``target``, complete or not at all.
+    """Label the cells of ``query`` and write them to ``target``. If it fails, ``target`` is not written.
 
-    ``*.csv``: a table of cell, label, nearest_label, probability, distance. Otherwise a copy of ``query`` with ``obs``
-    columns ``scpalm_label``, ``scpalm_nearest_label``, ``scpalm_probability``, ``scpalm_distance``.
+    Args:
+        query: h5ad file with the cells to label.
+        reference: the labelled cells.
+        target: output. ``*.csv`` becomes a table with the columns cell, label, nearest_label, probability and distance.
+            Any other file becomes a copy of ``query`` with the ``obs`` columns ``scpalm_label``,
+            ``scpalm_nearest_label``, ``scpalm_probability`` and ``scpalm_distance``.
+        engine: the model.
+        spec: how to read the query (its layer and type of input).
+        progress: receives the number of cells done.
 
-    ``spec`` says how to read the query.
-
-    Raises InputError for either file, OSError for the disk.
+    Raises:
+        InputError: one of the files cannot be used.
+        OSError: reading or writing failed.
     """
     for source in (query, reference.path):
         if not source.is_file():
-            raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
+            raise InputError("no-such-file", f"{source} is not a file.", mend="Give an .h5ad file.")
     refuse_same_file(target, query, reference.path)
     names, found = engine.transfer_labels(query, reference.path, label=reference.label, spec=spec, progress=progress)
     columns: dict[str, pd.Categorical | NDArray[np.float64]] = {
@@ -68,8 +80,8 @@ def _add_columns(file: h5py.File, columns: dict[str, pd.Categorical | NDArray[np
     if not isinstance(obs, h5py.Group):
         raise UnreadableError(
             "old-h5ad",
-            "obs is stored in an old way, to which no column can be added.",
-            mend="Write the file again with a current anndata, or name a .csv with -o.",
+            "obs is stored in an old format that cannot be extended.",
+            mend="Write the file again with a current anndata, or choose a .csv output with -o.",
         )
     try:
         order = [str(name) for name in obs.attrs.get("column-order", ())]
@@ -82,6 +94,6 @@ def _add_columns(file: h5py.File, columns: dict[str, pd.Categorical | NDArray[np
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UnreadableError(
             "broken-h5ad",
-            f"The labels cannot be written into the copy of the file ({str(error)[:200]}).",
-            mend="Write the file again with a current anndata, or name a .csv with -o.",
+            f"The labels cannot be written to the copy of the file ({str(error)[:200]}).",
+            mend="Write the file again with a current anndata, or choose a .csv output with -o.",
         ) from error

@@ -1,4 +1,4 @@
-"""Whole h5ad files on disk, streamed: memory does not grow with the number of cells."""
+"""Process h5ad files as a stream, so that memory use does not grow with the number of cells."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from scpalm.model.spec import RequestSpec
 
 
 def refuse_same_file(target: Path, *sources: Path) -> None:
-    """Raise InputError when the output is one of the inputs."""
+    """Raise InputError if the output is one of the inputs."""
     for source in sources:
         if target.exists() and target.samefile(source):
-            raise InputError("same-file", f"{target} is the input itself.", mend="Name another output file with -o.")
+            raise InputError("same-file", f"{target} is the input file.", mend="Choose another output file with -o.")
 
 
 def process_file(source: Path, target: Path, engine: Engine, spec: RequestSpec, progress: Progress) -> None:
-    """Copy ``source`` to ``target`` and add the results of the spec's tasks; ``target`` is complete or absent.
+    """Copy ``source`` to ``target`` and add the results of the tasks. If it fails, ``target`` is not written.
 
-    Raises InputError for the cells, ParameterError and MissingPartError for the tasks, OSError for the disk.
+    Raises:
+        InputError: the cells are invalid.
+        ParameterError, MissingPartError: a task cannot run.
+        OSError: reading or writing failed.
     """
     if not source.is_file():
-        raise InputError("no-such-file", f"{source} is not a file.", mend="Name an .h5ad file.")
+        raise InputError("no-such-file", f"{source} is not a file.", mend="Give an .h5ad file.")
     refuse_same_file(target, source)
     with engine.stream(source, spec) as stream, replaced_when_whole(target) as partial:
         num_cells = stream.reader.num_cells

@@ -1,4 +1,4 @@
-"""A small file of real cells to try with: the demo counts that celltypist ships (559 cells x 32,786 genes)."""
+"""Write a small sample file of real cells: the demo counts of celltypist (559 cells x 32,786 genes)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _FILE = Path("data", "samples", "sample_cell_by_gene.csv")
 
 
 def find_sample() -> Path:
-    """The counts inside the installed celltypist, whose import would take seconds. Raises InputError without it."""
+    """Find the counts of the installed celltypist without importing it, which takes seconds. Raises InputError."""
     spec = importlib.util.find_spec("celltypist")
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         if (path := Path(folder) / _FILE).is_file():
             return path
     raise InputError(
         "no-sample",
-        "The sample's cells come with the package celltypist, which is not installed.",
-        mend="Install it with `pip install celltypist`, or use an h5ad file of your own.",
+        "The sample cells are part of the package celltypist, which is not installed.",
+        mend="Install it with `pip install celltypist`, or use your own h5ad file.",
     )
 
 
 def write_sample(target: Path) -> tuple[int, int]:
-    """Write the sample as h5ad; returns the number of cells and genes. Raises InputError, OSError."""
+    """Write the sample as h5ad and return the number of cells and genes. Raises InputError, OSError."""
     import anndata
     from scipy import sparse
 
@@ -37,7 +37,7 @@ def write_sample(target: Path) -> tuple[int, int]:
         for line in file:
             name, _, values = line.partition(b",")
             names.append(name.decode())
-            # The file writes counts as 3.0000000000000001 and the like.
+            # The file has counts such as 3.0000000000000001.
             counts = np.rint(np.fromstring(values.decode(), sep=",", dtype=np.float64))
             rows.append(sparse.csr_matrix(counts.astype(np.float32)))
     cells = anndata.AnnData(sparse.vstack(rows, format="csr"))

@@ -1,4 +1,4 @@
-"""Parsing: uploads in, prepared cells out; results in, encoded answers out. All of it in child processes with limits.
+"""Parsing in child processes with limits: uploads become prepared cells, results become encoded responses.
 
-Used by execution (cells) and http (answers). Nothing here trusts a child: messages are JSON and raw arrays.
+Used by serving, jobs and http. Children are not trusted: their messages are JSON and raw arrays.
 """

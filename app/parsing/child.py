@@ -1,6 +1,7 @@
-"""The parser process: the only place where uploaded bytes are looked at.
+"""The parser process, the only one that parses uploaded bytes.
 
-Run as ``python -P -m scpalm.app.parsing.child DESCRIPTOR``, a fresh interpreter with limits on memory and CPU time.
+The service runs it as ``python -P -m scpalm.app.parsing.child DESCRIPTOR``: a fresh interpreter with limits on memory
+and CPU time.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from scpalm.model.errors import BundleError, InputError, OverLimitError
 from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 from scpalm.model.genes.vocabulary import Alignment, Vocabulary
 
-_CACHED = 8  # gene lists; a lab sends the same one with every request, and matching it is the largest cost
-_CACHED_GENES = 100_000  # longer lists are matched each time, which bounds the cache
+_MAX_CACHED_LISTS = 8  # clients often repeat a gene list, and matching it is the most expensive step
+_MAX_CACHED_GENES = 100_000  # longer lists are not cached, which bounds the memory
 
 
 class _CachingVocabulary(Vocabulary):
-    """Matches a gene list once."""
+    """A vocabulary that caches the alignment of recent gene lists."""
 
     _alignments: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Alignment]
 
     def align(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None = None) -> Alignment:
-        if len(genes) > _CACHED_GENES:
+        if len(genes) > _MAX_CACHED_GENES:
             return super().align(genes, ensembl_ids)
         if not hasattr(self, "_alignments"):
             self._alignments = OrderedDict()
@@ -45,18 +46,19 @@ class _CachingVocabulary(Vocabulary):
         if key not in self._alignments:
             self._alignments[key] = super().align(genes, ensembl_ids)
         self._alignments.move_to_end(key)
-        if len(self._alignments) > _CACHED:
+        if len(self._alignments) > _MAX_CACHED_LISTS:
             self._alignments.popitem(last=False)
         return self._alignments[key]
 
 
 @dataclass(frozen=True)
 class Parser:
-    """What a parser process does: one method a command.
+    """The commands of a parser process.
 
     Attributes:
-        vocabulary: of the model. max_cells, max_bytes: limits of one upload, bytes also after decompression; None for
-            none.
+        vocabulary: vocabulary of the model.
+        max_cells: maximum number of cells in an upload; None for no limit.
+        max_bytes: maximum size of an upload, before and after decompression; None for no limit.
     """
 
     vocabulary: Vocabulary
@@ -65,23 +67,24 @@ class Parser:
 
     @classmethod
     def open(cls, setup: Message) -> Parser:
-        """Raises BundleError when the genes cannot be loaded."""
+        """Create the parser described by a setup message. Raises BundleError if the genes cannot be loaded."""
         content = setup.content
         return cls(_CachingVocabulary.load(content["genes"]), content["max_cells"], content["max_bytes"])
 
     def commands(self) -> dict[str, Callable[[Message], Iterator[Message]]]:
+        """The commands by the kind of their messages."""
         return {"parse": self.parse, "head": self.head, "encode": self.encode}
 
     def parse(self, message: Message) -> Iterator[Message]:
-        """What is known of an upload, then its cells, CHUNK_CELLS at a time, each part when it is ready.
+        """Yield the head of an upload and its cells, CHUNK_CELLS at a time, as soon as each part is ready.
 
-        The head comes with the first cells: many uploads are one part, and each message costs a switch of processes.
-        Raises InputError or ServiceError, also between parts.
+        The first message has both head and cells, because every message costs a context switch and most uploads have
+        only one part. Raises InputError or ServiceError, possibly after some parts.
         """
         return self._parts(message, with_cells=True)
 
     def head(self, message: Message) -> Iterator[Message]:
-        """What is known of an upload, without its cells."""
+        """Yield the head of an upload, without its cells."""
         return self._parts(message, with_cells=False)
 
     def _parts(self, message: Message, *, with_cells: bool) -> Iterator[Message]:
@@ -113,10 +116,10 @@ class Parser:
         return reader.members(body, names, options) if names or reader.hidden else {}
 
     def encode(self, message: Message) -> Iterator[Message]:
-        """A result as bytes, or without bytes when it was written to the target. Raises InputError, ServiceError."""
+        """Yield the encoded result; it is empty if written to the target file. Raises InputError, ServiceError."""
         content = message.content
         writer = writer_for(content["media_type"])
-        assert writer is not None, "the pool checks it"
+        assert writer is not None, "ParserPool.encode checks the media type"
         original: Path | None = None
         if content["upload"] is not None and writer.extends_files:
             upload = unpack_upload(content["upload"], message.arrays)
@@ -129,7 +132,7 @@ class Parser:
         yield Message("encoded", {"in_file": encoded is None}, {"bytes": np.frombuffer(encoded or b"", np.uint8)})
 
     def _body(self, upload: Upload, scratch: Path, *, as_file: bool) -> bytes | Path:
-        """The body without its content encoding; a file if ``as_file``."""
+        """The decompressed body, as a file if ``as_file``."""
         if not upload.content_encoding and (isinstance(upload.body, Path) or not as_file):
             return upload.body
         scratch.mkdir()
@@ -148,11 +151,11 @@ def _reader(media_type: str) -> Reader:
     return reader
 
 
-# --- the life of the process
+# --- main loop of the process
 
 
 def serve(descriptor: int, open_parser: Callable[[Message], Parser] = Parser.open) -> None:
-    """Set up, then run one command after the other until the parent hangs up."""
+    """Set up, then run commands until the parent closes the connection."""
     with Connection(descriptor) as connection:
         try:
             setup = receive(connection)
@@ -180,7 +183,7 @@ def _run(connection: Connection, command: Callable[[Message], Iterator[Message]]
     except (InputError, ServiceError, BundleError) as error:
         last = pack_error(error)
     except MemoryError:
-        last = Message("memory", {"detail": "it needs more memory than the service allows for one file"})
+        last = Message("memory", {"detail": "it needs more memory than the service allows per file"})
     except Exception:
         last = Message("fault", {"detail": traceback.format_exc()})
     send(connection, last)
@@ -191,7 +194,7 @@ def _limit_memory(headroom: int) -> None:
     try:
         with open("/proc/self/statm") as file:
             held = int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:  # no /proc outside Linux, and no reliable address space limit either
+    except OSError:  # there is neither /proc nor a reliable limit on address space outside Linux
         return
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = held + headroom if hard == resource.RLIM_INFINITY else min(held + headroom, hard)
@@ -199,7 +202,7 @@ def _limit_memory(headroom: int) -> None:
 
 
 def _limit_cpu(seconds: float) -> None:
-    # The limit covers the whole life of the process, so every command moves it.
+    # The limit counts CPU time since the process started, so every command raises it.
     usage = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(usage.ru_utime + usage.ru_stime + seconds) + 1
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]

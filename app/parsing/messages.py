@@ -1,7 +1,7 @@
 """Messages between the service and a parser process: a JSON header and raw arrays. Reading one cannot run code.
 
-A frame is the length of the header (8 bytes, little endian), the header, and the arrays; arrays of large messages
-follow as frames, so that they are not copied.
+A frame contains the length of the header (8 bytes, little endian), the header, and the arrays. Arrays of large
+messages are sent as separate frames, to avoid copies.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-# Messages with fewer bytes of arrays travel in one frame.
+# Messages with at most this many bytes of arrays are sent in one frame.
 _INLINE_BYTES = 512 << 10
 _ALIGNMENT = 8
 _KINDS = "biuf"
 
 
 class MessageError(ValueError):
-    """Bytes that are not a message. The text says why."""
+    """The bytes are not a valid message. The text says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """One message. content: JSON. arrays: numbers, by name."""
+    """One message: its kind, JSON content, and numeric arrays by name."""
 
     kind: str
     content: Mapping[str, Any] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Message:
 
 
 def send(connection: Connection, message: Message) -> None:
-    """Raises OSError when the other side is gone."""
+    """Send a message. Raises OSError if the other side is gone."""
     arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
     inline = sum(array.nbytes for array in arrays.values()) <= _INLINE_BYTES
     header = orjson.dumps(
@@ -60,10 +60,11 @@ def send(connection: Connection, message: Message) -> None:
 
 
 def receive(connection: Connection, max_bytes: int | None = None) -> Message:
-    """The next message; its arrays may be read-only.
+    """Receive the next message. Its arrays may be read-only.
 
-    Raises MessageError for bytes that are not one, or more than ``max_bytes``; EOFError, OSError when the other side is
-    gone.
+    Raises:
+        MessageError: the bytes are not a valid message, or the message exceeds ``max_bytes``.
+        EOFError, OSError: the other side is gone.
     """
     frame = connection.recv_bytes(max_bytes)
     try:
@@ -72,12 +73,12 @@ def receive(connection: Connection, max_bytes: int | None = None) -> Message:
         kind, content, inline = header["kind"], header["content"], header["inline"]
         described = [(str(name), _dtype(text), _shape(shape)) for name, text, shape in header["arrays"]]
         if not isinstance(kind, str) or not isinstance(content, dict):
-            raise MessageError("The header of a message has the wrong form.")
+            raise MessageError("The header of the message is malformed.")
     except (ValueError, KeyError, TypeError) as error:
         raise MessageError(f"The message cannot be read ({type(error).__name__}).") from error
     total = sum(prod(shape) * dtype.itemsize for _, dtype, shape in described)
     if max_bytes is not None and total > max_bytes:
-        raise MessageError(f"The message declares {total} bytes, the limit is {max_bytes}.")
+        raise MessageError(f"The message declares {total} bytes; the limit is {max_bytes}.")
     start = end + (-(end - 8) % _ALIGNMENT)
     arrays: dict[str, NDArray[Any]] = {}
     for name, dtype, shape in described:
@@ -108,11 +109,11 @@ def _receive_array(connection: Connection, dtype: np.dtype[Any], shape: tuple[in
 def _dtype(text: object) -> np.dtype[Any]:
     dtype = np.dtype(str(text))
     if dtype.kind not in _KINDS:
-        raise MessageError("An array of the message does not hold numbers.")
+        raise MessageError("An array of the message is not numeric.")
     return dtype
 
 
 def _shape(shape: object) -> tuple[int, ...]:
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape) or len(shape) > 4:
-        raise MessageError("An array of the message has no valid shape.")
+        raise MessageError("An array of the message has an invalid shape.")
     return tuple(shape)

@@ -1,4 +1,4 @@
-"""A pool of parser processes: uploads become cells and results become bytes there, so that a crash is only a 400."""
+"""A pool of parser processes that parse uploads and encode results. A crash there is a 400 error, not an outage."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ log = logging.getLogger("scpalm.parsing")
 
 T = TypeVar("T")
 
-LARGE_BYTES = 8 << 20  # larger bodies leave one process free for small ones
+LARGE_BYTES = 8 << 20  # larger bodies never occupy all processes, so that small ones do not wait for them
 
 
 class ParserPool:
-    """Processes that parse and encode; `start` them, then `parse` and `encode` from the event loop.
+    """Parser processes. Call `start`, then use `parse`, `head` and `encode` from the event loop.
 
     Args:
-        genes: the bundle's ``genes.parquet``, loaded once by each process.
-        num_processes: how many. limits: of each upload; see `default_limits`.
-        directory: where files are kept while they are needed; default: the system's.
+        genes: ``genes.parquet`` of the bundle; every process loads it once.
+        limits: limits per process and upload; see `default_limits`.
+        num_processes: number of processes.
+        directory: folder for temporary files. Default: the system's.
     """
 
     def __init__(
@@ -54,16 +55,16 @@ class ParserPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids, for monitoring."""
+        """Process IDs, for monitoring."""
         return [process.pid for process in self._processes]
 
     async def start(self) -> None:
-        """Wait until every process is ready. Raises BundleError when the genes cannot be loaded."""
+        """Wait until every process is ready. Raises BundleError if the genes cannot be loaded."""
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(self._threads, p.set_up) for p in self._processes))
 
     def close(self) -> None:
-        """End the processes and remove their files."""
+        """Stop the processes and remove their files."""
         for process in self._processes:
             process.close()
         self._threads.shutdown(wait=True)
@@ -79,39 +80,44 @@ class ParserPool:
         await asyncio.to_thread(self.close)
 
     async def parse(self, upload: Upload) -> AsyncGenerator[UploadHead | Prepared]:
-        """The head of an upload, then its cells, part by part; closing the generator ends the parser.
+        """Yield the head of an upload, then its cells part by part. Closing the generator stops the parser.
 
-        Raises InputError (wrong cells), UnreadableError (bytes that cannot be read, or that crashed the reader or took
-        too long), TooLargeError, UnsupportedMediaTypeError, also between parts.
+        Errors may be raised after some parts.
+
+        Raises:
+            InputError: the cells are invalid.
+            UnreadableError: the bytes cannot be read, crashed the reader, or took too long.
+            TooLargeError: the upload exceeds a limit.
+            UnsupportedMediaTypeError: no reader supports the media type or the content encoding.
         """
         _refuse_unknown(upload)
         loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[tuple[UploadHead | Prepared, ...] | None] = asyncio.Queue()
+        received: asyncio.Queue[tuple[UploadHead | Prepared, ...] | None] = asyncio.Queue()
 
         def pump(process: ParserProcess, scratch: Path) -> None:
             parts = PartReader()
             for message in process.stream(_command("parse", upload, scratch)):
-                loop.call_soon_threadsafe(arrived.put_nowait, parts.read(message))
+                loop.call_soon_threadsafe(received.put_nowait, parts.read(message))
 
         reading = asyncio.create_task(self._run(upload.num_bytes, pump))
-        reading.add_done_callback(lambda _: arrived.put_nowait(None))
+        reading.add_done_callback(lambda _: received.put_nowait(None))
         left: int | None = None
         try:
-            while left != 0 and (group := await arrived.get()) is not None:
+            while left != 0 and (group := await received.get()) is not None:
                 for part in group:
                     left = part.num_cells if isinstance(part, UploadHead) else (left or 0) - len(part.rows)
                     yield part
             if left != 0:
                 await reading
         finally:
-            if left == 0:  # everything is here: do not wait for the parser's last message
+            if left == 0:  # all cells have arrived: do not wait for the parser's final message
                 reading.add_done_callback(_log_late_error)
             else:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
 
     async def head(self, upload: Upload) -> UploadHead:
-        """What is known of an upload, without its cells. Raises what `parse` raises."""
+        """The head of an upload, without its cells. Raises the same errors as `parse`."""
         _refuse_unknown(upload)
 
         def read(process: ParserProcess, scratch: Path) -> UploadHead:
@@ -122,22 +128,26 @@ class ParserPool:
         return await self._run(upload.num_bytes, read)
 
     async def encode(self, result: Result, media_type: str, upload: Upload | None = None) -> bytes | Path:
-        """The result in a format; where the upload was a file of that format, added to it.
+        """Encode a result. If the upload is a file of the same format, the result may be added to a copy of it.
 
-        Returns the bytes, or a file that the caller deletes once it is sent. Raises UnsupportedMediaTypeError, and what
-        `parse` raises.
+        Returns the bytes, or a file that the caller must delete. Raises the same errors as `parse`.
         """
         writer = writer_for(media_type)
         if writer is None:
-            raise UnsupportedMediaTypeError(f"'{media_type[:100]}' is not a format of answers.")
+            raise UnsupportedMediaTypeError(f"Results cannot be written as '{media_type[:100]}'.")
         target = self._new_path(writer.suffix)
-        packed, arrays = pack_result(result)
+        result_content, arrays = pack_result(result)
 
         def write(process: ParserProcess, scratch: Path) -> bytes | None:
-            content = {"result": packed, "media_type": media_type, "target": str(target), "scratch": str(scratch)}
-            described, body = (None, {}) if upload is None or not writer.extends_files else pack_upload(upload)
-            answer = process.call(Message("encode", {**content, "upload": described}, {**arrays, **body}))
-            return None if answer.content.get("in_file") else answer.arrays["bytes"].tobytes()
+            content = {
+                "result": result_content,
+                "media_type": media_type,
+                "target": str(target),
+                "scratch": str(scratch),
+            }
+            upload_content, body = (None, {}) if upload is None or not writer.extends_files else pack_upload(upload)
+            reply = process.call(Message("encode", {**content, "upload": upload_content}, {**arrays, **body}))
+            return None if reply.content.get("in_file") else reply.arrays["bytes"].tobytes()
 
         try:
             content = await self._run(result.num_bytes + (upload.num_bytes if upload is not None else 0), write)
@@ -160,17 +170,17 @@ class ParserPool:
         scratch = self._new_path()
         future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._threads, job, process, scratch)
 
-        def give_back(done: asyncio.Future[T]) -> None:
+        def release(done: asyncio.Future[T]) -> None:
             if not done.cancelled():
-                done.exception()  # retrieve it, also when the caller is gone
+                done.exception()  # mark it as retrieved, because the caller may be gone
             shutil.rmtree(scratch, ignore_errors=True)
             self._free.put_nowait(process)
 
-        future.add_done_callback(give_back)
+        future.add_done_callback(release)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            # The client hung up: stop at once. After the command the process serves another request.
+            # The client disconnected: stop at once. `cancel` must not hit the next command of the process.
             if not future.done():
                 process.cancel()
             raise
@@ -183,20 +193,20 @@ class ParserPool:
 def default_limits(
     *, seconds: float = 120.0, max_cells: int | None = None, max_bytes: int | None = None
 ) -> ParserLimits:
-    """Limits with 8 GiB of memory for one upload, or half of the machine's."""
+    """Limits with 8 GiB of memory per upload, or half of the machine's memory if that is less."""
     memory = min(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     return ParserLimits(memory, seconds, max_cells, max_bytes)
 
 
 def _command(kind: str, upload: Upload, scratch: Path) -> Message:
-    described, arrays = pack_upload(upload)
-    return Message(kind, {"upload": described, "scratch": str(scratch)}, arrays)
+    content, arrays = pack_upload(upload)
+    return Message(kind, {"upload": content, "scratch": str(scratch)}, arrays)
 
 
 def _refuse_unknown(upload: Upload) -> None:
     if reader_for(upload.media_type) is None:
         raise UnsupportedMediaTypeError(
-            f"'{upload.media_type[:100]}' is not a format of cells. Use one of: {', '.join(readable_types())}.",
+            f"Cells cannot be read from '{upload.media_type[:100]}'. Use one of: {', '.join(readable_types())}.",
             field="Content-Type",
         )
     check_encoding(upload.content_encoding)
@@ -210,11 +220,11 @@ def _log_late_error(task: asyncio.Task[None]) -> None:
 def _refusal(error: ProcessError) -> InputError | TooLargeError:
     log.warning("parser: %s: %s", error.reason, error)
     if error.reason == "memory":
-        return TooLargeError(f"The upload cannot be read: {error}. Send fewer cells at a time.")
+        return TooLargeError(f"The upload cannot be read: {error}. Send fewer cells per request.")
     reason = "the reader failed on it" if error.reason in ("fault", "message") else str(error)
     return UnreadableError(
         "parser-timeout" if error.reason == "timeout" else "parser-crash",
         f"The upload cannot be read: {reason}.",
-        mend="Send fewer cells at a time; if a small file fails too, write it again with anndata's write_h5ad.",
+        mend="Send fewer cells per request. If a small file fails too, write it again with anndata's write_h5ad.",
         field="body",
     )

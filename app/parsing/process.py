@@ -1,7 +1,7 @@
-"""One parser process, seen from the service: started with limits, and replaced when it dies.
+"""The service's side of a parser process: start it with limits, send commands, and replace it when it dies.
 
-The child is a fresh interpreter, not a fork: it has no threads, no copy of the service's memory or environment, and
-one thread a library.
+The child is a fresh interpreter, not a fork. It has no copy of the service's memory or environment, and each library
+in it uses a single thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ProcessError(Exception):
     """The process did not finish a command.
 
     Attributes:
-        reason: ``timeout``, ``killed``, ``memory``, ``fault`` or ``message``; the text says more.
+        reason: ``timeout``, ``killed``, ``memory``, ``fault`` or ``message``. The message of the error has details.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -43,11 +43,13 @@ class ProcessError(Exception):
 
 @dataclass(frozen=True)
 class ParserLimits:
-    """Limits of one process and of one upload.
+    """Limits per process and upload.
 
     Attributes:
-        memory_bytes: beyond what the process holds once set up. seconds: wall and CPU time of one command.
-        max_cells, max_bytes: of one upload, bytes also after decompression; None for no limit.
+        memory_bytes: memory in addition to what the process uses after its setup.
+        seconds: limit on the wall time and on the CPU time of a command.
+        max_cells: maximum number of cells in an upload; None for no limit.
+        max_bytes: maximum size of an upload, before and after decompression; None for no limit.
     """
 
     memory_bytes: int
@@ -57,10 +59,12 @@ class ParserLimits:
 
 
 class ParserProcess:
-    """One child. `call` and `stream` block, from one thread at a time; `cancel` may come from any other.
+    """One child process. `call` and `stream` block and allow one thread at a time; `cancel` is safe from any thread.
 
     Args:
-        genes: the bundle's ``genes.parquet``. module: what the child runs (tests run others).
+        genes: ``genes.parquet`` of the bundle.
+        limits: limits per process and upload.
+        module: module that the child runs; tests replace it.
     """
 
     def __init__(self, genes: Path, limits: ParserLimits, module: str = CHILD_MODULE) -> None:
@@ -73,21 +77,22 @@ class ParserProcess:
 
     @property
     def pid(self) -> int:
+        """Process ID of the child."""
         return self._process.pid
 
     def _launch(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        parent_socket, child_socket = socket.socketpair()
+        with child_socket:
             self._process = subprocess.Popen(
-                # -P: the folder the service was started in must not provide modules.
-                [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
+                # -P: never import modules from the current folder.
+                [sys.executable, "-P", "-m", self._module, str(child_socket.fileno())],
                 env=_environment(),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(child_socket.fileno(),),
                 stdin=subprocess.DEVNULL,
-                # Ctrl-C is for the parent; the child ends when the parent closes the connection.
+                # Ctrl-C must reach only the parent; the child exits when the parent closes the connection.
                 start_new_session=True,
             )
-        self._connection = Connection(ours.detach())
+        self._connection = Connection(parent_socket.detach())
         self._is_set_up = False
         limits = self._limits
         content = {
@@ -106,18 +111,18 @@ class ParserProcess:
             self._is_set_up = True
 
     def call(self, command: Message) -> Message:
-        """The first message of the answer. Raises what the child raised, or ProcessError."""
+        """The first message of the reply. Raises ProcessError, or the error that the child raised."""
         messages = list(self.stream(command))
         if not messages:
-            raise ProcessError("message", "the parser gave no answer")
+            raise ProcessError("message", "the parser did not reply")
         return messages[0]
 
     def stream(self, command: Message) -> Iterator[Message]:
-        """The messages of the answer, each when it is there. Raises what the child raised, or ProcessError.
+        """Yield the messages of the reply as they arrive. Raises ProcessError, or the error that the child raised.
 
-        Closing the iterator early ends the process; a new one takes over.
+        Closing the iterator early kills the process, and a new one replaces it.
         """
-        with self._at_work():
+        with self._busy_process():
             send(self._connection, command)
             ends = time.monotonic() + self._limits.seconds
             finished = False
@@ -132,12 +137,12 @@ class ParserProcess:
                 finished = True
                 raise
             finally:
-                if not finished:  # the rest is not wanted
+                if not finished:  # the caller closed the iterator early
                     self._process.kill()
                     self._process.wait()
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
+    def _busy_process(self) -> Iterator[None]:
         with self._lock:
             if self._closed:
                 raise ProcessError("killed", "the service is shutting down")
@@ -153,20 +158,20 @@ class ParserProcess:
             with self._lock:
                 self._busy = False
                 killed, self._killed = self._killed, False
-            if killed:  # maybe after its last message: the next call must not take it for alive
+            if killed:  # wait for its end, so that the next call does not see it as alive
                 self._process.wait()
             if self._process.poll() is not None and not self._closed:
                 self._replace()
 
     def cancel(self) -> None:
-        """End the command that runs now, if one does: it raises ProcessError, and a new process takes over."""
+        """Abort the running command, if any. It raises ProcessError, and a new process replaces the killed one."""
         with self._lock:
             if self._busy:
                 self._killed = True
                 self._process.kill()
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self._closed = True
         self._process.kill()
         self._process.wait()
@@ -209,7 +214,7 @@ class ParserProcess:
 
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    # The folder of this very package first, then what the service itself imports from, but no relative folder.
-    ours = Path(scpalm.__file__).parents[1]
-    paths = [str(ours), *(path for path in sys.path if os.path.isabs(path) and Path(path) not in (ours, Path.cwd()))]
+    # The folder of this package comes first, then the absolute folders of the service's own import path.
+    root = Path(scpalm.__file__).parents[1]
+    paths = [str(root), *(path for path in sys.path if os.path.isabs(path) and Path(path) not in (root, Path.cwd()))]
     return kept | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -1,4 +1,4 @@
-"""An upload on its way to a parser, and what the parser knows of it before its cells are read."""
+"""An upload, and its head: what the parser knows before it reads the cells."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from scpalm.model.spec import RequestSpec
 
 @dataclass(frozen=True)
 class Upload:
-    """The bytes of a request, and what the request says about them.
+    """The body of a request and its metadata.
 
     Attributes:
-        body: the bytes, or the file that holds them. spec: what is asked.
-        media_type: of the cells. content_encoding: "" for none. header_bytes: see `DecodeOptions`.
+        body: the bytes, or the file that contains them.
+        media_type: media type of the cells.
+        spec: the requested tasks and options.
+        content_encoding: content encoding of the body; "" for none.
+        header_bytes: length of the JSON part of the body; see `DecodeOptions`.
     """
 
     body: bytes | Path
@@ -30,17 +33,19 @@ class Upload:
 
     @property
     def num_bytes(self) -> int:
-        """As sent."""
+        """Size of the body as sent, in bytes."""
         return self.body.stat().st_size if isinstance(self.body, Path) else len(self.body)
 
 
 @dataclass(frozen=True, eq=False)
 class UploadHead:
-    """What is known of an upload before its cells are read.
+    """What is known about an upload before its cells are read.
 
     Attributes:
-        num_cells: B. coverage: genes known. columns: ``[genes_in]`` vocabulary position of each column, or -1.
-        members: what the body holds in addition to its cells, of what the tasks read.
+        num_cells: number of cells (B).
+        coverage: how many genes are in the vocabulary.
+        columns: ``[genes_in]``, position of each column in the vocabulary, or -1.
+        members: further members of the body that the tasks read, by name.
     """
 
     num_cells: int

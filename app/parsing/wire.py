@@ -1,4 +1,4 @@
-"""Uploads, cells, results and errors as messages; see `messages`. The reader of a message trusts nothing in it."""
+"""Convert uploads, cells, results and errors to messages and back. Readers validate everything in a message."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
 def pack_upload(upload: Upload) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Content and arrays."""
+    """Content and arrays of a message with an upload."""
     content = {
         "media_type": upload.media_type,
         "content_encoding": upload.content_encoding,
@@ -43,7 +43,7 @@ def pack_upload(upload: Upload) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
 
 
 def unpack_upload(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Upload:
-    """The upload that `pack_upload` packed."""
+    """The inverse of `pack_upload`."""
     body = arrays["body"].tobytes() if content["path"] is None else Path(content["path"])
     return Upload(
         body,
@@ -58,7 +58,7 @@ def unpack_upload(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 
 
 def pack_part(head: UploadHead | None, measured: NDArray[np.bool_] | None, cells: Prepared | None) -> Message:
-    """The first message has the head and, with it, the genes measured; every message may have cells."""
+    """A message with cells. The first message of an upload also has the head and the measured genes."""
     content: dict[str, Any] = {"head": None, "cells": None}
     arrays: dict[str, NDArray[Any]] = {}
     if head is not None:
@@ -76,14 +76,14 @@ def pack_part(head: UploadHead | None, measured: NDArray[np.bool_] | None, cells
 
 
 class PartReader:
-    """Reads the parts of one upload, in order."""
+    """Reads the messages of one upload, in order."""
 
     def __init__(self) -> None:
         self._head: UploadHead | None = None
         self._gene_set = GeneSet(np.zeros(0, bool))
 
     def read(self, message: Message) -> tuple[UploadHead | Prepared, ...]:
-        """Head, cells, or both. Raises MessageError."""
+        """The head, the cells, or both. Raises MessageError."""
         try:
             found: list[UploadHead | Prepared] = []
             if message.content["head"] is not None:
@@ -98,7 +98,7 @@ class PartReader:
 
     def _read_cells(self, content: Mapping[str, Any], message: Message) -> Prepared:
         if self._head is None:
-            raise MessageError("Cells came before what is known of them.")
+            raise MessageError("The cells came before the head of the upload.")
         indptr, totals = _array(message, "indptr", np.int64), _array(message, "totals", np.float64)
         num_rows = len(indptr) - 1
         rows = Rows(
@@ -111,7 +111,7 @@ class PartReader:
         rows.check(len(self._gene_set.measured))
         names = [str(name) for name in content["names"]]
         if not len(names) == len(totals) == num_rows:
-            raise MessageError("The names or totals do not fit the cells.")
+            raise MessageError("The number of names or totals differs from the number of cells.")
         return Prepared(rows, names, self._head.coverage, InputReport(**content["input"]), totals)
 
 
@@ -156,7 +156,7 @@ def _read_members(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 
 
 def pack_result(result: Result) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Content and arrays; large values stay in their files."""
+    """Content and arrays of a message with a result. Stored values stay in their files."""
     outputs: list[dict[str, Any]] = []
     arrays: dict[str, NDArray[Any]] = {}
     for output in result.outputs:
@@ -173,7 +173,7 @@ def pack_result(result: Result) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
 
 
 def unpack_result(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Result:
-    """The result that `pack_result` packed."""
+    """The inverse of `pack_result`."""
     outputs = []
     for described in content["outputs"]:
         spec = read_output(described, arrays.get(f"var_columns.{described['name']}"))
@@ -184,7 +184,7 @@ def unpack_result(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 
 
 def describe_output(spec: OutputSpec) -> dict[str, Any]:
-    """A spec as JSON, without its ``var_columns``."""
+    """An output spec as JSON, without its ``var_columns``."""
     return {
         "name": spec.name,
         "key": spec.key,
@@ -196,7 +196,7 @@ def describe_output(spec: OutputSpec) -> dict[str, Any]:
 
 
 def read_output(described: Mapping[str, Any], var_columns: NDArray[np.int64] | None) -> OutputSpec:
-    """The spec that `describe_output` described."""
+    """The inverse of `describe_output`."""
     return OutputSpec(
         described["name"],
         described["key"],
@@ -212,7 +212,7 @@ def read_output(described: Mapping[str, Any], var_columns: NDArray[np.int64] | N
 
 
 def pack_error(error: InputError | ServiceError | BundleError) -> Message:
-    """An error that the other side raises again."""
+    """A message with an error, which the other side raises again."""
     if isinstance(error, BundleError):
         return Message("error", {"class": "BundleError", "detail": str(error)})
     if isinstance(error, ServiceError):
@@ -223,7 +223,7 @@ def pack_error(error: InputError | ServiceError | BundleError) -> Message:
 
 
 def read_error(message: Message) -> Exception:
-    """The error in a message. Raises MessageError for one of an unknown class."""
+    """The error in a message. Raises MessageError if its class is unknown."""
     content = message.content
     try:
         name, detail = content["class"], str(content["detail"])
@@ -242,4 +242,4 @@ def read_error(message: Message) -> Exception:
             gene=content["gene"],
         )
     except _BROKEN as error:
-        raise MessageError(f"The error cannot be read ({type(error).__name__}).") from error
+        raise MessageError(f"The error message cannot be read ({type(error).__name__}).") from error

@@ -1,6 +1,6 @@
-"""Work and results as bytes between processes: safetensors, which are named arrays with a few lines of text.
+"""Serialise work and results between processes as safetensors: named arrays with a JSON header.
 
-A message names its version. Readers refuse versions they do not know, with a clear error; nothing is ever unpickled.
+Every message has a version, and readers refuse versions they do not know. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from scpalm.model.sessions.session import SessionInfo
 from scpalm.model.tasks.registry import tasks
 from scpalm.model.tasks.task import BoundTask, Recipe, RecipeError, Values
 
-# 1: one recipe an output, arrays with fixed names. 2: one recipe a task, arrays under the name of their task.
+# 1: one recipe per output, fixed array names. 2: one recipe per task, array names prefixed with the task.
 VERSION = 2
 _HEADER = "scpalm"
-# Gene sets of files that keep coming: one object each, so that the session finds its sums over their zeros again.
-_GENE_SETS = 256
+# Repeated gene sets share one object, because sessions cache values per gene set object.
+_MAX_GENE_SETS = 256
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class WireError(ValueError):
-    """A message that cannot be read. The text says why."""
+    """The message cannot be read. The text says why."""
 
 
 def _pack(header: dict[str, Any], arrays: Arrays) -> bytes:
@@ -48,13 +48,13 @@ _DTYPES = {
 
 
 def _unpack(content: bytes) -> tuple[dict[str, Any], Arrays]:
-    """Raises WireError."""
+    """The header and the arrays of a message. Raises WireError."""
     try:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_HEADER])
         version = header["version"]
         if version != VERSION:
-            raise WireError(f"The message has version {version}, this release reads {VERSION}. Update both sides.")
+            raise WireError(f"The message has version {version}; this release reads {VERSION}. Update both sides.")
         arrays = {
             name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
             for name, entry in deserialize(content)
@@ -67,13 +67,13 @@ def _unpack(content: bytes) -> tuple[dict[str, Any], Arrays]:
 
 
 def pack_work(work: WorkItem) -> bytes:
-    """The rows and what to compute. Names of cells stay in the process that asks."""
+    """Serialise the rows and the tasks. Cell names stay in the sending process."""
     rows = work.rows
     num_genes = len(rows.gene_sets[0].measured)
     recipes, arrays = _pack_tasks(work)
     arrays |= {
         "lengths": rows.lengths().astype(np.int32),
-        # Half the bytes, for vocabularies of at most 65,536 genes.
+        # Halves the size for vocabularies of at most 65,536 genes.
         "gene_index": rows.gene_index.astype(np.uint16) if num_genes <= 1 << 16 else rows.gene_index,
         "value": rows.value,
         "gene_set_of_row": rows.gene_set_of_row,
@@ -114,14 +114,14 @@ _UNREADABLE = (
 
 
 class WorkReader:
-    """Bytes -> WorkItem, for one bundle."""
+    """Reads WorkItems for one bundle."""
 
     def __init__(self, bundle: Bundle, info: SessionInfo) -> None:
         self._bundle, self._info = bundle, info
         self._gene_sets: OrderedDict[bytes, GeneSet] = OrderedDict()
 
     def read(self, content: bytes) -> WorkItem:
-        """Raises WireError, also for tasks that this release or model does not have."""
+        """Read a WorkItem. Raises WireError, including for tasks that this release or model does not support."""
         header, arrays = _unpack(content)
         try:
             num_genes = int(header["num_genes"])
@@ -131,9 +131,9 @@ class WorkReader:
             sets = tuple(self._gene_set(packed, num_genes) for packed in arrays["measured"])
             entries, value = int(indptr[-1]), arrays["value"]
             if not entries == len(gene_index) == len(value) or len(owners) != len(indptr) - 1:
-                raise WireError("The arrays of the message do not fit together.")
+                raise WireError("The arrays of the message have inconsistent lengths.")
             if (entries and int(gene_index.max()) >= num_genes) or (len(owners) and int(owners.max()) >= len(sets)):
-                raise WireError("The message names a gene or gene set that it does not have.")
+                raise WireError("The message refers to a gene or gene set that does not exist.")
             first = int(header["first"])
             bound = self._read_tasks(header["tasks"], arrays, first)
             rows = Rows(indptr, gene_index, value, sets, owners)
@@ -149,8 +149,8 @@ class WorkReader:
             if name not in known:
                 raise RecipeError(f"There is no task '{name[:50]}'.")
             prefix = f"{name}."
-            mine = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-            found.append(known[name].rebuild(self._bundle, self._info, Recipe(first, recipe["settings"], mine)))
+            task_arrays = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+            found.append(known[name].rebuild(self._bundle, self._info, Recipe(first, recipe["settings"], task_arrays)))
         return tuple(found)
 
     def _gene_set(self, packed: NDArray[np.uint8], num_genes: int) -> GeneSet:
@@ -158,7 +158,7 @@ class WorkReader:
         found = self._gene_sets.get(key)
         if found is None or len(found.measured) != num_genes:
             found = self._gene_sets[key] = GeneSet(np.unpackbits(packed, count=num_genes).astype(bool))
-            while len(self._gene_sets) > _GENE_SETS:
+            while len(self._gene_sets) > _MAX_GENE_SETS:
                 self._gene_sets.popitem(last=False)
         else:
             self._gene_sets.move_to_end(key)
@@ -166,7 +166,7 @@ class WorkReader:
 
 
 def pack_outcome(outcome: WorkResult) -> bytes:
-    """Values or error, and the times."""
+    """Serialise a result: values or an error, and the timings."""
     error = outcome.error
     header: dict[str, Any] = {
         "queue": outcome.queue_seconds,
@@ -178,11 +178,12 @@ def pack_outcome(outcome: WorkResult) -> bytes:
 
 
 def error_outcome(error: ServiceError) -> bytes:
+    """Serialise a failure."""
     return pack_outcome(WorkResult(None, error))
 
 
 def read_outcome(content: bytes) -> WorkResult:
-    """Raises WireError."""
+    """Read a result. Raises WireError."""
     header, arrays = _unpack(content)
     error = None
     if header["error"] is not None:

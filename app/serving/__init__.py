@@ -1,4 +1,4 @@
-"""Serving: bundles in folders in, models that answer out. Each has its parsers, its queue and its device loop.
+"""Serving: model folders come in, served models go out, each with parsers, a queue and a device loop.
 
-Used by the service, jobs and http. A request holds the model that it uses, so that a successor does not end it.
+Used by the service, jobs and http. Requests hold their model, so that a replaced model ends only after its last one.
 """

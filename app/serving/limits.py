@@ -1,4 +1,4 @@
-"""What a service allows one body."""
+"""Limits on request bodies."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """Limits of one body.
+    """Limits on a request body.
 
     Attributes:
-        max_bytes: as sent, and after decompression. idle_seconds: longest pause within it.
-        spool_dir: where large bodies are kept.
+        max_bytes: maximum size, before and after decompression.
+        idle_seconds: maximum time without any bytes.
+        spool_dir: folder for large bodies.
     """
 
     max_bytes: int

@@ -1,4 +1,4 @@
-"""One served model: its bundle, parsers that know its genes, its queue, and its device, here or elsewhere."""
+"""One served model: its bundle, its parsers, its queue, and its device in this process or in workers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class ServingLimits:
     """Limits of a served model.
 
     Attributes:
-        bulk_cells: larger requests take the bulk lane. stall_seconds: a device loop that stands still for longer is
-            not alive. stop_seconds: longest wait for queued work when the model ends.
+        bulk_cells: requests with more cells use the bulk lane.
+        stall_seconds: a device loop without progress for longer counts as dead.
+        stop_seconds: maximum wait for queued work when the model is closed.
     """
 
     bulk_cells: int
@@ -32,11 +33,12 @@ class ServingLimits:
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """The session of a model, or what is known of it where workers elsewhere run it.
+    """The session of a model, or what is known about it if workers run it.
 
     Attributes:
-        info: sizes, runtime and device. rate: cells a second, measured when it was opened; 0 where it is elsewhere.
-        supervisor: of the device loop; None where that is in other processes.
+        info: sizes, runtime and device.
+        rate: cells per second, measured when the session was opened; 0 if workers run it.
+        supervisor: supervisor of the device loop; None if workers run it.
     """
 
     info: SessionInfo
@@ -45,10 +47,12 @@ class Device:
 
 
 class ServedModel:
-    """A model that requests can use; `held` while they do.
+    """A model that requests can use. They hold it with `held` while they do.
 
     Attributes:
-        bundle, parsers, transport: of this model.
+        bundle: the bundle of the model.
+        parsers: parser processes that know its genes.
+        transport: queue of the model.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class ServedModel:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What operators want to know of it, in health checks and the log."""
+        """Facts about the model for health checks and the log."""
         precision = self.bundle.manifest.get("precision")
         return {
             "name": self.bundle.name,
@@ -87,17 +91,17 @@ class ServedModel:
 
     @property
     def info(self) -> SessionInfo:
-        """Sizes, runtime and device; with workers elsewhere, their devices as last seen."""
+        """Sizes, runtime and device. If workers run the model, the devices that they last reported."""
         if self._device.supervisor is not None:
             return self._device.info
         return replace(self._device.info, device=", ".join(self.transport.devices))
 
     def lane_of(self, num_cells: int) -> Lane:
-        """Large files take the bulk lane; requests that a person waits for take the online lane."""
+        """The lane for a request: bulk for large files, online for interactive requests."""
         return "bulk" if num_cells > self._limits.bulk_cells else "online"
 
     def check(self) -> None:
-        """Raises QueueFullError, or NotReadyError when the queue or its workers cannot be reached."""
+        """Raise QueueFullError if the queue is full, or NotReadyError if the queue or its workers are unreachable."""
         fault = self.transport.fault()
         if fault is not None:
             raise fault
@@ -109,13 +113,13 @@ class ServedModel:
             )
 
     def alive(self) -> bool:
-        """Whether the device loop moved lately; true where it is elsewhere."""
+        """Whether the device loop has made progress recently. True if workers run the model."""
         supervisor = self._device.supervisor
         return supervisor is None or supervisor.alive(self._limits.stall_seconds)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While a request, a job or its answer needs the model."""
+        """Hold the model while a request or a job needs it."""
         self._num_holders += 1
         self._free.clear()
         try:
@@ -130,7 +134,7 @@ class ServedModel:
         await self._free.wait()
 
     async def close(self) -> None:
-        """Finish what is queued, then end threads and processes."""
+        """Finish queued work, then stop threads and processes."""
         self.transport.close()
         ends = time.monotonic() + self._limits.stop_seconds
         while not self.transport.idle and time.monotonic() < ends:

@@ -1,8 +1,8 @@
-"""The models that a process serves: found in folders, opened while the old ones serve, and swapped without a gap.
+"""The models of a process: found in folders, and replaced without downtime when a folder changes.
 
 Folders are polled every few seconds. A bundle that changed and then stayed unchanged is copied, checked, opened and
-warmed up; from then on requests get it, and its predecessor ends with its last request. A damaged bundle is refused
-with the reason, and its predecessor stays.
+warmed up. New requests then use it, and its predecessor is closed after its last request. A damaged bundle is refused
+with a reason, and its predecessor keeps serving.
 """
 
 from __future__ import annotations
@@ -31,7 +31,16 @@ _MANIFEST = "manifest.json"
 
 @dataclass(eq=False)
 class _Folder:
-    """One folder and its model. seen: signature at the last poll. tried: when it was last opened or refused."""
+    """A folder and its model.
+
+    Attributes:
+        path: the folder.
+        model: the model that serves from it.
+        copy: private copy of the bundle.
+        reason: why the content was refused; "" if it was not.
+        seen: signature at the last poll.
+        tried: signature when the content was last opened or refused.
+    """
 
     path: Path
     model: ServedModel | None = None
@@ -43,7 +52,7 @@ class _Folder:
 
 @dataclass(eq=False)
 class _Retired:
-    """A model that has a successor, or lost its folder. It ends when no request or job holds it."""
+    """A model that was replaced, or whose folder was removed. It is closed when no request or job holds it."""
 
     model: ServedModel
     copy: Path | None
@@ -51,10 +60,12 @@ class _Retired:
 
 
 class Models:
-    """Call `load` first; then requests use `get`, and `watch` runs in the background.
+    """Call `load` first. Then requests use `get`, while `watch` runs in the background.
 
     Args:
-        open_model: opens a checked bundle; its error is the reason why a model is refused.
+        settings: settings of the process.
+        metrics: metrics of the process.
+        open_model: opens a checked bundle. If it fails, the error becomes the reason for the refusal.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, open_model: OpenModel) -> None:
@@ -73,7 +84,7 @@ class Models:
 
     @property
     def all(self) -> list[ServedModel]:
-        """Models that serve now, the default first."""
+        """The models that are being served, the default first."""
         return [folder.model for folder in self._folders.values() if folder.model is not None]
 
     @property
@@ -83,7 +94,7 @@ class Models:
 
     @property
     def refused(self) -> dict[str, str]:
-        """Reasons why bundles do not serve, by the name of their folder."""
+        """Why folders were refused, by the name of the folder."""
         return {folder.path.name: folder.reason for folder in self._folders.values() if folder.reason}
 
     def get(self, name: str | None = None, version: str = "") -> ServedModel:
@@ -91,26 +102,26 @@ class Models:
         for model in self.all:
             if name in (None, model.bundle.name) and version in ("", model.bundle.version):
                 return model
-        wanted = f"{(name or '')[:100]} {version[:100]}".strip()
+        requested = f"{(name or '')[:100]} {version[:100]}".strip()
         served = ", ".join(map(str, self.all))
-        raise UnknownModelError(f"There is no model '{wanted}'. Served here: {served}.", field="model")
+        raise UnknownModelError(f"There is no model '{requested}'. Available models: {served}.", field="model")
 
     def exactly(self, identity: Identity) -> ServedModel | None:
-        """The model that a job was sent to, even if it is retired; None if it is gone."""
+        """The model with exactly this identity, even if it is retired; None if it is gone."""
         models = [*self.all, *(retired.model for retired in self._retired)]
         return next((model for model in models if model.identity == identity), None)
 
     # --- opening
 
     async def load(self) -> None:
-        """Open every model. Raises BundleError when the default one cannot be opened; others are refused."""
+        """Open all models. Raises BundleError if the default one fails; other failures are only recorded."""
         await self._open(self._default)
         if self._default.reason:
             raise BundleError(self._default.reason)
         await self._poll(at_once=True)
 
     def poll_now(self) -> None:
-        """Poll the folders now, and open what changed without waiting for it to settle."""
+        """Poll the folders now, and open changed bundles without waiting until they stop changing."""
         self._poll_now.set()
 
     async def watch(self) -> None:
@@ -130,7 +141,7 @@ class Models:
             self._folders.setdefault(path, _Folder(path))
         for folder in list(self._folders.values()):
             signature = await asyncio.to_thread(_signature, folder.path)
-            # A bundle that is still being copied into the folder changes between polls.
+            # Skip a bundle that is still being copied into the folder: it changes between polls.
             settled = at_once or signature == folder.seen
             folder.seen = signature
             if not signature and folder is not self._default:
@@ -142,7 +153,7 @@ class Models:
         directory = self._settings.models_dir
         if directory is None or not directory.is_dir():
             return []
-        default = self._settings.bundle.resolve()  # it may be one of them
+        default = self._settings.bundle.resolve()  # the default may be one of these folders
         return sorted(p for p in directory.iterdir() if (p / _MANIFEST).is_file() and p.resolve() != default)
 
     async def _open(self, folder: _Folder) -> None:
@@ -157,7 +168,7 @@ class Models:
                 await _remove_copy(copy)
                 return
             model = await self._open_model(bundle)
-        except Exception as error:  # whatever is wrong with this one, the others keep serving
+        except Exception as error:  # a failure of one model must not affect the others
             await _remove_copy(copy)
             text = " ".join(str(error).split()) or type(error).__name__
             folder.reason = text.replace(str(copy), str(folder.path)) if copy is not None else text
@@ -168,7 +179,7 @@ class Models:
         folder.model, folder.copy, folder.reason = model, copy, ""
         self._metrics.model_loaded(model.bundle.name, model.bundle.version, model.info)
         self._metrics.model_loads.labels("loaded").inc()
-        log.info("%s serves: %s", model, ", ".join(f"{name} {what}" for name, what in model.facts.items()))
+        log.info("serving %s: %s", model, ", ".join(f"{name} {value}" for name, value in model.facts.items()))
         if predecessor is not None:
             self._retire(predecessor, old_copy)
 
@@ -177,27 +188,27 @@ class Models:
             if other is not folder and other.model is not None and other.model.bundle.name == bundle.name:
                 raise BundleError(
                     f"{folder.path} has the name '{bundle.name}', which {other.model} in {other.path} already has. "
-                    "Export it under another name, or replace the other one."
+                    "Export it with another name, or replace the other model."
                 )
 
     def _copy_of(self, path: Path) -> Path | None:
-        """A private copy, so that writes to the folder cannot change a served model. The packaged bundle needs none."""
+        """Copy a bundle, so that writes to the folder cannot change a served model. None for the packaged bundle."""
         if path == DEFAULT_BUNDLE:
             return None
         if not (path / _MANIFEST).is_file():
-            return None  # loading it raises the reason
+            return None  # loading it will raise the error
         copy = Path(tempfile.mkdtemp(prefix="scpalm-model-", dir=self._settings.spool_dir))
         for file in path.iterdir():
             if file.is_file():
                 shutil.copyfile(file, copy / file.name)
         return copy
 
-    # --- ending
+    # --- closing
 
     def _remove(self, folder: _Folder) -> None:
         del self._folders[folder.path]
         if folder.model is not None:
-            log.info("%s ends: %s is gone", folder.model, folder.path)
+            log.info("closing %s, because %s was removed", folder.model, folder.path)
             self._retire(folder.model, folder.copy)
 
     def _retire(self, model: ServedModel, copy: Path | None) -> None:
@@ -211,28 +222,28 @@ class Models:
         await retired.model.close()
         self._retired.remove(retired)
         await _remove_copy(retired.copy)
-        log.info("%s has ended", retired.model)
+        log.info("closed %s", retired.model)
 
     async def close(self) -> None:
-        """Finish what is queued in every model, and end."""
+        """Finish the queued work of all models, then close them."""
         for retired in self._retired:
             if retired.ending is not None:
                 retired.ending.cancel()
                 await asyncio.gather(retired.ending, return_exceptions=True)
         serving = [(folder.model, folder.copy) for folder in self._folders.values() if folder.model is not None]
-        ended = [(retired.model, retired.copy) for retired in self._retired]
-        await asyncio.gather(*(model.close() for model, _ in serving + ended))
-        for _, copy in serving + ended:
+        retired_models = [(retired.model, retired.copy) for retired in self._retired]
+        await asyncio.gather(*(model.close() for model, _ in serving + retired_models))
+        for _, copy in serving + retired_models:
             await _remove_copy(copy)
 
 
 def _signature(path: Path) -> _Signature:
-    """Names, sizes and times of a bundle's files; empty when there is no bundle."""
+    """Names, sizes and modification times of the files in a bundle; empty if there is no bundle."""
     try:
         if not (path / _MANIFEST).is_file():
             return ()
         stats = [(file.name, file.stat()) for file in sorted(path.iterdir()) if file.is_file()]
-    except OSError:  # it is being replaced
+    except OSError:  # the folder is being replaced
         return ()
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 

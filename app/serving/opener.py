@@ -1,4 +1,4 @@
-"""Opens a bundle for serving: session, parser processes, queue and device loop."""
+"""Open a bundle for serving: its session, parser processes, queue and device loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OpenSession = Callable[[Bundle, Settings], Session]
 
 
 class Role(Enum):
-    """What a process does: everything, or with a shared queue one of the two halves."""
+    """The role of a process: all parts, or with a shared queue either requests or work."""
 
     ALL = "all"
     REQUESTS = "requests"
@@ -31,15 +31,18 @@ class Role(Enum):
 
 
 def open_default_session(bundle: Bundle, settings: Settings) -> Session:
-    """The session that the settings ask for."""
+    """Open the session chosen by the settings."""
     return open_runtime(bundle, device=settings.device, runtime=settings.runtime, threads=settings.threads)
 
 
 class ModelOpener:
-    """Opens bundles as the settings say.
+    """Opens bundles according to the settings.
 
     Args:
-        open_session: opens the session, in a thread. role: without sessions for REQUESTS.
+        settings: settings of the process.
+        metrics: metrics of the process.
+        open_session: opens a session; it runs in a thread.
+        role: role of the process. REQUESTS opens no sessions.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, open_session: OpenSession, role: Role) -> None:
@@ -47,9 +50,9 @@ class ModelOpener:
         self._open_session, self._role = open_session, role
 
     async def open(self, bundle: Bundle, on_wait: Callable[[str], object]) -> ServedModel:
-        """A model that can be used. ``on_wait`` gets a sentence for users while the queue's server is away.
+        """Open a model. While the queue's server is away, ``on_wait`` receives a message for users.
 
-        Raises what opening the session, the parsers and the queue raise; then nothing is left running.
+        Raises the errors of the session, the parsers and the queue. After an error nothing is left running.
         """
         settings = self._settings
         opened = None if self._role is Role.REQUESTS else await asyncio.to_thread(self._open_warm, bundle)
@@ -69,7 +72,7 @@ class ModelOpener:
         return ServedModel(bundle, parsers, transport, device, limits)
 
     def queue_options(self) -> QueueOptions:
-        """The queue that the settings ask for; its events are counted."""
+        """The options of the queue, with events connected to the metrics."""
         settings, metrics = self._settings, self._metrics
         return QueueOptions(
             max_rows=settings.max_queued_cells,
@@ -106,6 +109,6 @@ class ModelOpener:
 
 
 def session_info(bundle: Bundle) -> SessionInfo:
-    """What a session of the bundle would be, found without a runtime. Raises BundleError."""
+    """The SessionInfo of a bundle, read without a runtime. Raises BundleError."""
     config = network_config(bundle)
     return SessionInfo("onnx", "", config.width, config.num_tokens, config.num_codes, config.num_genes)

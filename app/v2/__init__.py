@@ -1,1 +1,4 @@
-"""The Open Inference Protocol, version 2: messages, tensors and errors (app/routes/inference.py has the routes)."""
+"""The Open Inference Protocol, version 2: tensors come in, tensors go out. `routes.py` has the routes.
+
+Only `main.py` uses it. It runs requests through `http.request`, like the task routes.
+"""

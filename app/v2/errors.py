@@ -1,4 +1,4 @@
-"""Errors under /v2 also carry ``error``, where clients of the protocol look for the reason. Plain ASGI."""
+"""Add the member ``error`` to problems under /v2, where clients of the protocol look for the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "/v2"
 
 
 class InferenceErrorMiddleware:
-    """Adds the member to every problem below the prefix, whoever answered."""
+    """Plain ASGI middleware that rewrites every problem below the prefix, including those of other middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,7 +25,7 @@ class InferenceErrorMiddleware:
         start: Message | None = None
         body = bytearray()
 
-        async def rewritten(message: Message) -> None:
+        async def send_rewritten(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start" and _is_problem(message):
                 start = message
@@ -40,7 +40,7 @@ class InferenceErrorMiddleware:
                     await send(start)
                     await send({"type": "http.response.body", "body": content})
 
-        await self._app(scope, receive, rewritten)
+        await self._app(scope, receive, send_rewritten)
 
 
 def _is_problem(message: Message) -> bool:

@@ -1,4 +1,4 @@
-"""Which outputs an inference request asks for, and its answer: JSON, followed by the tensors wanted as bytes."""
+"""The outputs that an inference request asks for, and its response: JSON followed by binary tensors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from scpalm.model.tasks.registry import tasks
 from scpalm.model.tasks.task import option_tensors
 
 DEFAULT = "embedding"
-# Numbers as text take ten times the room and are made on the way: above this they are sent as bytes.
-MOST_JSON_VALUES = 20_000_000
+# JSON numbers take ten times the memory of binary ones, so larger outputs must be requested as binary data.
+MAX_JSON_VALUES = 20_000_000
 
 
 @dataclass(frozen=True)
 class OutputName:
-    """A name under /v2: the output of an answer that it is, and the task that computes it."""
+    """What a tensor name under /v2 refers to: an output of a result, and the task that computes it."""
 
     output: str
     task: str
@@ -32,46 +32,51 @@ class OutputName:
 
 @cache
 def outputs() -> dict[str, OutputName]:
-    """Every output by its name under /v2."""
+    """All outputs by their tensor names under /v2."""
     return {
         tensor: OutputName(output, task.name) for task in tasks().values() for output, tensor in task.tensors.items()
     }
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Outputs in order, each with whether it is wanted as bytes; the request's id."""
+class RequestedOutputs:
+    """The tensors that a request asks for.
+
+    Attributes:
+        outputs: tensor names in order, each with whether it is sent as binary data.
+        id: the id of the request, to be repeated in the response.
+    """
 
     outputs: tuple[tuple[str, bool], ...]
     id: str | None
 
     @classmethod
-    def of(cls, members: Mapping[str, object]) -> Wanted:
-        """From the members of a request. Raises ParameterError naming the field."""
+    def of(cls, members: Mapping[str, object]) -> RequestedOutputs:
+        """Read the members of a request. Raises ParameterError naming the field."""
         parameters = members.get("parameters") or {}
         if not isinstance(parameters, dict):
             raise ParameterError("'parameters' is not an object.", field="parameters")
-        every = parameters.get("binary_data_output") is True
-        given = members.get("outputs") or [{"name": DEFAULT}]
-        if not isinstance(given, list):
+        binary_by_default = parameters.get("binary_data_output") is True
+        entries = members.get("outputs") or [{"name": DEFAULT}]
+        if not isinstance(entries, list):
             raise ParameterError("'outputs' is not a list.", field="outputs")
-        found: list[tuple[str, bool]] = []
-        for one in given:
-            name = one.get("name") if isinstance(one, dict) else None
-            if not isinstance(name, str) or name not in outputs() or name in dict(found):
+        requested: list[tuple[str, bool]] = []
+        for entry in entries:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if not isinstance(name, str) or name not in outputs() or name in dict(requested):
                 raise ParameterError(
-                    f"There is no output {str(name)[:50]!r}, or it is asked for twice. Choose from "
+                    f"There is no output {str(name)[:50]!r}, or it is listed twice. Choose from "
                     f"{', '.join(outputs())}.",
                     field="outputs",
                 )
-            own = one.get("parameters")
-            binary = own.get("binary_data") if isinstance(own, dict) else None
-            found.append((name, every if binary is None else binary is True))
-        name = members.get("id")
-        return cls(tuple(found), name[:200] if isinstance(name, str) else None)
+            options = entry.get("parameters")
+            binary = options.get("binary_data") if isinstance(options, dict) else None
+            requested.append((name, binary_by_default if binary is None else binary is True))
+        request_id = members.get("id")
+        return cls(tuple(requested), request_id[:200] if isinstance(request_id, str) else None)
 
     def spec(self, received: RequestSpec, members: Mapping[str, object]) -> RequestSpec:
-        """The spec, with the tasks and options that the members name. Raises ParameterError."""
+        """Add the tasks and options named by the members to the spec. Raises ParameterError."""
         names = tuple(dict.fromkeys(outputs()[output].task for output, _ in self.outputs))
         parameters = members.get("parameters")
         given = parameters if isinstance(parameters, dict) else {}
@@ -82,17 +87,22 @@ class Wanted:
                 found |= {option: members[tensor]} if tensor in members else {}
             if found and task.name not in names:
                 option = next(iter(found))
-                raise ParameterError(f"'{option}' is for {task.name}, which is not asked for.", field=option)
+                raise ParameterError(
+                    f"'{option}' is an option of {task.name}, but none of its outputs is requested.", field=option
+                )
             options |= found
         return RequestSpec(names, options, None, received.input, received.model, received.version)
 
 
-def compose(result: Result, wanted: Wanted) -> tuple[bytes, int | None]:
-    """The body, and the length of its JSON part where bytes follow. Raises ParameterError for too much JSON."""
+def compose(result: Result, requested: RequestedOutputs) -> tuple[bytes, int | None]:
+    """The response body, and the length of its JSON part if binary tensors follow.
+
+    Raises ParameterError if an output is too large for JSON.
+    """
     values = {output.spec.name: output for output in result.outputs}
     tensors: list[dict[str, object]] = []
     blobs: list[bytes] = []
-    for name, binary in wanted.outputs:
+    for name, binary in requested.outputs:
         output = values[outputs()[name].output]
         tensor: dict[str, object] = {
             "name": name,
@@ -112,16 +122,16 @@ def compose(result: Result, wanted: Wanted) -> tuple[bytes, int | None]:
     model = result.note["model"]
     assert isinstance(model, dict)
     head = {"model_name": model["name"], "model_version": model["version"], "outputs": tensors}
-    if wanted.id is not None:
-        head["id"] = wanted.id
+    if requested.id is not None:
+        head["id"] = requested.id
     text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
     return b"".join([text, *blobs]), len(text) if blobs else None
 
 
 def _flat(output: OutputValues, name: str) -> Sequence[Any] | np.ndarray[Any, Any]:
-    if output.values.shape[0] * output.values.shape[1] > MOST_JSON_VALUES:
+    if output.values.shape[0] * output.values.shape[1] > MAX_JSON_VALUES:
         raise ParameterError(
-            f"'{name}' has over {MOST_JSON_VALUES:,} values. Ask for it with binary_data, or send fewer cells.",
+            f"'{name}' has more than {MAX_JSON_VALUES:,} values. Request it with binary_data, or send fewer cells.",
             field="outputs",
         )
     return np.ascontiguousarray(output.load()).ravel()

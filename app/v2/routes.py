@@ -1,4 +1,4 @@
-"""/v2: the Open Inference Protocol, for clients that speak it to any server (KServe, Triton's)."""
+"""/v2: the Open Inference Protocol, for clients of KServe and Triton."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ from scpalm.app.http.problems import Problem
 from scpalm.app.http.request import CellRequest, received
 from scpalm.app.http.routes.health import live, ready
 from scpalm.app.http.schemas import PROBLEMS
-from scpalm.app.v2.outputs import DEFAULT, Wanted, compose, outputs
+from scpalm.app.v2.outputs import DEFAULT, RequestedOutputs, compose, outputs
 from scpalm.model.genes.normalize import Declared
 from scpalm.model.spec import RequestSpec
 
 router = APIRouter(prefix="/v2", tags=["inference protocol"])
 
 _INPUTS = (
-    ("indptr", "INT64", "row boundaries, cells + 1"),
-    ("indices", "INT32", "gene of each value, from 0"),
+    ("indptr", "INT64", "CSR row pointers, number of cells + 1"),
+    ("indices", "INT32", "column index of each value"),
     ("data", "FP32", "raw counts"),
-    ("genes", "BYTES", "symbols or Ensembl ids of the columns"),
-    ("obs_names", "BYTES", "optional"),
-    *((name, "BYTES", "optional, names for a task") for name in option_inputs()),
+    ("genes", "BYTES", "HGNC symbols or Ensembl IDs of the columns"),
+    ("obs_names", "BYTES", "names of the cells, optional"),
+    *((name, "BYTES", "option of a task, optional") for name in option_inputs()),
 )
-_WHERE: dict[int | str, dict[str, Any]] = {
+_RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such model."},
-    503: {"model": Problem, "description": "Not now; `error` says why."},
+    503: {"model": Problem, "description": "The service is not ready; `error` says why."},
 }
 
 
 @router.get("", operation_id="v2_server")
 async def server(request: Request) -> dict[str, Any]:
-    """What this server is."""
+    """Get the name, version and protocol extensions of this server."""
     return {"name": "scpalm", "version": request.app.version, "extensions": ["binary_tensor_data"]}
 
 
-@router.get("/health/live", operation_id="v2_live", responses={503: _WHERE[503]})
+@router.get("/health/live", operation_id="v2_live", responses={503: _RESPONSES[503]})
 async def server_live(service: ServiceDep) -> dict[str, bool]:
-    """As /health/live."""
+    """The same check as /health/live."""
     await live(service)
     return {"live": True}
 
 
-@router.get("/health/ready", operation_id="v2_ready", responses={503: _WHERE[503]})
+@router.get("/health/ready", operation_id="v2_ready", responses={503: _RESPONSES[503]})
 async def server_ready(service: ServiceDep) -> dict[str, bool]:
-    """As /health/ready."""
+    """The same check as /health/ready."""
     await ready(service)
     return {"ready": True}
 
 
-@router.get("/models/{name}", operation_id="v2_model", responses=_WHERE)
-@router.get("/models/{name}/versions/{version}", operation_id="v2_model_version", responses=_WHERE)
+@router.get("/models/{name}", operation_id="v2_model", responses=_RESPONSES)
+@router.get("/models/{name}/versions/{version}", operation_id="v2_model_version", responses=_RESPONSES)
 async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, Any]:
-    """The model's inputs and outputs."""
+    """Get the inputs and outputs of a model."""
     served = service.model(name, version)
     info = served.info
     widths = {"embedding": info.embedding_width, "pathways": info.num_tokens, "cell_distance": 1}
@@ -81,10 +81,10 @@ async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, 
     }
 
 
-@router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=_WHERE)
-@router.get("/models/{name}/versions/{version}/ready", operation_id="v2_model_version_ready", responses=_WHERE)
+@router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=_RESPONSES)
+@router.get("/models/{name}/versions/{version}/ready", operation_id="v2_model_version_ready", responses=_RESPONSES)
 async def model_ready(name: str, service: ServiceDep, version: str = "") -> dict[str, Any]:
-    """Whether the model answers."""
+    """Check that a model can accept requests."""
     await ready(service)
     service.ready_model(name, version)
     return {"name": name, "ready": True}
@@ -94,9 +94,8 @@ _BODY = {
     "required": True,
     "description": "Inputs: " + "; ".join(f"`{name}` {kind}: {what}" for name, kind, what in _INPUTS)
     + f". Outputs: {', '.join(f'`{name}`' for name in outputs())}; default `{DEFAULT}`. "
-    "`parameters` has further options of the tasks, such as `scale` of `imputed`. With binary tensors behind the JSON, "
-    "its length in "
-    f"`{HEADER_LENGTH}`.",
+    "`parameters` sets further options of the tasks, such as `scale` for `imputed`. If binary tensors follow the JSON, "
+    f"`{HEADER_LENGTH}` is the length of the JSON.",
     "content": {
         "application/json": {
             "schema": {
@@ -120,23 +119,28 @@ _BODY = {
     operation_id="v2_infer",
     response_class=Response,
     openapi_extra={"requestBody": _BODY},
-    responses={200: {"description": "`outputs`, in the order asked for."}, **PROBLEMS},
+    responses={200: {"description": "The requested `outputs`, in the order of the request."}, **PROBLEMS},
 )
 @router.post(
     "/models/{name}/versions/{version}/infer",
     operation_id="v2_infer_version",
     response_class=Response,
     openapi_extra={"requestBody": _BODY},
-    responses={200: {"description": "`outputs`, in the order asked for."}, **PROBLEMS},
+    responses={200: {"description": "The requested `outputs`, in the order of the request."}, **PROBLEMS},
 )
 async def infer(
     name: str,
     request: Request,
     service: ServiceDep,
-    declared: Annotated[Declared, Query(alias="input", description="What the values are.")] = "auto",
+    declared: Annotated[
+        Declared,
+        Query(
+            alias="input", description="Type of the values: raw counts, log1p-normalised values, or detected (auto)."
+        ),
+    ] = "auto",
     version: str = "",
 ) -> Response:
-    """Cells as tensors in, results as tensors out; the same numbers as from the other routes."""
+    """Compute outputs for cells given as tensors. The values are the same as from the task routes."""
     async with received(
         request, service, RequestSpec((), input=declared, model=name, version=version), reader_for(MEDIA_TYPE)
     ) as call:
@@ -146,11 +150,11 @@ async def infer(
 async def _answer(call: CellRequest) -> Response:
     async with aclosing(call.model.parsers.parse(call.upload)) as parts:
         head = await call.open(parts)
-        wanted = Wanted.of(head.members)
-        spec = wanted.spec(call.upload.spec, head.members)
-        # What the members said is in the spec now.
+        requested = RequestedOutputs.of(head.members)
+        spec = requested.spec(call.upload.spec, head.members)
+        # The spec now contains the options from the members.
         result = await call.compute(spec, replace(head, members={}), parts)
-    body, length = await asyncio.to_thread(compose, result, wanted)
+    body, length = await asyncio.to_thread(compose, result, requested)
     if length is None:
         return Response(body, media_type="application/json")
     return Response(body, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")

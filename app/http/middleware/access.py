@@ -1,4 +1,4 @@
-"""One log line and one observation a request, at the outermost edge of the app."""
+"""Log each request once and observe its duration, outside all other middleware."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scpalm.app.telemetry.metrics import Metrics
 
 log = logging.getLogger(ACCESS_LOGGER)
 
-# Probes and scrapes come every few seconds: counted, but not worth a line.
+# Health checks and metric scrapes are too frequent for the log; they are still counted.
 _QUIET = ("/health/", "/metrics")
 
 
 class AccessMiddleware:
-    """Plain ASGI, so that `receive` still tells the route when its client hangs up."""
+    """Plain ASGI middleware, so that routes still see disconnects through `receive`."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -52,5 +52,5 @@ class AccessMiddleware:
         client = (scope.get("client") or ("-",))[0]
         method = scope["method"]
         extra = {"method": method, "path": path, "status": status, "seconds": round(seconds, 6), "client": client}
-        # %r: a path may hold line ends, and a forged second line.
+        # %r, because a path may contain line breaks that would forge a log line.
         log.info("%s %r %d %.1f ms", method, path, status, seconds * 1000, extra=extra)

@@ -1,4 +1,4 @@
-"""``Accept-Encoding``: answers in JSON are compressed where a client asks for it; other formats are packed floats."""
+"""Compress JSON responses if ``Accept-Encoding`` allows it. Other formats hold floats, which compress poorly."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from scpalm.app.http.negotiation import qualities
 
 SMALLEST_BYTES = 1024
 _TYPES = ("application/json", "application/problem+json")
-_ZSTD_LEVEL, _GZIP_LEVEL = 1, 1  # a faster answer is what is wanted, not a small disk
-# Such pieces are compressed beside the event loop.
-_LONG_PIECE = 64 << 10
+_ZSTD_LEVEL, _GZIP_LEVEL = 1, 1  # latency matters more than size
+# Larger chunks are compressed in a thread.
+_LARGE_CHUNK_BYTES = 64 << 10
 
 
-class _Packer:
-    """One answer's compressor: `feed` each piece, the last one with ``last``."""
+class _Compressor:
+    """Compresses one response: `feed` every chunk, the last one with ``last=True``."""
 
     def __init__(self, encoding: str) -> None:
         if encoding == "zstd":
@@ -31,19 +31,19 @@ class _Packer:
             deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
             self._compress, self._flush = deflate.compress, deflate.flush
 
-    def feed(self, piece: bytes, *, last: bool) -> bytes:
-        return self._compress(piece) + (self._flush() if last else b"")
+    def feed(self, chunk: bytes, *, last: bool) -> bytes:
+        return self._compress(chunk) + (self._flush() if last else b"")
 
 
 def choose_encoding(accept: str) -> str | None:
-    """``zstd``, ``gzip``, or None for as it is: what ``Accept-Encoding`` likes best, of equals the faster."""
-    wishes = qualities(accept)
-    best = max(("zstd", "gzip"), key=lambda name: wishes.get(name, 0.0))
-    return best if wishes.get(best, 0.0) > max(0.0, wishes.get("identity", 0.0) - 1e-9) else None
+    """The preferred encoding in ``Accept-Encoding``: ``zstd`` (also on a tie), ``gzip``, or None for neither."""
+    quality = qualities(accept)
+    best = max(("zstd", "gzip"), key=lambda name: quality.get(name, 0.0))
+    return best if quality.get(best, 0.0) > max(0.0, quality.get("identity", 0.0) - 1e-9) else None
 
 
 class CompressionMiddleware:
-    """Plain ASGI; streams stay streams."""
+    """Plain ASGI middleware, so that streams are compressed chunk by chunk."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -53,10 +53,10 @@ class CompressionMiddleware:
         if encoding is None:
             await self._app(scope, receive, send)
             return
-        packer: _Packer | None = None
+        compressor: _Compressor | None = None
 
-        async def packing(message: Message) -> None:
-            nonlocal packer
+        async def send_compressed(message: Message) -> None:
+            nonlocal compressor
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 size = headers.get("content-length", "")
@@ -64,15 +64,15 @@ class CompressionMiddleware:
                 if headers.get("content-type", "").partition(";")[0] in _TYPES:
                     headers.add_vary_header("Accept-Encoding")
                     if not small and "content-encoding" not in headers:
-                        packer = _Packer(encoding)
+                        compressor = _Compressor(encoding)
                         headers["Content-Encoding"] = encoding
                         del headers["content-length"]
-            elif message["type"] == "http.response.body" and packer is not None:
+            elif message["type"] == "http.response.body" and compressor is not None:
                 body, last = message.get("body", b""), not message.get("more_body", False)
-                feed = packer.feed
-                large = len(body) > _LONG_PIECE
-                packed = await asyncio.to_thread(feed, body, last=last) if large else feed(body, last=last)
-                message = {**message, "body": packed}
+                feed = compressor.feed
+                large = len(body) > _LARGE_CHUNK_BYTES
+                compressed = await asyncio.to_thread(feed, body, last=last) if large else feed(body, last=last)
+                message = {**message, "body": compressed}
             await send(message)
 
-        await self._app(scope, receive, packing)
+        await self._app(scope, receive, send_compressed)

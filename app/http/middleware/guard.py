@@ -1,4 +1,4 @@
-"""Runs before every route: API keys, budgets, deadlines and request ids. Adds security headers. Plain ASGI."""
+"""Check API keys, budgets and deadlines before every route; add request ids and security headers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from scpalm.app.http.problems import answer_of_service
 
 log = logging.getLogger("scpalm.request")
 
-# Probes, scrapers and readers of the documentation hold no keys; these paths show nothing of a user.
+# Health checks, metrics and documentation need no key; they expose no user data.
 OPEN_PATHS = ("/health/", "/metrics", "/docs", "/openapi.json", "/v2/health/")
 LONGEST_TIMEOUT_SECONDS = 86_400.0
-# Received bytes are charged in lots of this size: one round trip to the budgets for each, not one per chunk.
+# Charge received bytes in steps of this size, to avoid a round trip to the budgets for every chunk.
 CHARGE_BYTES = 8 << 20
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
 
@@ -30,15 +30,16 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
+_DENY_ALL = "default-src 'none'; frame-ancestors 'none'"
 
 
 class GuardMiddleware:
-    """Puts ``request_id``, ``api_key`` (an ApiKey or None) and ``owner`` into the state of every request.
+    """Plain ASGI middleware that sets ``request_id``, ``api_key`` (or None) and ``owner`` in the request state.
 
     Args:
-        keys: None lets every client in. budgets: of these keys; checked here for cells and bytes, charged here for
-            bytes. Routes charge cells when they accept work.
+        app: the application to protect.
+        keys: the accepted API keys; None disables authentication.
+        budgets: budgets of the keys. Bytes are charged here; routes charge cells when they accept work.
     """
 
     def __init__(self, app: ASGIApp, keys: KeyRing | None, budgets: Budgets) -> None:
@@ -56,13 +57,13 @@ class GuardMiddleware:
         state = scope.setdefault("state", {})
         state["request_id"], state["api_key"] = request_id, None
 
-        async def secured(message: Message) -> None:
+        async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     answer.setdefault(name, value)
                 answer["X-Request-Id"] = request_id
-                answer.setdefault("Content-Security-Policy", _NO_PAGE)
+                answer.setdefault("Content-Security-Policy", _DENY_ALL)
                 answer.setdefault("Cache-Control", "no-store")
             await send(message)
 
@@ -71,20 +72,20 @@ class GuardMiddleware:
             await self._budgets.check(key)
             seconds = _timeout(headers)
         except ServiceError as error:
-            await answer_of_service(error)(scope, receive, secured)
+            await answer_of_service(error)(scope, receive, send_secured)
             return
         if key is None:
-            await self._within(seconds, scope, receive, secured)
+            await self._within(seconds, scope, receive, send_secured)
             return
         state["api_key"], state["owner"] = key, key.name
         body = _MeteredBody(receive, self._budgets, key)
         try:
-            await self._within(seconds, scope, body.receive, secured)
+            await self._within(seconds, scope, body.receive, send_secured)
         finally:
             await body.charge_rest()
 
     def _key(self, scope: Scope, headers: Headers) -> ApiKey | None:
-        """The key of the request; None where none is needed. Raises MissingKeyError, ForbiddenError."""
+        """The API key of the request; None if none is required. Raises MissingKeyError, ForbiddenError."""
         if self._keys is None or scope["path"].startswith(OPEN_PATHS):
             return None
         kind, _, token = headers.get("authorization", "").partition(" ")
@@ -98,7 +99,7 @@ class GuardMiddleware:
         async def note_start(message: Message) -> None:
             nonlocal started
             started = True
-            limit.reschedule(None)  # a response that has begun is sent to its end
+            limit.reschedule(None)  # the deadline does not cut off a response that has started
             await send(message)
 
         try:
@@ -108,20 +109,21 @@ class GuardMiddleware:
             if started or not limit.expired():
                 raise
             detail = (
-                f"The answer was not ready after {seconds:g} s (X-Request-Timeout). Allow more, or send fewer cells."
+                f"The response was not ready after {seconds:g} s (X-Request-Timeout). "
+                "Allow more time, or send fewer cells."
             )
             await answer_of_service(DeadlineError(detail, field="X-Request-Timeout"))(scope, receive, send)
 
 
 class _MeteredBody:
-    """Counts the body of a request as it arrives and charges it to the key."""
+    """Counts the bytes of a request body as they arrive and charges them to the API key."""
 
     def __init__(self, receive: Receive, budgets: Budgets, key: ApiKey) -> None:
         self._receive, self._budgets, self._key = receive, budgets, key
         self._uncharged = 0
 
     async def receive(self) -> Message:
-        """The next message. Raises NotReadyError when the budgets cannot be reached."""
+        """Receive the next ASGI message. Raises NotReadyError if the budgets cannot be reached."""
         message = await self._receive()
         if message["type"] == "http.request":
             self._uncharged += len(message.get("body", b""))
@@ -130,7 +132,7 @@ class _MeteredBody:
         return message
 
     async def charge_rest(self) -> None:
-        """Charge what arrived of a body that was not read to its end."""
+        """Charge bytes that arrived but were not charged yet, because the body was not read to its end."""
         try:
             await self._charge()
         except ServiceError as error:
@@ -152,7 +154,7 @@ def _timeout(headers: Headers) -> float | None:
         seconds = 0.0
     if not 0.0 < seconds <= LONGEST_TIMEOUT_SECONDS:
         raise InvalidParameterError(
-            f"'{text[:50]}' is not a valid timeout. Send seconds, above 0 and up to {LONGEST_TIMEOUT_SECONDS:g}.",
+            f"'{text[:50]}' is not a valid timeout. Use seconds, above 0 and up to {LONGEST_TIMEOUT_SECONDS:g}.",
             field="X-Request-Timeout",
         )
     return seconds

@@ -1,4 +1,4 @@
-"""GET /drugs: the drugs known by name."""
+"""GET /drugs: the drugs that requests can name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from scpalm.model.drug_response.session import drug_response_of
 
 router = APIRouter(tags=["drug response"])
 
-ModelName = Annotated[str | None, Query(description="Name of the model. Default: the default model.", max_length=200)]
+ModelName = Annotated[
+    str | None, Query(description="Name of a model listed by GET /models. Default: the default model.", max_length=200)
+]
 
 
 class KnownDrug(BaseModel):
-    """One drug that can be asked for by name."""
+    """A drug that requests can name."""
 
     name: str
     pubchem_id: int | None
@@ -30,10 +32,10 @@ class KnownDrug(BaseModel):
 
 
 class DrugList(BaseModel):
-    """The drugs known by name."""
+    """The drugs that requests can name."""
 
     drugs: list[KnownDrug]
-    terms: str = Field(description="Of the data that the head was trained on.")
+    terms: str = Field(description="Terms of use of the data that the drug response head was trained on.")
 
 
 @router.get(
@@ -43,7 +45,7 @@ class DrugList(BaseModel):
     responses={404: {"model": Problem, "description": "The model has no drug response head."}},
 )
 async def list_drugs(service: ServiceDep, model: ModelName = None) -> Any:
-    """The drugs known by name, with their targets. Any other drug can be given as SMILES."""
+    """List the drugs that requests can name, with their targets. Give any other drug as SMILES."""
     head = await asyncio.to_thread(drug_response_of, service.model(model).bundle)
     return {
         "drugs": [

@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics, for orchestrators and scrapers."""
+"""Liveness, readiness and metrics, for orchestrators and Prometheus."""
 
 from __future__ import annotations
 
@@ -14,47 +14,49 @@ from scpalm.app.http.problems import Problem
 
 router = APIRouter(tags=["health"])
 
-_NOT_NOW: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Not now; `detail` says why."}}
+_UNAVAILABLE: dict[int | str, dict[str, Any]] = {
+    503: {"model": Problem, "description": "The check failed; `detail` says why."}
+}
 
 
 class Health(BaseModel):
-    """A probe's good news."""
+    """Response of a successful liveness check."""
 
     status: Literal["live"]
 
 
 class Serving(BaseModel):
-    """A model that serves."""
+    """A model that is being served."""
 
     name: str
     version: str
-    checksum: str = Field(description="Over all files of the bundle.")
+    checksum: str = Field(description="Checksum over all files of the bundle.")
     runtime: str
     device: str
-    precision: str = Field(description="How the bundle keeps its weights.")
+    precision: str = Field(description="Precision of the weights in the bundle.")
     cells_per_second: int | None = Field(
-        description="Of made-up cells with 1,000 expressed genes, measured when the model was opened."
+        description="Measured with synthetic cells of 1,000 expressed genes when the model was opened."
     )
 
 
 class Readiness(BaseModel):
-    """Ready, and with what."""
+    """Response of a successful readiness check."""
 
     status: Literal["ready"]
     models: list[Serving]
 
 
-@router.get("/health/live", operation_id="health_live", response_model=Health, responses=_NOT_NOW)
+@router.get("/health/live", operation_id="health_live", response_model=Health, responses=_UNAVAILABLE)
 async def live(service: ServiceDep) -> Health:
-    """The device loop moved lately. A failing answer means: restart this process."""
+    """The device loop has made progress recently. If this check keeps failing, restart the process."""
     if not service.live():
-        raise NotReadyError("The device loop is dead or has not moved lately. Restart the process if this lasts.")
+        raise NotReadyError("The device loop is dead or makes no progress. Restart the process if this persists.")
     return Health(status="live")
 
 
-@router.get("/health/ready", operation_id="health_ready", response_model=Readiness, responses=_NOT_NOW)
+@router.get("/health/ready", operation_id="health_ready", response_model=Readiness, responses=_UNAVAILABLE)
 async def ready(service: ServiceDep) -> Readiness:
-    """The model is loaded and warmed up, its device works, the queue has room, no shutdown is under way."""
+    """The models are loaded and warm, the device works, the queue is not full, and the service is not shutting down."""
     await live(service)
     try:
         service.ready_model()
@@ -72,5 +74,5 @@ async def ready(service: ServiceDep) -> Readiness:
     },
 )
 async def metrics(service: ServiceDep) -> Response:
-    """The `scpalm_*` metrics."""
+    """The `scpalm_*` metrics in Prometheus text format."""
     return Response(generate_latest(service.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,4 +1,4 @@
-"""Jobs: requests sent with ``Prefer: respond-async``; their state, events and results."""
+"""State, events and results of jobs. A job is a request sent with ``Prefer: respond-async``."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ _EVENT_SECONDS = 0.5
 
 
 class JobState(BaseModel):
-    """A job as it stands."""
+    """State and progress of a job."""
 
     id: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    rows_done: int = Field(description="Cells whose results are safely kept.")
-    rows: int | None = Field(description="Cells in all, once the body has been opened.")
-    rows_per_second: float | None = Field(description="Since the job was last started.")
-    seconds_left: float | None = Field(description="At that speed.")
-    error: str | None = Field(description="Why it failed.")
+    rows_done: int = Field(description="Number of cells whose results are stored.")
+    rows: int | None = Field(description="Number of cells in total; null until the body has been opened.")
+    rows_per_second: float | None = Field(description="Cells per second since the job was last started.")
+    seconds_left: float | None = Field(description="Estimated time left at that rate.")
+    error: str | None = Field(description="Why the job failed.")
 
 
 class JobList(BaseModel):
-    """The latest jobs."""
+    """The most recent jobs."""
 
     jobs: list[JobState]
 
 
 def state_of(job: Job) -> JobState:
-    """What a client is told of a job."""
+    """The state of a job as the API reports it."""
     speed = left = None
     if job.started is not None and job.rows_done:
         speed = job.rows_done / max(1e-3, (job.ended or time.time()) - job.started)
@@ -75,19 +75,19 @@ async def _job(job_id: str, service: Service, owner: str) -> Job:
 
 @router.get("/jobs", operation_id="list_jobs", response_model=JobList)
 async def list_jobs(service: ServiceDep, owner: OwnerDep) -> JobList:
-    """The latest 100 jobs, the newest first."""
+    """List the 100 most recent jobs, newest first."""
     return JobList(jobs=[state_of(job) for job in await service.jobs.ledger.latest(owner)])
 
 
 @router.get("/jobs/{job_id}", operation_id="get_job", response_model=JobState, responses=_UNKNOWN)
 async def get_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
-    """State and progress."""
+    """Get the state and progress of a job."""
     return state_of(await _job(job_id, service, owner))
 
 
 @router.delete("/jobs/{job_id}", operation_id="cancel_job", response_model=JobState, responses=_UNKNOWN)
 async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
-    """Cancel an open job; one that has ended stays as it is."""
+    """Cancel a queued or running job. A job that has ended is not changed."""
     await service.jobs.cancel(await _job(job_id, service, owner))
     return state_of(await _job(job_id, service, owner))
 
@@ -98,14 +98,14 @@ async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobSt
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events `progress`, each with the job's state; the last one is `end`.",
+            "description": "Server-sent events: `progress` with the job's state, and `end` as the last one.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **_UNKNOWN,
     },
 )
 async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Response:
-    """The job's state, now and whenever it changes, until it ends."""
+    """Stream the state of a job, now and after every change, until the job ends."""
     await _job(job_id, service, owner)
 
     async def events() -> AsyncIterator[bytes]:
@@ -131,13 +131,13 @@ async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Respo
     operation_id="get_job_result",
     response_class=Response,
     responses={
-        200: {"description": "As the request would have been answered; the format by `Accept`.", "content": {}},
+        200: {"description": "The result, in the format chosen by `Accept`.", "content": {}},
         **_UNKNOWN,
-        409: {"model": Problem, "description": "Not done yet, failed, or cancelled."},
+        409: {"model": Problem, "description": "The job is not finished, has failed, or was cancelled."},
     },
 )
 async def get_result(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
-    """The result of a job that has succeeded."""
+    """Get the result of a job that has succeeded."""
     job = await _job(job_id, service, owner)
     if job.state != "succeeded":
         reason = f": {job.error}" if job.error else f", {job.rows_done} of {job.rows or '?'} cells are done."
@@ -146,7 +146,7 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
     media_type = choose_media_type(request.headers.get("accept"), offers_after(manifest.spec.format))
     started = time.monotonic()
     files = service.jobs.files_of(job)
-    model = service.model()  # any model will do: only its parser processes are needed, which write the answer
+    model = service.model()  # any model will do: only its parser processes are used, to encode the result
     with model.held(), scratch_folder(service.settings.spool_dir) as folder, ExitStack() as local:
         scratch = ensure_folder(folder)
         result = await asyncio.to_thread(JobStore(files).read, manifest.model[:2], scratch)

@@ -1,4 +1,4 @@
-"""Which models are served, and their cards."""
+"""The models that are served: their cards, genes and pathway codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "descript
 
 
 class ServedModel(BaseModel):
-    """One model in the list."""
+    """A model that is being served."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"name": "mini", "version": "1.0.0", "default": True, "device": "cpu"}}
@@ -30,23 +30,23 @@ class ServedModel(BaseModel):
 
     name: str
     version: str
-    default: bool = Field(description="Whether requests that name no model get this one.")
-    device: str = Field(description="cpu or cuda:n.")
+    default: bool = Field(description="Whether this model serves requests that name no model.")
+    device: str = Field(description="Device of the model: cpu or cuda:n.")
 
 
 class RefusedModel(BaseModel):
-    """A folder of models whose content does not serve; what served from it before serves on."""
+    """A model folder that could not be loaded. A model already loaded from it keeps serving."""
 
     folder: str
     reason: str
 
 
 class ModelList(BaseModel):
-    """Every model served."""
+    """All models that are being served."""
 
     models: list[ServedModel]
     refused: list[RefusedModel] | None = Field(
-        None, description="What is in the folders of models and cannot be served, and why; left out where nothing is."
+        None, description="Model folders that could not be loaded, with the reason. Absent if there are none."
     )
 
 
@@ -59,7 +59,7 @@ class FileEntry(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """The bundle's manifest, as it is: also what the model was trained on and how it was measured."""
+    """The manifest of the bundle, including training data and evaluation."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -77,7 +77,7 @@ class ModelCard(BaseModel):
     responses=_NOT_READY,
 )
 async def list_models(service: ServiceDep) -> ModelList:
-    """The models served here."""
+    """List the models that are being served."""
     default = service.model()
     return ModelList(
         models=[
@@ -104,12 +104,12 @@ async def list_models(service: ServiceDep) -> ModelList:
     },
 )
 async def get_model(name: str, service: ServiceDep) -> Response:
-    """A model's card: training data, evaluation, sizes, and the checksum of every file."""
+    """Get the card of a model: training data, evaluation, sizes, and the checksum of every file."""
     return Response(orjson.dumps(service.model(name).bundle.manifest), media_type="application/json")
 
 
 class GeneList(BaseModel):
-    """The genes that a model knows, in its own order."""
+    """The genes of a model, in the order of its vocabulary."""
 
     ensembl_ids: list[str]
     symbols: list[str]
@@ -121,7 +121,7 @@ class GeneList(BaseModel):
     responses={200: {"model": GeneList}, 404: _NO_MODEL, **_NOT_READY},
 )
 async def get_genes(name: str, service: ServiceDep) -> Response:
-    """The vocabulary. Aliases and previous symbols are recognised too, and not listed."""
+    """List the genes of a model. Aliases and previous symbols are recognised too, but not listed."""
     vocabulary = service.model(name).bundle.vocabulary
     body = {"ensembl_ids": vocabulary.ensembl_ids, "symbols": vocabulary.symbols}
     return Response(orjson.dumps(body), media_type="application/json")
@@ -131,17 +131,20 @@ async def get_genes(name: str, service: ServiceDep) -> Response:
     "/models/{name}/pathways",
     operation_id="get_model_pathways",
     responses={
-        200: {"description": "Genes and terms of each code.", "content": {"application/json": {"schema": {}}}},
-        404: {"model": Problem, "description": "No such model, or one whose codes have not been named."},
+        200: {
+            "description": "Genes and Reactome terms of each code.",
+            "content": {"application/json": {"schema": {}}},
+        },
+        404: {"model": Problem, "description": "No such model, or its codes have not been annotated."},
         **_NOT_READY,
     },
 )
 async def get_pathways(name: str, service: ServiceDep) -> Response:
-    """What the pathway codes stand for: genes that they move, and Reactome terms among these."""
+    """Get the meaning of the pathway codes: the genes that they change, and the enriched Reactome terms."""
     bundle = service.model(name).bundle
     if PATHWAYS_FILE not in bundle.manifest["files"]:
         raise UnsupportedTaskError(
-            f"The codes of {bundle.name} {bundle.version} have not been named: the bundle has no {PATHWAYS_FILE}."
+            f"The codes of {bundle.name} {bundle.version} have not been annotated: the bundle has no {PATHWAYS_FILE}."
         )
     content = await asyncio.to_thread(bundle.file(PATHWAYS_FILE).read_bytes)
     return Response(content, media_type="application/json")

@@ -1,4 +1,4 @@
-"""POST /{task} for every registered task: cells in, one row a cell out."""
+"""POST /{task} for every registered task: cells in, one row per cell out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _add_route(task: AnyTask) -> None:
             return await accept_job(request, service, owner, spec)
         return await answer_cells(request, service, spec)
 
-    # The type of the query is made from the task's options, so it is known only now.
+    # The query type is generated from the task's options, so FastAPI gets its annotation at run time.
     run.__annotations__["query"] = Annotated[query, Query()]
     router.add_api_route(
         f"/{task.name}",
@@ -50,7 +50,7 @@ def _body(task: AnyTask) -> dict[str, Any]:
     fields: dict[str, Any] = {name: (field.annotation, field) for name, field in task.members.model_fields.items()}
     title = task.name.capitalize()
     json = create_model(f"{title}Cells", __base__=SparseCells, **fields)
-    # Only lists of words make sense as fields of a form.
+    # Form fields can hold only lists of words, so other members are not declared in the form.
     options = {name: (str | None, fields[name][1]) for name in task.options.model_fields if name in fields}
     form: Any = create_model(f"{title}Form", __base__=UploadForm, **options)  # type: ignore[call-overload]
     return cells_body(json, form)

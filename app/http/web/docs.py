@@ -1,7 +1,6 @@
-"""GET /docs: the API in Swagger UI, from the package's own files, so that it works without the internet.
+"""GET /docs: the API documentation in Swagger UI, served from local files so that it works offline.
 
-FastAPI's own page loads scripts from a content delivery network and has one inline, which a strict
-Content-Security-Policy forbids.
+FastAPI's page loads scripts from a CDN and has an inline script, which a strict Content-Security-Policy forbids.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ _MEDIA_TYPES = {
     "swagger-ui.css": "text/css",
     "favicon.png": "image/png",
 }
-# Swagger UI sets styles of single elements, and has its icons in data: addresses.
+# Swagger UI uses inline styles and data: URLs for its icons.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-# Addresses are relative: the service may stand behind a prefix.
+# URLs are relative, because a proxy may serve the service below a prefix.
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -51,13 +50,13 @@ _START = """SwaggerUIBundle({
 
 @router.get("/docs")
 async def page() -> Response:
-    """The page."""
+    """The HTML page."""
     return Response(_PAGE, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
 
 @router.get("/docs/{name}")
 async def asset(name: str) -> Response:
-    """What the page is made of."""
+    """A script, stylesheet or icon of the page."""
     cached = {"Cache-Control": "public, max-age=86400"}
     if name == "start.js":
         return Response(_START, media_type="text/javascript", headers=cached)

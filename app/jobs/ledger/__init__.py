@@ -1,4 +1,4 @@
-"""Which jobs were accepted, who runs each, and which chunks are done. In: a job and its chunks; out: its state.
+"""The ledger of jobs: records which jobs were accepted, which process runs each, and which chunks are done.
 
-One Protocol, kept in SQLite for one process or in Redis for many. Called by `jobs`, its routes and `scpalm jobs`.
+One interface, implemented in SQLite for one process and in Redis for many. Used by jobs, http and the command line.
 """

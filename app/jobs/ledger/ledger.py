@@ -1,4 +1,4 @@
-"""The interface of a ledger of jobs, and the rules that both ledgers share."""
+"""The interface of a job ledger, and the rules that both implementations share."""
 
 from __future__ import annotations
 
@@ -12,25 +12,34 @@ from scpalm.app.queue.transport import MAX_DELIVERIES
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 STATES: tuple[State, ...] = get_args(State)
 OPEN: tuple[State, ...] = ("queued", "running")
-# A job becomes a dead letter as work in the queue does; a committed chunk starts the count again.
+# After this many deaths a job becomes a dead letter, as work in the queue does. A committed chunk resets the count.
 MAX_DEATHS = MAX_DELIVERIES
-DIED = f"{MAX_DEATHS} processes died while they ran this job. Send its cells in smaller files."
+DIED = f"{MAX_DEATHS} processes died while running this job. Send its cells in smaller files."
 
 
 class LedgerVersionError(NotReadyError):
-    """A ledger that this release cannot read: of a newer release, or damaged. The text says what to do."""
+    """This release cannot read the ledger: a newer release wrote it, or it is damaged. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job at one moment.
+    """A snapshot of a job.
 
     Attributes:
-        owner: name of the API key that sent it, "" for none. fingerprint: of body, options and model.
-        manifest: JSON of `scpalm.app.jobs.manifest.Manifest`. attempt: how often it was started.
-        rows: number of cells, once known. rows_done: cells of committed chunks. error: one line.
-        created, started, ended: seconds since the epoch. model: checksum of the model it was sent to.
-        deaths: how many processes died while they ran it, since its last chunk.
+        id: id of the job.
+        owner: name of the API key that sent it; "" for none.
+        fingerprint: hash of body, options and model.
+        manifest: JSON of `scpalm.app.jobs.manifest.Manifest`.
+        state: state of the job.
+        attempt: how often it was started.
+        rows: number of cells, once known.
+        rows_done: number of cells in committed chunks.
+        error: why it failed, in one line.
+        created: when it was accepted, in seconds since the epoch.
+        started: when it was last started, in seconds since the epoch.
+        ended: when it ended, in seconds since the epoch.
+        model: checksum of the model that it was sent to.
+        deaths: how many processes died while running it, since its last committed chunk.
     """
 
     id: str
@@ -50,22 +59,22 @@ class Job:
 
 
 class Ledger(Protocol):
-    """Each method is one transaction.
+    """The ledger of all jobs. Each method is one transaction.
 
-    Methods of a ledger on a server raise NotReadyError or StorageFullError when it is away or full, and
-    LedgerVersionError when another release wrote it.
+    A ledger on a server raises NotReadyError if the server is unreachable, StorageFullError if it is full, and
+    LedgerVersionError if a newer release wrote the ledger.
     """
 
     async def add(self, job_id: str, owner: str, fingerprint: str, key: str | None, manifest: str, model: str) -> Job:
-        """Accept a job. Returns an earlier job of the owner with this key, or with this fingerprint and not failed."""
+        """Accept a job. Returns the owner's existing job if it has this key, or this fingerprint and did not fail."""
         ...
 
     async def get(self, job_id: str, owner: str | None = None) -> Job | None:
-        """A job, if it belongs to ``owner``; None allows every owner."""
+        """The job, if it exists and belongs to ``owner`` (None: any owner)."""
         ...
 
     async def latest(self, owner: str | None = None, limit: int = 100) -> list[Job]:
-        """The latest jobs of an owner; None for those of all owners."""
+        """The most recent jobs of ``owner`` (None: all owners), newest first."""
         ...
 
     async def counts(self) -> dict[State, int]:
@@ -73,50 +82,50 @@ class Ledger(Protocol):
         ...
 
     async def take(self, models: Sequence[str]) -> Job | None:
-        """Start a job of these models: one whose lease has lapsed, or else the oldest queued one.
+        """Start a job of one of these models: first one with an expired lease, otherwise the oldest queued one.
 
-        The new attempt number fences off the former holder.
+        The new attempt number fences off the previous holder.
         """
         ...
 
     async def renew(self, job: Job) -> bool:
-        """Renew the lease, RENEWALS_PER_LEASE times before it lapses. False when the attempt was fenced off."""
+        """Renew the lease; call it RENEWALS_PER_LEASE times per lease. False if the attempt was fenced off."""
         ...
 
     async def set_rows(self, job: Job, rows: int) -> None:
-        """Note how many cells the job has."""
+        """Record the number of cells of the job."""
         ...
 
     async def commit_chunk(self, job: Job, number: int, rows: int) -> bool:
-        """Record a stored chunk, and renew the lease. False for a known chunk or an attempt that was fenced off."""
+        """Record a stored chunk and renew the lease. False if the chunk is known or the attempt was fenced off."""
         ...
 
     async def chunks(self, job: Job) -> set[int]:
-        """Numbers of the committed chunks."""
+        """The numbers of the committed chunks."""
         ...
 
     async def end(self, job: Job, state: State, error: str | None = None) -> bool:
-        """Close a job; ``queued`` puts it back. False when it is closed already, or the attempt was fenced off."""
+        """End a job, or put it back with ``queued``. False if it has already ended, or the attempt was fenced off."""
         ...
 
     async def cancel(self, job_id: str) -> bool:
-        """Close an open job, whichever process runs it. False when it is closed already."""
+        """Cancel an open job, no matter which process runs it. False if it has already ended."""
         ...
 
     async def dead(self, limit: int = 100) -> list[Job]:
-        """The latest dead letters: jobs that failed because processes died while they ran them."""
+        """The most recent dead letters: jobs that failed because their processes died."""
         ...
 
     async def replay(self, job_id: str) -> bool:
-        """Put a failed job back into the queue with the chunks it has. False when it has not failed."""
+        """Put a failed job back into the queue, keeping its committed chunks. False if it has not failed."""
         ...
 
     async def expired(self, before: float) -> list[str]:
-        """Closed jobs that ended before this moment. `forget` them once their files are removed."""
+        """The jobs that ended before this time. Remove their files, then `forget` them."""
         ...
 
     async def forget(self, job_id: str) -> None:
-        """Remove a closed job."""
+        """Remove a job that has ended from the ledger."""
         ...
 
     async def close(self) -> None:

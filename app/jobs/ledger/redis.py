@@ -1,4 +1,4 @@
-"""The ledger of many processes, in Redis: each may take any job, and goes on with the jobs of one that dies."""
+"""The job ledger in Redis, shared by many processes. Each may take any job and continue the jobs of dead processes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class RedisLedger:
         self._lease_ms = int(1000 * lease_seconds)
         self._scripts = {name: self._client.register_script(getattr(scripts, name)) for name in _SCRIPTS}
         self._is_checked = False
-        self._models: set[str] = set()  # whose jobs this process has asked for
+        self._models: set[str] = set()  # checksums of the models whose jobs this process has requested
 
     async def close(self) -> None:
         with contextlib.suppress(RedisError, OSError):
             for model in self._models:
                 stream = f"{PREFIX}running:{model}"
-                # A holder with leases must stay in the group: they would be lost with it.
+                # Removing a consumer would also remove its leases, so keep one that still has leases.
                 if not await self._client.xpending_range(stream, GROUP, "-", "+", 1, consumername=self._holder):
                     await self._client.xgroup_delconsumer(stream, GROUP, self._holder)
         await self._client.aclose()
@@ -46,7 +46,7 @@ class RedisLedger:
         arguments = [job_id, _safe(owner), fingerprint, _safe(key or ""), manifest, model, owner]
         found = (await self._run("ADD", arguments)).decode()
         job = await self.get(found)
-        if job is None:  # it had ended long ago, and was forgotten just now
+        if job is None:  # an expired job was forgotten between the two commands
             return await self.add(job_id, owner, fingerprint, key, manifest, model)
         return job
 
@@ -125,15 +125,15 @@ class RedisLedger:
         if found != str(scripts.VERSION).encode():
             version = found[:20].decode(errors="replace")
             raise LedgerVersionError(
-                f"The ledger of jobs in Redis has version {version!r}, this release reads up to {scripts.VERSION}. "
-                "Update every process, or use another Redis database.",
+                f"The job ledger in Redis has version {version!r}; this release reads up to {scripts.VERSION}. "
+                "Update all processes, or use another Redis database.",
                 retry_after=5,
             )
         self._is_checked = True
 
 
 def _safe(name: str) -> str:
-    """A user's text as a part of a key; "" stays ""."""
+    """Hash user-supplied text for use in a Redis key; "" stays ""."""
     return hashlib.sha256(name.encode()).hexdigest() if name else ""
 
 

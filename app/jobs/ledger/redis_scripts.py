@@ -1,15 +1,16 @@
-"""Lua scripts of the ledger in Redis. Leases work as `scpalm.app.queue.redis.lease_scripts` says.
+"""Lua scripts of the job ledger in Redis. For leases see `scpalm.app.queue.redis.lease_scripts`.
 
-Every key begins with KEYS[1], ``scpalm:{jobs}:``:
+All keys start with KEYS[1], ``scpalm:{jobs}:``:
 
-- ``job:ID`` (hash), ``chunks:ID`` (set of numbers)
-- ``queued`` (sorted by acceptance), ``ended`` (by its moment), ``dead`` (dead letters, by their moment)
+- ``job:ID`` (hash), ``chunks:ID`` (set of chunk numbers)
+- ``queued`` (sorted set by time of acceptance), ``ended`` (by time of the end), ``dead`` (dead letters, by time)
 - ``running:MODEL`` (stream of leases, one per running job of that model)
-- ``all`` and ``of:OWNER`` (sorted by acceptance), ``print:OWNER:FINGERPRINT`` and ``key:OWNER:KEY`` (ids)
-- ``counts`` (hash: jobs that run or have ended, by state), ``version``
+- ``all`` and ``of:OWNER`` (sorted sets by time of acceptance)
+- ``print:OWNER:FINGERPRINT`` and ``key:OWNER:KEY`` (job ids)
+- ``counts`` (hash: number of running and ended jobs by state), ``version``
 
-Version 1 had no ``version`` and kept leases in the sorted set ``running``, by the moment they lapse. Such leases are
-honoured: their jobs are queued again once they lapse. Moments are milliseconds of Redis' clock, so no other matters.
+Version 1 had no ``version`` and kept leases in the sorted set ``running``, by time of expiry. These leases are still
+honoured: when one expires, its job is queued again. All times are milliseconds of the clock of Redis.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ end
 """
 )
 
-# KEYS prefix; ARGV version -> version of the ledger, set where there was none
+# KEYS prefix; ARGV version -> version of the ledger; a new ledger gets the given one
 CHECK_VERSION = (
     RUN_WHEN_FULL
     + """
@@ -67,7 +68,7 @@ return redis.call('GET', KEYS[1] .. 'version')
 """
 )
 
-# ARGV id owner fingerprint key manifest model name -> id of the job (owner, key: as parts of keys; name: of the owner)
+# ARGV id owner fingerprint key manifest model name -> id of the job. owner and key are hashed, name is the owner's name
 ADD = (
     REFUSED_WHEN_FULL
     + _COMMON
@@ -94,7 +95,7 @@ return id
 """
 )
 
-# ARGV holder lease_ms max_deliveries died model ... -> id, or nil. Jobs whose lease has lapsed come first.
+# ARGV holder lease_ms max_deliveries died model ... -> id, or nil. Jobs with an expired lease come first.
 TAKE = (
     RUN_WHEN_FULL
     + _COMMON
@@ -128,7 +129,7 @@ for _, id in ipairs(redis.call('ZRANGE', prefix .. 'queued', 0, 999)) do
   local found = redis.call('HMGET', job_of(id), 'model', 'deaths')
   if served[found[1]] then
     local stream, deliveries = prefix .. 'running:' .. found[1], tonumber(found[2] or 0) + 1
-    redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')  -- an error where there is one
+    redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')  -- fails if the group exists
     redis.call('HSET', job_of(id), 'lease', grant(stream, group, holder, deliveries, {'job', id}))
     redis.call('HINCRBY', prefix .. 'counts', 'running', 1)
     redis.call('ZREM', prefix .. 'queued', id)
@@ -201,7 +202,7 @@ return 1
 """
 )
 
-# ARGV id -> 1 if it had failed and is queued again, with the chunks it has
+# ARGV id -> 1 if it had failed and is queued again, keeping its chunks
 REPLAY = (
     REFUSED_WHEN_FULL
     + _COMMON

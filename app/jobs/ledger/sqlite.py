@@ -1,4 +1,4 @@
-"""The ledger of one process: SQLite in WAL mode, so that accepted jobs survive a restart and a kill -9."""
+"""The job ledger of a single process: SQLite in WAL mode, so that accepted jobs survive a restart or kill -9."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import cast
 
 from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, LedgerVersionError, State
 
-# Kept in the file as PRAGMA user_version. Releases before versions left it at 0.
+# Stored as PRAGMA user_version. Releases without versions left it at 0.
 VERSION = 1
 
 _SCHEMA = """
@@ -48,9 +48,9 @@ _COLUMNS = (
 
 
 class SqliteLedger:
-    """See `scpalm.app.jobs.ledger.ledger.Ledger`. Safe between threads, for one process at a time.
+    """Implements `scpalm.app.jobs.ledger.ledger.Ledger`. Thread-safe, but for one process at a time.
 
-    Raises LedgerVersionError for a file of a newer release, or one that is not a ledger.
+    Raises LedgerVersionError if a newer release wrote the file, or if it is not a ledger.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,8 +61,7 @@ class SqliteLedger:
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise LedgerVersionError(
-                f"{path} is not a ledger of jobs ({error}). Move it away, or name another folder with "
-                "SCPALM_RESULTS_DIR."
+                f"{path} is not a job ledger ({error}). Move it away, or set another folder with SCPALM_RESULTS_DIR."
             ) from error
         except LedgerVersionError:
             self._connection.close()
@@ -72,15 +71,15 @@ class SqliteLedger:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if not 0 <= version <= VERSION:
             raise LedgerVersionError(
-                f"The ledger of jobs {path} has version {version}, this release reads up to {VERSION}. Update scpalm, "
-                "or name another folder with SCPALM_RESULTS_DIR."
+                f"The job ledger {path} has version {version}; this release reads up to {VERSION}. Update scpalm, or "
+                "set another folder with SCPALM_RESULTS_DIR."
             )
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(_SCHEMA)
         columns = {row[1] for row in self._connection.execute("PRAGMA table_info(jobs)")}
         for column, kind in (("model", "TEXT NOT NULL DEFAULT ''"), ("deaths", "INTEGER NOT NULL DEFAULT 0")):
-            if column not in columns:  # the first ledgers of version 0
+            if column not in columns:  # early ledgers of version 0 lack it
                 self._connection.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
         self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -144,7 +143,7 @@ class SqliteLedger:
         return {state: int(found.get(state, 0)) for state in STATES}
 
     async def take(self, models: Sequence[str]) -> Job | None:
-        # Jobs of every model: the runner fails a job whose model is gone, so that it does not wait without end.
+        # Take jobs of all models: the runner fails a job whose model is gone, instead of leaving it queued.
         with self._transaction() as db:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ? WHERE id = "
@@ -158,9 +157,9 @@ class SqliteLedger:
         return now is not None and now.state == "running" and now.attempt == job.attempt
 
     def requeue_running(self) -> int:
-        """At start: queue the jobs that a dead process left running, and fail those with too many deaths.
+        """At startup, queue the jobs that a dead process left running, and fail those with too many deaths.
 
-        Returns how many were queued.
+        Returns the number of queued jobs.
         """
         with self._transaction() as db:
             db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE state = 'running'")

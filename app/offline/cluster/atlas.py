@@ -1,4 +1,4 @@
-"""What is to be computed: the same for every process, so that any of them gives the same bytes for the same rows."""
+"""The description of a run, shared by all processes, so that each computes the same bytes for the same rows."""
 
 from __future__ import annotations
 
@@ -20,19 +20,27 @@ from scpalm.model.spec import RequestSpec
 
 
 class ClusterError(UserError):
-    """The cluster, or a result of an earlier run, is in the way; the text says what to do."""
+    """The cluster or the result of an earlier run prevents this run. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """An input, a model, and what was found out of both before the first row is computed.
+    """An input and a model, with everything that must be known before the first row is computed.
 
     Attributes:
-        source: h5ad file or zarr store, by a path that every worker can open. layer, declared: as for ``scpalm embed``.
-        bundle: directory of the model, likewise. manifest: its checksum, so that no worker serves another.
-        num_cells: B. width: D. coverage, report: of the whole input, from its genes and its first cells.
-        task_rows: rows of one task, and of one chunk of the result.
-        release: of scpalm, which workers must share.
+        source: h5ad file or zarr store, at a path that every worker can open.
+        layer: matrix to read; None for X.
+        declared: declared type of the values.
+        bundle: folder of the model, at a path that every worker can open.
+        manifest: checksum of the manifest; workers refuse a different model.
+        model: name of the model.
+        model_version: version of the model.
+        num_cells: number of cells (B).
+        width: width of the embedding (D).
+        coverage: how many genes of the input are in the vocabulary.
+        report: type of the values, detected from the first cells.
+        task_rows: rows per task and per chunk of the result.
+        release: version of scpalm, which all workers must have.
     """
 
     source: Path
@@ -51,7 +59,7 @@ class Atlas:
 
     @classmethod
     def of(cls, source: Path, bundle: Bundle, spec: RequestSpec, task_rows: int) -> Atlas:
-        """Look at the genes and first cells of a file. Raises InputError."""
+        """Read the genes and the first cells of a file. Raises InputError."""
         with open_cells(source, layer=spec.layer) as cells:
             preparer = Preparer(bundle.vocabulary, cells.genes, cells.ensembl_ids, spec.input)
             first = preparer.prepare(cells.rows(0, min(CHUNK_CELLS, cells.num_cells)))
@@ -73,14 +81,14 @@ class Atlas:
         )
 
     def tasks(self) -> Iterator[tuple[int, int]]:
-        """First row and the one after the last of each task."""
+        """Yield the rows of each task, as start and (exclusive) stop."""
         for start in range(0, self.num_cells, self.task_rows):
             yield start, min(start + self.task_rows, self.num_cells)
 
     @property
     def identity(self) -> str:
-        """Of input, model and form of the result: a run is gone on with only where this is the same."""
-        # A store is a folder: its root's metadata tells when it was written.
+        """Hash of the input, the model and the layout of the result. Only a run with the same identity is continued."""
+        # A zarr store is a folder, so use the metadata at its root to detect changes.
         files = [self.source, *(self.source / name for name in ("zarr.json", ".zattrs", ".zgroup"))]
         state = next((file for file in files if file.is_file()), self.source).stat()
         parts = [str(self.source), state.st_size, state.st_mtime_ns, self.layer, self.declared, self.manifest]
@@ -88,5 +96,5 @@ class Atlas:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def note(self) -> dict[str, object]:
-        """What is recorded next to the results, as in an h5ad answer."""
+        """The note to store with the results, as in an h5ad response."""
         return note_of((self.model, self.model_version), self.coverage, self.report, {})

@@ -1,4 +1,4 @@
-"""Hands the rows of an atlas to a Dask cluster and notes those that are done."""
+"""Send the rows of an atlas to a Dask cluster, and record those that are done."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.progress import Progress
 from scpalm.model.spec import RequestSpec
 
-# Some seconds of a core: what is lost with a worker, and what a file of the result holds.
+# A few seconds on one core. A worker that dies loses at most this much; it is also the chunk size of the result.
 TASK_ROWS = 4096
-_AHEAD = 2  # tasks a thread that wait at the scheduler: its memory must not grow with the atlas
-_PATIENCE = 60.0  # seconds for a scheduler to answer, and for its first worker
+_TASKS_PER_THREAD = 2  # submitted ahead; bounded, so that the scheduler's memory does not grow with the atlas
+_CONNECT_SECONDS = 60.0  # timeout for the scheduler, and for its first worker
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """Where an atlas is computed.
+    """Where to compute an atlas.
 
     Attributes:
-        address: of a Dask scheduler; None for processes on this machine.
-        processes: on this machine; None for as many as it has cores. task_rows: cells of one task.
+        address: address of a Dask scheduler; None for processes on this machine.
+        processes: number of processes on this machine; None for one per core.
+        task_rows: cells per task.
     """
 
     address: str | None = None
@@ -43,10 +44,20 @@ class ClusterOptions:
 def embed_atlas(
     source: Path, out: Path, bundle: Bundle, spec: RequestSpec, options: ClusterOptions, progress: Progress
 ) -> None:
-    """Embed an h5ad file or zarr store into the zarr store ``out``; an interrupted run is continued.
+    """Embed an h5ad file or zarr store into the zarr store ``out``. An interrupted run is continued.
 
-    ``spec`` says how to read the source. Raises InputError for the cells, ClusterError for the cluster and when
-    stopped, OSError for the disk.
+    Args:
+        source: the cells.
+        out: the zarr store to write.
+        bundle: the model.
+        spec: how to read the source (its layer and type of input).
+        options: where to compute.
+        progress: receives the number of cells done.
+
+    Raises:
+        InputError: the cells are invalid.
+        ClusterError: the cluster failed, or the run was stopped.
+        OSError: reading or writing failed.
     """
     atlas = Atlas.of(source, bundle, spec, options.task_rows)
     with AtlasStore(out, atlas) as store:
@@ -54,7 +65,7 @@ def embed_atlas(
         progress.advance(store.rows_done)
         missing = [task for task in atlas.tasks() if task not in store.done]
         try:
-            with _stopped_like_ctrl_c():
+            with _sigterm_as_interrupt():
                 if missing:
                     plugin = EmbedPlugin(atlas, store.folder.resolve(), local=options.address is None)
                     with _client(options, len(missing)) as client:
@@ -62,8 +73,8 @@ def embed_atlas(
                 store.finish()
         except KeyboardInterrupt:
             raise ClusterError(
-                f"Stopped. {store.rows_done:,} of {atlas.num_cells:,} cells are kept in {store.folder}; "
-                "the same command goes on from there."
+                f"Stopped. {store.rows_done:,} of {atlas.num_cells:,} cells are stored in {store.folder}. "
+                "Run the same command to continue."
             ) from None
 
 
@@ -80,7 +91,7 @@ def _run(
     in_flight = 0
 
     def submit() -> Iterator[None]:
-        while in_flight < _AHEAD * max(1, sum(client.nthreads().values())):
+        while in_flight < _TASKS_PER_THREAD * max(1, sum(client.nthreads().values())):
             task = next(left, None)
             if task is None:
                 return
@@ -98,8 +109,8 @@ def _run(
                 in_flight += 1
     except KilledWorker as error:
         raise ClusterError(
-            f"Workers died {error.allowed_failures + 1} times on the same cells; most often for want of memory. "
-            f"Use fewer --processes. {store.rows_done:,} cells are kept in {store.folder}."
+            f"Workers died {error.allowed_failures + 1} times on the same cells, most likely out of memory. "
+            f"Use fewer --processes. {store.rows_done:,} cells are stored in {store.folder}."
         ) from None
     finally:
         client.cancel(list(running.futures), force=True)
@@ -109,15 +120,15 @@ def _run(
 @contextmanager
 def _client(options: ClusterOptions, num_tasks: int) -> Iterator[Client]:
     address = options.address
-    # What the user must know is in our own errors; Dask tells of every connection that closes.
+    # Dask logs every closed connection. Our own errors tell users what they need to know.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if address is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        number = min(options.processes or cores, num_tasks)
+        num_processes = min(options.processes or cores, num_tasks)
         with (
             LocalCluster(
-                n_workers=number,
-                threads_per_worker=max(1, cores // number),
+                n_workers=num_processes,
+                threads_per_worker=max(1, cores // num_processes),
                 host="127.0.0.1",
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
@@ -127,23 +138,23 @@ def _client(options: ClusterOptions, num_tasks: int) -> Iterator[Client]:
             yield client
         return
     try:
-        client = Client(address, timeout=_PATIENCE)
+        client = Client(address, timeout=_CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError):
         raise ClusterError(f"No Dask scheduler answers at {address}. Start one with `dask scheduler`.") from None
     with client:
         try:
-            client.wait_for_workers(1, timeout=_PATIENCE)
+            client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
         except TimeoutError:
             raise ClusterError(
                 f"The scheduler at {address} has no workers. Start them with `dask worker {address} --nthreads 1`, "
-                "one a device."
+                "one per device."
             ) from None
         yield client
 
 
 @contextmanager
-def _stopped_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM (of a batch system, say) ends the run in order, too."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM, for example from a batch system, like Ctrl-C."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The result: an AnnData store in zarr without X, written by rows, and a ledger of the rows that are in it."""
+"""The result: an AnnData zarr store without X, written in blocks of rows, and a ledger of finished rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RUN, _DONE = "scpalm-run.json", "scpalm-done.txt"
 
 
 class ResultWriter:
-    """Rows of the result, as workers write them. Tasks own whole chunks, so no two writers share a file."""
+    """Writes rows of the result from a worker. Each task covers whole chunks, so two writers never share a file."""
 
     def __init__(self, folder: Path) -> None:
         import zarr
@@ -34,19 +34,19 @@ class ResultWriter:
         self._names: Any = root["obs/_index"]
 
     def put(self, start: int, names: Sequence[str], values: NDArray[np.float32]) -> None:
-        """Rows ``start`` and following, a whole chunk (or the last one), on the disk when this returns."""
+        """Write one chunk of rows from ``start`` on, and flush it to disk."""
         rows = slice(start, start + len(values))
         self._values[rows] = values
         self._names[rows] = np.array(names, dtype=object)
-        number = start // self._values.chunks[0]
-        for array, place in ((self._values, (number, 0)), (self._names, (number,))):
-            _flush(self._folder / array.path / array.metadata.encode_chunk_key(place))
+        chunk = start // self._values.chunks[0]
+        for array, coordinates in ((self._values, (chunk, 0)), (self._names, (chunk,))):
+            _flush(self._folder / array.path / array.metadata.encode_chunk_key(coordinates))
 
 
 class AtlasStore:
-    """The folder ``OUT.partial``, which becomes ``OUT`` once every row is there. A context manager; one at a time.
+    """The folder ``OUT.partial``, which is renamed to ``OUT`` when all rows are done. A context manager.
 
-    Raises ClusterError where the folder belongs to another run, or to one that goes on.
+    Raises ClusterError if the folder belongs to a different run, or if another process is writing it.
     """
 
     def __init__(self, out: Path, atlas: Atlas) -> None:
@@ -54,7 +54,7 @@ class AtlasStore:
         self.folder = out.with_name(f"{out.name}.partial")
         self._atlas = atlas
         if out.exists():
-            raise ClusterError(f"{out} is there already. Remove it, or name another output with -o.")
+            raise ClusterError(f"{out} already exists. Remove it, or choose another output with -o.")
         if not self.folder.exists():
             self._create()
         self._lock = self._locked()
@@ -70,10 +70,11 @@ class AtlasStore:
 
     @property
     def rows_done(self) -> int:
+        """Number of rows that are done."""
         return sum(stop - start for start, stop in self.done)
 
     def commit(self, start: int, stop: int) -> None:
-        """Note rows that a worker has written."""
+        """Record rows that a worker has written."""
         with (self.folder / _DONE).open("a", encoding="ascii") as ledger:
             ledger.write(f"{start} {stop}\n")
             ledger.flush()
@@ -81,14 +82,14 @@ class AtlasStore:
         self.done.add((start, stop))
 
     def finish(self) -> None:
-        """Give the store its name."""
+        """Rename the folder to its final name."""
         (self.folder / _DONE).unlink(missing_ok=True)
         (self.folder / _RUN).unlink()
         os.rename(self.folder, self._out)
         _flush(self._out.parent)
 
     def _create(self) -> None:
-        # Made under another name: a folder called .partial is complete but for its rows.
+        # Created under a temporary name, so that a .partial folder always has the complete structure.
         fresh = self._out.with_name(f"{self._out.name}.new-{os.getpid()}")
         try:
             _make_store(fresh, self._atlas)
@@ -101,18 +102,18 @@ class AtlasStore:
         try:
             lock = os.open(self.folder / _RUN, os.O_RDONLY)
         except FileNotFoundError:
-            raise ClusterError(f"{self.folder} is not of this command. Move it out of the way.") from None
+            raise ClusterError(f"{self.folder} was not created by this command. Move or remove it.") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             run = json.loads((self.folder / _RUN).read_text())
         except BlockingIOError:
             os.close(lock)
-            raise ClusterError(f"Another command is writing {self.folder}. Wait for it, or stop it first.") from None
+            raise ClusterError(f"Another process is writing {self.folder}. Wait for it, or stop it first.") from None
         if run["identity"] != self._atlas.identity:
             os.close(lock)
             raise ClusterError(
-                f"{self.folder} was begun with another input, model, option or release. Repeat that command to go on "
-                "with it, or remove the folder to begin anew."
+                f"{self.folder} was started with a different input, model, option or release. Repeat that command to "
+                "continue it, or remove the folder to start again."
             )
         return lock
 
@@ -120,13 +121,13 @@ class AtlasStore:
         path = self.folder / _DONE
         lines = path.read_text(encoding="ascii").split("\n")[:-1] if path.exists() else []
         if path.exists():
-            # A line that was cut off by a crash is of rows that will be computed again.
+            # Drop a line that a crash cut off; its rows are computed again.
             path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
         return {(int(start), int(stop)) for start, stop in (line.split() for line in lines)}
 
 
 def _make_store(folder: Path, atlas: Atlas) -> None:
-    """An AnnData store (on-disk format 0.1.0) of cell names, ``obsm`` and ``uns``."""
+    """Create an AnnData store (on-disk format 0.1.0) with cell names, ``obsm`` and ``uns``."""
     import zarr
 
     def group(path: str, kind: str, kind_version: str, **more: object) -> Any:

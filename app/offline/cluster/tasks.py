@@ -1,4 +1,4 @@
-"""What runs on a Dask worker: one open file and one session a process, kept from task to task."""
+"""Code that runs on a Dask worker. Each process keeps one open file and one session for all its tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Opened:
 
 
 class EmbedPlugin(WorkerPlugin):
-    """State of one run in a worker process; Dask gives it to every worker, also to one that joins or starts again."""
+    """State of a run in a worker process. Dask installs it on every worker, including ones that join later."""
 
     def __init__(self, atlas: Atlas, folder: Path, *, local: bool) -> None:
         self.name = f"scpalm-embed-{atlas.identity[:16]}"
@@ -37,20 +37,21 @@ class EmbedPlugin(WorkerPlugin):
         self._opened: _Opened | None = None
 
     def setup(self, worker: Worker) -> None:
-        """Runs in the worker. What takes long, or may fail on the user's account, waits for the first task."""
+        """Set up the worker. Slow steps, and steps that may fail, are left to the first task."""
         self._threads = worker.state.nthreads
         self._lock = threading.Lock()
         if self._local and threading.current_thread() is threading.main_thread():
-            # Ctrl-C goes to every process of the terminal. The one that was called stops the others in order.
+            # Ctrl-C reaches every process of the terminal, but the main process must stop the others in order.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def teardown(self, worker: Worker) -> None:
+        """Close the input."""
         if self._opened is not None:
             self._opened.stream.__exit__(None, None, None)
 
     def embed(self, start: int, stop: int) -> None:
         """Compute rows ``start`` to ``stop`` and write them. Raises InputError, BundleError, ClusterError, OSError."""
-        with self._lock:  # one at a time: the session uses all threads of the worker by itself
+        with self._lock:  # one task at a time, because the session itself uses all threads of the worker
             if self._opened is None:
                 self._opened = self._open()
             opened = self._opened
@@ -66,18 +67,19 @@ class EmbedPlugin(WorkerPlugin):
         atlas = self._atlas
         if release() != atlas.release:
             raise ClusterError(
-                f"A worker has scpalm {release()}, this command is {atlas.release}. Install the same on all machines."
+                f"A worker has scpalm {release()}, but this command is {atlas.release}. "
+                "Install the same version on all machines."
             )
         bundle = Bundle.load(atlas.bundle)
         if sha256_of(bundle.path / "manifest.json") != atlas.manifest:
-            raise ClusterError(f"A worker finds another model in {bundle.path}. Copy the same to all machines.")
+            raise ClusterError(f"A worker has a different model in {bundle.path}. Copy the same model to all machines.")
         engine = load(bundle, threads=self._threads)
         spec = RequestSpec(("embed",), layer=atlas.layer, input=atlas.declared)
         return _Opened(engine.stream(atlas.source, spec, report=atlas.report), ResultWriter(self._folder))
 
 
 def embed_rows(plugin: str, start: int, stop: int) -> tuple[int, int]:
-    """The task: (path, first row, last row), where the path is known to the plugin of that name."""
+    """The Dask task: embed rows ``start`` to ``stop`` with the named plugin, and return these two."""
     state = get_worker().plugins[plugin]
     assert isinstance(state, EmbedPlugin)
     state.embed(start, stop)
