@@ -1,4 +1,4 @@
-"""Reference mapping: label new cells by their nearest labelled cells in embedding space."""
+"""Label transfer: each new cell gets the label of its nearest labelled cells in embedding space."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scpalm.model.neighbors import NeighborSearch
 
 K = 15
 UNKNOWN = "unknown"
-# A cell is unknown when its nearest reference cell is farther than SLACK times this quantile of the distances within
-# the reference. Chemistry and depth make distances between data sets larger than within one, hence the factor. It was
-# chosen on training sets: from sorted blood, 0 to 32 % of the cells of six other blood runs are unknown, and 93 to
-# 100 % of the cells of skin, lung lines and mixed tissues.
+# A cell is unknown if its nearest reference cell is farther than SLACK times this quantile of the distances within the
+# reference. The factor allows for chemistry and depth, which make distances between data sets larger than within one.
+# It was chosen on training sets. With sorted blood as the reference, 0 to 32 % of the cells of six other blood runs
+# are unknown, and 93 to 100 % of the cells of skin, lung lines and mixed tissues.
 QUANTILE = 0.99
 SLACK = 1.5
 _UNLABELLED = frozenset({"", "nan", "none", "na", "unassigned"})
@@ -27,10 +27,11 @@ class Annotation:
     """Labels predicted for B cells.
 
     Attributes:
-        label: ``[B]``, 'unknown' for cells too far from the reference. nearest_label: ``[B]`` the winning label of
-            every cell, far ones included.
-        probability: ``[B]`` share of the 15 nearest reference cells that have ``nearest_label``.
-        distance: ``[B]`` to the nearest reference cell. threshold: a cell beyond this distance is unknown.
+        label: ``[B]``, 'unknown' for cells too far from the reference.
+        nearest_label: ``[B]``, the majority label among the nearest cells, however far they are.
+        probability: ``[B]``, share of the 15 nearest reference cells that have ``nearest_label``.
+        distance: ``[B]``, distance to the nearest reference cell.
+        threshold: a cell beyond this distance is unknown.
     """
 
     label: NDArray[np.object_]
@@ -41,11 +42,12 @@ class Annotation:
 
 
 class Reference:
-    """Labelled cells to compare new cells with.
+    """Labelled cells that new cells are compared with.
 
     Attributes:
-        names: the labels, sorted. width: of the embedding.
-        threshold: the 99th percentile of the distance from a reference cell to its nearest other one, times 1.5.
+        names: the labels, sorted.
+        width: width of the embedding.
+        threshold: 1.5 times the 99th percentile of the distances from a reference cell to its nearest neighbour.
 
     Example:
         >>> cells = np.eye(3).repeat(10, axis=0)
@@ -54,16 +56,17 @@ class Reference:
     """
 
     def __init__(self, array: NDArray[np.floating], labels: Sequence[object], *, k: int = K) -> None:
-        """Build a reference from ``array [R, D]``; unlabelled cells (empty, NaN, 'unassigned') are dropped.
+        """Build a reference from R embedded cells ``[R, D]``. Cells labelled '', NaN or 'unassigned' are dropped.
 
         Raises:
-            InputError: different lengths, non-finite numbers, fewer than k + 1 labelled cells, or a single label.
+            InputError: the lengths differ, a number is not finite, fewer than k + 1 cells are labelled, or all labels
+                are the same.
         """
         if len(array) != len(labels):
             raise InputError(
                 "length-mismatch",
                 f"The reference has {len(array)} cells and {len(labels)} labels.",
-                mend="Give one label a cell.",
+                mend="Give one label per cell.",
             )
         text = np.array(["" if value is None else str(value).strip() for value in labels], dtype=object)
         kept = np.array([value.lower() not in _UNLABELLED for value in text], dtype=bool)
@@ -72,15 +75,15 @@ class Reference:
         if len(wide) <= k:
             raise InputError(
                 "too-few-cells",
-                f"The reference has {len(wide)} labelled cells, and {k + 1} are needed.",
-                mend="Give more labelled cells, or name another column with --label.",
+                f"The reference has {len(wide)} labelled cells, but at least {k + 1} are needed.",
+                mend="Use a reference with more labelled cells, or choose another column (--label).",
             )
         names, self._codes = np.unique(text[kept].astype(str), return_inverse=True)
         if len(names) < 2:
             raise InputError(
                 "single-label",
-                f"All labelled cells of the reference are '{names[0]}'.",
-                mend="Name a column with two or more labels with --label.",
+                f"All labelled cells of the reference have the label '{names[0]}'.",
+                mend="Choose a column with at least two different labels (--label).",
             )
         self.names = tuple(str(name) for name in names)
         self.k = k
@@ -90,18 +93,18 @@ class Reference:
         self.threshold = float(np.quantile(nearest_other, QUANTILE)) * SLACK
 
     def annotate(self, array: NDArray[np.floating]) -> Annotation:
-        """Label ``array [B, D]`` by majority vote of the k nearest reference cells.
+        """Label cells ``[B, D]`` by majority vote of their k nearest reference cells.
 
-        A tie goes to the label of the nearer cells. A cell's answer does not depend on the other cells.
+        A tie goes to the label of the nearer cells. A cell's label does not depend on the other cells.
 
         Raises:
-            InputError: a width other than the reference's, or non-finite numbers.
+            InputError: the width differs from the reference's, or a number is not finite.
         """
         wide = np.asarray(array, dtype=np.float64)
         if wide.ndim != 2 or wide.shape[1] != self.width:
             raise InputError(
                 "embedding-shape",
-                f"The cells have shape {wide.shape}, the reference has width {self.width}.",
+                f"The cells have shape {wide.shape}, but the reference has width {self.width}.",
                 mend="Embed both with the same model.",
             )
         _require_finite(wide, "query")
@@ -124,5 +127,7 @@ def _require_finite(array: NDArray[np.float64], role: str) -> None:
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
         raise InputError(
-            "not-finite", f"The embedding of {role} cell {bad[0]} is not finite.", mend="Look for a broken bundle."
+            "not-finite",
+            f"The embedding of {role} cell {bad[0]} is not finite.",
+            mend="Check that the bundle is intact.",
         )

@@ -1,4 +1,4 @@
-"""A bundle: one directory with everything a session needs, checked before use. No pickle anywhere."""
+"""A bundle: one directory with everything a session needs, verified before use. It holds no pickles."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "mini"
 
 
 def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -28,8 +29,8 @@ class Bundle:
 
     Attributes:
         path: the directory.
-        manifest: ``manifest.json``: name, version, preset, network sizes, training data, evaluation rows, sha256 of
-            files.
+        manifest: content of ``manifest.json``: name, version, preset, network sizes, training data, evaluation, and
+            the sha256 of every file.
     """
 
     path: Path
@@ -37,7 +38,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT_BUNDLE) -> Bundle:
-        """Read and verify a bundle. Raises BundleError naming the file and the reason."""
+        """Read and verify a bundle. Raises BundleError, which names the file and the reason."""
         path = Path(path)
         file = path / "manifest.json"
         if not file.is_file():
@@ -50,16 +51,16 @@ class Bundle:
             raise BundleError(f"{file} is not a valid manifest ({error!r}). Export the bundle again.") from error
         if version != FORMAT_VERSION:
             raise BundleError(
-                f"{file} has format version {version}, this release reads {FORMAT_VERSION}. "
-                "Install the scpalm version that wrote it, or export it again."
+                f"{file} has format version {version}, but this release reads version {FORMAT_VERSION}. "
+                "Install the scpalm release that wrote it, or export the bundle again."
             )
         for key in ("name", "version"):
             if not isinstance(manifest.get(key), str) or not manifest[key]:
-                raise BundleError(f"{file} has no text as '{key}'. Export the bundle again.")
+                raise BundleError(f"{file}: '{key}' is missing or not a string. Export the bundle again.")
         for name, expected in checksums.items():
             member = path / name
             if Path(name).name != name or not member.is_file():
-                raise BundleError(f"{path}: {name} is listed in the manifest and missing. Copy the bundle again.")
+                raise BundleError(f"{path}: {name} is listed in the manifest but missing. Copy the bundle again.")
             if sha256_of(member) != expected:
                 raise BundleError(f"{member} does not match its checksum in the manifest. Copy the bundle again.")
         return cls(path, manifest)
@@ -74,14 +75,14 @@ class Bundle:
 
     @cached_property
     def identity(self) -> Identity:
-        """Name, version, and a checksum over all files."""
+        """Name, version, and one checksum over all files."""
         checksums = sorted((name, entry["sha256"]) for name, entry in self.manifest["files"].items())
         return self.name, self.version, hashlib.sha256(repr(checksums).encode()).hexdigest()
 
     def file(self, name: str) -> Path:
-        """A file of the bundle. Raises BundleError when it is not there, or was not checked."""
+        """Path of a verified file of the bundle. Raises BundleError if the manifest does not list it."""
         if name not in self.manifest["files"]:
-            raise BundleError(f"{self.path} has no {name} in its manifest. Export the bundle again.")
+            raise BundleError(f"The manifest of {self.path} does not list {name}. Export the bundle again.")
         return self.path / name
 
     @cached_property

@@ -1,6 +1,6 @@
-"""The engine: cells in, results out, in this process. The service is a shell around the same steps.
+"""The engine: cells in, results out, in one process. The service runs the same steps.
 
-The steps are in `scpalm.model.stream`: read, prepare, encode, run the tasks, finish.
+`scpalm.model.stream` has the steps: read, prepare, encode, run the tasks, finish.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class ReadOptions(TypedDict, total=False):
     """How to read an AnnData.
 
-    ``layer``: None for X, ``raw``, or a layer's name. ``input``: ``counts`` or ``log``; default: found out.
+    ``layer``: None for X, ``raw``, or the name of a layer. ``input``: ``counts`` or ``log``; detected by default.
     """
 
     layer: str | None
@@ -47,11 +47,12 @@ def load(
     """Open a model.
 
     Args:
-        bundle: directory of the model, or an opened one; default: the model in the package.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``. runtime: ``auto``, ``onnx`` or ``torchscript``.
-        threads: on a CPU; default: every core that this process may use.
+        bundle: the model's directory, or an open `Bundle`. Default: the model that ships with the package.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
+        runtime: ``auto``, ``onnx`` or ``torchscript``.
+        threads: number of CPU threads. Default: every core available to this process.
 
-    Raises BundleError for a damaged model, MissingRuntimeError where the runtime is not installed, ValueError for an
+    Raises BundleError for a damaged model, MissingRuntimeError if the runtime is not installed, and ValueError for an
     unknown device or runtime.
 
     Example:
@@ -64,7 +65,7 @@ def load(
 
 
 def open_runtime(bundle: Bundle, *, device: str = "auto", runtime: str = "auto", threads: int | None = None) -> Session:
-    """A session; a missing runtime raises MissingRuntimeError, which says how to install it."""
+    """Open a session. Raises MissingRuntimeError, with the command that installs the runtime, if it is missing."""
     try:
         return open_session(bundle, runtime=runtime, device=device, threads=threads)
     except ModuleNotFoundError as error:
@@ -72,18 +73,19 @@ def open_runtime(bundle: Bundle, *, device: str = "auto", runtime: str = "auto",
         if extra is None:
             raise
         raise MissingRuntimeError(
-            f"The model's runtime is not installed. Install it with: pip install 'scpalm[{extra}]'"
+            f"The runtime for this model is not installed. Install it with: pip install 'scpalm[{extra}]'"
         ) from error
 
 
 class Engine:
-    """A model on a device. Every method gives the same numbers as the service, to the bit.
+    """A model on a device. Every method returns bit for bit the numbers of the service.
 
-    Methods that take an AnnData write into it as scanpy's ``tl`` functions do, and return None; with ``copy=True`` they
-    leave it alone and return a copy. ``layer`` and ``input`` say which matrix to read and what its values are.
+    Methods that take an AnnData modify it and return None, like scanpy's ``tl`` functions. With ``copy=True`` they
+    return a modified copy instead. ``layer`` and ``input`` select the matrix and say what its values are.
 
     Attributes:
-        bundle: the model. session: runs it.
+        bundle: the model.
+        session: runs the model on a device.
     """
 
     def __init__(self, bundle: Bundle, session: Session) -> None:
@@ -95,19 +97,22 @@ class Engine:
     def read(
         self, source: Source, *, layer: str | None = None, input: Declared = "auto", totals_column: str | None = None
     ) -> CellReader:
-        """The cells of a file, a store or an AnnData in the model's genes. Raises InputError."""
+        """Open a file, a zarr store or an AnnData and align its genes with the model's. Raises InputError."""
         return CellReader(self.bundle, open_cells(source, layer=layer, totals_column=totals_column), input)
 
     def encode(self, prepared: Prepared) -> Encoded:
-        """One pass of the network: embedding and pathway codes of prepared cells."""
+        """Run the network once: embedding and pathway codes of prepared cells."""
         return self.session.encode(prepared.rows)
 
     def stream(self, source: Source, spec: RequestSpec, *, report: InputReport | None = None) -> Stream:
-        """Results of a file, a store or an AnnData, block by block; see `Stream`.
+        """Compute results for a file, a zarr store or an AnnData block by block; see `Stream`.
 
-        ``report``: what the first cells of the source were taken for, to start further on with `Stream.rows`.
+        Args:
+            source: where the cells come from.
+            spec: tasks and options.
+            report: how the first cells of the source were classified. Needed to start elsewhere, with `Stream.rows`.
 
-        Raises InputError, ParameterError, MissingPartError.
+        Raises InputError, ParameterError or MissingPartError.
         """
         cells = open_cells(source, layer=spec.layer)
         try:
@@ -121,13 +126,15 @@ class Engine:
     def embed(
         self, adata: AnnData, *, key_added: str | None = None, copy: bool = False, **how: Unpack[ReadOptions]
     ) -> AnnData | None:
-        """Embed every cell: ``obsm["X_scpalm"]`` ``[B, D]`` float32.
+        """Embed every cell; writes ``obsm["X_scpalm"]`` ``[B, D]`` float32.
 
         Args:
-            key_added: another key. copy: return a copy instead of writing into ``adata``.
+            adata: the cells.
+            key_added: key to use instead of ``X_scpalm``.
+            copy: return a modified copy instead of changing ``adata``.
             how: see `ReadOptions`.
 
-        Raises InputError naming the cell or gene at fault.
+        Raises InputError, which names the cell or gene at fault.
 
         Example:
             >>> engine.embed(adata)
@@ -145,10 +152,10 @@ class Engine:
         copy: bool = False,
         **how: Unpack[ReadOptions],
     ) -> AnnData | None:
-        """Expression as the decoder reads it from each cell's codes, log1p CP10K, or counts with ``scale="counts"``.
+        """Impute expression with the decoder, from each cell's codes: log1p CP10K, or counts with ``scale="counts"``.
 
-        Without ``genes``: ``layers["scpalm_imputed"]``, NaN for genes that the model does not know. With ``genes``:
-        ``obsm["X_scpalm_imputed"]`` ``[B, genes]``.
+        Without ``genes``, writes ``layers["scpalm_imputed"]``, with NaN for genes unknown to the model. With ``genes``,
+        writes ``obsm["X_scpalm_imputed"]`` ``[B, genes]``.
 
         Example:
             >>> engine.impute(adata, ["CD3D", "LYZ"])
@@ -166,9 +173,10 @@ class Engine:
         copy: bool = False,
         **how: Unpack[ReadOptions],
     ) -> AnnData | None:
-        """Pathway code of each token: ``obsm["X_scpalm_pathways"]`` ``[B, N]`` int32.
+        """Find the pathway code of each token; writes ``obsm["X_scpalm_pathways"]`` ``[B, N]`` int32.
 
-        With ``summary``: share of tokens that have each code, ``obsm["X_scpalm_pathway_shares"]`` ``[B, K]``.
+        With ``summary``, writes the share of a cell's tokens that have each code:
+        ``obsm["X_scpalm_pathway_shares"]`` ``[B, K]``.
 
         Example:
             >>> engine.pathways(adata, summary=True)
@@ -185,13 +193,18 @@ class Engine:
         copy: bool = False,
         **how: Unpack[ReadOptions],
     ) -> AnnData | None:
-        """ln IC50 (uM) of each cell and drug: ``obsm["X_scpalm_ic50"]`` ``[B, drugs]``, NaN where there is no answer.
+        """Predict drug response; writes ``obsm["X_scpalm_ic50"]`` ``[B, drugs]``, ln IC50 (uM).
 
-        ``obsm["X_scpalm_ic50_lower"]`` and ``_upper`` are the interval, ``_cell_distance`` the distance from the
-        training lines; ``uns["scpalm"]`` names the drugs.
+        A cell that expresses none of the genes the head reads has NaN. Also writes the prediction interval
+        (``X_scpalm_ic50_lower``, ``X_scpalm_ic50_upper``) and the distance from the training cell lines
+        (``X_scpalm_ic50_cell_distance``). ``uns["scpalm"]`` names the drugs.
 
         Args:
-            drugs: names, PubChem ids or SMILES; default: every drug of the training data.
+            adata: the cells.
+            drugs: names, PubChem ids or SMILES. Default: every drug in the training data.
+            key_added: key to use instead of ``X_scpalm_ic50``.
+            copy: return a modified copy instead of changing ``adata``.
+            how: see `ReadOptions`.
 
         Example:
             >>> engine.ic50(adata, ["Cisplatin"])
@@ -209,12 +222,17 @@ class Engine:
         copy: bool = False,
         **how: Unpack[ReadOptions],
     ) -> AnnData | None:
-        """Label cells by the nearest labelled ones: ``obs["scpalm_label"]``, 'unknown' where none is near enough.
+        """Label each cell by the nearest labelled cells; writes ``obs["scpalm_label"]``, 'unknown' if none is close.
 
-        ``obs`` also gets ``scpalm_nearest_label``, ``scpalm_probability`` and ``scpalm_distance``.
+        Also writes ``scpalm_nearest_label``, ``scpalm_probability`` and ``scpalm_distance`` to ``obs``.
 
         Args:
-            reference: labelled cells, read from X. label: the column of its ``obs``. key_added: start of the columns.
+            adata: the cells to label.
+            reference: labelled cells, read from X.
+            label: column of the reference's ``obs`` that holds the labels.
+            key_added: prefix of the new columns.
+            copy: return a modified copy instead of changing ``adata``.
+            how: see `ReadOptions`.
 
         Example:
             >>> engine.annotate(adata, "atlas.h5ad", label="cell_type")
@@ -239,10 +257,14 @@ class Engine:
         spec: RequestSpec | None = None,
         progress: Progress | None = None,
     ) -> tuple[list[str], Annotation]:
-        """Labels of ``source``'s cells from the nearest cells of ``reference``, with the names of the cells.
+        """Label the cells of ``source`` by the nearest cells of ``reference``; also returns the names of the cells.
 
         Args:
-            reference: labelled cells, read from X. label: the column of its ``obs``. spec: how to read ``source``.
+            source: the cells to label.
+            reference: labelled cells, read from X.
+            label: column of the reference's ``obs`` that holds the labels.
+            spec: how to read ``source``.
+            progress: receives the number of finished cells.
 
         Raises InputError.
         """
@@ -254,7 +276,7 @@ class Engine:
                 raise InputError(
                     "no-label-column",
                     f"{name} has no column '{label}' in obs.",
-                    mend="Name the column that holds its labels with --label.",
+                    mend="Pass the name of the column that holds the labels (--label).",
                     field=label,
                 )
             progress.start(labelled.num_cells + cells.num_cells)
@@ -263,7 +285,7 @@ class Engine:
         return names, known.annotate(embedding)
 
     def _embed_all(self, reader: CellReader, progress: Progress) -> tuple[list[str], NDArray[np.float32]]:
-        """Names and ``[B, D]`` embedding of all cells, in memory."""
+        """Names ``[B]`` and embedding ``[B, D]`` of all cells, in memory."""
         names: list[str] = []
         parts: list[NDArray[np.float32]] = []
         for prepared in reader:

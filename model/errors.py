@@ -1,19 +1,19 @@
-"""Errors about a user's cells, each with the field, cell or gene at fault and the way to mend it."""
+"""Errors that a user can fix. Each says what is wrong, where, and what to do about it."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """An error that a user can do something about. Its text is one line that says what is wrong, and how to fix it."""
+    """An error that a user can fix. Its text is one line that says what is wrong and how to fix it."""
 
 
 class InputError(UserError, ValueError):
-    """Readable input that is wrong.
+    """Input that can be read but is wrong.
 
     Attributes:
-        code: stable slug of the fault, e.g. ``negative-value``; becomes the problem type of the HTTP answer.
+        code: stable slug of the fault, such as ``negative-value``. It becomes the problem type of the HTTP response.
         detail: one sentence that says what is wrong and where.
-        mend: one sentence that says how to put it right.
+        mend: one sentence that says how to fix it.
         field, cell, gene: what is at fault, where known.
     """
 
@@ -37,27 +37,27 @@ class InputError(UserError, ValueError):
 
 
 class UnreadableError(InputError):
-    """Bytes that are not the format they claim to be (HTTP 400; a plain InputError is 422)."""
+    """Bytes that do not match their declared format (HTTP 400; a plain InputError is 422)."""
 
 
 class OverLimitError(InputError):
-    """More cells or bytes than the caller allows, also as declared by a file or after decompression (HTTP 413)."""
+    """More cells or bytes than allowed: as sent, as declared by a file, or after decompression (HTTP 413)."""
 
 
 class ParameterError(InputError):
-    """An option, parameter or member with a value it cannot have; the detail says what to do."""
+    """An invalid value of an option, parameter or JSON member. The detail says what is allowed."""
 
     def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__("invalid-parameter", detail, mend="", field=field)
 
 
 class MissingPartError(UserError, RuntimeError):
-    """A task for which the model lacks a part. The text says which part, and how to get it."""
+    """The model lacks a part that a task needs. The text says which part, and how to get it."""
 
 
 class MissingRuntimeError(UserError, RuntimeError):
-    """A package that is needed is not installed. The text says how to install it."""
+    """A required package is not installed. The text says how to install it."""
 
 
 class BundleError(UserError, RuntimeError):
-    """A bundle that cannot be trusted or used: checksum, shape or version is off. Says which file and why."""
+    """A bundle that cannot be used: a checksum, shape or version is wrong. The text names the file and the reason."""

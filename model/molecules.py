@@ -1,7 +1,7 @@
 """SMILES -> molecular graph: the 75 atom features of DeepChem's ConvMol, the bonds, and the normalised adjacency.
 
-Feature order after Ramsundar et al., DeepChem ``ConvMolFeaturizer`` (no chirality, hydrogens implicit), which DeepCDR
-(Liu et al. 2020) reads. RDKit is imported when the first molecule is read, not before.
+The order of the features is that of DeepChem's ``ConvMolFeaturizer`` (Ramsundar et al.; no chirality, implicit
+hydrogens), which DeepCDR (Liu et al. 2020) uses. RDKit is slow to import, so it is loaded with the first molecule.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_SMILES = 1000
 MAX_HEAVY_ATOMS = 200
 
-# Anything else is 'Unknown', the last of the 44 places.
+# Any other element is 'Unknown', the last of the 44 one-hot positions.
 ELEMENTS = [
     "C",
     "N",
@@ -68,19 +68,19 @@ ELEMENTS = [
     "Pb",
 ]
 HYBRIDIZATIONS = ("SP", "SP2", "SP3", "SP3D", "SP3D2")
-MOST_DEGREE, MOST_IMPLICIT_VALENCE, MOST_HYDROGENS = 10, 6, 4
+MAX_DEGREE, MAX_IMPLICIT_VALENCE, MAX_HYDROGENS = 10, 6, 4
 
-# Name and width of each block of features, in order. One-hot but for charge, radical electrons and aromatic; the
-# last place of element, implicit_valence, hybridization and hydrogens also takes every value beyond it.
+# Name and width of each block of features, in order. All are one-hot except charge, radical electrons and aromatic.
+# The last position of element, implicit_valence, hybridization and hydrogens also stands for every larger value.
 FEATURE_BLOCKS: tuple[tuple[str, int], ...] = (
     ("element", len(ELEMENTS) + 1),
-    ("degree", MOST_DEGREE + 1),
-    ("implicit_valence", MOST_IMPLICIT_VALENCE + 1),
+    ("degree", MAX_DEGREE + 1),
+    ("implicit_valence", MAX_IMPLICIT_VALENCE + 1),
     ("formal_charge", 1),
     ("radical_electrons", 1),
     ("hybridization", len(HYBRIDIZATIONS)),
     ("aromatic", 1),
-    ("hydrogens", MOST_HYDROGENS + 1),
+    ("hydrogens", MAX_HYDROGENS + 1),
 )
 NUM_FEATURES = sum(width for _, width in FEATURE_BLOCKS)
 
@@ -103,8 +103,8 @@ class MoleculeGraph:
 
     Attributes:
         features: ``[atoms, 75]`` int8, see ``FEATURE_BLOCKS``.
-        bonds: ``[bonds, 2]`` int32, each bond once, lower atom first.
-        canonical: RDKit's canonical SMILES, which says whether two inputs are the same molecule.
+        bonds: ``[bonds, 2]`` int32, each bond once, the lower atom first.
+        canonical: RDKit's canonical SMILES. Two inputs with the same one are the same molecule.
     """
 
     features: NDArray[np.int8]
@@ -118,12 +118,14 @@ class MoleculeGraph:
 
 @dataclass(frozen=True, eq=False)
 class GraphBatch:
-    """Atoms of several molecules one after the other, with ``D^-1/2 (A + I) D^-1/2`` as a list of entries.
+    """The concatenated atoms of several molecules, and the entries of ``D^-1/2 (A + I) D^-1/2``.
 
     Attributes:
         features: ``[atoms, 75]`` float32.
-        row, column: ``[entries]`` int64. weight: ``[entries]`` float32; the entry (row, column) of the adjacency.
-        molecule: ``[atoms]`` int64, ascending. num_molecules: also those are counted that have no atom.
+        row, column: ``[entries]`` int64, position of each non-zero entry of the adjacency.
+        weight: ``[entries]`` float32, its value.
+        molecule: ``[atoms]`` int64, the molecule of each atom, ascending.
+        num_molecules: number of molecules, including those without atoms.
     """
 
     features: NDArray[np.float32]
@@ -135,10 +137,15 @@ class GraphBatch:
 
 
 def parse_smiles(smiles: str, *, drug: str | None = None, allow_salt: bool = False) -> MoleculeGraph:
-    """Read one SMILES; ``drug`` is what errors call it (default: the SMILES itself).
+    """Parse one SMILES.
 
-    ``allow_salt`` keeps all parts of a salt or mixture as one graph, as DeepCDR's own table of drugs does; from a user
-    such a SMILES is refused, for which part acts is not ours to guess. Raises MoleculeError.
+    Args:
+        smiles: the SMILES.
+        drug: the drug's name in error messages; default: the SMILES.
+        allow_salt: keep all parts of a salt or mixture as one graph, as DeepCDR's drug table does. Otherwise a salt is
+            refused, because which part is active cannot be guessed.
+
+    Raises MoleculeError.
     """
     name = drug or smiles
     molecule = _molecule(smiles, name)
@@ -147,24 +154,24 @@ def parse_smiles(smiles: str, *, drug: str | None = None, allow_salt: bool = Fal
             "salt",
             name,
             "has more than one part (a salt or a mixture).",
-            mend="Send the SMILES of the active part alone, neutral where it can be.",
+            mend="Send the SMILES of the active part only, in its neutral form if it has one.",
         )
     if any(atom.GetAtomicNum() == 0 for atom in molecule.GetAtoms()):
         raise MoleculeError(
             "polymer",
             name,
-            "has an open end or a placeholder atom ('*'), as a polymer or a fragment has.",
-            mend="Send one whole molecule.",
+            "has an open end or a placeholder atom ('*'), like a polymer or a fragment.",
+            mend="Send one complete molecule.",
         )
     heavy = molecule.GetNumHeavyAtoms()
     if not 1 <= heavy <= MAX_HEAVY_ATOMS:
-        reason = f"has {heavy} heavy atoms; the model reads 1 to {MAX_HEAVY_ATOMS}."
+        reason = f"has {heavy} heavy atoms; the model accepts 1 to {MAX_HEAVY_ATOMS}."
         raise MoleculeError("molecule-size", name, reason, mend="Send a small molecule.")
     return _graph(molecule)
 
 
 def batch_graphs(graphs: Sequence[MoleculeGraph]) -> GraphBatch:
-    """Several molecules as one graph of separate parts, so that all are encoded in one pass."""
+    """Join several molecules into one disconnected graph, so that all are encoded in one pass."""
     atoms = [graph.num_atoms for graph in graphs]
     first = np.concatenate([[0], np.cumsum(atoms)]).astype(np.int64)
     bonds = [graph.bonds.astype(np.int64) + start for graph, start in zip(graphs, first[:-1], strict=True)]
@@ -172,7 +179,7 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> GraphBatch:
     own = np.arange(first[-1])
     row, column = np.concatenate([own, low, high]), np.concatenate([own, high, low])
     degree = np.bincount(row, minlength=len(own)).astype(np.float64)  # of A + I
-    # Sorted by row and column: an atom's sum runs in one order whatever stands before it.
+    # Sort by row and column, so that the sum over an atom's neighbours does not depend on the other molecules.
     order = np.lexsort((column, row))
     row, column = row[order], column[order]
     features = [np.zeros((0, NUM_FEATURES), np.int8), *(graph.features for graph in graphs)]
@@ -193,12 +200,12 @@ def _molecule(smiles: str, name: str) -> Mol:
     if not smiles.strip():
         raise MoleculeError("empty-smiles", _shown(name), "has an empty SMILES.", mend="Send a SMILES, e.g. CCO.")
     if len(smiles) > MAX_SMILES:
-        reason = f"has a SMILES of {len(smiles):,} characters; {MAX_SMILES:,} are read."
+        reason = f"has a SMILES of {len(smiles):,} characters; the limit is {MAX_SMILES:,}."
         raise MoleculeError("smiles-too-long", name, reason, mend="Send a small molecule.")
     if not smiles.isascii() or not smiles.isprintable() or any(c.isspace() for c in smiles):
-        reason = "has a SMILES with a space, a control character or one that is not ASCII."
-        raise MoleculeError("bad-smiles", name, reason, mend="Send the SMILES alone, without a name behind it.")
-    with BlockLogs():  # RDKit writes its complaints to stderr
+        reason = "has a SMILES with a space, a control character or a non-ASCII character."
+        raise MoleculeError("bad-smiles", name, reason, mend="Send only the SMILES, without a name after it.")
+    with BlockLogs():  # RDKit would log errors to stderr
         parsed = Chem.MolFromSmiles(smiles, sanitize=False)
         if parsed is None:
             raise MoleculeError("bad-smiles", name, "is not valid SMILES.", mend="Check brackets and ring closures.")
@@ -206,9 +213,9 @@ def _molecule(smiles: str, name: str) -> Mol:
             raise MoleculeError("molecule-size", name, "has too many atoms.", mend="Send a small molecule.")
         problems = Chem.DetectChemistryProblems(parsed)
         if problems:
-            reason = f"is not a possible molecule: {problems[0].Message()}."
+            reason = f"is not a valid molecule: {problems[0].Message()}."
             raise MoleculeError("impossible-molecule", name, reason, mend="Check charges, bonds and aromatic rings.")
-        # Read again, so that explicit hydrogens are removed as usual.
+        # Parse again with sanitization, which removes explicit hydrogens.
         molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
         raise MoleculeError("bad-smiles", name, "is not valid SMILES.", mend="Check brackets and ring closures.")
@@ -239,17 +246,17 @@ def _atom_features(atom: Atom) -> NDArray[np.int8]:
     return np.concatenate(
         [
             _one_hot(ELEMENTS.index(symbol) if symbol in ELEMENTS else len(ELEMENTS), len(ELEMENTS) + 1),
-            _one_hot(atom.GetDegree(), MOST_DEGREE + 1),
-            _one_hot(atom.GetValence(ValenceType.IMPLICIT), MOST_IMPLICIT_VALENCE + 1),
+            _one_hot(atom.GetDegree(), MAX_DEGREE + 1),
+            _one_hot(atom.GetValence(ValenceType.IMPLICIT), MAX_IMPLICIT_VALENCE + 1),
             np.array([atom.GetFormalCharge(), atom.GetNumRadicalElectrons()], dtype=np.int8),
             _one_hot(HYBRIDIZATIONS.index(hybrid) if hybrid in HYBRIDIZATIONS else 4, len(HYBRIDIZATIONS)),
             np.array([atom.GetIsAromatic()], dtype=np.int8),
-            _one_hot(atom.GetTotalNumHs(), MOST_HYDROGENS + 1),
+            _one_hot(atom.GetTotalNumHs(), MAX_HYDROGENS + 1),
         ]
     )
 
 
 def _one_hot(value: int, width: int) -> NDArray[np.int8]:
-    place = np.zeros(width, dtype=np.int8)
-    place[min(value, width - 1)] = 1
-    return place
+    encoded = np.zeros(width, dtype=np.int8)
+    encoded[min(value, width - 1)] = 1
+    return encoded

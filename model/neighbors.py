@@ -1,7 +1,7 @@
-"""Exact nearest neighbours by brute force: the only k-nearest-neighbours search of the project.
+"""Exact nearest neighbours by brute force: the only k-nearest-neighbours search in the project.
 
-A search is deterministic: ties go to the lower position, and a cell's answer does not depend on the other cells of
-the query. Approximate indexes do not give that, and float32 searches do not break ties alike on every machine.
+The search is deterministic: ties go to the lower position, and a cell's neighbours do not depend on the other cells of
+the query. Approximate indexes do not guarantee that, and float32 searches break ties differently on each machine.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_ROWS = 1024
-# Squared distances are rounded to this share of the mean squared norm: far above the noise of float64 sums, and far
-# below any difference that matters. Ties are then ties on every machine.
+# Squared distances are rounded to this fraction of the mean squared norm, so that ties are ties on every machine. It is
+# far above the rounding error of float64 sums and far below any difference that matters.
 TIE_RESOLUTION = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:
-    """The nearest reference cells of each cell, nearest first; equal distances in order of position.
+    """The nearest reference cells of each cell, nearest first; cells at equal distance in order of position.
 
     Attributes:
         index: ``[cells, num]`` int64 positions in the reference.
-        distance: ``[cells, num]`` float64, Euclidean.
+        distance: ``[cells, num]`` float64 Euclidean distances.
     """
 
     index: NDArray[np.int64]
@@ -31,10 +31,10 @@ class Neighbors:
 
 
 def nearest(array: NDArray[np.floating], num: int) -> Neighbors:
-    """The ``num`` nearest other cells of each cell of ``array [cells, width]``; never the cell itself.
+    """The ``num`` nearest other cells of each cell in ``array [cells, width]``.
 
     Raises:
-        ValueError: ``num`` outside 1 to ``cells - 1``.
+        ValueError: ``num`` is not between 1 and ``cells - 1``.
 
     Example:
         >>> nearest(np.array([[0.0], [1.0], [3.0]]), 1).index.tolist()
@@ -42,18 +42,18 @@ def nearest(array: NDArray[np.floating], num: int) -> Neighbors:
     """
     cells = len(array)
     if not 1 <= num <= cells - 1:
-        raise ValueError(f"{num} neighbours were asked of {cells} cells: ask for 1 to {cells - 1}.")
+        raise ValueError(f"Cannot find {num} neighbours among {cells} cells: choose 1 to {cells - 1}.")
     return NeighborSearch(array).others(num)
 
 
 class NeighborSearch:
-    """Reference cells to search, in float64 and in blocks of 1,024 query rows."""
+    """Searches a set of reference cells, in float64 and in blocks of 1,024 query rows."""
 
     def __init__(self, reference: NDArray[np.floating]) -> None:
         """``reference [cells, width]``, finite."""
         wide = np.asarray(reference, dtype=np.float64)
         self._mean = wide.mean(axis=0)
-        # Distances stay the same, and the cancellation in |a|^2 - 2ab + |b|^2 shrinks.
+        # Centring keeps distances and reduces the cancellation in |a|^2 - 2ab + |b|^2.
         self._centred: NDArray[np.float64] = wide - self._mean
         self._norms = np.einsum("ij,ij->i", self._centred, self._centred)
         self._unit = float(self._norms.mean()) * TIE_RESOLUTION
@@ -68,13 +68,13 @@ class NeighborSearch:
         return self._search(self._centred, num, own=np.arange(len(self._centred)), among=None)
 
     def among(self, positions: NDArray[np.int64], allowed: NDArray[np.int64], num: int) -> Neighbors:
-        """For the reference cells at ``positions``, the nearest of those at ``allowed`` (ascending)."""
+        """For the reference cells at ``positions``, the nearest reference cells among ``allowed`` (ascending)."""
         return self._search(self._centred[positions], num, own=None, among=allowed)
 
     def _search(
         self, rows: NDArray[np.float64], num: int, *, own: NDArray[np.int64] | None, among: NDArray[np.int64] | None
     ) -> Neighbors:
-        """``own``: the reference position of each row, left out of its answer. ``among``: positions to search."""
+        """``own``: position of each row in the reference, excluded from its result. ``among``: positions to search."""
         index = np.empty((len(rows), num), dtype=np.int64)
         distance = np.empty((len(rows), num), dtype=np.float64)
         for start in range(0, len(rows), BLOCK_ROWS):

@@ -1,4 +1,4 @@
-"""How far a run is, reported to whoever shows it."""
+"""Progress of a run, reported to the caller."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from scpalm.model.genes.vocabulary import Coverage
 
 
 class Progress(Protocol):
-    """A progress bar, or anything else that wants to know."""
+    """Receives the progress of a run, for example to draw a progress bar."""
 
     def start(self, num_cells: int, coverage: Coverage | None = None) -> None:
-        """The number of cells to come, and which genes are known."""
+        """Called once, with the total number of cells and the genes that matched."""
         ...
 
     def advance(self, num_cells: int) -> None:
-        """So many more cells are done."""
+        """Called when ``num_cells`` more cells are done."""
         ...
 
 
 class NoProgress:
-    """Shows nothing."""
+    """Ignores all progress."""
 
     def start(self, num_cells: int, coverage: Coverage | None = None) -> None:
         return

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def release() -> str:
-    """Such as ``0.1.0``; ``0+source`` where the package is not installed."""
+    """The version, such as ``0.1.0``, or ``0+source`` if the package is not installed."""
     try:
         return version("scpalm")
     except PackageNotFoundError:

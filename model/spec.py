@@ -1,4 +1,4 @@
-"""What is asked of cells: made once from a query, a form, JSON or the command line, and passed on unchanged."""
+"""What a request asks for: built once from a query, form, JSON body or command line, then passed on unchanged."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from scpalm.model.tasks.task import AnyTask, BoundTask, OutputSpec, TaskContext,
 
 @dataclass(frozen=True)
 class RequestSpec:
-    """Tasks and their options. Frozen and JSON-serialisable, so that it can travel with a job.
+    """Tasks and their options. Frozen and JSON-serialisable, so that it can be stored with a job.
 
     Attributes:
-        tasks: names, the main task first. options: of all tasks, by option name; JSON values.
-        layer: which matrix of a file: None for X, ``raw``, or a layer's name. input: what its values are.
-        model: name of the model, None for the default. version: of the model, "" for any.
-        format: media type of the answer.
+        tasks: names of the tasks, the main one first.
+        options: JSON values by option name, for all tasks.
+        layer: which matrix to read: None for X, ``raw``, or the name of a layer.
+        input: what its values are.
+        model: name of the model, or None for the default.
+        version: version of the model, or "" for any.
+        format: media type of the response.
 
     Example:
         >>> RequestSpec(("impute",), {"genes": ["CD3D", "LYZ"]}, layer="counts")
@@ -37,18 +40,18 @@ class RequestSpec:
     format: str = ""
 
     def __post_init__(self) -> None:
-        # As JSON has it, so that a spec that was stored equals the one that was sent.
+        # JSON has lists only. Convert now, so that a spec read back from storage equals the original.
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
         object.__setattr__(self, "options", options)
 
     @property
     def members(self) -> tuple[str, ...]:
-        """What the tasks read from a body in addition to its cells."""
+        """Names of the request members that the tasks read in addition to cells."""
         kinds = [task.members for task in self.kinds() if task.members is not None]
         return tuple(name for kind in kinds for name in kind.model_fields)
 
     def kinds(self) -> tuple[AnyTask, ...]:
-        """The tasks, each once. Raises ParameterError for an unknown name, or tasks that cannot share a pass."""
+        """The tasks, without duplicates. Raises ParameterError for an unknown task or a forbidden combination."""
         known = tasks()
         names = tuple(dict.fromkeys(self.tasks))
         for name in names:
@@ -56,8 +59,8 @@ class RequestSpec:
                 raise ParameterError(f"There is no task '{name[:50]}'. Choose from {', '.join(known)}.", field="also")
             if known[name].alone and len(names) > 1:
                 raise ParameterError(
-                    f"'{name}' needs a pass of its own over a panel of genes. Send POST /{name}, and ask for the rest "
-                    "in another request.",
+                    f"'{name}' cannot be combined with other tasks: it runs the network on a panel of genes. "
+                    f"Send POST /{name}, and request the other tasks separately.",
                     field="also",
                 )
         return tuple(known[name] for name in names)
@@ -74,17 +77,18 @@ class RequestSpec:
 
     @property
     def quick(self) -> bool:
-        """Whether `bind` may run on an event loop."""
+        """Whether `bind` is fast enough to run on an event loop."""
         return all(task.quick(self.options_of(task)) for task in self.kinds())
 
     def bind(self, context: TaskContext) -> tuple[BoundTask, ...]:
-        """The tasks, ready to run. Raises ParameterError, InputError, MissingPartError."""
+        """The tasks, ready to run. Raises ParameterError, InputError or MissingPartError."""
         return tuple(task.bind(self.options_of(task), context) for task in self.kinds())
 
     def with_form_fields(self, fields: Mapping[str, str]) -> RequestSpec:
-        """The same with options from a form; lists, one item a line, are added to those that are there.
+        """A copy with the options of a form added.
 
-        Fields that no task knows are ignored. Raises ParameterError for one that cannot be sent as text.
+        A list has one item per line and extends the list that is already there. Unknown fields are ignored. Raises
+        ParameterError for a field that cannot be sent as text.
         """
         known = {name: option for task in self.kinds() for name, option in task.options.model_fields.items()}
         options = dict(self.options)
@@ -92,7 +96,7 @@ class RequestSpec:
             if name not in known:
                 if name in self.members:
                     raise ParameterError(
-                        f"'{name}' cannot be a form field. Send JSON, or obsm of the file.", field=name
+                        f"'{name}' cannot be a form field. Send it as JSON, or in obsm of the file.", field=name
                     )
                 continue
             if get_origin(known[name].annotation) is tuple:
@@ -103,12 +107,12 @@ class RequestSpec:
         return replace(self, options=options)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON."""
+        """The spec as JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> RequestSpec:
-        """The spec that `as_dict` wrote. Raises TypeError for unknown members."""
+        """Restore a spec from `as_dict`. Raises TypeError for an unknown member."""
         return cls(**{**stored, "tasks": tuple(stored["tasks"])})
 
 
@@ -118,5 +122,5 @@ def outputs_of(bound: Sequence[BoundTask]) -> tuple[OutputSpec, ...]:
 
 
 def metadata_of(bound: Sequence[BoundTask]) -> dict[str, object]:
-    """What the user should know about the values of several tasks."""
+    """Metadata of several tasks, merged."""
     return {name: what for task in bound for name, what in task.metadata().items()}

@@ -1,4 +1,4 @@
-"""Cells of a source in, results out, block by block: read, prepare, encode, run the tasks, finish."""
+"""From a source of cells to results, block by block: read, prepare, encode, run the tasks, finish."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scpalm.model.sessions.session import Session
 from scpalm.model.spec import RequestSpec, metadata_of, outputs_of
 from scpalm.model.tasks.task import BoundTask, OutputSpec, TaskContext, Values
 
-# Values of one task computed at once: a cell's imputed genes are a hundred times its embedding.
+# Limit on the values of one task in memory: a cell's imputed genes are a hundred times larger than its embedding.
 _BLOCK_BYTES = 64 << 20
 
 
@@ -26,7 +26,9 @@ class Block:
     """Results of some cells of a source.
 
     Attributes:
-        start: position of the first cell. cells: names. values: ``[cells, width]`` of each output, by name.
+        start: position of the first cell in the source.
+        cells: names of the cells.
+        values: ``[cells, width]`` for each output, by name.
     """
 
     start: int
@@ -35,12 +37,14 @@ class Block:
 
 
 class CellReader:
-    """The cells of a source as the model reads them; a context manager.
+    """Reads the cells of a source in the model's gene order; a context manager.
 
     Attributes:
-        source: the opened source. preparer: what brings its cells into the model's genes. num_cells: B.
+        source: the open source.
+        preparer: aligns and normalises its cells.
+        num_cells: B.
 
-    Raises InputError from the constructor (genes) and while cells are read.
+    The constructor raises InputError if the genes are unusable; reading raises it for a faulty value.
     """
 
     def __init__(
@@ -63,21 +67,22 @@ class CellReader:
         return self.preparer.coverage
 
     def __iter__(self) -> Iterator[Prepared]:
-        """All cells, CHUNK_CELLS at a time: the first chunk decides what the values are."""
+        """All cells, CHUNK_CELLS at a time. The first chunk decides whether the values are counts or logs."""
         for chunk in self.source.chunks(CHUNK_CELLS):
             yield self.preparer.prepare(chunk)
 
     def rows(self, start: int, stop: int) -> Iterator[Prepared]:
-        """Cells ``start`` to ``stop``, CHUNK_CELLS at a time. Needs a report of the source's first cells."""
+        """Cells ``start`` to ``stop``, CHUNK_CELLS at a time. Needs the input report of the first chunk."""
         for first in range(start, stop, CHUNK_CELLS):
             yield self.preparer.prepare(self.source.rows(first, min(first + CHUNK_CELLS, stop)))
 
 
 class Stream(AbstractContextManager["Stream"]):
-    """Results of a source, block by block; memory does not grow with the number of cells.
+    """Results of a source, block by block. Memory use does not grow with the number of cells.
 
     Attributes:
-        reader: of the cells. outputs: what every block holds.
+        reader: reads the cells.
+        outputs: the outputs that every block holds.
 
     Example:
         >>> with engine.stream("atlas.h5ad", RequestSpec(("embed",))) as stream:
@@ -114,13 +119,16 @@ class Stream(AbstractContextManager["Stream"]):
             start += len(prepared.rows)
 
     def note(self) -> dict[str, object]:
-        """What is recorded next to the values; complete once the first block is there."""
+        """The note that is stored with the values. Complete once the first block has been computed."""
         name = (self._bundle.name, self._bundle.version)
         return note_of(name, self.reader.coverage, self._report, metadata_of(self._bound))
 
 
 def compute(session: Session, bound: Sequence[BoundTask], prepared: Prepared, first: int) -> Iterator[Block]:
-    """Results of prepared cells, in blocks small enough for the widest task. ``first``: position of their first."""
+    """Results of prepared cells, in blocks that bound the memory of the widest output.
+
+    ``first``: position in the source of the first prepared cell.
+    """
     encoded = session.encode(bound[0].select_rows(prepared))
     widest = max(output.width for task in bound for output in task.outputs)
     step = max(1, _BLOCK_BYTES // (4 * widest))

@@ -1,4 +1,4 @@
-"""Embeddings, imputation, pathway tokens and drug response of single cells.
+"""Embeddings, imputation, pathway codes and drug response of single cells.
 
 >>> import scpalm
 >>> engine = scpalm.load()
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scpalm.model.errors import InputError as InputError
     from scpalm.model.spec import RequestSpec as RequestSpec
 
-_WHERE = {
+_MODULE_OF = {
     "Engine": "scpalm.model.engine",
     "load": "scpalm.model.engine",
     "InputError": "scpalm.model.errors",
@@ -26,9 +26,9 @@ __all__ = ["Engine", "InputError", "RequestSpec", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: the command line and the parser processes import this package and need little of it.
-    if name not in _WHERE:
+    # Import on first use: the command line and the parser processes import this package but need little of it.
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'scpalm' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -1,4 +1,4 @@
-"""Genes and cells: counts with gene names in; rows in the order of the model's vocabulary out.
+"""Genes and cells. In: counts with gene names. Out: normalised rows in the order of the model's vocabulary.
 
-Used by every reader, the tasks and training. Knows no files and no network.
+Used by the readers, the tasks and training. Knows neither files nor the network.
 """

@@ -1,4 +1,4 @@
-"""CellMatrix: cells as they came in. The only shape of cells that crosses from one room to another."""
+"""CellMatrix: cells as they were read, before alignment. Every reader and codec produces this type."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from scpalm.model.errors import InputError
 
 @dataclass(frozen=True)
 class CellMatrix:
-    """B cells x genes in compressed sparse rows, in the user's own gene order.
+    """B cells x genes in compressed sparse rows, in the gene order of the input.
 
     Attributes:
         indptr: ``[B + 1]`` int64, row boundaries.
         indices: ``[entries]`` int32, columns.
         data: ``[entries]`` float32, counts or log-normalised values.
-        genes: names of the columns (symbols or Ensembl ids), one a column.
+        genes: name of each column, a symbol or an Ensembl id.
         cells: names of the rows.
-        ensembl_ids: a second name of each column where the file has one ("" where unknown).
-        totals: ``[B]`` counts of each cell over all genes, where the columns are only a selection of them.
-        cells_in_all: of the file that these cells are a part of; None: these are all.
+        ensembl_ids: Ensembl id of each column ("" where unknown), or None if the file has none.
+        totals: ``[B]`` counts of each cell over all genes, if the columns are only a selection of the genes.
+        cells_in_all: number of cells in the file that these cells are a part of; None if these are all.
     """
 
     indptr: NDArray[np.int64]
@@ -62,7 +62,7 @@ class CellMatrix:
             )
 
     def validate(self) -> None:
-        """Check structure and values; the first fault is an InputError that names field, cell and gene."""
+        """Check structure and values. Raises InputError for the first fault, naming the field, cell and gene."""
         self._check_lengths()
         self._check_structure()
         self._check_values()
@@ -85,7 +85,7 @@ class CellMatrix:
             if length != expected:
                 raise InputError(
                     "length-mismatch",
-                    f"'{name}' has length {length}, but {other} says {expected}.",
+                    f"'{name}' has length {length}, but {other} requires {expected}.",
                     mend="Make the CSR arrays agree: len(data) = len(indices) = indptr[-1], len(indptr) = cells + 1.",
                     field=name,
                 )
@@ -99,12 +99,12 @@ class CellMatrix:
         if len(falls):
             raise InputError(
                 "indptr-order",
-                f"indptr falls after position {falls[0]}.",
+                f"indptr decreases after position {falls[0]}.",
                 mend="Make indptr non-decreasing.",
                 field="indptr",
                 cell=self.cells[falls[0]],
             )
-        # Without temporaries as long as all is well: unsigned, negative ones are large.
+        # Check without temporary arrays first: viewed as unsigned, a negative index is a large one.
         if not len(self.indices) or int(self.indices.view(np.uint32).max()) < self.num_genes:
             return
         outside = np.flatnonzero((self.indices < 0) | (self.indices >= self.num_genes))
@@ -119,7 +119,7 @@ class CellMatrix:
             )
 
     def _check_values(self) -> None:
-        # NaN is neither at least 0 nor below infinity.
+        # Both comparisons are false for NaN.
         if not len(self.data) or (self.data.min() >= 0 and self.data.max() < np.inf):
             return
         for code, bad, word in (
@@ -133,7 +133,7 @@ class CellMatrix:
                     code,
                     f"The value of gene '{gene}' in cell '{cell}' is {word} ({self.data[at[0]]}); "
                     f"{len(at)} such values.",
-                    mend="Send raw counts (or log1p-normalised values): finite and at least 0, not scaled or centred.",
+                    mend="Send raw counts or log1p-normalised values, finite and not negative; do not scale or centre.",
                     field="data",
                     cell=cell,
                     gene=gene,
@@ -144,7 +144,7 @@ class CellMatrix:
         return str(self.cells[int(np.searchsorted(self.indptr, entry, side="right")) - 1])
 
     def row_totals(self) -> NDArray[np.float64]:
-        """``[B]`` sum of each cell over all its columns, or the totals that came with it."""
+        """``[B]`` total of each cell: the given totals, or else the sum over its columns."""
         if self.totals is not None:
             return self.totals
         rows = np.repeat(np.arange(self.num_cells), np.diff(self.indptr))

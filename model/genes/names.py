@@ -1,4 +1,4 @@
-"""Which names and Ensembl ids the columns of a matrix have, by the rules for every kind of file."""
+"""Gene names and Ensembl ids of the columns of a matrix, by the same rules for every kind of file."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ _ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{11}(?:\.\d+)?$", re.MULTILINE)
 
 
 class GeneTable(Protocol):
-    """``var`` of a file: a row a gene."""
+    """``var`` of a file: one row per gene."""
 
     def index(self) -> list[str]:
         """Names of the rows."""
         ...
 
     def names_of(self, column: str) -> list[str] | None:
-        """A column of strings ("" where missing), or None where it is absent or holds something else."""
+        """A column of strings ("" where missing), or None if it is absent or does not hold strings."""
         ...
 
 
 @dataclass(frozen=True)
 class GeneNames:
-    """Names of the columns, symbols where the file has them; Ensembl ids ("" where unknown) or None."""
+    """Names of the columns, preferably symbols, and their Ensembl ids ("" where unknown), if the file has any."""
 
     genes: list[str]
     ensembl_ids: list[str] | None
 
 
 def name_genes(var: GeneTable, name: str, num_genes: int) -> GeneNames:
-    """Names of the ``num_genes`` columns of a matrix whose table of genes is called ``name`` in messages.
+    """Find the names of the ``num_genes`` columns of a matrix.
 
-    Names are the index of ``var``, unless those are Ensembl ids (or mere numbers) and a column holds symbols. Ensembl
-    ids are the index, or a column that holds them. Raises InputError (``shape-mismatch``).
+    Names are the index of ``var``, unless the index holds Ensembl ids (or plain numbers) and a column holds symbols.
+    Ensembl ids are the index, or a column that holds them. ``name``: the name of the table in messages.
+
+    Raises InputError (``shape-mismatch``).
     """
     names = var.index()
     check_length(len(names), num_genes, name, "genes")
@@ -46,7 +48,7 @@ def name_genes(var: GeneTable, name: str, num_genes: int) -> GeneNames:
     if named_by_id or all(text.isdigit() for text in names):
         symbols = _first_column(var, SYMBOL_COLUMNS, name, num_genes, ensembl=False)
     if named_by_id:
-        # A gene without a symbol keeps its id as its name.
+        # A gene without a symbol keeps its Ensembl id as its name.
         return GeneNames([s or id_ for s, id_ in zip(symbols, names, strict=True)] if symbols else names, names)
     ids = _first_column(var, ENSEMBL_COLUMNS, name, num_genes, ensembl=True)
     if symbols:
@@ -55,12 +57,12 @@ def name_genes(var: GeneTable, name: str, num_genes: int) -> GeneNames:
 
 
 def check_length(length: int, expected: int, what: str, axis: str) -> None:
-    """Raise InputError (``shape-mismatch``) where a part of a file does not fit its matrix."""
+    """Raise InputError (``shape-mismatch``) if a part of a file does not have the length of its matrix."""
     if length != expected:
         raise InputError(
             "shape-mismatch",
             f"'{what}' has {length} {axis}, but the matrix has {expected}.",
-            mend="Write the file again from an AnnData object whose parts agree.",
+            mend="Write the file again from a valid AnnData object.",
             field=what,
         )
 
@@ -77,7 +79,7 @@ def _first_column(
 
 
 def _mostly_ensembl(names: list[str]) -> bool:
-    """Whether more than half of the names that are there are Ensembl gene ids (of any species)."""
+    """Whether more than half of the non-empty names are Ensembl gene ids of any species."""
     given = len(names) - names.count("")
-    # One search through all names: a test of each would take longer than reading them.
+    # One search through the joined names is much faster than matching each name.
     return 2 * sum(1 for _ in _ENSEMBL_ID.finditer("\n".join(names))) > given

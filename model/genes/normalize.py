@@ -1,4 +1,4 @@
-"""Counts or log values? And how either becomes log1p CP10K (method: input)."""
+"""Decide whether values are counts or logs, and convert either to log1p CP10K."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from scpalm.model.genes.matrix import CellMatrix
 
 Declared = Literal["auto", "counts", "log"]
 SCALE = 1e4
-# log1p of any normalised count stays under this: e^20 is 485 million counts in one gene.
+# No log1p value is larger: e^20 is 485 million counts of one gene.
 _LARGEST_LOG = 20.0
-# With so many columns a file holds (nearly) all genes, so that a cell's own sum is its total. Fewer are a selection.
+# A file with at least this many columns holds nearly all genes, so a cell's sum is its total. Fewer are a selection.
 COMPLETE_GENES = 5000
 
 
 @dataclass(frozen=True)
 class InputReport:
-    """What the values were taken for.
+    """What the values were classified as.
 
     Attributes:
-        detected: ``counts`` or ``log``. why: the reason in one sentence.
-        rescale: whether each cell's ``expm1`` values are brought to a sum of 10,000 (``log`` only).
-        expected: counts that may have fractions (``counts`` only).
+        detected: ``counts`` or ``log``.
+        why: the reason, in one sentence.
+        rescale: whether the ``expm1`` values of each cell are rescaled to a sum of 10,000 (``log`` only).
+        expected: whether these are expected counts, which may have fractions (``counts`` only).
     """
 
     detected: Literal["counts", "log"]
@@ -40,10 +41,10 @@ class InputReport:
 
 
 def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport:
-    """Decide what the values of a validated matrix are.
+    """Classify the values of a validated matrix as counts or log values.
 
-    Raises InputError when counts were declared and a value has a fraction, or log values were declared and are too
-    large for any.
+    Raises InputError if counts were declared but a value has a fraction, or if log values were declared but a value is
+    too large.
     """
     values = matrix.data
     largest = float(values.max(initial=0.0))
@@ -55,7 +56,7 @@ def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport
             raise InputError(
                 "not-counts",
                 f"Counts were declared, but gene '{gene}' in cell '{cell}' is {values[entry]:g}; "
-                f"{len(fractions)} of {len(values)} values have a fraction.",
+                f"{len(fractions)} of {len(values)} values are not whole numbers.",
                 mend="Send raw counts, name the layer that holds them (?layer=counts), or declare input=log.",
                 field="data",
                 cell=cell,
@@ -68,8 +69,8 @@ def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport
         raise InputError(
             "not-log",
             f"Log values were declared, but gene '{gene}' in cell '{cell}' is {largest:g}, "
-            "more than any log1p value can be.",
-            mend="Declare input=counts or leave input=auto.",
+            "too large for a log1p value.",
+            mend="Declare input=counts, or leave input=auto.",
             field="data",
             cell=cell,
             gene=gene,
@@ -79,24 +80,25 @@ def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport
     if declared == "auto" and largest > _LARGEST_LOG:
         return InputReport(
             "counts",
-            f"values have fractions, but reach {largest:g}, too large for log1p: "
-            "taken as expected counts (or counts normalised without a logarithm, which gives the same result)",
+            f"values have fractions but reach {largest:g}, too large for log1p: "
+            "treated as expected counts (normalised values without a logarithm give the same result)",
             expected=True,
         )
     origin = "declared as log values" if declared == "log" else f"values have fractions and stay under {_LARGEST_LOG:g}"
-    # Decided by the list of genes, never by the other cells: a cell's result must not depend on its company.
+    # Decide from the genes, not from the values: a cell's result must not depend on other cells.
     if matrix.num_genes >= COMPLETE_GENES:
-        return InputReport("log", f"{origin}: natural logs, each cell brought to a total of 10,000", rescale=True)
+        return InputReport("log", f"{origin}: natural logs, each cell rescaled to a total of 10,000", rescale=True)
     return InputReport(
-        "log", f"{origin}: used as log1p CP10K, as they are ({matrix.num_genes} genes are a selection, without totals)"
+        "log",
+        f"{origin}: used unchanged as log1p CP10K ({matrix.num_genes} genes are only a selection, so totals are "
+        "unknown)",
     )
 
 
 def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Values that may be summed over duplicate genes, and what 10,000 parts they are of.
+    """Linear values ``[entries]``, which may be summed over duplicate genes, and totals ``[B]``.
 
-    Returns ``[entries]`` linear values and ``[B]`` totals, so that log1p(1e4 * value / total) is the model's input.
-    Raises InputError naming the cell when a cell has no counts at all.
+    The model's input is ``log1p(1e4 * value / total)``. Raises InputError, which names the cell, if a cell is empty.
     """
     sums = row_sums(matrix.data, matrix.indices, matrix.indptr, matrix.num_genes)
     empty = np.flatnonzero(sums <= 0)
@@ -104,8 +106,8 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
         names = ", ".join(f"'{matrix.cells[i]}'" for i in empty[:5])
         raise InputError(
             "empty-cell",
-            f"{len(empty)} cell(s) have no counts at all: {names}.",
-            mend="Remove empty cells before sending.",
+            f"{len(empty)} cell(s) have no counts: {names}.",
+            mend="Remove empty cells before sending the data.",
             field="data",
             cell=str(matrix.cells[empty[0]]),
         )
@@ -120,7 +122,7 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
 def row_sums(
     values: NDArray[np.floating], indices: NDArray[np.int32], indptr: NDArray[np.int64], num_columns: int
 ) -> NDArray[np.float64]:
-    """``[B]`` sums in float64. The entries of a row are added in their order, so its neighbours leave no trace."""
+    """``[B]`` sums in float64. The entries of a row are added in order, so a sum does not depend on other rows."""
     table = sparse.csr_matrix(
         (values.astype(np.float64, copy=False), indices, indptr), shape=(len(indptr) - 1, num_columns)
     )

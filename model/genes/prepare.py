@@ -1,4 +1,4 @@
-"""From a user's cells to the model's rows: validate, detect, align, sum duplicates, normalise."""
+"""From input cells to model rows: validate, detect the kind of values, align genes, sum duplicates, normalise."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from scpalm.model.genes.normalize import SCALE, Declared, InputReport, detect_in
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Coverage, Vocabulary
 
-# Cells prepared at once: about half a million values, which fit a processor's cache. The first chunk decides what the
-# values are (counts or log), so every reader uses this size: service and command line must agree.
+# Cells prepared at once: about half a million values, which fit a processor's cache. The first chunk decides whether
+# values are counts or logs, so every reader must use this size: service and command line have to agree.
 CHUNK_CELLS = 512
 _FEW_ENTRIES = 8192
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Cells ready for a session, with what the user should know about how they got there.
+    """Cells ready for a session, with a report of how they were read.
 
     Attributes:
-        rows: B cells. cells: their names. coverage: genes known. input: counts or log, and why.
-        totals: ``[B]`` counts of each cell over all its genes; 10,000 where the values were logs.
+        rows: B cells in the model's gene order.
+        cells: names of the cells.
+        coverage: which genes the model knows.
+        input: whether the values were counts or logs, and why.
+        totals: ``[B]`` counts of each cell over all its genes; 10,000 if the values were logs.
     """
 
     rows: Rows
@@ -52,11 +55,15 @@ class _Table(NamedTuple):
 
 
 class Preparer:
-    """Prepares one file's cells, chunk by chunk: genes are aligned once, the first chunk settles the kind of input.
+    """Prepares the cells of one file chunk by chunk. Genes are aligned once; the first chunk sets the kind of values.
 
-    ``report`` is what the first chunk of the file was taken for, where this preparer begins further on.
+    Args:
+        vocabulary: the model's genes.
+        genes, ensembl_ids: names of the file's columns.
+        declared: what the user says the values are.
+        report: classification of the file's first chunk, if this preparer starts at a later one.
 
-    Raises InputError from the constructor (genes) and from ``prepare`` (values).
+    The constructor raises InputError for unusable genes, ``prepare`` for faulty values.
     """
 
     def __init__(
@@ -86,26 +93,26 @@ class Preparer:
 
     @property
     def measured(self) -> NDArray[np.bool_]:
-        """``[G]`` the vocabulary genes that the file measured."""
+        """``[G]`` bool: whether the file measured each vocabulary gene."""
         return self._alignment.gene_set.measured
 
     def prepare(self, matrix: CellMatrix) -> Prepared:
-        """Normalise a chunk of the file whose genes were given to the constructor."""
+        """Normalise a chunk of the file. Its genes must be those of the constructor. Raises InputError."""
         matrix.validate()
         if self._report is None:
             self._report = detect_input(matrix, self._declared)
         elif self._declared != "auto":
             detect_input(matrix, self._declared)
         else:
-            self._refuse_change_of_kind(matrix, self._report)
+            self._check_same_kind(matrix, self._report)
         linear, totals = to_linear(matrix, self._report)
-        # Counts are linear as they came, in half the bytes.
+        # Counts are already linear; float32 needs half the memory.
         rows = self._to_rows(matrix, matrix.data if self._report.detected == "counts" else linear, totals)
         if self._report.detected == "log":
             totals = np.full(matrix.num_cells, SCALE)
         return Prepared(rows, [str(cell) for cell in matrix.cells], self.coverage, self._report, totals)
 
-    def _refuse_change_of_kind(self, matrix: CellMatrix, report: InputReport) -> None:
+    def _check_same_kind(self, matrix: CellMatrix, report: InputReport) -> None:
         if report.expected:
             return
         try:
@@ -114,8 +121,8 @@ class Preparer:
             first = "whole numbers" if report.detected == "counts" else "log values"
             raise InputError(
                 "mixed-input",
-                f"The first cells of the file hold {first}, later ones do not. {error.detail}",
-                mend="Send raw counts throughout, or say which they are with input=counts or input=log.",
+                f"The first cells of the file hold {first}, but later cells do not. {error.detail}",
+                mend="Send raw counts for all cells, or declare input=counts or input=log.",
                 field="data",
                 cell=error.cell,
                 gene=error.gene,
@@ -129,8 +136,8 @@ class Preparer:
             names = ", ".join(f"'{matrix.cells[i]}'" for i in unknown[:5])
             raise InputError(
                 "no-known-gene-in-cell",
-                f"{len(unknown)} cell(s) have no counts in any gene the model knows: {names}.",
-                mend="Remove these cells, or name their genes by HGNC symbol or Ensembl id.",
+                f"{len(unknown)} cell(s) have no counts for any gene that the model knows: {names}.",
+                mend="Remove these cells, or name the genes by HGNC symbol or Ensembl id.",
                 field="data",
                 cell=str(matrix.cells[unknown[0]]),
             )
@@ -145,7 +152,7 @@ class Preparer:
         )
 
     def _aligned(self, matrix: CellMatrix, linear: NDArray[np.floating]) -> _Table:
-        """``[B, G]``, ascending in each cell, duplicates summed: the order of the user's columns leaves no trace."""
+        """``[B, G]`` with sorted genes and summed duplicates, so that the input's column order does not matter."""
         indptr, indices = matrix.indptr, self._columns[matrix.indices]
         if not linear.all():
             stored = linear != 0
@@ -153,24 +160,24 @@ class Preparer:
             indices, linear = indices[stored], linear[stored]
         if len(indices) <= _FEW_ENTRIES and not self._has_duplicates:
             return self._sorted(indptr, indices, linear)
-        # Transposed twice, entries come out in order without a comparison; half way, what the model does not know
-        # lies at the end and is left behind.
+        # Transposing twice sorts the entries without comparisons. After the first transpose the unknown genes are the
+        # last column, which is dropped.
         num_cells, num_genes = matrix.num_cells, self._num_genes
-        turned = sparse.csr_matrix((linear, indices, indptr), shape=(num_cells, num_genes + 1)).tocsc()
-        known = turned.indptr[num_genes]
-        parts = (turned.data[:known], turned.indices[:known], turned.indptr[:-1])
-        back = sparse.csr_matrix(parts, shape=(num_genes, num_cells)).tocsc()
+        by_gene = sparse.csr_matrix((linear, indices, indptr), shape=(num_cells, num_genes + 1)).tocsc()
+        known = by_gene.indptr[num_genes]
+        parts = (by_gene.data[:known], by_gene.indices[:known], by_gene.indptr[:-1])
+        by_cell = sparse.csr_matrix(parts, shape=(num_genes, num_cells)).tocsc()  # its columns are the cells
         if not self._has_duplicates:
-            return _Table(back.indptr, back.indices, back.data)  # by cells, as its indptr goes
+            return _Table(by_cell.indptr, by_cell.indices, by_cell.data)
         table = sparse.csr_matrix(
-            (back.data.astype(np.float64), back.indices, back.indptr), shape=(num_cells, num_genes)
+            (by_cell.data.astype(np.float64), by_cell.indices, by_cell.indptr), shape=(num_cells, num_genes)
         )
         table.has_sorted_indices = True
         table.sum_duplicates()
         return _Table(table.indptr, table.indices, table.data)
 
     def _sorted(self, indptr: NDArray[np.int64], indices: NDArray[np.int32], linear: NDArray[np.floating]) -> _Table:
-        # The same order without a sparse matrix, the making of which takes longer than to sort one cell.
+        # For a few cells a sort is faster than building sparse matrices.
         known = indices < self._num_genes
         cell = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))[known]
         order = np.argsort(cell * self._num_genes + indices[known], kind="stable")

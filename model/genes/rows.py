@@ -1,4 +1,4 @@
-"""Rows: cells in the model's own gene order, ready for a session. What the transport carries and a device consumes."""
+"""Rows: cells in the model's gene order. The queue carries them and a session consumes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class GeneSet:
-    """Which genes of the vocabulary a file measured; the others are missing, not zero.
+    """Which vocabulary genes a file measured. The others are missing, not zero.
 
     Attributes:
         measured: ``[G]`` bool.
@@ -23,7 +23,7 @@ class GeneSet:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash: equal gene sets share one cached read-out of their zeros."""
+        """Content hash, so that equal gene sets share one cached offset sum (`ZeroTable`)."""
         return hashlib.sha256(np.packbits(self.measured).tobytes()).hexdigest()
 
     @cached_property
@@ -57,11 +57,11 @@ class Rows:
         return self.indptr.nbytes + self.gene_index.nbytes + self.value.nbytes
 
     def lengths(self) -> NDArray[np.int64]:
-        """``[B]`` expressed genes of each cell."""
+        """``[B]`` number of expressed genes of each cell."""
         return np.diff(self.indptr)
 
     def check(self, num_genes: int) -> None:
-        """Raise ValueError for rows that do not fit together or a vocabulary of ``num_genes``."""
+        """Raise ValueError if the arrays are inconsistent or do not fit a vocabulary of ``num_genes``."""
         entries = len(self.gene_index)
         if len(self.value) != entries or len(self.gene_set_of_row) != len(self):
             raise ValueError("the arrays of the rows have different lengths")
@@ -71,7 +71,7 @@ class Rows:
             raise ValueError("a gene is outside the vocabulary")
 
     def slice(self, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop``, views where possible."""
+        """Rows ``start`` to ``stop``, as views where possible."""
         first, last = self.indptr[start], self.indptr[stop]
         return Rows(
             self.indptr[start : stop + 1] - first,
@@ -83,7 +83,7 @@ class Rows:
 
     @staticmethod
     def concat(parts: Sequence[Rows]) -> Rows:
-        """One Rows of many, in order."""
+        """Concatenate several Rows, in order."""
         if len(parts) == 1:
             return parts[0]
         sets: list[GeneSet] = []

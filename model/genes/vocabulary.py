@@ -1,4 +1,4 @@
-"""Gene vocabulary: one row a gene, found by Ensembl id, symbol, previous symbol or alias, without a network."""
+"""Gene vocabulary: looks genes up by Ensembl id, symbol, previous symbol or alias, without network access."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scpalm.model.genes.rows import GeneSet
 
 _HUMAN_ID = re.compile(r"^ENSG\d{11}(\.\d+)?$")
 _OTHER_SPECIES_ID = re.compile(r"^ENS[A-Z]{3,4}G\d{11}")
-# Under this many known names, or this share of them, a file is in another name space rather than a small panel.
+# With fewer known names than this, or a smaller share of them, a file uses other names; it is not just a small panel.
 _FEW_GENES = 10
 _FEW_SHARE = 0.02
 
@@ -51,7 +51,7 @@ class Alignment:
 
     Attributes:
         target: ``[genes_in]`` int32, vocabulary position of each column, -1 where unknown.
-        coverage: the report that goes back to the user.
+        coverage: the report for the user.
         gene_set: the vocabulary genes that the file measured.
     """
 
@@ -63,8 +63,8 @@ class Alignment:
 class Vocabulary:
     """G genes in a fixed order.
 
-    An alias (or previous symbol) that belongs to more than one gene is refused: it matches nothing. A name that is the
-    current symbol of one gene always means that gene, even if it is an alias of another.
+    An alias (or previous symbol) of more than one gene is ambiguous and matches nothing. The current symbol of a gene
+    always means that gene, even if it is also an alias of another one.
     """
 
     def __init__(self, ensembl_ids: Sequence[str], symbols: Sequence[str], aliases: Sequence[Sequence[str]]) -> None:
@@ -84,7 +84,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path | str) -> Vocabulary:
-        """Read ``genes.parquet``. Raises BundleError when it is unreadable or lacks a column."""
+        """Read ``genes.parquet``. Raises BundleError if it is unreadable or lacks a column."""
         try:
             table = pq.read_table(path, columns=["ensembl_id", "symbol", "aliases"])
         except (OSError, pa.ArrowInvalid, KeyError) as error:
@@ -102,7 +102,7 @@ class Vocabulary:
         pq.write_table(pa.table(columns), path, compression="zstd")
 
     def find(self, name: str) -> tuple[int, str]:
-        """Position of a name and how it was found (``ensembl``, ``symbol``, ``alias``), or (-1, "")."""
+        """Position of a gene and how its name was found (``ensembl``, ``symbol`` or ``alias``), or (-1, "")."""
         name = name.strip()
         if _HUMAN_ID.match(name):
             return self._by_ensembl.get(name.partition(".")[0], -1), "ensembl"
@@ -112,16 +112,16 @@ class Vocabulary:
         return self._find_made_unique(name)
 
     def _find_made_unique(self, name: str) -> tuple[int, str]:
-        # anndata's var_names_make_unique turns a repeated symbol into SYMBOL-1, SYMBOL-2 ...: the same gene again.
+        # anndata's var_names_make_unique turns a repeated symbol into SYMBOL-1, SYMBOL-2 and so on.
         stem, dash, number = name.rpartition("-")
         if dash and number.isdigit() and stem in self._by_symbol:
             return self._by_symbol[stem], "alias"
         return -1, ""
 
     def align(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None = None) -> Alignment:
-        """Find each column, by its Ensembl id if it has one that is known, else by its name.
+        """Find each column by its Ensembl id if that is known, else by its name.
 
-        Raises InputError when no gene, or too few of the genes, are known, or the names are those of another species.
+        Raises InputError if no gene or too few genes are known, or if the names are those of another species.
         """
         target = np.full(len(genes), -1, dtype=np.int32)
         found = {"ensembl": 0, "symbol": 0, "alias": 0}
@@ -136,7 +136,7 @@ class Vocabulary:
             elif len(unmatched) < 20:
                 unmatched.append(str(name))
         matched = sum(found.values())
-        self._refuse_foreign(genes, ensembl_ids, matched)
+        self._check_matches(genes, ensembl_ids, matched)
         measured = np.zeros(len(self), dtype=bool)
         measured[target[target >= 0]] = True
         coverage = Coverage(
@@ -150,7 +150,7 @@ class Vocabulary:
         )
         return Alignment(target, coverage, GeneSet(measured))
 
-    def _refuse_foreign(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None, matched: int) -> None:
+    def _check_matches(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None, matched: int) -> None:
         few = (matched < _FEW_GENES and 2 * matched < len(genes)) or matched < _FEW_SHARE * len(genes)
         if not few and 4 * matched >= len(genes):
             return
@@ -162,15 +162,15 @@ class Vocabulary:
             raise InputError(
                 "wrong-species",
                 f"The gene names look like those of another species, e.g. '{example}'; "
-                f"{matched} of {len(genes)} are human.",
-                mend="The model knows human genes: map the names to human orthologues (HGNC symbol or ENSG id) first.",
+                f"only {matched} of {len(genes)} are human.",
+                mend="The model knows human genes only: map the names to human orthologues (HGNC symbols or ENSG ids).",
                 field="genes",
                 gene=example,
             )
         if few:
             raise InputError(
                 "no-known-gene" if matched == 0 else "too-few-genes",
-                f"{matched} of {len(genes)} gene names are known to the model; unknown is e.g. '{example}'.",
+                f"The model knows {matched} of the {len(genes)} gene names; unknown is, for example, '{example}'.",
                 mend="Name the genes by HGNC symbol or Ensembl gene id (ENSG...).",
                 field="genes",
                 gene=example,

@@ -1,4 +1,4 @@
-"""Files in, cells out: h5ad, zarr and AnnData objects, read in parts and validated before anything is computed.
+"""Readers. In: h5ad files, zarr stores and AnnData objects. Out: `CellMatrix` chunks, validated as they are read.
 
-Used by the engine, the codecs and the corpus. A file is hostile: sizes and types are checked before any allocation.
+Used by the engine, the codecs and training. Files are untrusted: sizes and types are checked before any allocation.
 """

@@ -1,4 +1,4 @@
-"""An AnnData in memory, read like a file."""
+"""Cells of an AnnData in memory, read like those of a file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from scpalm.model.io.frame_table import FrameTable, numbers_of
 
 
 class AnnDataCells:
-    """Cells x genes of an AnnData; see `scpalm.model.io.cells.CellSource`. Nothing is copied but the chunk at hand.
+    """Cells x genes of an AnnData; see `scpalm.model.io.cells.CellSource`. Copies only the current chunk.
 
     Args:
-        layer: None or ``X``, the name of a layer, or ``raw``. totals_column: of ``obs``.
+        adata: the cells.
+        layer: None or ``X`` for X, ``raw``, or the name of a layer.
+        totals_column: column of ``obs`` with each cell's total count over all genes.
 
     Raises InputError: ``no-x``, ``no-such-layer``, ``no-cells``, ``no-genes``.
     """
@@ -33,7 +35,7 @@ class AnnDataCells:
         var = adata.raw.var if layer == "raw" else adata.var
         for number, axis in ((adata.n_obs, "cells"), (len(var), "genes")):
             if number < 1:
-                raise InputError(f"no-{axis}", f"The AnnData has 0 {axis}.", mend="Give at least one.", field="X")
+                raise InputError(f"no-{axis}", f"The AnnData has 0 {axis}.", mend="Pass at least one.", field="X")
         names = name_genes(FrameTable(var), "raw/var" if layer == "raw" else "var", self._matrix.shape[1])
         self.genes, self.ensembl_ids = names.genes, names.ensembl_ids
         self._totals = None if totals_column is None else np.asarray(adata.obs[totals_column], dtype=np.float64)
@@ -44,7 +46,7 @@ class AnnDataCells:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
     @property
     def num_cells(self) -> int:
@@ -89,7 +91,7 @@ def _matrix(adata: AnnData, layer: str | None) -> Any:
         matrix = adata.X if layer in (None, "X") else adata.layers.get(layer)
     if matrix is None:
         names = [*(["raw"] if adata.raw is not None else []), *adata.layers]
-        others = f"Name another matrix with layer=: {', '.join(names)}." if names else "It has no other matrix."
+        others = f"Choose another matrix with layer=: {', '.join(names)}." if names else "It has no other matrix."
         if layer in (None, "X"):
             raise InputError("no-x", "The AnnData has no X.", mend=others, field="X")
         raise InputError("no-such-layer", f"The AnnData has no layer '{layer}'.", mend=others, field="layer")

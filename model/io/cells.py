@@ -1,4 +1,4 @@
-"""Where cells come from: an h5ad file, a zarr store or an AnnData in memory, all read the same way."""
+"""Sources of cells: an h5ad file, a zarr store or an AnnData in memory, all behind one protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scpalm.model.io.h5ad import H5adFile
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# anndata takes a second to import, and files are read without it.
+# Import anndata only for type checks: it takes a second, and h5ad files are read without it.
 Source: TypeAlias = "Path | str | AnnData"
 
 
@@ -25,7 +25,9 @@ class CellSource(Protocol):
     """B cells x genes, read in chunks; a context manager.
 
     Attributes:
-        genes: names of the columns. ensembl_ids: of the columns ("" where unknown), or None. num_cells: B.
+        genes: names of the columns.
+        ensembl_ids: Ensembl id of each column ("" where unknown), or None if the source has none.
+        num_cells: B.
     """
 
     @property
@@ -48,15 +50,15 @@ class CellSource(Protocol):
         ...
 
     def rows(self, start: int, stop: int) -> CellMatrix:
-        """Cells ``start`` to ``stop``. Raises InputError (``by-columns``) for files stored column by column."""
+        """Cells ``start`` to ``stop``. Raises InputError (``by-columns``) if the matrix is stored column by column."""
         ...
 
     def obs_column(self, name: str) -> NDArray[np.generic] | None:
-        """A column of ``obs`` ``[B]``, None where there is none."""
+        """A column of ``obs`` ``[B]``, or None if there is none."""
         ...
 
     def tables(self, names: Sequence[str]) -> dict[str, object]:
-        """The named dataframes in ``obsm`` that exist, each ``{"genes": [names], "values": [B, names]}``."""
+        """Those of the named ``obsm`` dataframes that exist, each as ``{"genes": [names], "values": [B, names]}``."""
         ...
 
 
@@ -64,8 +66,9 @@ def open_cells(source: Source, *, layer: str | None = None, totals_column: str |
     """Open an h5ad file, a zarr store (a folder) or an AnnData.
 
     Args:
-        layer: None for X, ``raw``, or the name of a layer. totals_column: of ``obs``, with each cell's total count over
-            all genes, for files that keep only some genes.
+        source: path of a file or folder, or an AnnData.
+        layer: None for X, ``raw``, or the name of a layer.
+        totals_column: column of ``obs`` with each cell's total count over all genes, for files with only some genes.
 
     Raises InputError.
     """
@@ -79,5 +82,5 @@ def open_cells(source: Source, *, layer: str | None = None, totals_column: str |
 
         return ZarrFile(path, layer=layer, totals_column=totals_column)
     if not path.is_file():
-        raise InputError("no-such-file", f"{path} is not a file.", mend="Name an .h5ad file or a zarr store.")
+        raise InputError("no-such-file", f"There is no file {path}.", mend="Give an .h5ad file or a zarr store.")
     return H5adFile(path, layer=layer, totals_column=totals_column)

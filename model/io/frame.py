@@ -1,4 +1,4 @@
-"""Columns of an h5ad file's ``obs`` and ``var``, in every encoding anndata has used since 0.7."""
+"""Columns of ``obs`` and ``var`` of an h5ad file, in every encoding that anndata has used since 0.7."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ class Frame:
     """One dataframe of an h5ad file.
 
     Args:
-        node: the group; raises InputError when it is missing (``missing-part``) or of the compound kind that
-            anndata wrote before 0.7 (``legacy-h5ad``).
+        node: the group of the dataframe.
         name: ``obs``, ``var`` or ``raw/var``, for messages.
         max_bytes: largest size of a column as declared by the file.
+
+    Raises InputError if the group is missing (``missing-part``) or is a compound dataset, as written by anndata before
+    0.7 (``legacy-h5ad``).
     """
 
     def __init__(self, node: h5py.Group | h5py.Dataset | None, name: str, max_bytes: int | None = None) -> None:
         if isinstance(node, h5py.Dataset):
             raise InputError(
                 "legacy-h5ad",
-                f"'{name}' is stored as one table, the way anndata wrote it before version 0.7.",
+                f"'{name}' is stored as one table, in the format of anndata before version 0.7.",
                 mend=_WRITE_AGAIN,
                 field=name,
             )
@@ -39,7 +41,7 @@ class Frame:
         self._index_name = attribute(node, "_index") or ("_index" if find(node, "_index") is not None else "index")
 
     def index(self, rows: slice = _ALL) -> list[str]:
-        """Names of the rows, or of some. Raises InputError or UnreadableError."""
+        """Names of the rows, or of a slice of them. Raises InputError or UnreadableError."""
         values = self.column(self._index_name, rows)
         if values is None:
             raise InputError("missing-part", f"'{self._name}' has no index.", mend=_WRITE_AGAIN, field=self._name)
@@ -52,34 +54,34 @@ class Frame:
         return values.tolist()
 
     def columns(self, most: int) -> list[str]:
-        """Names of the columns in order, without the index. Raises InputError for more than ``most``."""
+        """Names of the columns in order, without the index. Raises InputError if there are more than ``most``."""
         with guarded(f"The columns of '{self._name}'"):
             order = self._group.attrs.get("column-order")
             names = [] if order is None else [_text(name) for name in np.atleast_1d(order)[: most + 1]]
         if len(names) > most:
             raise InputError(
                 "too-many-columns",
-                f"'{self._name}' has over {most} columns.",
-                mend="Keep the columns that are needed.",
+                f"'{self._name}' has more than {most} columns.",
+                mend="Keep only the columns that are needed.",
                 field=self._name,
             )
         return names
 
     def names_of(self, column: str) -> list[str] | None:
-        """A column of strings, or None where it is absent or holds something else."""
+        """A column of strings, or None if it is absent or does not hold strings."""
         values = self.column(column)
         return values.tolist() if values is not None and values.dtype == object else None
 
     def column(self, column: str, rows: slice = _ALL) -> NDArray[np.generic] | None:
-        """A column ``[rows]``, or None where there is none.
+        """A column ``[rows]``, or None if there is none.
 
-        Strings come as Python strings ("" where missing), numbers as stored (missing: NaN), booleans as bool (missing:
-        False). Raises InputError for any other content.
+        Strings are Python strings ("" where missing), numbers are as stored (NaN where missing) and booleans are bool
+        (False where missing). Raises InputError for any other content.
         """
         node = find(self._group, column)
         what = f"{self._name}/{column[:200]}"
         if isinstance(node, h5py.Dataset):
-            # anndata 0.7 kept the categories of all columns together, beside them.
+            # anndata 0.7 kept the categories of all columns in one separate group.
             categories = find(self._group, f"__categories/{column}")
             if categories is None:
                 return self._dataset(node, what, rows)
@@ -104,7 +106,9 @@ class Frame:
         values = self._dataset(find(group, "values"), what, rows)
         mask = self._dataset(find(group, "mask"), what, rows)
         if mask.dtype != bool or len(mask) != len(values):
-            raise InputError("wrong-shape", f"The mask of '{what}' does not fit.", mend=_WRITE_AGAIN, field=what)
+            raise InputError(
+                "wrong-shape", f"The mask of '{what}' does not match its values.", mend=_WRITE_AGAIN, field=what
+            )
         if values.dtype.kind in "iu":
             values = values.astype(np.float64)
         values[mask] = "" if values.dtype == object else False if values.dtype == bool else np.nan
@@ -118,18 +122,21 @@ class Frame:
         rows: slice,
     ) -> NDArray[np.generic]:
         position = self._dataset(codes, what, rows)
-        # pandas' nullable strings may be the categories, and then they are a group themselves.
+        # The categories are a group themselves if they are pandas nullable strings.
         if isinstance(categories, h5py.Group):
             if (attribute(categories, "encoding-type") or "") == "categorical":
                 raise InputError(
-                    "unknown-encoding", f"The categories of '{what}' have categories.", mend=_WRITE_AGAIN, field=what
+                    "unknown-encoding",
+                    f"The categories of '{what}' are categorical themselves.",
+                    mend=_WRITE_AGAIN,
+                    field=what,
                 )
             known = self._group_column(categories, what)
         else:
             known = self._dataset(categories, what)
         if position.dtype.kind not in "iu" or (len(position) and (position.max() >= len(known) or position.min() < -1)):
             raise InputError(
-                "index-out-of-range", f"'{what}' has codes beyond its categories.", mend=_WRITE_AGAIN, field=what
+                "index-out-of-range", f"'{what}' has codes without a category.", mend=_WRITE_AGAIN, field=what
             )
         if known.dtype == object:
             missing = np.array([""], dtype=object)
@@ -137,7 +144,7 @@ class Frame:
             missing = np.array([False])
         else:
             missing = np.array([np.nan]) if len(position) and position.min() < 0 else known[:0]
-        # Code -1 means missing, and takes the last entry.
+        # Code -1 means missing; as an index it selects the last entry.
         return np.concatenate([known, missing])[position.astype(np.int64)]
 
 

@@ -1,4 +1,4 @@
-"""pandas dataframes as the gene tables and number tables that files have."""
+"""pandas dataframes, read as gene tables and as tables of numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scpalm.model.errors import InputError
 
 
 class FrameTable:
-    """A dataframe as `scpalm.model.genes.names.GeneTable`."""
+    """A dataframe that implements `scpalm.model.genes.names.GeneTable`."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
@@ -24,16 +24,16 @@ class FrameTable:
 
 
 def numbers_of(name: str, table: object) -> dict[str, object]:
-    """A dataframe of numbers in ``obsm`` as ``{"genes": [names], "values": [B, names]}``. Raises InputError."""
+    """Convert a dataframe of numbers in ``obsm`` to ``{"genes": [names], "values": [B, names]}``. Raises InputError."""
     if not isinstance(table, pd.DataFrame):
         raise InputError(
             "not-a-dataframe",
-            f"'obsm/{name}' has no names of its columns.",
-            mend=f"Put a pandas DataFrame with a column a gene into obsm['{name}'].",
+            f"'obsm/{name}' has no column names.",
+            mend=f"Store a pandas DataFrame with one column per gene in obsm['{name}'].",
             field=f"obsm/{name}",
         )
     for column in table:
         if not pd.api.types.is_numeric_dtype(table[column]):
             what = f"obsm/{name}/{str(column)[:200]}"
-            raise InputError("not-numbers", f"'{what}' holds no numbers.", mend="Leave it out.", field=what)
+            raise InputError("not-numbers", f"'{what}' does not hold numbers.", mend="Leave it out.", field=what)
     return {"genes": [str(column) for column in table], "values": table.to_numpy(dtype=np.float32)}

@@ -1,4 +1,4 @@
-"""h5ad files, read as a stream of cells and without trust: no object of the file is read before it is checked."""
+"""h5ad files, read as a stream of cells. Files are untrusted: every object is checked before it is read."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from scpalm.model.io.frame import Frame
 from scpalm.model.io.hdf5 import attribute, child_names, find, open_hdf5, refuse_over
 from scpalm.model.io.stored_matrix import Axes, StoredMatrix
 
-_MOST_COLUMNS = 50_000  # of a table in obsm
+_MAX_COLUMNS = 50_000  # of a dataframe in obsm
 _LARGEST_AXIS = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One matrix of the file with the names of its columns."""
+    """One matrix of the file, with the names of its columns."""
 
     matrix: StoredMatrix
     genes: list[str]
@@ -35,16 +35,15 @@ class _Source:
 class H5adFile:
     """A file of B cells x genes, opened for reading; a context manager.
 
-    Gene names are ``var_names``, unless those are Ensembl ids (or mere numbers) and a column of ``var`` holds symbols.
+    Gene names are ``var_names``, unless those are Ensembl ids (or plain numbers) and a column of ``var`` holds symbols.
     Ensembl ids are ``var_names`` or a column of ``var`` that holds them.
 
     Args:
         path: the file.
-        layer: which matrix: None or ``X``, the name of a layer, or ``raw`` for ``raw.X``.
-        totals_column: a column of ``obs`` with each cell's total count over all genes, for files that keep only some.
-        max_cells: more cells raise OverLimitError.
-        max_bytes: largest size of the matrix, and of any column of names, as declared and uncompressed; more raise
-            OverLimitError.
+        layer: None or ``X`` for X, ``raw`` for ``raw.X``, or the name of a layer.
+        totals_column: column of ``obs`` with each cell's total count over all genes, for files with only some genes.
+        max_cells: largest number of cells.
+        max_bytes: largest declared, uncompressed size of the matrix, and of any column of names.
 
     Raises:
         UnreadableError: ``no-such-file``, ``not-hdf5``, ``truncated-h5ad``, ``broken-h5ad``.
@@ -69,7 +68,7 @@ class H5adFile:
             self._obs = Frame(find(self._file, "obs"), "obs", max_bytes)
             self._sources: dict[str, _Source] = {}
             self._layer = layer or "X"
-            # The matrix first: its shape is cheap to check against the limits, names are not.
+            # Open the matrix first: checking its shape against the limits is cheap, reading names is not.
             matrix = self._open_matrix(self._layer)
             self._check_axes(matrix, max_cells)
             self._num_cells = matrix.shape[0]
@@ -91,17 +90,17 @@ class H5adFile:
 
     @property
     def num_cells(self) -> int:
-        """B, the rows of the file."""
+        """B, the number of rows."""
         return self._num_cells
 
     @property
     def genes(self) -> list[str]:
-        """Names of the columns of the chosen matrix: symbols where the file has them."""
+        """Names of the columns of the chosen matrix, preferably symbols."""
         return self._sources[self._layer].genes
 
     @property
     def ensembl_ids(self) -> list[str] | None:
-        """Ensembl id of each column ("" where unknown), or None where the file has none."""
+        """Ensembl id of each column ("" where unknown), or None if the file has none."""
         return self._sources[self._layer].ensembl_ids
 
     @cached_property
@@ -112,16 +111,17 @@ class H5adFile:
         return names
 
     def obs_column(self, name: str) -> NDArray[np.generic] | None:
-        """A column of ``obs`` ``[B]``, None where there is none: strings ("" if missing), numbers or booleans."""
+        """A column of ``obs`` ``[B]``: strings ("" if missing), numbers or booleans. None if there is none."""
         values = self._obs.column(name)
         if values is not None:
             check_length(len(values), self.num_cells, f"obs/{name[:200]}", "cells")
         return values
 
     def obsm_table(self, name: str) -> tuple[list[str], NDArray[np.float32]] | None:
-        """A dataframe of numbers in ``obsm``: names of its columns and values ``[B, columns]``, NaN where missing.
+        """A dataframe of numbers in ``obsm``: column names, and values ``[B, columns]`` with NaN where missing.
 
-        None where there is none. Raises InputError for something else under that name, OverLimitError.
+        Returns None if there is none. Raises InputError if it is not a dataframe of numbers, OverLimitError if it is
+        too large.
         """
         path = f"obsm/{name}"
         node = find(self._file, path)
@@ -130,19 +130,19 @@ class H5adFile:
         if not isinstance(node, h5py.Group) or attribute(node, "encoding-type") != "dataframe":
             raise InputError(
                 "not-a-dataframe",
-                f"'{path}' has no names of its columns.",
-                mend=f"Put a pandas DataFrame with a column a gene into obsm['{name}'].",
+                f"'{path}' has no column names.",
+                mend=f"Store a pandas DataFrame with one column per gene in obsm['{name}'].",
                 field=path,
             )
         frame = Frame(node, path, self._max_bytes)
-        names = frame.columns(_MOST_COLUMNS)
+        names = frame.columns(_MAX_COLUMNS)
         refuse_over(4.0 * len(names) * self.num_cells, self._max_bytes, path)
         values = np.empty((self.num_cells, len(names)), dtype=np.float32)
         for number, column in enumerate(names):
             found = frame.column(column)
             what = f"{path}/{column[:200]}"
             if found is None or found.dtype.kind not in "biuf":
-                raise InputError("not-numbers", f"'{what}' holds no numbers.", mend="Leave it out.", field=what)
+                raise InputError("not-numbers", f"'{what}' does not hold numbers.", mend="Leave it out.", field=what)
             check_length(len(found), self.num_cells, what, "cells")
             values[:, number] = found
         return names, values
@@ -153,11 +153,11 @@ class H5adFile:
         return {name: {"genes": table[0], "values": table[1]} for name, table in found.items() if table is not None}
 
     def chunks(self, size: int, layer: str | None = None) -> Iterator[CellMatrix]:
-        """The cells in order, ``size`` at a time; memory is bounded by one chunk (and by names and row pointers).
+        """The cells in order, ``size`` at a time. In memory: one chunk, the names and the row pointers.
 
         Args:
-            size: cells a chunk, at least 1.
-            layer: another matrix than the one chosen at opening; its columns may have other names (``raw``).
+            size: cells per chunk, at least 1.
+            layer: a matrix other than the one chosen at opening; its columns may have other names (``raw``).
         """
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
@@ -166,9 +166,9 @@ class H5adFile:
         yield from source.matrix.blocks(size, axes)
 
     def rows(self, start: int, stop: int) -> CellMatrix:
-        """Cells ``start`` to ``stop``; neither names nor row pointers of other cells are read.
+        """Cells ``start`` to ``stop``. Reads neither names nor row pointers of other cells.
 
-        Raises InputError (``by-columns``) for a matrix stored column by column: rows of it are all over the file.
+        Raises InputError (``by-columns``) if the matrix is stored column by column: its rows are spread over the file.
         """
         source = self._source(self._layer)
         names = self._obs.index(slice(start, stop))
@@ -185,18 +185,21 @@ class H5adFile:
     def _open_matrix(self, layer: str) -> StoredMatrix:
         path = {"X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
         node = find(self._file, path) if "/" not in layer else None
-        # anndata writes a missing X as an empty dataset in some versions.
+        # Some versions of anndata write a missing X as an empty dataset.
         if node is None or (isinstance(node, h5py.Dataset) and node.shape is None):
             layers = self._layer_names()
-            others = f"Name another matrix of the file with layer=: {', '.join(layers)}." if layers else ""
+            others = f"Choose another matrix of the file with layer=: {', '.join(layers)}." if layers else ""
             if layer == "X":
                 raise InputError(
-                    "no-x", "The file has no X.", mend=others or "Put the raw counts into X and write again.", field="X"
+                    "no-x",
+                    "The file has no X.",
+                    mend=others or "Store the raw counts in X and write the file again.",
+                    field="X",
                 )
             raise InputError(
                 "no-such-layer",
                 f"The file has no layer '{layer[:100]}'.",
-                mend=others or "Leave layer out: X is the only matrix of the file.",
+                mend=others or "Leave out layer: X is the only matrix in the file.",
                 field="layer",
             )
         return StoredMatrix(node, path, self._max_bytes)
@@ -220,7 +223,7 @@ class H5adFile:
         if max_cells is not None and num_cells > max_cells:
             raise OverLimitError(
                 "too-many-cells",
-                f"The file has {num_cells} cells, the limit is {max_cells}.",
+                f"The file has {num_cells} cells, but the limit is {max_cells}.",
                 mend=f"Send it in parts of at most {max_cells} cells, or use `scpalm embed`.",
                 field=matrix.name,
             )
@@ -234,15 +237,15 @@ class H5adFile:
         if self._totals_column is None:
             return None
         values = self.obs_column(self._totals_column)
-        try:  # numbers are also found as text, e.g. in a categorical column
+        try:  # numbers may be stored as text, e.g. in a categorical column
             numbers = None if values is None else np.asarray(values).astype(np.float64)
         except (TypeError, ValueError):
             numbers = None
         if numbers is None:
             raise InputError(
                 "no-totals",
-                f"obs has no column of numbers '{self._totals_column}'.",
-                mend="Name the column that holds each cell's total count.",
+                f"obs has no column of numbers named '{self._totals_column}'.",
+                mend="Give the name of the column that holds each cell's total count.",
                 field=f"obs/{self._totals_column}",
             )
         totals = numbers
@@ -252,7 +255,7 @@ class H5adFile:
             raise InputError(
                 "bad-total",
                 f"Cell '{cell}' has the total {totals[bad[0]]} in '{self._totals_column}'.",
-                mend="Totals are finite and above 0.",
+                mend="Totals must be finite and greater than 0.",
                 field=f"obs/{self._totals_column}",
                 cell=cell,
             )

@@ -1,4 +1,4 @@
-"""Guarded HDF5: every object of an untrusted file is reached through here, one checked link at a time."""
+"""Guarded access to untrusted HDF5 files: links are checked before they are followed, datasets before they are read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 
 MAX_NAME = 1_000  # characters in the name of a cell or gene
 _MAX_LINKS = 200_000
-_MAX_SOFT_LINKS = 8  # in a row: a cycle of soft links ends here
-_STRING_BLOCK = 16_384  # strings read at once, so that a small file cannot ask for all memory in one call
+_MAX_SOFT_LINKS = 8  # followed in a row, so that a cycle of soft links ends
+_STRING_BLOCK = 16_384  # strings read at once, so that a small file cannot allocate all memory in one call
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
 _OTHER_KINDS = (
-    (b"\x1f\x8b", "gzip data", "Unpack it first, or send it with 'Content-Encoding: gzip'."),
-    (b"\x28\xb5\x2f\xfd", "zstd data", "Unpack it first, or send it with 'Content-Encoding: zstd'."),
-    (b"PK\x03\x04", "a zip archive", "Unpack it and send the .h5ad file in it."),
+    (b"\x1f\x8b", "gzip data", "Decompress it first, or send it with 'Content-Encoding: gzip'."),
+    (b"\x28\xb5\x2f\xfd", "zstd data", "Decompress it first, or send it with 'Content-Encoding: zstd'."),
+    (b"PK\x03\x04", "a zip archive", "Unpack it and send the .h5ad file inside."),
     (b"<", "a text (HTML or XML) file", "Download the file again: this looks like an error page."),
 )
 
@@ -33,7 +33,7 @@ Node: TypeAlias = h5py.Group | h5py.Dataset
 
 @contextmanager
 def guarded(what: str) -> Iterator[None]:
-    """Turn whatever h5py raises while ``what`` is read into an UnreadableError."""
+    """Convert the exceptions that h5py raises while it reads ``what`` to UnreadableError."""
     try:
         yield
     except (InputError, MemoryError, FileNotFoundError):
@@ -46,7 +46,7 @@ def guarded(what: str) -> Iterator[None]:
 
 
 def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
-    """Open a file and refuse every link that leads out of it.
+    """Open a file. It is refused if any of its links leads out of it.
 
     Raises UnreadableError (``no-such-file``, ``not-hdf5``, ``truncated-h5ad``, ``broken-h5ad``) and InputError
     (``external-link``).
@@ -59,7 +59,7 @@ def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
     if head != _SIGNATURE and not h5py.is_hdf5(path):
         raise _not_hdf5(head)
     try:
-        # Locks fail on read-only and network file systems, and nobody else writes to an upload.
+        # Locks fail on read-only and network file systems, and no other process writes to an upload.
         file = h5py.File(path, mode, locking=False)
     except MemoryError:
         raise
@@ -68,8 +68,8 @@ def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
         if "truncated" in text or "eof" in text.lower() or path.stat().st_size < 2048:
             raise UnreadableError(
                 "truncated-h5ad",
-                f"The HDF5 file ends early, after {path.stat().st_size} bytes.",
-                mend="Copy or upload it again, whole.",
+                f"The HDF5 file is truncated after {path.stat().st_size} bytes.",
+                mend="Copy or upload the whole file again.",
                 field="file",
             ) from error
         raise UnreadableError(
@@ -104,16 +104,16 @@ def _refuse_links_out(file: h5py.File) -> None:
         return "it has too many objects" if seen > _MAX_LINKS else None
 
     with guarded("The list of objects in the file"):
-        # Visits the links themselves; neither soft nor external ones are followed.
+        # This visits the links themselves and follows neither soft nor external ones.
         fault = file.id.links.visit(visit, info=True)
     if fault:
         raise InputError("external-link", f"The file is refused: {fault}.", mend=_WRITE_AGAIN, field="file")
 
 
 def find(group: h5py.Group, path: str, _hops: int = 0) -> Node | None:
-    """The object at ``path`` below ``group``, or None; links are checked before they are followed.
+    """The object at ``path`` below ``group``, or None. Links are checked before they are followed.
 
-    Raises InputError (``external-link``) for a link out of the file, UnreadableError for a damaged one.
+    Raises InputError (``external-link``) for a link out of the file, UnreadableError for a damaged object.
     """
     node: Node = group
     with guarded(f"'{path[:200]}'"):
@@ -153,7 +153,7 @@ def child_names(group: h5py.Group, limit: int = 20) -> list[str]:
 
 
 def attribute(node: Node, name: str) -> str | None:
-    """A string attribute, or None where it is absent or not a string."""
+    """A string attribute, or None if it is absent or not a string."""
     with guarded(f"Attribute '{name}' of '{node.name}'"):
         value = node.attrs.get(name)
     if isinstance(value, bytes):
@@ -162,7 +162,7 @@ def attribute(node: Node, name: str) -> str | None:
 
 
 def checked(node: Node | None, what: str, *, ndim: int = 1, max_bytes: int | None = None) -> h5py.Dataset:
-    """A dataset that is stored in the file, has a known compression, the right number of axes and a bearable size.
+    """Check that a dataset is stored in this file, with a known compression, ``ndim`` axes and at most ``max_bytes``.
 
     Raises InputError (``missing-part``, ``external-storage``, ``unknown-compression``, ``wrong-shape``) or
     OverLimitError (``declared-size``).
@@ -171,17 +171,17 @@ def checked(node: Node | None, what: str, *, ndim: int = 1, max_bytes: int | Non
         raise InputError("missing-part", f"'{what}' is missing from the file.", mend=_WRITE_AGAIN, field=what)
     with guarded(f"'{what}'"):
         properties = node.id.get_create_plist()
-        # Before the shape is asked for: of a virtual dataset that alone may open other files.
+        # Check this before reading the shape: for a virtual dataset, that may already open other files.
         if properties.get_layout() == h5d.VIRTUAL or properties.get_external_count():
             raise InputError(
-                "external-storage", f"'{what}' keeps its values in other files.", mend=_WRITE_AGAIN, field=what
+                "external-storage", f"'{what}' stores its values in other files.", mend=_WRITE_AGAIN, field=what
             )
         for position in range(properties.get_nfilters()):
             code, _, _, name = properties.get_filter(position)
             if not h5z.filter_avail(code):
                 raise InputError(
                     "unknown-compression",
-                    f"'{what}' is compressed with a filter that is not known here ({code}, {name!r}).",
+                    f"'{what}' is compressed with an unsupported filter ({code}, {name!r}).",
                     mend="Write the file with compression='gzip' or without compression.",
                     field=what,
                 )
@@ -189,27 +189,27 @@ def checked(node: Node | None, what: str, *, ndim: int = 1, max_bytes: int | Non
         chunk = int(np.prod(node.chunks, dtype=np.float64)) if node.chunks else 0
     if shape is None or len(shape) != ndim:
         raise InputError(
-            "wrong-shape", f"'{what}' has shape {shape}, but needs {ndim} axes.", mend=_WRITE_AGAIN, field=what
+            "wrong-shape", f"'{what}' has shape {shape}, but must have {ndim} axes.", mend=_WRITE_AGAIN, field=what
         )
-    # Floats: a product of declared axes may overflow any integer of numpy.
+    # In floats, because the product of the declared axes may overflow NumPy's integers.
     declared = max(float(np.prod(shape, dtype=np.float64)), float(chunk)) * itemsize
     refuse_over(declared, max_bytes, what)
     return node
 
 
 def refuse_over(declared: float, max_bytes: int | None, what: str) -> None:
-    """Raise OverLimitError when ``declared`` bytes are more than ``max_bytes``."""
+    """Raise OverLimitError if ``declared`` bytes exceed ``max_bytes``."""
     if max_bytes is not None and declared > max_bytes:
         raise OverLimitError(
             "declared-size",
-            f"'{what}' is {declared:.3g} bytes when read, the limit is {max_bytes}.",
+            f"'{what}' takes {declared:.3g} bytes in memory, but the limit is {max_bytes}.",
             mend="Send fewer cells at a time, or a sparse matrix instead of a dense one.",
             field=what,
         )
 
 
 def read_strings(dataset: h5py.Dataset, what: str, rows: slice = slice(None)) -> NDArray[np.object_]:
-    """A string dataset ``[length]``, or some of it, as Python strings.
+    """A string dataset ``[length]``, or a slice of it, as Python strings.
 
     Raises InputError (``not-strings``, ``name-too-long``) or UnreadableError (not UTF-8, damaged).
     """
@@ -226,7 +226,7 @@ def read_strings(dataset: h5py.Dataset, what: str, rows: slice = slice(None)) ->
                 raise InputError(
                     "name-too-long",
                     f"'{what}' has a string of {longest} characters.",
-                    mend=f"Keep names under {MAX_NAME} characters.",
+                    mend=f"Shorten names to at most {MAX_NAME} characters.",
                     field=what,
                 )
             values[start : start + len(block)] = block

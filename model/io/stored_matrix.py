@@ -15,9 +15,9 @@ from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.hdf5 import attribute, checked, find, guarded, refuse_over
 
 _WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
-_DENSE_BYTES = 64 * 2**20  # of a dense matrix in memory at once
-_CSC_ENTRIES = 16 * 2**20  # entries of a column-wise matrix gathered per pass over the file
-_CSC_BLOCK = 4 * 2**20  # entries of it read at once
+_DENSE_BYTES = 64 * 2**20  # bytes of a dense matrix in memory at once
+_CSC_ENTRIES = 16 * 2**20  # entries of a CSC matrix collected per pass over the file
+_CSC_BLOCK = 4 * 2**20  # entries of a CSC matrix read at once
 
 _Csr: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]  # indptr, indices, data
 
@@ -27,8 +27,10 @@ class Axes:
     """Names of the rows and columns of a stored matrix.
 
     Attributes:
-        cells: names of the rows that are read. genes, ensembl_ids: of the columns. totals: of the rows, where the
-            columns are a selection of genes. cells_in_all: of the file.
+        cells: names of the rows to read.
+        genes, ensembl_ids: names of the columns.
+        totals: total count of each row over all genes, if the columns are a selection of the genes.
+        cells_in_all: number of cells in the file.
     """
 
     cells: Sequence[str]
@@ -40,7 +42,7 @@ class Axes:
     def part(
         self, start: int, indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[np.float32]
     ) -> CellMatrix:
-        """Rows ``start`` and following, with their names."""
+        """The given rows as a `CellMatrix` with names; ``start``: position in ``cells`` of the first row."""
         rows = slice(start, start + len(indptr) - 1)
         totals = None if self.totals is None else self.totals[rows]
         return CellMatrix(
@@ -49,7 +51,11 @@ class Axes:
 
 
 class StoredMatrix:
-    """Raises InputError or OverLimitError from the constructor (form, declared size) and while blocks are read."""
+    """A matrix of a file, opened for reading.
+
+    The constructor raises InputError for a wrong format and OverLimitError for its declared size; reading raises
+    InputError for damaged blocks.
+    """
 
     def __init__(self, node: h5py.Group | h5py.Dataset, name: str, max_bytes: int | None = None) -> None:
         self.name = name
@@ -128,14 +134,14 @@ class StoredMatrix:
         return self._csc_blocks(size, axes)
 
     def block(self, start: int, stop: int, axes: Axes) -> CellMatrix:
-        """Rows ``start`` to ``stop``, whose names ``axes`` has. Raises InputError (``by-columns``) for CSC."""
+        """Rows ``start`` to ``stop``, named by ``axes``. Raises InputError (``by-columns``) for CSC."""
         if self._format == "dense":
             return axes.part(0, *self._dense_block(start, stop))
         if self._format == "csc":
             raise InputError(
                 "by-columns",
-                f"'{self.name}' is stored by columns (csc): every few rows of it are a pass over the whole file.",
-                mend="Convert it once, with anndata: cells.X = cells.X.tocsr().",
+                f"'{self.name}' is stored by columns (csc): reading a few rows takes a pass over the whole file.",
+                mend="Convert it once with anndata: adata.X = adata.X.tocsr().",
                 field=self.name,
             )
         with guarded(f"'{self.name}/indptr'"):
@@ -154,7 +160,7 @@ class StoredMatrix:
     def _pointer_fault(self) -> InputError:
         return InputError(
             "indptr-order",
-            f"'{self.name}/indptr' does not rise from 0 to the number of entries ({len(self._data)}).",
+            f"'{self.name}/indptr' does not increase from 0 to the number of entries ({len(self._data)}).",
             mend=_WRITE_AGAIN,
             field=f"{self.name}/indptr",
         )
@@ -169,7 +175,7 @@ class StoredMatrix:
         return InputError(
             "index-out-of-range",
             f"{where} has index {index}, but there are {limit} {axis}.",
-            mend=f"Indices go from 0 to {limit - 1}. {_WRITE_AGAIN}",
+            mend=f"Indices must be between 0 and {limit - 1}. {_WRITE_AGAIN}",
             field=f"{self.name}/indices",
             cell=cell,
         )
@@ -182,7 +188,7 @@ class StoredMatrix:
 
     def _csr_block(self, bounds: NDArray[np.int64], cells: Sequence[str]) -> _Csr:
         indices, data = self._read(int(bounds[0]), int(bounds[-1]))
-        # In the file's own integer type: after a cast to int32 a large index could look valid.
+        # Compare in the file's integer type: after a cast to int32 a large index could look valid.
         bad = np.flatnonzero((indices < 0) | (indices >= self.shape[1]))
         if len(bad):
             row = int(np.searchsorted(bounds - bounds[0], bad[0], side="right")) - 1
@@ -199,7 +205,7 @@ class StoredMatrix:
         for first in range(start, stop, step):
             with guarded(f"'{self.name}'"), np.errstate(over="ignore"):
                 block = np.asarray(self._node[first : min(first + step, stop)])
-                row, column = np.nonzero(block)  # NaN counts as not zero: it stays, to be found and named
+                row, column = np.nonzero(block)  # keeps NaN, so that validation finds and names it
                 counts.append(np.bincount(row, minlength=len(block)))
                 columns.append(column.astype(np.int32))
                 values.append(block[row, column].astype(np.float32))
@@ -213,7 +219,7 @@ class StoredMatrix:
         ends = np.concatenate([[0], np.cumsum(lengths)])
         start = 0
         while start < self.shape[0]:
-            # As many whole blocks as fit a pass, at least one.
+            # As many whole blocks as fit into one pass, but at least one.
             fits = int(np.searchsorted(ends, ends[start] + _CSC_ENTRIES, side="right")) - 1
             stop = min(self.shape[0], max(start + size, start + (fits - start) // size * size))
             for first, block in self._csc_pass(indptr, (start, stop), size, ends):
@@ -238,8 +244,8 @@ class StoredMatrix:
         start, stop = bounds
         parts = []
         for rows, columns, data in self._csc_entries(indptr):
-            mine = (rows >= start) & (rows < stop)
-            parts.append((rows[mine], columns[mine], data[mine]))
+            inside = (rows >= start) & (rows < stop)
+            parts.append((rows[inside], columns[inside], data[inside]))
         rows, columns, data = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else _NO_ENTRIES
         order = np.argsort(rows, kind="stable")
         columns, data = columns[order], data[order]

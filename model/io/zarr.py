@@ -1,4 +1,4 @@
-"""AnnData stores in zarr, read as a stream of cells like ``H5adFile`` does."""
+"""AnnData stores in zarr, read as a stream of cells like h5ad files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _WRITE_AGAIN = "Write the store again with anndata's write_zarr."
 
 
 class ZarrFile:
-    """Cells x genes of a zarr store; a context manager. Only a chunk of the matrix is in memory at a time.
+    """Cells x genes of a zarr store; a context manager. Only one chunk of the matrix is in memory at a time.
 
-    Args and errors as for ``H5adFile``: ``layer`` None or ``X``, a layer's name, or ``raw``; ``totals_column`` of obs.
+    ``layer`` and ``totals_column`` are those of `H5adFile`. Raises InputError.
     """
 
     def __init__(self, path: Path, *, layer: str | None = None, totals_column: str | None = None) -> None:
@@ -38,7 +38,9 @@ class ZarrFile:
             self._obs: Any = root["obs"]
             chosen = {None: "X", "X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
             if chosen not in root:
-                raise InputError("no-such-layer", f"The store has no '{chosen}'.", mend="Name another.", field="layer")
+                raise InputError(
+                    "no-such-layer", f"The store has no '{chosen}'.", mend="Choose another layer.", field="layer"
+                )
             where = "raw/var" if layer == "raw" else "var"
             var: pd.DataFrame = read_elem(root[where])
             self._matrix: Any = root[chosen]
@@ -47,7 +49,7 @@ class ZarrFile:
             num_names = self._index_node().shape[0]
         except InputError:
             raise
-        except Exception as error:  # zarr and anndata raise many kinds for a damaged store
+        except Exception as error:  # zarr and anndata raise many types for a damaged store
             raise _broken(error) from error
         self._name = chosen
         check_length(num_names, self._shape[0], "obs", "cells")
@@ -61,15 +63,15 @@ class ZarrFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
     @property
     def num_cells(self) -> int:
-        """B, the rows of the store."""
+        """B, the number of rows."""
         return int(self._shape[0])
 
     def obs_column(self, name: str) -> NDArray[np.generic] | None:
-        """A column of ``obs`` ``[B]``, None where there is none; strings are "" where missing."""
+        """A column of ``obs`` ``[B]``, or None if there is none. Strings are "" where missing."""
         from anndata.io import read_elem
 
         if name not in self._obs:
@@ -80,7 +82,7 @@ class ZarrFile:
         return np.asarray(column)
 
     def tables(self, names: Sequence[str]) -> dict[str, object]:
-        """See `CellSource.tables`. Raises InputError for something else under that name."""
+        """See `CellSource.tables`. Raises InputError if a table is not a dataframe of numbers."""
         from anndata.io import read_elem
 
         found = {name: read_elem(self._root[f"obsm/{name}"]) for name in names if f"obsm/{name}" in self._root}
@@ -90,22 +92,22 @@ class ZarrFile:
         """The cells in order, ``size`` at a time."""
         from anndata.io import sparse_dataset
 
-        # A matrix stored by columns is left to anndata, and so are its row pointers, which are read once for all.
+        # anndata handles a matrix stored by columns, and reads the row pointers only once.
         matrix = sparse_dataset(self._matrix) if self._encoding else self._matrix
         for start in range(0, self.num_cells, size):
             stop = min(start + size, self.num_cells)
             yield self._cells(sparse.csr_matrix(matrix[start:stop]), start)
 
     def rows(self, start: int, stop: int) -> CellMatrix:
-        """Cells ``start`` to ``stop``; neither names nor row pointers of other cells are read.
+        """Cells ``start`` to ``stop``. Reads neither names nor row pointers of other cells.
 
-        Raises InputError (``by-columns``) for a matrix stored column by column: rows of it are all over the store.
+        Raises InputError (``by-columns``) if the matrix is stored column by column: its rows are spread over the store.
         """
         if self._encoding not in ("", "csr_matrix"):
             raise InputError(
                 "by-columns",
                 f"'{self._name}' is stored column by column ({self._encoding}).",
-                mend="Convert it once, with anndata: cells.X = cells.X.tocsr().",
+                mend="Convert it once with anndata: adata.X = adata.X.tocsr().",
                 field=self._name,
             )
         try:
@@ -147,7 +149,7 @@ class ZarrFile:
 
     def _index_node(self) -> Any:
         node = self._obs[self._obs.attrs["_index"]]
-        # pandas' nullable strings are a group of values and a mask; an index has none missing.
+        # Nullable strings are a group of values and a mask; an index has no missing values.
         return node if hasattr(node, "shape") else node["values"]
 
     def _names(self, rows: slice) -> list[str]:
@@ -164,7 +166,7 @@ def _broken(error: Exception) -> InputError:
 
 
 def _refuse_pickles(path: Path) -> None:
-    """Old stores may hold objects that run code when they are read."""
+    """Refuse stores with pickled objects, which would run code when they are read. Raises InputError."""
     for name in (".zarray", "zarr.json", ".zmetadata"):
         for file in path.rglob(name):
             if '"pickle"' in file.read_text(errors="replace"):

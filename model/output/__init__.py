@@ -1,4 +1,4 @@
-"""Results written down: into a copy of an h5ad file or into an AnnData, with a note of what they are.
+"""Writers. In: outputs of tasks, block by block. Out: an AnnData or a copy of an h5ad file, with a note on the results.
 
-In: outputs of tasks, block by block. Used by the engine, the codecs and the command line.
+Used by the engine, the codecs and the command line.
 """

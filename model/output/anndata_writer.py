@@ -1,4 +1,4 @@
-"""Results written into an AnnData in memory, under the same keys as in a file."""
+"""Writes results into an AnnData in memory, under the same keys as in a file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from scpalm.model.tasks.task import OutputSpec, Values
 
 
 class AnnDataWriter:
-    """Collects the values of all cells; `write_into` adds them at once, so that a failed run changes nothing.
+    """Collects the values of all cells. `write_into` adds them all at once, so that a failed run changes nothing.
 
-    ``key_added``: key of the main output; further outputs are called ``{key_added}_{name}``.
+    ``key_added``: key of the main output. The keys of other outputs become ``{key_added}_{name}``.
     """
 
     def __init__(self, outputs: Sequence[OutputSpec], num_cells: int, key_added: str | None = None) -> None:
@@ -31,13 +31,13 @@ class AnnDataWriter:
             self._values[output.name] = np.empty((num_cells, width), dtype=output.dtype)
 
     def put(self, start: int, values: Mapping[str, Values]) -> None:
-        """Values of cells ``start`` and following."""
+        """Store the values of the cells from ``start`` on."""
         for output in self._outputs:
             part = output.spread(values[output.name])
             self._values[output.name][start : start + len(part)] = part
 
     def write_into(self, adata: AnnData, note: Mapping[str, object]) -> None:
-        """Add the values and the note (JSON in ``uns["scpalm"]``, as in an h5ad answer)."""
+        """Add the values and the note (JSON in ``uns["scpalm"]``, as in an h5ad response)."""
         for output in self._outputs:
             getattr(adata, output.placement)[self._keys[output.name]] = self._values[output.name]
         adata.uns[NOTE_KEY] = json.dumps(anndata_note(note, self._outputs, self._keys), default=list)

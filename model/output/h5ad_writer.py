@@ -1,4 +1,4 @@
-"""Results written into a copy of the user's own h5ad file, block by block, without anndata: it is slow to import."""
+"""Writes results into a copy of the input h5ad file, block by block. Avoids anndata, which is slow to import."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scpalm.model.io.hdf5 import find, open_hdf5
 from scpalm.model.output.note import NOTE_KEY
 from scpalm.model.tasks.task import OutputSpec, Values
 
-_MEND = "Open the file with anndata.read_h5ad and write it again"
+_WRITE_AGAIN = "open the file with anndata.read_h5ad and write it again with write_h5ad"
 
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Turn what h5py raises while the copy is written into an UnreadableError; OSError is the disk's and stays."""
+    """Convert the exceptions that h5py raises while writing to UnreadableError. OSError (a full disk) passes."""
     try:
         yield
     except InputError:
@@ -28,12 +28,12 @@ def _guarded() -> Iterator[None]:
         raise UnreadableError(
             "broken-h5ad",
             f"The results cannot be written into the copy of the file ({str(error)[:200]}).",
-            mend=f"Check that the disk has room; else {_MEND[0].lower()}{_MEND[1:]} with write_h5ad.",
+            mend=f"Check that the disk has free space. Otherwise {_WRITE_AGAIN}.",
         ) from error
 
 
 class H5adWriter:
-    """A copy of a user's file, opened to add results to it; a context manager. Raises InputError."""
+    """A copy of the input file, opened to add results; a context manager. Raises InputError."""
 
     def __init__(self, path: Path) -> None:
         self._file = open_hdf5(path, "r+")
@@ -47,7 +47,7 @@ class H5adWriter:
 
     @_guarded()
     def column(self, output: OutputSpec, num_cells: int) -> Column:
-        """A new matrix ``obsm[key]`` or ``layers[key]``; an older one with that name is replaced."""
+        """Create the matrix ``obsm[key]`` or ``layers[key]``, replacing an older one of that name."""
         group = self._group(output.placement)
         if output.key in group:
             del group[output.key]
@@ -58,7 +58,7 @@ class H5adWriter:
 
     @_guarded()
     def note(self, what: dict[str, object]) -> None:
-        """Keep ``what`` as JSON in ``uns["scpalm"]``."""
+        """Store ``what`` as JSON in ``uns["scpalm"]``."""
         uns = self._group("uns")
         if NOTE_KEY in uns:
             del uns[NOTE_KEY]
@@ -66,7 +66,7 @@ class H5adWriter:
         text.attrs.update({"encoding-type": "string", "encoding-version": "0.2.0"})
 
     def _group(self, name: str) -> h5py.Group:
-        # Through `find`: a link in the user's file must not make us write elsewhere.
+        # Use `find`: a link in the user's file must not redirect the write.
         node = find(self._file, name)
         if node is None and name not in self._file:
             node = self._file.create_group(name)
@@ -74,15 +74,15 @@ class H5adWriter:
         if not isinstance(node, h5py.Group):
             raise InputError(
                 "legacy-h5ad",
-                f"'{name}' is no plain group, or stored as one table, the way anndata wrote it before version 0.7.",
-                mend=f"{_MEND}, or ask for JSON.",
+                f"'{name}' is not a group, or is stored as one table, in the format of anndata before version 0.7.",
+                mend=f"Request JSON, or {_WRITE_AGAIN}.",
                 field=name,
             )
         return node
 
 
 class Column:
-    """One matrix, written into the file block by block."""
+    """One matrix, written to the file block by block."""
 
     def __init__(self, values: h5py.Dataset, output: OutputSpec) -> None:
         self._values = values
@@ -90,5 +90,5 @@ class Column:
 
     @_guarded()
     def put(self, start: int, values: Values) -> None:
-        """Rows ``start`` and following; columns of the user's matrix that have no values get NaN."""
+        """Write the rows from ``start`` on. Input columns without values become NaN."""
         self._values[start : start + len(values)] = self._output.spread(values)

@@ -1,4 +1,4 @@
-"""What is recorded next to the values: which model, which genes, what the input was, what the columns are."""
+"""The note stored with results: the model, the coverage of genes, the kind of input, and the columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ NOTE_KEY = "scpalm"  # in uns
 def note_of(
     model: tuple[str, str], coverage: Coverage, report: InputReport | None, metadata: Mapping[str, object]
 ) -> dict[str, object]:
-    """The note of any answer; JSON. ``model``: name and version. ``metadata``: of the tasks."""
+    """The note of any response; JSON.
+
+    Args:
+        model: name and version.
+        coverage: which genes the model knows.
+        report: what the input was classified as, or None.
+        metadata: metadata of the tasks.
+    """
     return {
         "model": {"name": model[0], "version": model[1]},
         "coverage": coverage.as_dict(),
@@ -26,9 +33,9 @@ def note_of(
 def anndata_note(
     note: Mapping[str, object], outputs: Sequence[OutputSpec], keys: Mapping[str, str] | None = None
 ) -> dict[str, object]:
-    """The note in ``uns["scpalm"]``: also where each output was written, and names of its columns.
+    """The note in ``uns["scpalm"]``: adds the key of each output and the names of its columns.
 
-    ``keys``: where outputs were written, by name, where that is not their own key.
+    ``keys``: the key of each output, by name, if it is not the default key.
     """
     written = {output.name: (keys or {}).get(output.name, output.key) for output in outputs}
     columns = {

@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all, and never in the way of another file."""
+"""Atomic output files: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def replaced_when_whole(target: Path) -> Iterator[Path]:
-    """A new path to write to; it becomes ``target`` when the block ends without an error. Raises OSError."""
+    """Yield a temporary path to write to; it replaces ``target`` if the block succeeds. Raises OSError."""
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
-    # A folder of our own: no name in it is anybody else's, and the file gets the usual permissions.
+    # A private folder avoids name clashes, and the file in it gets the default permissions.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".scpalm-") as folder:
         partial = Path(folder, "partial")
         yield partial

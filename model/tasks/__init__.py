@@ -1,4 +1,5 @@
-"""Tasks: what can be computed for cells. One task a file, found by the registry.
+"""Tasks: what can be computed for cells. One file per task; the registry finds them.
 
-In: options and prepared cells. Out: matrices with one row a cell. Used by the engine, the service and the command line.
+In: options and prepared cells. Out: matrices with one row per cell. Used by the engine, the service and the command
+line.
 """

@@ -27,12 +27,12 @@ class Embed(BoundTask):
 
 @register
 class EmbedTask(Task[TaskOptions]):
-    """One vector a cell."""
+    """One vector per cell."""
 
     name = "embed"
     options = TaskOptions
-    summary = "One vector h_C a cell, in the order of the cells. A cell's vector does not depend on the other cells."
-    result = "One vector a cell, in h5ad `obsm['X_scpalm']`."
+    summary = "One vector h_C per cell, in input order. A cell's vector does not depend on the other cells."
+    result = "One vector per cell; in h5ad, `obsm['X_scpalm']`."
     tensors: ClassVar[Mapping[str, str]] = {"embed": "embedding"}
 
     def bind(self, options: TaskOptions, context: TaskContext) -> BoundTask:

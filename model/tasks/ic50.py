@@ -1,4 +1,4 @@
-"""Drug response: ln IC50 of every cell and drug, its interval, and how far a cell lies from the training lines."""
+"""Drug response: ln IC50 of every cell and drug with an interval, and each cell's distance from the training lines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from scpalm.model.tasks.task import (
     Values,
 )
 
-# Each output, and where AnnData keeps it.
+# AnnData key of each output.
 _KEYS = {
     "ic50": "X_scpalm_ic50",
     "ic50_lower": "X_scpalm_ic50_lower",
@@ -42,41 +42,49 @@ _KEYS = {
 
 
 def _texts(value: object) -> object:
-    # Commas are not split here: some drugs have one in their name.
+    # Do not split at commas here: some drug names contain one.
     texts = [value] if isinstance(value, str) else value
     return tuple(map(str, texts)) if isinstance(texts, list | tuple) else value
 
 
 class Ic50Options(TaskOptions):
-    """Which drugs."""
+    """Which drugs to predict."""
 
     drugs: Annotated[tuple[str, ...], BeforeValidator(_texts), Tensor("drugs"), Flag("drug")] = Field(
         (),
-        description="Drugs by name (also synonyms, any case), PubChem id or SMILES; repeat it, or separate names by "
-        "commas. Default: every drug the head was trained on. `drugs` of a JSON body or a form are added.",
+        description="Drugs by name or synonym (in any case), PubChem id or SMILES; repeat the option or separate names "
+        "with commas. Default: every drug in the training data. `drugs` in a JSON body or a form are added.",
         examples=[["Cisplatin", "CC(=O)Oc1ccccc1C(=O)O"]],
     )
 
 
 class Ic50Members(BaseModel):
-    """What a body may hold in addition to its cells."""
+    """Members that a request body may have in addition to its cells."""
 
-    drugs: list[str | int] | None = Field(None, description="Names, PubChem ids or SMILES; in a form, one a line.")
+    drugs: list[str | int] | None = Field(
+        None, description="Drug names, PubChem ids or SMILES; in a form, one per line."
+    )
     mutation: dict[str, list[Any]] | None = Field(
-        None, description="`{genes, values: [cells, genes]}`, gene-level calls: 1 mutated, 0 not, null unknown."
+        None,
+        description="`{genes, values: [cells, genes]}`: gene-level mutation calls, 1 mutated, 0 not mutated, "
+        "null unknown.",
     )
     methylation: dict[str, list[Any]] | None = Field(
-        None, description="The same with promoter methylation, a share from 0 to 1; needs mutation as well."
+        None,
+        description="`{genes, values: [cells, genes]}`: promoter methylation as a fraction from 0 to 1; requires "
+        "`mutation`.",
     )
 
 
 class Ic50(BoundTask):
-    """ln IC50 (uM) ``[B, drugs]``, the ends of its interval, and ``[B, 1]`` the distance of each cell.
+    """ln IC50 (uM) ``[B, drugs]``, the bounds of its interval, and the distance of each cell ``[B, 1]``.
 
     Args:
-        head: the drug response head. drugs: the columns.
-        optional: mutation and methylation in the head's columns, from `optional_inputs`, for cells ``first`` and
-            following of the request.
+        head: the drug response head.
+        drugs: the drugs, one column each.
+        optional: mutation and methylation in the head's columns, from `optional_inputs`, starting at cell ``first`` of
+            the request.
+        first: position in the request of the first row of ``optional``.
     """
 
     name = "ic50"
@@ -116,7 +124,7 @@ class Ic50(BoundTask):
         }
 
     def first_bad_row(self, values: Mapping[str, Values]) -> int | None:
-        """A row of NaN is right for a cell that expresses no gene of the panel; anything else must be finite."""
+        """A row of NaN is valid: the cell expresses no gene of the panel. Any other row must be finite."""
         finite = np.column_stack([np.isfinite(part) for part in values.values()])
         missing = np.column_stack([np.isnan(part) for part in values.values()])
         bad = ~(finite.all(axis=1) | missing.all(axis=1))
@@ -147,14 +155,14 @@ class Ic50(BoundTask):
                 "drugs": drugs,
                 "cell_distance_of_training": head.domain.cell_distance,
                 "training_tissues": list(head.tissues),
-                "no_answer": f"null (NaN): the cell expresses none of the {len(head.panel)} genes the model reads.",
+                "no_answer": f"null (NaN): the cell expresses none of the {len(head.panel)} genes the model uses.",
                 "terms": head.terms,
             }
         }
 
     def recipe(self, first: int, num_rows: int) -> Recipe:
-        # A known drug is a position in the bundle's own table, which both sides have.
-        position = {id(drug): place for place, drug in enumerate(self._head.drugs.drugs)}
+        # A known drug is sent as its position in the bundle's table, which the worker has too.
+        position = {id(drug): number for number, drug in enumerate(self._head.drugs.drugs)}
         drugs = [position.get(id(drug), drug.smiles) for drug in self._drugs]
         start = first - self._first
         optional = {name: values[start : start + num_rows] for name, values in self._optional.items()}
@@ -167,13 +175,14 @@ class Ic50Task(Task[Ic50Options]):
 
     name = "ic50"
     summary = (
-        "Predicted drug response of every cell (or bulk profile) to every drug. For research, not for treatment. "
-        "Mutation and methylation, where known: members of a JSON body, or dataframes `mutation` and `methylation` "
+        "Predicted response of every cell (or bulk profile) to every drug. For research use, not for treatment. "
+        "Mutation and methylation are optional: members of a JSON body, or dataframes `mutation` and `methylation` "
         "in `obsm` of an h5ad file."
     )
     result = (
-        "`values`: ln IC50 (uM), one row a cell and one column a drug; `ic50_lower` and `ic50_upper`: the interval; "
-        "`cell_distance`: how far the cell is from the training lines; `drug_response`: units, drugs, domain, terms."
+        "`values`: ln IC50 (uM), one row per cell and one column per drug; `ic50_lower`, `ic50_upper`: the interval; "
+        "`cell_distance`: distance of the cell from the training cell lines; `drug_response`: units, drugs, domain and "
+        "terms of use."
     )
     options = Ic50Options
     members = Ic50Members
@@ -194,31 +203,31 @@ class Ic50Task(Task[Ic50Options]):
         drugs: list[Drug] = []
         for drug in recipe.settings["drugs"]:
             if isinstance(drug, int) and not 0 <= drug < len(known):
-                raise RecipeError("A drug is outside the model's table.")
+                raise RecipeError("The position of a drug is outside the model's drug table.")
             drugs.append(known[drug] if isinstance(drug, int) else _new_drug(str(drug)))
         return Ic50(head, drugs, {name: recipe.arrays[name] for name in UNKNOWN if name in recipe.arrays}, recipe.first)
 
 
 @lru_cache(4096)
 def _new_drug(smiles: str) -> Drug:
-    """A drug outside the table, cached so that its graph is built once and not for every batch."""
+    """A drug that is not in the table. Cached, so that its graph is built once and not for every batch."""
     return Drug(smiles, smiles)
 
 
 def find_drugs(head: DrugResponseSession, asked: Sequence[str]) -> list[Drug]:
-    """The drugs asked for, or all known ones. Raises InputError for an unknown drug."""
+    """The requested drugs, or all training drugs if none is named. Raises InputError for an unknown drug."""
     names: list[str] = []
     for text in asked:
-        # SMILES have no commas, but names may: only texts that are not names themselves are split.
+        # SMILES have no commas, but names may: split only texts that are not a known name.
         names += [text] if head.drugs.known(text) else [part for part in text.split(",") if part.strip()] or [text]
     return head.drugs.resolve(names)
 
 
 def drug_names(members: Mapping[str, object]) -> tuple[str, ...]:
-    """``drugs`` of a body: a list, or text with one a line. Raises ParameterError."""
+    """``drugs`` of a body: a list, or text with one drug per line. Raises ParameterError."""
     given = members.get("drugs", ())
     if isinstance(given, str):
         return tuple(line for line in given.splitlines() if line.strip())
     if not isinstance(given, list | tuple) or not all(isinstance(drug, str | int) for drug in given):
-        raise ParameterError("'drugs' is not a list of names, PubChem ids or SMILES.", field="drugs")
+        raise ParameterError("'drugs' must be a list of names, PubChem ids or SMILES.", field="drugs")
     return tuple(map(str, given))

@@ -1,4 +1,4 @@
-"""Expression as the decoder of stage 1 reads it from each cell's pathway codes."""
+"""Imputation: expression decoded from each cell's pathway codes by the stage 1 decoder (paper 3.2)."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ Scale = Literal["log", "counts"]
 
 
 class ImputeOptions(TaskOptions):
-    """Which genes, and on which scale."""
+    """Which genes to impute, and on which scale."""
 
     genes: Annotated[Names, Tensor("impute_genes")] = Field(
         (),
-        description="Genes to impute: symbols, aliases or Ensembl ids. Default: all that the model knows; of those an "
-        "h5ad answer gets the file's own columns, as `layers['scpalm_imputed']`.",
+        description="Genes to impute: symbols, aliases or Ensembl ids. Default: every gene in the model's vocabulary; "
+        "an h5ad response has them in the columns of the input, as `layers['scpalm_imputed']`.",
         examples=[["CD3D", "NKG7", "LYZ"]],
         max_length=100_000,
     )
-    scale: Scale = Field("log", description="log: log1p CP10K. counts: at the cell's own depth.")
+    scale: Scale = Field("log", description="log: log1p CP10K. counts: counts at the sequencing depth of the cell.")
 
 
 class Impute(BoundTask):
-    """Values of chosen genes ``[B, genes]``, never below 0: log1p CP10K, or counts at the cell's own depth.
+    """Imputed values ``[B, genes]``, never negative: log1p CP10K, or counts at the cell's sequencing depth.
 
     Args:
-        genes: vocabulary positions. output: what the values are called; its columns are these genes.
+        genes: vocabulary positions of the genes.
+        output: describes the values; its columns are these genes.
+        scale: ``log`` or ``counts``.
     """
 
     name = "impute"
@@ -61,12 +63,15 @@ class Impute(BoundTask):
 
     @classmethod
     def of_genes(cls, genes: NDArray[np.int64], names: Sequence[str], scale: Scale = "log") -> Impute:
-        """The named genes, one column each, in ``obsm``."""
+        """Impute the named genes; one column each, stored in ``obsm``."""
         return cls(genes, OutputSpec("impute", "X_scpalm_imputed", len(genes), columns=names), scale)
 
     @classmethod
     def of_columns(cls, target: NDArray[np.int32], symbols: Sequence[str], scale: Scale = "log") -> Impute:
-        """The genes of the user's own columns, in ``layers``; ``target [num_vars]``: vocabulary position or -1."""
+        """Impute the genes of the input's columns; stored in ``layers``.
+
+        ``target [num_vars]``: vocabulary position of each column, -1 where unknown.
+        """
         known = target >= 0
         genes, position = np.unique(target[known], return_inverse=True)
         var_columns = np.full(len(target), -1, dtype=np.int64)
@@ -79,7 +84,7 @@ class Impute(BoundTask):
 
     def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
         values = session.impute(encoded.codes, self.genes)
-        # The decoder's output is unbounded; expression is not negative.
+        # The decoder's output is unbounded, but expression cannot be negative.
         return {"impute": np.maximum(values, 0.0, out=values)}
 
     def finish(self, values: Mapping[str, Values], prepared: Prepared) -> Mapping[str, Values]:
@@ -97,8 +102,8 @@ class ImputeTask(Task[ImputeOptions]):
     """Imputed expression."""
 
     name = "impute"
-    summary = "Expression as the model's decoder reads it from each cell's pathway codes; never below 0."
-    result = "One value a cell and gene; `columns` names the genes."
+    summary = "Expression decoded from each cell's pathway codes; never negative."
+    result = "One value per cell and gene; `columns` names the genes."
     options = ImputeOptions
     tensors: ClassVar[Mapping[str, str]] = {"impute": "imputed"}
 
@@ -110,7 +115,7 @@ class ImputeTask(Task[ImputeOptions]):
         if DECODER_FILE not in bundle.manifest["files"]:
             raise MissingPartError(
                 f"The model {bundle.name} {bundle.version} has no decoder ({DECODER_FILE}). "
-                "Serve a bundle that this release exported."
+                "Use a bundle that this release exported."
             )
         vocabulary = bundle.vocabulary
         if options.genes:
@@ -122,8 +127,8 @@ class ImputeTask(Task[ImputeOptions]):
     def rebuild(self, bundle: Bundle, info: SessionInfo, recipe: Recipe) -> BoundTask:
         genes = recipe.arrays["genes"].astype(np.int64)
         if len(genes) and not 0 <= int(genes.min()) <= int(genes.max()) < info.num_genes:
-            raise RecipeError("A gene to impute is outside the vocabulary.")
-        # Names and scale belong to the last step, which runs where the request came in.
+            raise RecipeError("The position of a gene to impute is outside the vocabulary.")
+        # A worker needs neither names nor scale: the process that received the request runs `finish`.
         return Impute.of_genes(genes, ())
 
 
@@ -133,8 +138,8 @@ def _positions(vocabulary: Vocabulary, genes: Sequence[str]) -> NDArray[np.int64
     if len(unknown):
         gene = genes[unknown[0]]
         raise ParameterError(
-            f"{len(unknown)} of {len(genes)} genes to impute are unknown to the model; the first is '{gene[:50]}'. "
-            "Use HGNC symbols or Ensembl ids; GET /models/{name}/genes lists them.",
+            f"{len(unknown)} of the {len(genes)} genes to impute are unknown to the model; the first is "
+            f"'{gene[:50]}'. Use HGNC symbols or Ensembl ids; GET /models/{{name}}/genes lists them.",
             field="genes",
         )
     return positions

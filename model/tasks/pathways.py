@@ -1,4 +1,4 @@
-"""The pathway code of each token of a cell, or the share of tokens that have each code."""
+"""The pathway code of each of a cell's tokens, or the share of tokens that have each code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from scpalm.model.tasks.task import BoundTask, OutputSpec, Recipe, Task, TaskCon
 
 
 class PathwayOptions(TaskOptions):
-    """Codes, or their shares."""
+    """Whether to return codes or their shares."""
 
     summary: bool = Field(
-        default=False, description="Share of the cell's tokens that have each code, instead of the code of each token."
+        default=False, description="Return the share of the cell's tokens that have each code, not one code per token."
     )
 
 
@@ -46,8 +46,8 @@ class PathwayShares(BoundTask):
 
     def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
         B, N, K = len(encoded), encoded.codes.shape[1], self._num_codes
-        cell = np.arange(B)[:, None] * K
-        counts = np.bincount((encoded.codes + cell).ravel(), minlength=B * K)
+        cell = np.arange(B)[:, None] * K  # [B, 1]
+        counts = np.bincount((encoded.codes + cell).ravel(), minlength=B * K)  # [B * K]
         return {"pathways": (counts.reshape(B, K) / N).astype(np.float32)}
 
     def recipe(self, first: int, num_rows: int) -> Recipe:
@@ -59,8 +59,8 @@ class PathwayTask(Task[PathwayOptions]):
     """Pathway tokens."""
 
     name = "pathways"
-    summary = "The pathway code of each token of a cell; with `summary`, the share of its tokens that have each code."
-    result = "One code index a cell and token, in h5ad `obsm['X_scpalm_pathways']`; or shares of codes."
+    summary = "The pathway code of each of a cell's tokens; with `summary`, the share of tokens that have each code."
+    result = "One code index per cell and token; in h5ad, `obsm['X_scpalm_pathways']`. With `summary`, shares of codes."
     options = PathwayOptions
     tensors: ClassVar[Mapping[str, str]] = {"pathways": "pathways"}
 

@@ -1,4 +1,4 @@
-"""Finds the tasks: every module in this folder is imported once, and `register` collects what it declares."""
+"""Registry of tasks: imports every module in this folder once; `register` collects the tasks they declare."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _registered: dict[str, AnyTask] = {}
 
 
 def register(kind: T) -> T:
-    """Class decorator: make a task known under its name. Raises ValueError when the name is taken."""
+    """Class decorator: register a task under its name. Raises ValueError if the name is taken."""
     if kind.name in _registered:
-        raise ValueError(f"Two tasks are called '{kind.name}'.")
+        raise ValueError(f"Two tasks have the name '{kind.name}'.")
     _registered[kind.name] = kind()
     return kind
 
 
 @cache
 def tasks() -> MappingProxyType[str, AnyTask]:
-    """All tasks by name, in the order of their names."""
+    """All tasks by name, sorted."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{__package__}.{module.name}")
     _check_option_names()
@@ -37,6 +37,7 @@ def tasks() -> MappingProxyType[str, AnyTask]:
 
 @cache
 def task_names() -> tuple[str, ...]:
+    """Names of all tasks, sorted."""
     return tuple(tasks())
 
 
@@ -46,6 +47,7 @@ def combinable() -> tuple[AnyTask, ...]:
 
 
 def _check_option_names() -> None:
+    """Raise ValueError if two tasks use one option name with different types."""
     seen: dict[str, tuple[str, FieldInfo]] = {}
     for task in _registered.values():
         for name, option in task.options.model_fields.items():

@@ -1,4 +1,4 @@
-"""The contract of a task, and the outputs it declares. Copy `embed.py` to start a new one."""
+"""The interface of a task and of the outputs it declares. To add a task, start from a copy of `embed.py`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class OutputSpec:
     """One matrix that a task computes, ``[B, width]``.
 
     Attributes:
-        name: in answers; the output that carries the task's own name comes first.
-        key: where AnnData keeps the values. placement: ``obsm``, or ``layers`` for values of the user's own columns.
-        width: number of columns. dtype: float32 or int32.
-        columns: names of the columns, None where they have none.
-        var_columns: ``[num_vars]``, for ``layers``: which column of the values each of the user's columns gets, -1 for
-            none.
+        name: name in responses. The first output of a task has the task's name.
+        key: AnnData key of the values.
+        width: number of columns.
+        dtype: float32 or int32.
+        columns: names of the columns, or None if they have none.
+        placement: ``obsm``, or ``layers`` if the values belong to the columns of the input.
+        var_columns: ``[num_vars]``, for ``layers``: the column of the values for each input column, -1 for none.
     """
 
     name: str
@@ -42,7 +43,7 @@ class OutputSpec:
     var_columns: NDArray[np.int64] | None = None
 
     def spread(self, values: Values) -> Values:
-        """``[B, num_vars]`` values in the user's own columns, NaN where there are none; ``obsm``: the values."""
+        """Values in the columns of the input ``[B, num_vars]``, NaN where there are none; unchanged for ``obsm``."""
         if self.var_columns is None:
             return values
         known = self.var_columns >= 0
@@ -53,10 +54,12 @@ class OutputSpec:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """A bound task on its way to a worker: JSON and arrays, never code.
+    """A bound task in the form sent to a worker: JSON and arrays, never code.
 
     Attributes:
-        first: position of the first row in the request. settings: JSON. arrays: by name.
+        first: position in the request of the first row.
+        settings: JSON values.
+        arrays: arrays by name.
     """
 
     first: int
@@ -66,14 +69,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Tensor:
-    """What an option, or an output, is called under ``/v2``. Options without it become ``parameters``."""
+    """Name of the ``/v2`` input tensor for an option. Options without it are ``parameters`` there."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Flag:
-    """What an option is called on the command line, where that is not its own name."""
+    """Name of an option on the command line, if it differs from the field's name."""
 
     name: str
 
@@ -81,7 +84,7 @@ class Flag:
 class TaskOptions(BaseModel):
     """Options of one task. Their fields become query parameters, JSON members and command-line options.
 
-    Option names are shared by all tasks: two tasks may not use one name for different things.
+    All tasks share one set of option names: two tasks may not use a name for different things.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,7 +94,7 @@ Options = TypeVar("Options", bound=TaskOptions)
 
 
 def _split(value: object) -> object:
-    """``"A,B"`` and ``["A", "B,C"]`` alike become names; empty ones are dropped."""
+    """Split ``"A,B"`` or ``["A", "B,C"]`` into names; empty names are dropped."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple):
         return value
@@ -101,19 +104,21 @@ def _split(value: object) -> object:
     return tuple(names)
 
 
-# A list of names: repeats and commas mean the same.
+# A list of names. Repeating the option and separating names with commas are equivalent.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 @dataclass(frozen=True, eq=False)
 class TaskContext:
-    """What a task may need to know before it runs.
+    """What a task may need when it is bound.
 
     Attributes:
-        bundle, info: the model and the sizes of its session. num_cells: B of the whole request.
-        columns: ``[num_vars]`` vocabulary position of each of the user's columns (-1: unknown), when the results go
-            back into the user's own file; None otherwise.
-        members: what the body holds in addition to its cells, of the names in ``Task.members``.
+        bundle: the model.
+        info: sizes of its session.
+        num_cells: B of the whole request.
+        columns: ``[num_vars]`` vocabulary position of each input column (-1: unknown) if the results are added to the
+            input file, else None.
+        members: members of the body in addition to cells, as declared by ``Task.members``.
     """
 
     bundle: Bundle
@@ -124,55 +129,58 @@ class TaskContext:
 
 
 class BoundTask(ABC):
-    """A task with its options and names resolved: ready to run on batches of rows.
+    """A task with its options and names resolved, ready to run on batches of rows.
 
     Attributes:
-        name: of the task. outputs: what `run` returns, by name.
+        name: name of the task.
+        outputs: the outputs that `run` returns.
     """
 
     name: str
     outputs: tuple[OutputSpec, ...]
 
     def select_rows(self, prepared: Prepared) -> Rows:
-        """The rows that the network reads. Tasks that run together must agree. Raises InputError."""
+        """The rows to pass to the network. Tasks that run together must select the same. Raises InputError."""
         return prepared.rows
 
     @abstractmethod
     def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
-        """Values ``[B, width]`` by output; ``first`` is the position of the first cell in the request.
+        """Compute the values ``[B, width]`` of each output, by name. Runs on the device's thread.
 
-        Runs on the device's thread.
+        ``first``: position in the request of the first cell.
         """
 
     def finish(self, values: Mapping[str, Values], prepared: Prepared) -> Mapping[str, Values]:
-        """A last step off the device, for what depends on the cells as they came in."""
+        """Last step, off the device: for anything that depends on the original cells, such as their totals."""
         return values
 
     def first_bad_row(self, values: Mapping[str, Values]) -> int | None:
-        """Position of the first row that cannot be sent, None when all can. Values must be finite."""
+        """Position of the first invalid row, or None. By default a row is valid if it is finite."""
         bad = np.zeros(len(next(iter(values.values()))), dtype=bool)
         for part in values.values():
             bad |= ~np.isfinite(part).all(axis=1)
         return int(bad.argmax()) if bad.any() else None
 
     def metadata(self) -> dict[str, object]:
-        """What the user should know about the values; JSON."""
+        """Metadata about the values for the response, such as units; JSON."""
         return {}
 
     def recipe(self, first: int, num_rows: int) -> Recipe:
-        """What a worker in another process needs to run rows ``first`` to ``first + num_rows``."""
+        """What a worker needs to compute rows ``first`` to ``first + num_rows``."""
         return Recipe(first)
 
 
 class Task(ABC, Generic[Options]):
-    """One kind of result. A subclass with the `register` decorator, in its own file in this folder, is all it takes.
+    """One kind of result. To add one, put a subclass with the `register` decorator in a new file in this folder.
 
     Attributes:
-        name: of the route, in ``?also=``, metrics and the command line.
-        summary: one line, for the documentation and ``--help``. result: what comes back, for the documentation.
-        options: the class of its options. tensors: names of its outputs, and what they are called under ``/v2``.
-        members: class of what it reads from a body in addition to cells; None for nothing.
-        alone: whether it needs a pass with its own rows, so that it cannot be combined with other tasks.
+        name: name of the route, in ``?also=``, in metrics and on the command line.
+        summary: one line for the documentation and ``--help``.
+        result: description of the response, for the documentation.
+        options: class of its options.
+        tensors: ``/v2`` tensor name of each output.
+        members: class of the body members it reads in addition to cells, or None.
+        alone: whether it cannot be combined with other tasks, because it passes other rows to the network.
     """
 
     name: ClassVar[str]
@@ -184,30 +192,30 @@ class Task(ABC, Generic[Options]):
     alone: ClassVar[bool] = False
 
     def quick(self, options: Options) -> bool:
-        """Whether `bind` looks nothing up, so that it may run on an event loop."""
+        """Whether `bind` is fast enough to run on an event loop."""
         return True
 
     @abstractmethod
     def bind(self, options: Options, context: TaskContext) -> BoundTask:
-        """Resolve names and check that the model can do it.
+        """Resolve names and check that the model supports the task.
 
-        Raises ParameterError or InputError for a wrong option, MissingPartError where the bundle lacks a part.
+        Raises ParameterError or InputError for a wrong option, MissingPartError if the bundle lacks a part.
         """
 
     @abstractmethod
     def rebuild(self, bundle: Bundle, info: SessionInfo, recipe: Recipe) -> BoundTask:
-        """The bound task from `BoundTask.recipe`, in a worker. Raises RecipeError for a recipe that does not fit."""
+        """Recreate a bound task from its recipe, in a worker. Raises RecipeError for an invalid recipe."""
 
 
 class RecipeError(ValueError):
-    """A recipe that this release or model cannot follow. The text says why."""
+    """A recipe that does not fit this release or model. The text says why."""
 
 
 AnyTask = Task[Any]
 
 
 def option_tensors(task: AnyTask) -> dict[str, str]:
-    """Options of a task that are inputs under ``/v2``, and what they are called there."""
+    """Options of a task that are ``/v2`` input tensors: tensor name by option name."""
     return {
         name: mark.name
         for name, option in task.options.model_fields.items()

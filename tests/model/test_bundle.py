@@ -72,7 +72,7 @@ def test_one_changed_byte_is_found(copy: Path, name: str) -> None:
 
 def test_a_missing_file_is_named(copy: Path) -> None:
     (copy / "embed.onnx").unlink()
-    with pytest.raises(BundleError, match=r"embed\.onnx is listed in the manifest and missing"):
+    with pytest.raises(BundleError, match=r"embed\.onnx is listed in the manifest but missing"):
         Bundle.load(copy)
 
 
@@ -82,7 +82,7 @@ def test_a_name_that_is_a_path_is_refused(copy: Path, name: str) -> None:
     (copy / "sub").mkdir()
     (copy / "sub" / "file").write_text("deeper")
     edit(copy, lambda manifest: manifest["files"].update({name: {"sha256": "0" * 64}}))
-    with pytest.raises(BundleError, match="is listed in the manifest and missing"):
+    with pytest.raises(BundleError, match="is listed in the manifest but missing"):
         Bundle.load(copy)
 
 
