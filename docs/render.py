@@ -83,7 +83,7 @@ PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
 
 
 def outdated(*, rewrite: bool) -> list[str]:
-    """Names of the files whose generated part differs from the code; with ``rewrite`` they are written anew."""
+    """Names of the files whose generated part differs from the code; with ``rewrite`` they are rewritten."""
     names = []
     for file_name, part, make in PARTS:
         path = DOCS / file_name
