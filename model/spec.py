@@ -78,7 +78,7 @@ class RequestSpec:
     @property
     def quick(self) -> bool:
         """Whether `bind` is fast enough to run on an event loop."""
-        return all(task.quick(self.options_of(task)) for task in self.kinds())
+        return all(task.binds_quickly for task in self.kinds())
 
     def bind(self, context: TaskContext) -> tuple[BoundTask, ...]:
         """The tasks, ready to run. Raises ParameterError, InputError or MissingPartError."""

@@ -188,9 +188,7 @@ class Ic50Task(Task[Ic50Options]):
     members = Ic50Members
     tensors: ClassVar[Mapping[str, str]] = {name: name for name in _KEYS}
     alone = True
-
-    def quick(self, options: Ic50Options) -> bool:
-        return False
+    binds_quickly = False
 
     def bind(self, options: Ic50Options, context: TaskContext) -> BoundTask:
         head = drug_response_of(context.bundle)

@@ -106,9 +106,7 @@ class ImputeTask(Task[ImputeOptions]):
     result = "One value per cell and gene; `columns` names the genes."
     options = ImputeOptions
     tensors: ClassVar[Mapping[str, str]] = {"impute": "imputed"}
-
-    def quick(self, options: ImputeOptions) -> bool:
-        return False
+    binds_quickly = False
 
     def bind(self, options: ImputeOptions, context: TaskContext) -> BoundTask:
         bundle = context.bundle

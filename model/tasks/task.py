@@ -181,6 +181,7 @@ class Task(ABC, Generic[Options]):
         tensors: ``/v2`` tensor name of each output.
         members: class of the body members it reads in addition to cells, or None.
         alone: whether it cannot be combined with other tasks, because it passes other rows to the network.
+        binds_quickly: whether `bind` is fast enough to run on an event loop.
     """
 
     name: ClassVar[str]
@@ -190,10 +191,7 @@ class Task(ABC, Generic[Options]):
     tensors: ClassVar[Mapping[str, str]]
     members: ClassVar[type[BaseModel] | None] = None
     alone: ClassVar[bool] = False
-
-    def quick(self, options: Options) -> bool:
-        """Whether `bind` is fast enough to run on an event loop."""
-        return True
+    binds_quickly: ClassVar[bool] = True
 
     @abstractmethod
     def bind(self, options: Options, context: TaskContext) -> BoundTask:
