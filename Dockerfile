@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1
-# One file, three images; EXTRAS are those of pyproject.toml:
-#   docker build -t scpalm:cpu .                             serves by itself, or is a worker, on a CPU
-#   docker build -t scpalm:cuda --build-arg EXTRAS=gpu .     the same on an NVIDIA GPU; CUDA comes as Python packages
-#   docker build -t scpalm:api --build-arg EXTRAS= .         takes requests for workers: no runtime of a model in it
+# One file for three images. EXTRAS is an extra of pyproject.toml:
+#   docker build -t scpalm:cpu .                             service or worker on a CPU
+#   docker build -t scpalm:cuda --build-arg EXTRAS=gpu .     service or worker on an NVIDIA GPU (CUDA as Python packages)
+#   docker build -t scpalm:api --build-arg EXTRAS= .         API process for workers; has no model runtime
 
 ARG PYTHON=3.11-slim
 
@@ -24,12 +24,12 @@ FROM python:${PYTHON}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="scPaLM" \
-      org.opencontainers.image.description="Embeddings, imputation, pathways and drug response of single cells" \
+      org.opencontainers.image.description="Embeddings, imputation, pathways and drug response for single cells" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
-# tini is process 1: it hands signals on and buries the parser processes that outlive their parent.
-# The user has no rights: the service parses files of strangers. /var/lib/scpalm/shared is for what replicas share.
+# tini runs as PID 1: it forwards signals and reaps parser processes that outlive their parent.
+# The service parses untrusted files, so it runs as an unprivileged user. Replicas share /var/lib/scpalm/shared.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini=0.19.* \
     && rm -rf /var/lib/apt/lists/* \
@@ -37,7 +37,7 @@ RUN apt-get update \
     && mkdir /var/lib/scpalm/shared \
     && chown 10001:10001 /var/lib/scpalm/shared
 COPY --from=build /opt/scpalm /opt/scpalm
-# The path of the libraries is where the packages of CUDA 13 put them; there is nothing there in the other images.
+# LD_LIBRARY_PATH is where the CUDA 13 packages install their libraries. Other images have nothing there.
 ENV PATH=/opt/scpalm/bin:$PATH \
     LD_LIBRARY_PATH=/opt/scpalm/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/scpalm/lib/python3.11/site-packages/nvidia/cudnn/lib \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \

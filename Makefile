@@ -1,28 +1,28 @@
-# make serve | test | lint | bench. Everything goes into .venv; nothing is installed twice unless pyproject.toml changes.
+# make serve | test | lint | bench. All packages are installed into .venv, and again only if pyproject.toml changes.
 
 PORT ?= $(or $(SCPALM_PORT),8000)
-# Extra that `make serve` installs: cpu or gpu.
+# The extra of pyproject.toml that `make serve` installs: cpu or gpu.
 EXTRA ?= cpu
-# Processes that run tests; each file of tests stays in one of them.
+# Number of processes that run tests. The tests of a file all run in one process.
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Where there is no GPU, this version is asked for by name before torch is asked for by range: it has a build for CPUs,
-# which pip prefers wherever it is on offer, and which is a tenth of the size.
+# Without a GPU, install exactly this version before pip resolves torch by range. It has a build for CPUs, which pip
+# prefers if the index offers it, and which is a tenth of the size.
 CPU_TORCH := torch==2.13.0
 
 .PHONY: help serve test lint bench constraints clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make serve   serve the embedded model on PORT ($(PORT))"
-	@echo "make test    lint, types, import rules and every test"
-	@echo "make lint    the same without the tests"
-	@echo "make bench   the tables of tests/bench"
-	@echo "make constraints  renew deploy/constraints.txt, the versions in the image"
-	@echo "make clean   remove .venv and caches"
+	@echo "make serve        serve the packaged model on PORT ($(PORT))"
+	@echo "make test         run make lint, then all tests"
+	@echo "make lint         check style, types and import rules"
+	@echo "make bench        run the benchmarks in tests/bench"
+	@echo "make constraints  update the pinned versions of the images (deploy/constraints*.txt)"
+	@echo "make clean        remove .venv and caches"
 
 serve: $(VENV)/.serve-$(EXTRA)
 	SCPALM_PORT=$(PORT) exec $(BIN)/scpalm serve
@@ -43,7 +43,7 @@ constraints: $(BIN)/python
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; set -e; \
 		$(BIN)/python -m venv $$folder/venv; \
 		$$folder/venv/bin/python -m pip --disable-pip-version-check install --quiet '.[cpu]'; \
-		{ echo "# Versions in the image: what '.[cpu]' needs. Renewed by make constraints."; \
+		{ echo "# Versions in the image: the packages of '.[cpu]'. Updated by make constraints."; \
 		  $$folder/venv/bin/python -m pip freeze --exclude scpalm; } > $$folder/constraints.txt; \
 		cp $$folder/constraints.txt deploy/constraints.txt; \
 		$$folder/venv/bin/python -m pip --disable-pip-version-check install --quiet --dry-run --ignore-installed \
@@ -53,35 +53,35 @@ constraints: $(BIN)/python
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-# The first interpreter that is new enough and can make a virtual environment; PYTHON=... names another.
+# Use the first interpreter that is new enough and can create a virtual environment. PYTHON=... chooses another one.
 $(BIN)/python:
 	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
 		if $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
 			echo "$$python -m venv $(VENV)"; exec $$python -m venv $(VENV); \
 		fi; \
 	done; \
-	echo "No Python >= 3.11 with the venv module was found. Install one (Debian: apt install python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	echo "No Python >= 3.11 with the venv module was found. Install one (Debian: apt install python3-venv), or give its path: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
 	exit 1
 
 $(VENV)/.serve-%: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[$*]'
-	@# The cells of `scpalm sample`: one file of this package is read and none of its code, so its dependencies are left out.
+	@# For `scpalm sample`, which reads one data file of this package. Its code is not used, so skip its dependencies.
 	$(PIP) install --quiet --no-deps 'celltypist>=1.6,<2'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@if ! command -v nvidia-smi >/dev/null 2>&1; then \
 		echo "$(PIP) install $(CPU_TORCH)"; \
-		$(PIP) install --quiet '$(CPU_TORCH)' || echo "No build of $(CPU_TORCH) for this Python: pip chooses another." >&2; \
+		$(PIP) install --quiet '$(CPU_TORCH)' || echo "There is no build of $(CPU_TORCH) for this Python; pip will choose another version." >&2; \
 	fi
 	$(PIP) install --quiet --editable '.[dev]'
-	@# The tests of many workers want a real Redis, which pip does not have in a release that is new enough.
+	@# Tests with several workers need a real Redis. The releases of redis-server on PyPI are too old.
 	@if ! command -v redis-server >/dev/null 2>&1; then \
-		echo "redis-server (7 or later) is not there: apt-get install redis-server"; \
+		echo "redis-server (7 or later) is missing: apt-get install redis-server"; \
 		if [ "$$(id -u)" != 0 ] || ! { export DEBIAN_FRONTEND=noninteractive; install="timeout 120 apt-get install -y -q redis-server"; \
 			$$install >/dev/null 2>&1 || { timeout 120 apt-get update -q >/dev/null 2>&1 && $$install >/dev/null 2>&1; }; }; then \
-			echo "It could not be installed from here: the tests that need it are skipped." >&2; \
+			echo "redis-server could not be installed. Tests that need it will be skipped." >&2; \
 		fi; \
 	fi
-	@# [dev] holds all that serving on a CPU needs.
+	@# [dev] includes everything that [cpu] does.
 	@touch $(VENV)/.serve-cpu $@

@@ -1,4 +1,7 @@
-"""Pins what `pip install --dry-run --report` chose for '.[gpu]' beyond constraints.txt (make constraints)."""
+"""Print pins for the packages that `pip install --dry-run --report` chose for '.[gpu]' in addition to constraints.txt.
+
+Run by `make constraints`.
+"""
 
 from __future__ import annotations
 
@@ -18,5 +21,5 @@ def pins(report: dict[str, list[dict[str, dict[str, str]]]], constraints: str) -
 
 if __name__ == "__main__":
     constraints = Path(__file__).with_name("constraints.txt").read_text()
-    print("# What '.[gpu]' needs beyond constraints.txt, resolved and not installed. Renewed by make constraints.")
+    print("# Packages of '.[gpu]' in addition to constraints.txt; resolved, not installed. Updated by make constraints.")
     print("\n".join(pins(json.loads(Path(sys.argv[1]).read_text()), constraints)))
