@@ -96,8 +96,8 @@ def test_no_gene_and_too_few_genes() -> None:
     error = refused([*fillers(3), *(f"probe_{i}" for i in range(30))])
     assert error.code == "too-few-genes"
     assert error.gene == "probe_0"
-    assert "3 of 33" in error.detail
-    # One gene in a hundred, though there are more than ten of them: another name space.
+    assert "3 of the 33" in error.detail
+    # More than ten genes match, but only one in a hundred: the file uses other names.
     assert refused([*fillers(15), *(f"probe_{i}" for i in range(1500))]).code == "too-few-genes"
 
 

@@ -151,7 +151,7 @@ def test_the_loss_moves_codes_to_points_more_than_points_to_codes() -> None:
 def test_start_sets_the_statistics_and_puts_the_codes_among_the_points() -> None:
     module = trained()
     points = 3.0 * encoded(200) + torch.arange(TOKENS)[:, None]
-    module.start(points, torch.Generator().manual_seed(0))
+    module.initialise(points, torch.Generator().manual_seed(0))
     narrow = module.down(points)
     torch.testing.assert_close(module.input_mean, narrow.mean(0), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(module.input_std, narrow.std(0), rtol=1e-5, atol=1e-5)
@@ -165,7 +165,7 @@ def test_start_is_seeded() -> None:
     tables = []
     for seed in (0, 0, 1):
         module = quantizer()
-        module.start(encoded(200), torch.Generator().manual_seed(seed))
+        module.initialise(encoded(200), torch.Generator().manual_seed(seed))
         tables.append(module.table())
     assert torch.equal(tables[0], tables[1])
     assert not torch.equal(tables[0], tables[2])
