@@ -21,5 +21,7 @@ def pins(report: dict[str, list[dict[str, dict[str, str]]]], constraints: str) -
 
 if __name__ == "__main__":
     constraints = Path(__file__).with_name("constraints.txt").read_text()
-    print("# Packages of '.[gpu]' in addition to constraints.txt; resolved, not installed. Updated by make constraints.")
+    print(
+        "# Packages of '.[gpu]' in addition to constraints.txt; resolved, not installed. Updated by make constraints."
+    )
     print("\n".join(pins(json.loads(Path(sys.argv[1]).read_text()), constraints)))

@@ -35,6 +35,16 @@ class InputError(UserError, ValueError):
         self.cell = cell
         self.gene = gene
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Process pools and Dask pickle errors. The default would call the constructor with the text alone.
+        return _restore, (type(self), str(self), vars(self))
+
+
+def _restore(kind: type[InputError], text: str, attributes: dict[str, object]) -> InputError:
+    error = kind.__new__(kind, text)
+    vars(error).update(attributes)
+    return error
+
 
 class UnreadableError(InputError):
     """Bytes that do not match their declared format (HTTP 400; a plain InputError is 422)."""

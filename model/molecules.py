@@ -93,9 +93,6 @@ class MoleculeError(InputError):
         self.drug = drug
         self.reason = reason
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.code, self.drug, self.reason, self.mend)
-
 
 @dataclass(frozen=True, eq=False)
 class MoleculeGraph:
@@ -220,10 +217,6 @@ def _molecule(smiles: str, name: str) -> Mol:
     if molecule is None:
         raise MoleculeError("bad-smiles", name, "is not valid SMILES.", mend="Check brackets and ring closures.")
     return molecule
-
-
-def _rebuild(code: str, drug: str, reason: str, mend: str) -> MoleculeError:
-    return MoleculeError(code, drug, reason, mend=mend)
 
 
 def _shown(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Sizes and choices of the drug response network; what training and the runtime without torch both read."""
+"""Sizes and choices of the drug response network, for training and for the NumPy runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scpalm.model.molecules import NUM_FEATURES, GraphBatch
 Head = Literal["published", "mlp", "product"]
 AtomPooling = Literal["mean", "padded"]
 Readout = Literal["last", "all"]
-PADDED_ATOMS = 100  # DeepCDR pads every drug to 100 atoms and takes the mean over all of them
+PADDED_ATOMS = 100  # DeepCDR pads every drug to 100 atoms and averages over all of them
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,20 @@ class DrugResponseConfig:
     """Sizes and choices.
 
     Attributes:
-        cell_width: features of a cell (h_C, genes, or both). mutation_width, methylation_width: 0: no such branch.
-            The mutation branch reads calls and their mask, so its width is twice the number of genes.
-        head: ``published``: DeepCDR's convolutions over 300 units; ``mlp``: dense layers over 128 units that cell and
-            drug add to; ``product``: inner product of what cell and drug say, plus an offset of each.
-        pooling: of atoms into a drug: mean over its atoms, or their sum / 100, as with DeepCDR's padding.
-        rank: of ``product``. dropout: everywhere. extra_dropout: of what the mutation and methylation branches say.
-        graph_widths: of the graph convolutions.
-        readout: what is pooled into a drug: the ``last`` convolution, as in DeepCDR, or atom features and ``all``
-            convolutions side by side (jumping knowledge, Xu et al. 2018).
-        hidden, branch: widths of a cell branch. extra_hidden: as hidden, of the mutation and methylation branches.
+        cell_width: number of features of a cell (h_C, genes, or both).
+        mutation_width, methylation_width: number of features of these branches; 0 for no branch. The mutation branch
+            reads calls and their mask, so its width is twice the number of genes.
+        head: ``published``: DeepCDR's convolutions over 300 units; ``mlp``: dense layers over 128 units, the sum of
+            cell and drug; ``product``: inner product of cell and drug vectors plus an offset of each.
+        pooling: atoms into a drug: ``mean`` over its atoms, or ``padded``, their sum / 100, as in DeepCDR.
+        readout: what is pooled: the ``last`` convolution, as in DeepCDR, or the atom features and ``all`` convolutions
+            concatenated (jumping knowledge, Xu et al. 2018).
+        rank: width of the inner product of ``product``.
+        dropout: dropout rate everywhere.
+        extra_dropout: dropout rate on the output of the mutation and methylation branches.
+        graph_widths: widths of the graph convolutions.
+        hidden, branch: hidden and output width of a cell branch.
+        extra_hidden: hidden width of the mutation and methylation branches.
     """
 
     cell_width: int
@@ -51,22 +55,22 @@ class DrugResponseConfig:
     def __post_init__(self) -> None:
         for name in ("cell_width", "rank", "hidden", "branch", "extra_hidden"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, is {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
         for name in ("mutation_width", "methylation_width"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, is {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 0, but is {getattr(self, name)}")
         for name in ("dropout", "extra_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), is {getattr(self, name)}")
+                raise ValueError(f"{name} must be in [0, 1), but is {getattr(self, name)}")
         if not self.graph_widths or min(self.graph_widths) < 1:
-            raise ValueError("graph_widths must name at least one width above 0")
+            raise ValueError("graph_widths must have at least one width, and all must be above 0")
         for name, kind in {"head": Head, "pooling": AtomPooling, "readout": Readout}.items():
             if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, is {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, but is {getattr(self, name)!r}")
 
     @property
     def drug_width(self) -> int:
-        """Width of what the drug encoder says."""
+        """Output width of the drug encoder."""
         return self.graph_widths[-1] if self.readout == "last" else NUM_FEATURES + sum(self.graph_widths)
 
     @property
@@ -76,7 +80,7 @@ class DrugResponseConfig:
         return ("cell", *extra)
 
     def hidden_of(self, branch: str) -> int:
-        """Width inside a cell branch."""
+        """Hidden width of a cell branch."""
         return self.hidden if branch == "cell" else self.extra_hidden
 
     def as_dict(self) -> dict[str, object]:
@@ -84,7 +88,7 @@ class DrugResponseConfig:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, object]) -> DrugResponseConfig:
-        """Raises ValueError for a key that is unknown or missing, or a value that is out of bounds."""
+        """Restore from `as_dict`. Raises ValueError for an unknown or missing key, or a value out of range."""
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(stored) - known):
             raise ValueError(f"unknown size '{unknown[0]}'")
@@ -98,7 +102,7 @@ class DrugResponseConfig:
 
 
 def pooling_share(graphs: GraphBatch, pooling: AtomPooling) -> NDArray[np.float32]:
-    """``[atoms]`` weight of each atom in its molecule's mean."""
+    """``[atoms]`` weight of each atom when its molecule is pooled."""
     if pooling == "padded":
         return np.full(len(graphs.molecule), 1.0 / PADDED_ATOMS, dtype=np.float32)
     atoms = np.bincount(graphs.molecule, minlength=graphs.num_molecules)

@@ -1,4 +1,4 @@
-"""How far a question lies from what the head was trained on: cells by their features, drugs by their structure."""
+"""Distance from the training data: of cells by their features, of drugs by their structure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from scpalm.model.drug_response.drug_table import Drug, DrugTable
 
 @dataclass(frozen=True)
 class Domain:
-    """Bounds beyond which a cell or a drug counts as outside.
+    """Bounds of the training domain.
 
     Attributes:
-        cell_distance: largest root mean square z-score. drug_similarity: least Tanimoto similarity (Morgan
-            fingerprints, radius 2) to the nearest training drug.
+        cell_distance: largest root mean square z-score of a cell.
+        drug_similarity: smallest Tanimoto similarity (Morgan fingerprints, radius 2) to the nearest training drug.
     """
 
     cell_distance: float
@@ -25,16 +25,16 @@ class Domain:
 
     @staticmethod
     def cell_distances(features: NDArray[np.float32], known: NDArray[np.integer]) -> NDArray[np.float32]:
-        """``[B]`` root mean square of z-scores ``[B, width]``, over the ``known [B]`` features that are not missing."""
+        """``[B]`` root mean square of the z-scores ``[B, width]``; ``known [B]`` counts the features not missing."""
         return np.sqrt(np.square(features, dtype=np.float64).sum(axis=1) / known).astype(np.float32)
 
     def drug_similarities(self, drugs: Sequence[Drug], table: DrugTable) -> NDArray[np.float32]:
-        """``[D]`` similarity to the nearest training drug of the table; 1 for such a drug itself."""
+        """``[D]`` similarity to the nearest training drug of the table; 1 for a training drug."""
         return np.array([1.0 if drug.in_training else nearest(drug, table) for drug in drugs], dtype=np.float32)
 
 
 def nearest(drug: Drug, table: DrugTable, *, leave_out: Drug | None = None) -> float:
-    """Similarity of the training drug of ``table`` that is most like ``drug``; 0 when there is none."""
+    """Similarity of ``drug`` to the most similar training drug of ``table``; 0 if the table has none."""
     from rdkit.DataStructs import BulkTanimotoSimilarity
 
     others = [other.fingerprint for other in table.drugs if other.in_training and other is not leave_out]

@@ -1,4 +1,4 @@
-"""The drugs a head was trained on, found by name, PubChem id or SMILES; anything else that is SMILES is a new drug."""
+"""Table of known drugs, found by name, PubChem id or SMILES. Any other valid SMILES is a new drug."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ class Drug:
     """One drug.
 
     Attributes:
-        name: as the table has it, or the SMILES of a drug that it lacks. pubchem_id: None where it is not known.
-        smiles: as given. targets, pathway: of GDSC, empty where unknown. synonyms: other names.
-        known: in the table. in_training: the head has seen answers of this drug.
+        name: name in the table, or the SMILES of a new drug.
+        smiles: SMILES as given.
+        pubchem_id: PubChem id, or None.
+        targets, pathway: from GDSC, "" where unknown.
+        synonyms: other names.
+        known: whether it is in the table.
+        in_training: whether the training data has responses to it.
     """
 
     name: str
@@ -42,7 +46,7 @@ class Drug:
 
     @cached_property
     def graph(self) -> MoleculeGraph:
-        """Raises MoleculeError. Known drugs may be salts, as in DeepCDR's table; others may not."""
+        """Molecular graph. Known drugs may be salts, as in DeepCDR's table; new ones may not. Raises MoleculeError."""
         return parse_smiles(self.smiles, drug=self.name, allow_salt=self.known)
 
     @cached_property
@@ -55,7 +59,7 @@ class Drug:
 
 
 class DrugTable:
-    """Known drugs in a fixed order. Names are compared without case, spaces and hyphens."""
+    """Known drugs in a fixed order. Lookup by name ignores case, spaces and hyphens."""
 
     def __init__(self, drugs: Sequence[Drug]) -> None:
         self.drugs = tuple(drugs)
@@ -64,7 +68,7 @@ class DrugTable:
         for drug in self.drugs:
             for name in drug.synonyms:
                 self._by_name.setdefault(_folded(name), drug)
-        # A drug's own name beats another's synonym.
+        # The name of one drug takes precedence over a synonym of another.
         self._by_name |= {_folded(drug.name): drug for drug in self.drugs}
         self._by_smiles = {drug.smiles: drug for drug in self.drugs}
 
@@ -76,18 +80,20 @@ class DrugTable:
         return {drug.graph.canonical: drug for drug in self.drugs}
 
     def known(self, text: str) -> bool:
-        """Whether this is the name, a synonym or the very SMILES of a known drug."""
+        """Whether this is the name, a synonym or the exact SMILES of a known drug."""
         return _folded(text.strip()) in self._by_name or text.strip() in self._by_smiles
 
     def find(self, asked: str) -> Drug:
-        """The drug of this name, PubChem id (``1983`` or ``CID1983``) or SMILES.
+        """The drug with this name, PubChem id (``1983`` or ``CID1983``) or SMILES.
 
-        Raises InputError (code ``unknown-drug``) for what is neither a known name nor SMILES, MoleculeError for SMILES
-        that cannot be used.
+        Raises InputError (``unknown-drug``) for text that is neither a known name nor SMILES, and MoleculeError for a
+        SMILES that cannot be used.
         """
         text = asked.strip()
         if not text:
-            raise InputError("empty-drug", "A drug is empty.", mend="Name it, or leave it out.", field="drugs")
+            raise InputError(
+                "empty-drug", "The name of a drug is empty.", mend="Give a name, or leave it out.", field="drugs"
+            )
         if drug := self._by_name.get(_folded(text)) or self._by_smiles.get(text):
             return drug
         number = text[3:].lstrip(": ") if text[:3].upper() == "CID" else text
@@ -98,27 +104,29 @@ class DrugTable:
         try:
             graph = parse_smiles(text)
         except MoleculeError as error:
-            # Plain words are taken for a name, not for bad SMILES.
+            # A plain word is more likely an unknown name than a bad SMILES.
             if error.code == "bad-smiles" and not _looks_like_smiles(text):
                 raise _unknown(text, "name") from error
             raise
         return self._by_canonical.get(graph.canonical) or Drug(text, text)
 
     def resolve(self, asked: Sequence[str]) -> list[Drug]:
-        """Several drugs, in order; all known ones when none is asked for. Raises InputError as ``find`` does, and for
-        more than ``MAX_DRUGS``."""
+        """Several drugs, in order; all training drugs if ``asked`` is empty.
+
+        Raises InputError like `find`, and for more than ``MAX_DRUGS``.
+        """
         if len(asked) > MAX_DRUGS:
             raise InputError(
                 "too-many-drugs",
-                f"{len(asked):,} drugs are asked for; {MAX_DRUGS:,} are answered at once.",
-                mend="Ask in several requests.",
+                f"{len(asked):,} drugs are requested, but the limit is {MAX_DRUGS:,}.",
+                mend="Split the drugs over several requests.",
                 field="drugs",
             )
         return [self.find(text) for text in asked] if asked else [drug for drug in self.drugs if drug.in_training]
 
     @classmethod
     def load(cls, path: Path | str) -> DrugTable:
-        """Read ``drugs.parquet``. Raises BundleError when it is unreadable or lacks a column."""
+        """Read ``drugs.parquet``. Raises BundleError if it is unreadable or lacks a column."""
         try:
             rows = pq.read_table(path, columns=list(_COLUMNS)).to_pylist()
             drugs = [
@@ -139,6 +147,7 @@ class DrugTable:
         return cls(drugs)
 
     def save(self, path: Path | str) -> None:
+        """Write ``drugs.parquet``."""
         columns: dict[str, list[object]] = {name: [] for name in _COLUMNS}
         for drug in self.drugs:
             for name in _COLUMNS:
@@ -158,7 +167,7 @@ def _looks_like_smiles(text: str) -> bool:
 def _unknown(text: str, kind: str) -> InputError:
     return InputError(
         "unknown-drug",
-        f"Drug '{text[:80]}' is no known {kind} and no SMILES.",
-        mend="GET /drugs lists the known drugs; any other can be given as SMILES.",
+        f"Drug '{text[:80]}' is neither a known {kind} nor a SMILES.",
+        mend="GET /drugs lists the known drugs; send any other drug as SMILES.",
         field="drugs",
     )

@@ -1,7 +1,7 @@
-"""The trained members of one setting as plain arrays: batch norm folded, M members side by side. NumPy alone.
+"""The trained ensemble members of one setting as NumPy arrays, with batch norm folded. No torch.
 
-Only the ``product`` head has this form; its pairs are one product of small matrices, so that cells x drugs cost little
-beside the towers.
+Only the ``product`` head has this form: all pairs are one product of small matrices, so cells x drugs cost little
+compared with the encoders. Letters: M members, C cells, D drugs.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from scpalm.model.drug_response.config import DrugResponseConfig, pooling_share
 from scpalm.model.molecules import NUM_FEATURES, MoleculeGraph, batch_graphs
 
 Floats = NDArray[np.float32]
-# Cells run in blocks of a fixed size, so that a cell's result does not depend on how many were asked for.
+# Cells run in blocks of a fixed size, so that a cell's result does not depend on the number of cells.
 CELL_BLOCK = 64
 ATOM_BLOCK = 8
 
 
 @dataclass(frozen=True, eq=False)
 class FoldedMembers:
-    """M members.
+    """M members of the ensemble.
 
     Attributes:
         config: sizes.
-        tensors: ``graph.{i}.weight [M, in, out]``, ``.bias``, ``.scale``, ``.shift [M, out]`` (batch norm after the
-            ReLU); ``pooled.scale``, ``.shift``, ``.low``, ``.high [M, drug_width]``; ``{branch}.first.weight``,
-            ``.bias``, ``{branch}.last.weight``, ``.bias``; ``head.cell``, ``head.drug`` and ``head.new`` likewise,
-            which give the units of cells, of training drugs and of others.
+        tensors: ``graph.{i}.weight [M, in, out]``, ``.bias``, ``.scale`` and ``.shift [M, out]`` (batch norm after the
+            ReLU); ``pooled.scale``, ``.shift``, ``.low`` and ``.high [M, drug_width]``; ``.weight`` and ``.bias`` of
+            ``{branch}.first``, ``{branch}.last``, ``head.cell`` (units of cells), ``head.drug`` (units of training
+            drugs) and ``head.new`` (units of other drugs).
     """
 
     config: DrugResponseConfig
@@ -41,7 +41,7 @@ class FoldedMembers:
         return len(self.tensors["head.cell.bias"])
 
     def check(self) -> None:
-        """Raises ValueError naming the tensor that is missing, of the wrong shape or not finite."""
+        """Raise ValueError if a tensor is missing, has the wrong shape or is not finite."""
         members = self.num_members if "head.cell.bias" in self.tensors else 1
         for name, shape in shapes(self.config).items():
             found = self.tensors.get(name)
@@ -52,17 +52,17 @@ class FoldedMembers:
             if not np.isfinite(found).all():
                 raise ValueError(f"tensor '{name}' has a value that is not finite")
 
-    def left(self, branches: Sequence[Floats]) -> Floats:
-        """Units of cells ``[M, C, units]`` from z-scores ``[C, width]``, one array a branch."""
+    def cell_units(self, branches: Sequence[Floats]) -> Floats:
+        """Units of cells ``[M, C, units]`` from z-scores ``[C, width]``, one array per branch."""
         cells = len(branches[0])
         out = np.empty((self.num_members, cells, self.config.rank + 2), dtype=np.float32)
         for start in range(0, cells, CELL_BLOCK):
             block = [_padded(branch[start : start + CELL_BLOCK], CELL_BLOCK) for branch in branches]
-            out[:, start : start + CELL_BLOCK] = self._left_block(block)[:, : cells - start]
+            out[:, start : start + CELL_BLOCK] = self._cell_block(block)[:, : cells - start]
         return out
 
-    def _left_block(self, branches: Sequence[Floats]) -> Floats:
-        # Cells are the columns of the products: as rows, BLAS would round each by its place among them.
+    def _cell_block(self, branches: Sequence[Floats]) -> Floats:
+        # Cells are columns of the products: BLAS may round a row differently depending on its position.
         encoded = []
         for name, features in zip(self.config.branches, branches, strict=True):
             hidden = np.tanh(self._columns(features.T, f"{name}.first"))
@@ -70,14 +70,15 @@ class FoldedMembers:
         return self._columns(np.concatenate(encoded, axis=-2), "head.cell").transpose(0, 2, 1)
 
     def _columns(self, x: Floats, name: str) -> Floats:
+        """Dense layer on columns: ``[..., in, C] -> [M, out, C]``."""
         weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
         return np.matmul(weight.transpose(0, 2, 1), x) + bias[:, :, None]
 
-    def right(self, graph: MoleculeGraph, *, new: bool = False) -> Floats:
-        """Units of one drug ``[M, units]``; ``new``: not one of the training drugs.
+    def drug_units(self, graph: MoleculeGraph, *, new: bool = False) -> Floats:
+        """Units of one drug ``[M, units]``. ``new``: it is not a training drug.
 
-        The layer behind the encoder is solved twice. The one for training drugs tells them apart exactly; far from them
-        it is wild. The one for other drugs is smooth.
+        The last layer exists twice. The one for training drugs separates them exactly but extrapolates badly. The one
+        for new drugs is smooth.
         """
         batch = batch_graphs([graph])
         adjacency = np.zeros((graph.num_atoms, graph.num_atoms), dtype=np.float32)
@@ -93,15 +94,15 @@ class FoldedMembers:
         scale, shift, low, high = (self.tensors[f"pooled.{name}"] for name in ("scale", "shift", "low", "high"))
         return self._dense(np.clip(read * scale + shift, low, high)[:, None], "head.new" if new else "head.drug")[:, 0]
 
-    def pairs(self, left: Floats, right: Floats) -> Floats:
-        """ln IC50 (uM) of each member ``[M, C, D]`` from ``left [M, C, units]`` and ``right [M, D, units]``."""
-        # Without BLAS: each pair is summed in one order, whatever stands beside it.
-        return np.einsum("mcu,mdu->mcd", np.ascontiguousarray(left), np.ascontiguousarray(right), optimize=False)
+    def pairs(self, cells: Floats, drugs: Floats) -> Floats:
+        """ln IC50 (uM) ``[M, C, D]`` from units of cells ``[M, C, units]`` and of drugs ``[M, D, units]``."""
+        # Avoid BLAS, so that the order of summation of a pair does not depend on the other pairs.
+        return np.einsum("mcu,mdu->mcd", np.ascontiguousarray(cells), np.ascontiguousarray(drugs), optimize=False)
 
     def _dense(self, x: Floats, name: str) -> Floats:
         """``[M, rows, in] -> [M, rows, out]``."""
         members, rows, width = x.shape
-        # Products this small stay on one thread, where waking the others would take longer than the work.
+        # Products of this size stay on one thread; waking the others would take longer than the work.
         chunks = np.zeros((members, -(-rows // ATOM_BLOCK) * ATOM_BLOCK, width), dtype=np.float32)
         chunks[:, :rows] = x
         chunks = chunks.reshape(members, -1, ATOM_BLOCK, width)
@@ -113,7 +114,7 @@ class FoldedMembers:
 
 
 def shapes(config: DrugResponseConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor without the axis of members."""
+    """Shape of each tensor, without the axis of members."""
     out: dict[str, tuple[int, ...]] = {}
 
     def dense(name: str, width_in: int, width_out: int) -> None:

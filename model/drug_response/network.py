@@ -1,6 +1,6 @@
-"""The DeepCDR network (Liu et al. 2020): drug encoder, cell branches, pair head; ln IC50 of C cells x D drugs.
+"""The DeepCDR network (Liu et al. 2020): drug encoder, cell branches and pair head -> ln IC50 of C cells x D drugs.
 
-Towers are separate: D drugs cost D graph passes, C cells C passes, and only what follows is done a pair.
+Cells and drugs are encoded separately, once each. Only the pair head runs for every pair.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ class GraphTensors(nn.Module):
         super().__init__()
         atoms = len(graphs.features)
         self.register_buffer("features", torch.from_numpy(graphs.features))
-        places = torch.from_numpy(np.stack([graphs.row, graphs.column]))
-        self.register_buffer("adjacency", _sparse(places, torch.from_numpy(graphs.weight), (atoms, atoms)))
+        indices = torch.from_numpy(np.stack([graphs.row, graphs.column]))
+        self.register_buffer("adjacency", _sparse(indices, torch.from_numpy(graphs.weight), (atoms, atoms)))
         share = torch.from_numpy(pooling_share(graphs, pooling))
-        places = torch.from_numpy(np.stack([graphs.molecule, np.arange(atoms)]))
-        self.register_buffer("pool", _sparse(places, share, (graphs.num_molecules, atoms)))
+        indices = torch.from_numpy(np.stack([graphs.molecule, np.arange(atoms)]))
+        self.register_buffer("pool", _sparse(indices, share, (graphs.num_molecules, atoms)))
 
 
-def _sparse(places: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    return torch.sparse_coo_tensor(places, values, shape, check_invariants=False).coalesce()
+def _sparse(indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False).coalesce()
 
 
 class DrugEncoder(nn.Module):
-    """Graph convolutions ``ReLU(A X W + b)``, each with batch norm over atoms and dropout; pooled over atoms.
+    """Graph convolutions ``ReLU(A X W + b)``, each with batch norm over atoms and dropout, then pooled over atoms.
 
-    A batch norm over drugs follows the pool: the mean over thirty atoms differs little between drugs beside what they
-    have in common, and without it the drugs are told apart several times more slowly (DeepCDR has none there).
-    In ``eval()`` each feature is kept within ``low`` and ``high``, its range over the training drugs: what lies beyond,
-    in a molecule unlike any of them, says no more than the most extreme of them does.
+    A batch norm over drugs follows the pooling, unlike in DeepCDR. The mean over thirty atoms differs little between
+    drugs, and without it the network learns to separate them several times more slowly. In ``eval()`` each feature is
+    clipped to ``low`` and ``high``, its range over the training drugs, because it carries no more information beyond.
     """
 
     low: Tensor
@@ -74,9 +73,9 @@ class DrugEncoder(nn.Module):
 
 
 class CellBranch(nn.Module):
-    """Dense tanh, batch norm, dropout, dense ReLU. Batch norm's statistics are those of the lines of a batch.
+    """Dense tanh, batch norm over the lines of a batch, dropout, dense ReLU.
 
-    ``last_dropout`` is of what the branch says.
+    ``last_dropout``: dropout rate on the output of the branch.
     """
 
     def __init__(self, width: int, hidden: int, config: DrugResponseConfig, last_dropout: float = 0.0) -> None:
@@ -94,7 +93,10 @@ class CellBranch(nn.Module):
 
 
 class PublishedHead(nn.Module):
-    """DeepCDR: dense 300 tanh, dropout, conv 30@150, pool 2, conv 10@5, pool 3, conv 5@5, pool 3, dropout, dense."""
+    """The head of DeepCDR.
+
+    Dense 300 tanh, dropout, conv 30@150, pool 2, conv 10@5, pool 3, conv 5@5, pool 3, dropout, dense.
+    """
 
     def __init__(self, cell: int, drug: int, config: DrugResponseConfig) -> None:
         super().__init__()
@@ -108,12 +110,13 @@ class PublishedHead(nn.Module):
         )  # fmt: skip
         self.last = nn.Linear(30, 1)
 
-    def left(self, cells: Tensor) -> Tensor:
+    def cell_units(self, cells: Tensor) -> Tensor:
+        """Encoded cells ``[C, width]`` -> ``[C, units]``, the input of `pairs`."""
         return self.cell(cells)
 
-    def units(self, said: Tensor) -> Tensor:
-        """What pairs are made of, from what ``drug`` says."""
-        return said
+    def drug_units(self, projected: Tensor) -> Tensor:
+        """Output of the layer ``drug`` -> ``[D, units]``, the input of `pairs`."""
+        return projected
 
     def pairs(self, cells: Tensor, drugs: Tensor) -> Tensor:
         x = self.dropout(torch.tanh(cells + drugs))[:, None]
@@ -121,7 +124,7 @@ class PublishedHead(nn.Module):
 
 
 class MlpHead(nn.Module):
-    """ReLU over 128 units that cell and drug add to, dense 32 ReLU, dense 1."""
+    """ReLU of 128 units, the sum of cell and drug; then dense 32 ReLU, dense 1."""
 
     def __init__(self, cell: int, drug: int, config: DrugResponseConfig) -> None:
         super().__init__()
@@ -130,32 +133,37 @@ class MlpHead(nn.Module):
             nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 1)
         )
 
-    def left(self, cells: Tensor) -> Tensor:
+    def cell_units(self, cells: Tensor) -> Tensor:
+        """Encoded cells ``[C, width]`` -> ``[C, units]``, the input of `pairs`."""
         return self.cell(cells)
 
-    def units(self, said: Tensor) -> Tensor:
-        """What pairs are made of, from what ``drug`` says."""
-        return said
+    def drug_units(self, projected: Tensor) -> Tensor:
+        """Output of the layer ``drug`` -> ``[D, units]``, the input of `pairs`."""
+        return projected
 
     def pairs(self, cells: Tensor, drugs: Tensor) -> Tensor:
         return self.rest(cells + drugs)[:, 0]
 
 
 class ProductHead(nn.Module):
-    """``<u(cell), v(drug)> / sqrt(rank)`` plus an offset of the cell and one of the drug: all pairs are one product."""
+    """``<u(cell), v(drug)> / sqrt(rank)`` plus an offset of the cell and one of the drug.
+
+    The offsets are part of the units, so that all pairs are one matrix product.
+    """
 
     def __init__(self, cell: int, drug: int, config: DrugResponseConfig) -> None:
         super().__init__()
         self.rank = config.rank
         self.cell, self.drug = nn.Linear(cell, config.rank + 1), nn.Linear(drug, config.rank + 1)
 
-    def left(self, cells: Tensor) -> Tensor:
-        u = self.cell(cells)
+    def cell_units(self, cells: Tensor) -> Tensor:
+        """Encoded cells ``[C, width]`` -> ``[C, rank + 2]``, the input of `pairs`."""
+        u = self.cell(cells)  # [C, rank + 1]
         return torch.cat([u[:, :-1] / math.sqrt(self.rank), u[:, -1:], torch.ones_like(u[:, :1])], dim=1)
 
-    def units(self, said: Tensor) -> Tensor:
-        """What pairs are made of, from what ``drug`` says."""
-        return torch.cat([said[:, :-1], torch.ones_like(said[:, :1]), said[:, -1:]], dim=1)
+    def drug_units(self, projected: Tensor) -> Tensor:
+        """Output of the layer ``drug [D, rank + 1]`` -> ``[D, rank + 2]``, the input of `pairs`."""
+        return torch.cat([projected[:, :-1], torch.ones_like(projected[:, :1]), projected[:, -1:]], dim=1)
 
     def pairs(self, cells: Tensor, drugs: Tensor) -> Tensor:
         return (cells * drugs).sum(1)
@@ -170,16 +178,17 @@ HEADS: dict[str, type[PublishedHead | MlpHead | ProductHead]] = {
 
 @dataclass(frozen=True)
 class CellTensors:
-    """Standardised features of C cells, one tensor ``[C, width]`` a branch: ``cell``, then what the setting adds."""
+    """Standardised features of C cells: one tensor ``[C, width]`` per branch, in the order of ``config.branches``."""
 
     branches: tuple[Tensor, ...]
 
     def of(self, cells: Tensor) -> CellTensors:
+        """The features of the cells at these positions."""
         return CellTensors(tuple(part[cells] for part in self.branches))
 
 
 class DrugResponseNetwork(nn.Module):
-    """Predicts ``(ln IC50 - mean) / scale``; mean and sd of the training rows are part of it."""
+    """Predicts ``(ln IC50 - mean) / scale``, where mean and scale are the mean and sd of the training rows."""
 
     mean: Tensor
     scale: Tensor
@@ -197,25 +206,25 @@ class DrugResponseNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("scale", torch.tensor(scale))
 
-    def left(self, cells: CellTensors) -> Tensor:
-        """``[C, units]``: what the pairs of each cell are made of."""
+    def cell_units(self, cells: CellTensors) -> Tensor:
+        """``[C, units]``: the cells as the pair head reads them."""
         parts = zip(self.cell_branches, cells.branches, strict=True)
-        return self.head.left(torch.cat([branch(part) for branch, part in parts], dim=1))
+        return self.head.cell_units(torch.cat([branch(part) for branch, part in parts], dim=1))
 
-    def right(self, graphs: GraphTensors) -> Tensor:
-        """``[D, units]``: what the pairs of each drug are made of."""
-        return self.head.units(self.head.drug(self.drug_encoder(graphs)))
+    def drug_units(self, graphs: GraphTensors) -> Tensor:
+        """``[D, units]``: the drugs as the pair head reads them."""
+        return self.head.drug_units(self.head.drug(self.drug_encoder(graphs)))
 
     def forward(self, cells: CellTensors, graphs: GraphTensors, cell_of: Tensor, drug_of: Tensor) -> Tensor:
         """Standardised ln IC50 ``[pairs]`` of the pairs (``cell_of``, ``drug_of``)."""
-        return self.head.pairs(self.left(cells)[cell_of], self.right(graphs)[drug_of])
+        return self.head.pairs(self.cell_units(cells)[cell_of], self.drug_units(graphs)[drug_of])
 
     @torch.no_grad()
     def predict(
         self, cells: CellTensors, graphs: GraphTensors, cell_of: Tensor, drug_of: Tensor, *, block: int = 8192
     ) -> Tensor:
-        """ln IC50 (uM) ``[pairs]``; use in ``eval()``."""
-        left, right = self.left(cells), self.right(graphs)
+        """ln IC50 (uM) ``[pairs]``. Call it in ``eval()`` mode."""
+        cell_units, drug_units = self.cell_units(cells), self.drug_units(graphs)
         pairs = zip(cell_of.split(block), drug_of.split(block), strict=True)
-        parts = [self.head.pairs(left[cell], right[drug]) for cell, drug in pairs]
+        parts = [self.head.pairs(cell_units[cell], drug_units[drug]) for cell, drug in pairs]
         return torch.cat(parts) * self.scale + self.mean

@@ -1,4 +1,4 @@
-"""Mutation calls and methylation as a body sends them, in the columns that the drug response head reads."""
+"""Mutation and methylation from a request body, aligned with the columns that the drug response head reads."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from scpalm.model.drug_response.session import DrugResponseSession
 from scpalm.model.errors import ParameterError
 
-# The optional inputs, and how the head is given a value that is unknown.
+# The optional inputs, and the value that stands for unknown.
 UNKNOWN: dict[str, float] = {"mutation": -1.0, "methylation": float("nan")}
 
 
 def optional_inputs(
     head: DrugResponseSession, members: Mapping[str, object], num_cells: int
 ) -> dict[str, NDArray[np.float32]]:
-    """``mutation`` and ``methylation`` of a body, as ``[cells, columns of the head]``.
+    """``mutation`` and ``methylation`` of a body, each as ``[cells, columns of the head]``.
 
-    A body gives each as ``{"genes", "values": [cells, genes]}``. Columns that the head does not read
-    are dropped. Raises ParameterError naming the field.
+    In the body, each is ``{"genes", "values": [cells, genes]}``. Columns that the head does not read are dropped.
+    Raises ParameterError, which names the field.
     """
     found: dict[str, NDArray[np.float32]] = {}
     for field, unknown in UNKNOWN.items():
@@ -32,8 +32,8 @@ def optional_inputs(
         pairs = [(column, position[name]) for column, name in enumerate(names) if name in position]
         if not pairs:
             raise ParameterError(
-                f"The model reads none of the {len(names)} columns; it reads {len(position)}, such as "
-                f"{', '.join(list(position)[:3])}.",
+                f"The model knows none of the {len(names)} columns of '{field}'. It reads {len(position)} others, such "
+                f"as {', '.join(list(position)[:3])}.",
                 field=field,
             )
         source, target = np.array(pairs).T
@@ -44,20 +44,20 @@ def optional_inputs(
         found[field] = table
     if "methylation" in found and "mutation" not in found:
         raise ParameterError(
-            "Methylation needs mutation calls as well. Send both (null for unknown calls), or neither.",
+            "Methylation requires mutation calls. Send both (null for unknown calls), or neither.",
             field="mutation",
         )
     return found
 
 
 def _check_values(field: str, values: NDArray[np.float32], names: Sequence[str]) -> None:
-    """``values [cells, names]``. Raises ParameterError for the first that is wrong."""
+    """Raise ParameterError for the first invalid value of ``values [cells, names]``."""
     if field == "mutation":
-        right, allowed = np.isin(values, (-1, 0, 1)), "1 (mutated), 0 (not), or null or -1 (unknown)"
+        valid, allowed = np.isin(values, (-1, 0, 1)), "1 (mutated), 0 (not mutated), or null or -1 (unknown)"
     else:
-        right, allowed = np.isnan(values) | ((values >= 0) & (values <= 1)), "a share from 0 to 1, or null"
-    if not right.all():
-        cell, column = (int(at[0]) for at in np.nonzero(~right))
+        valid, allowed = np.isnan(values) | ((values >= 0) & (values <= 1)), "a fraction from 0 to 1, or null"
+    if not valid.all():
+        cell, column = (int(at[0]) for at in np.nonzero(~valid))
         raise ParameterError(
             f"'{field}' of cell number {cell + 1}, '{names[column][:100]}', is {values[cell, column]:g}; "
             f"it must be {allowed}.",
@@ -66,12 +66,15 @@ def _check_values(field: str, values: NDArray[np.float32], names: Sequence[str])
 
 
 def _matrix(field: str, given: object, num_cells: int) -> tuple[list[str], NDArray[np.float32]]:
-    shape = f"Send {{'genes': [names], 'values': [[one number a name] a cell]}} in '{field}', null where unknown."
+    shape = (
+        f"Send '{field}' as {{'genes': [names], 'values': [[numbers of a cell], ...]}}, one number per gene, null "
+        "where unknown."
+    )
     if not isinstance(given, dict) or not isinstance(given.get("genes"), list):
         raise ParameterError(f"'{field}' has no list 'genes'. {shape}", field=field)
     names = given["genes"]
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise ParameterError(f"'{field}' has genes that are not strings, or one twice. {shape}", field=field)
+        raise ParameterError(f"'{field}' has genes that are not strings or are repeated. {shape}", field=field)
     try:
         values = np.array(given.get("values"), dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:

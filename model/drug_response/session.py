@@ -1,4 +1,4 @@
-"""Drug response for the service: rows and h_C -> ln IC50 with interval and domain. NumPy alone, no torch."""
+"""The drug response head of a bundle: rows and h_C -> ln IC50 with interval and domain. NumPy only, no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Standard, mutation_features
+from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Standardizer, mutation_features
 from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.domain import Domain
 from scpalm.model.drug_response.drug_table import Drug, DrugTable
@@ -26,24 +26,29 @@ from scpalm.model.genes.rows import Rows
 
 WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "drug_response.safetensors", "drug_response.json", "drugs.parquet"
 UNITS = "ln IC50 (uM)"
-CARD_VERSION = 2  # 1: every setting has all its tensors
+CARD_VERSION = 2  # in version 1 every setting stores all its tensors
 Setting = Literal["expression", "mutation", "methylation"]
-_MOST_CACHED = 4096
+_MAX_CACHED_DRUGS = 4096
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Answers for C cells and D drugs, ln IC50 with IC50 in uM.
+    """Predictions for C cells and D drugs: ln IC50, with IC50 in uM.
+
+    A cell that expresses no gene of the panel has NaN in all its values.
 
     Attributes:
-        ln_ic50: ``[C, D]`` mean of the members. A cell that expresses no gene of the panel has NaN, here and below.
-        lower, upper: ``[C, D]`` interval that holds the measured value with probability ``level``, for a pair like the
-            training pairs; for a drug that is not of the training drugs, as it was for others held out in their turn.
-        cell_distance: ``[C]`` root mean square z-score of the cell's features. cell_outside: ``[C]`` farther than any
-            training line. drug_similarity: ``[D]`` to the nearest training drug, 0 to 1. drug_outside: ``[D]``.
-        setting: which inputs were used. level: of the interval.
+        ln_ic50: ``[C, D]`` mean of the ensemble.
+        lower, upper: ``[C, D]`` interval that contains the measured value with probability ``level``, for pairs like
+            the training pairs. For a new drug it is calibrated on drugs that were held out.
+        cell_distance: ``[C]`` root mean square z-score of the cell's features.
+        cell_outside: ``[C]`` whether that is farther than any training line.
+        drug_similarity: ``[D]`` similarity to the nearest training drug, 0 to 1.
+        drug_outside: ``[D]`` whether the drug is outside the training domain.
+        setting: the inputs that were used.
+        level: probability of the interval.
     """
 
     ln_ic50: Floats
@@ -60,7 +65,7 @@ class Predictions:
 @dataclass(frozen=True, eq=False)
 class _Head:
     members: FoldedMembers
-    standards: dict[str, Standard]
+    standards: dict[str, Standardizer]
     cell_inputs: CellInputs
     spread: float
     quantile: float
@@ -75,7 +80,7 @@ _opening = Lock()
 def drug_response_of(bundle: Bundle) -> DrugResponseSession:
     """The drug response head of a bundle, opened once and released with the bundle.
 
-    Raises MissingPartError when the bundle has no head, BundleError when the head is damaged.
+    Raises MissingPartError if the bundle has no head, BundleError if the head is damaged.
     """
     if CARD_FILE not in bundle.manifest["files"]:
         raise MissingPartError(
@@ -90,14 +95,16 @@ def drug_response_of(bundle: Bundle) -> DrugResponseSession:
 
 
 class DrugResponseSession:
-    """Opens the drug response head of a bundle.
+    """The drug response head of a bundle.
 
     Attributes:
-        drugs: the known drugs. panel: the genes it reads; call ``panel.only(rows)`` before the encoder.
-        mutation_names, methylation_names: what the columns of the optional inputs are, in order.
-        terms: of the training data, to be stated with every answer. tissues: TCGA types of the training lines.
+        drugs: the known drugs.
+        panel: the genes it reads; call ``panel.only(rows)`` before encoding the rows.
+        mutation_names, methylation_names: names of the columns of the optional inputs, in order.
+        terms: terms of use of the training data, to be stated with every response.
+        tissues: TCGA types of the training lines.
 
-    Raises BundleError when the bundle has no head, or one that does not fit.
+    Raises BundleError if the bundle has no head or its parts do not fit together.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -107,7 +114,7 @@ class DrugResponseSession:
             card = json.loads(card_file.read_text(encoding="utf-8"))
             tensors = {name: array.astype(np.float32) for name, array in load_file(tensors_file).items()}
             if card["version"] not in range(1, CARD_VERSION + 1):
-                raise ValueError(f"version {card['version']}, this release reads up to {CARD_VERSION}")
+                raise ValueError(f"version {card['version']}, but this release reads versions up to {CARD_VERSION}")
             self.panel = Panel(card["genes"], bundle.vocabulary)
             self.mutation_names = tuple(str(name) for name in card["mutation_names"])
             self.methylation_names = tuple(str(name) for name in card["methylation_names"])
@@ -116,10 +123,12 @@ class DrugResponseSession:
             self._embedding_width = int(bundle.manifest["network"]["width"])
             self._heads = self._open(card["settings"], tensors)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"{card_file} and {WEIGHTS_FILE} do not fit ({error}). Export the head again.") from error
+            raise BundleError(
+                f"{card_file} and {WEIGHTS_FILE} do not fit together ({error}). Export the head again."
+            ) from error
         if "expression" not in self._heads:
             raise BundleError(f"{card_file} has no head for expression alone. Export the head again.")
-        self._right: OrderedDict[tuple[str, bool, str], Floats] = OrderedDict()
+        self._cached_units: OrderedDict[tuple[str, bool, str], Floats] = OrderedDict()
 
     @property
     def domain(self) -> Domain:
@@ -131,12 +140,12 @@ class DrugResponseSession:
         return self._domain.drug_similarities(drugs, self.drugs)
 
     def level_of(self, setting: Setting) -> float:
-        """Probability of the interval of a setting. Raises InputError when this bundle has no head for it."""
-        return self._need(setting).level
+        """Probability of the interval of a setting. Raises InputError if this bundle has no head for it."""
+        return self._require_head(setting).level
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Which of ``expression``, ``mutation`` and ``methylation`` (which needs both) can be answered."""
+        """The available settings, of ``expression``, ``mutation`` and ``methylation`` (which needs mutation too)."""
         return tuple(self._heads)
 
     def predict(
@@ -148,17 +157,19 @@ class DrugResponseSession:
         mutation: NDArray[np.integer] | None = None,
         methylation: Floats | None = None,
     ) -> Predictions:
-        """ln IC50 of every cell with every drug; each pair's answer is the same in any company.
+        """Predict ln IC50 for every cell and drug. A prediction does not depend on the other cells and drugs.
 
         Args:
-            embedding: ``[C, D]`` h_C of ``panel_rows``. panel_rows: cells from ``panel.only``.
-            mutation: ``[C, len(mutation_names)]`` 0, 1 or -1 (unknown). methylation: ``[C, len(methylation_names)]``
-                share in [0, 1], NaN where unknown; read together with mutation.
+            embedding: ``[C, width]`` h_C of ``panel_rows``.
+            panel_rows: the cells, from ``panel.only``.
+            drugs: the drugs.
+            mutation: ``[C, len(mutation_names)]`` 0, 1 or -1 (unknown).
+            methylation: ``[C, len(methylation_names)]`` fraction in [0, 1], NaN where unknown; needs mutation too.
 
-        Raises InputError for optional inputs of the wrong shape or value, or that this bundle has no head for;
-        MoleculeError for a drug that cannot be read; FloatingPointError for an embedding that is not finite.
+        Raises InputError for optional inputs of the wrong shape or value, or for which this bundle has no head;
+        MoleculeError for a drug that cannot be used; FloatingPointError for an embedding that is not finite.
         """
-        if not np.isfinite(embedding).all():  # a missing feature is one thing, a broken one another
+        if not np.isfinite(embedding).all():  # features may be missing (NaN), but h_C may not
             raise FloatingPointError("h_C is not finite")
         setting = self._setting(mutation, methylation)
         head = self._heads[setting]
@@ -170,8 +181,8 @@ class DrugResponseSession:
         if methylation is not None:
             _check("methylation", methylation, (len(raw), len(self.methylation_names)), (0, 1))
             branches.append(head.standards["methylation"].apply(methylation))
-        right = np.stack([self._units(setting, drug) for drug in drugs], axis=1)
-        members = head.members.pairs(head.members.left(branches), right)
+        drug_units = np.stack([self._drug_units(setting, drug) for drug in drugs], axis=1)  # [M, D, units]
+        members = head.members.pairs(head.members.cell_units(branches), drug_units)  # [M, C, D]
         mean = members.mean(axis=0)
         width = head.quantile * np.sqrt(members.var(axis=0) + head.spread**2)
         width[:, [not drug.in_training for drug in drugs]] = head.new_drug
@@ -195,37 +206,38 @@ class DrugResponseSession:
         if methylation is not None and mutation is None:
             raise InputError(
                 "mutation-missing",
-                "Methylation is given without mutation; the head reads methylation beside mutation calls.",
-                mend="Send both (-1 for calls that are not known), or neither.",
+                "Methylation was sent without mutation, but the head needs both.",
+                mend="Send both (-1 for unknown calls), or neither.",
                 field="mutation",
             )
         setting: Setting = "expression" if mutation is None else "mutation" if methylation is None else "methylation"
-        self._need(setting)
+        self._require_head(setting)
         return setting
 
-    def _need(self, setting: Setting) -> _Head:
+    def _require_head(self, setting: Setting) -> _Head:
         if setting not in self._heads:
             raise InputError(
                 "setting-missing",
-                f"This model has no drug response head that reads {setting}.",
-                mend=f"Leave it out; the model reads {', '.join(self._heads)}.",
+                f"This model has no drug response head for {setting}.",
+                mend=f"Leave it out; the model has heads for {', '.join(self._heads)}.",
                 field=setting,
             )
         return self._heads[setting]
 
-    def _units(self, setting: str, drug: Drug) -> Floats:
+    def _drug_units(self, setting: str, drug: Drug) -> Floats:
+        """``[M, units]``, cached."""
         key = (setting, drug.in_training, drug.graph.canonical)
-        found = self._right.get(key)
-        if found is None:
-            found = self._heads[setting].members.right(drug.graph, new=not drug.in_training)
-            self._right[key] = found
-            # pop of another thread's key at the same moment does no harm
-            while len(self._right) > _MOST_CACHED:
-                self._right.popitem(last=False)
-        return found
+        units = self._cached_units.get(key)
+        if units is None:
+            units = self._heads[setting].members.drug_units(drug.graph, new=not drug.in_training)
+            self._cached_units[key] = units
+            # Another thread may evict an entry at the same time; that is harmless.
+            while len(self._cached_units) > _MAX_CACHED_DRUGS:
+                self._cached_units.popitem(last=False)
+        return units
 
     def _open(self, entries: dict[str, dict[str, object]], tensors: dict[str, Floats]) -> dict[str, _Head]:
-        """The settings in their order: each has the tensors of the one before it, but for those that it has itself."""
+        """Open the settings in order. A setting stores only the tensors that differ from the previous setting."""
         heads: dict[str, _Head] = {}
         own: dict[str, Floats] = {}
         for name in (setting for setting in get_args(Setting) if setting in entries):
@@ -239,7 +251,8 @@ class DrugResponseSession:
         members = FoldedMembers(config, own)
         members.check()
         standards = {
-            branch: Standard(own[f"standard.{branch}.mean"], own[f"standard.{branch}.sd"]) for branch in config.branches
+            branch: Standardizer(own[f"standard.{branch}.mean"], own[f"standard.{branch}.sd"])
+            for branch in config.branches
         }
         inputs = CellInputs(tuple(entry["inputs"]), self.panel, standards["cell"])  # type: ignore[arg-type]
         widths = {
@@ -249,7 +262,8 @@ class DrugResponseSession:
         }
         for branch in config.branches:
             if not len(standards[branch].mean) == len(standards[branch].sd) == widths[branch]:
-                raise ValueError(f"'{branch}' of {name} reads {len(standards[branch].mean)}, not {widths[branch]}")
+                found = len(standards[branch].mean)
+                raise ValueError(f"'{branch}' of {name} has {found} features, not {widths[branch]}")
         interval: dict[str, float] = entry["interval"]  # type: ignore[assignment]
         widths_of = (float(interval[key]) for key in ("spread", "quantile", "new_drug", "level"))
         return _Head(members, standards, inputs, *widths_of)
@@ -260,7 +274,7 @@ def _check(field: str, values: NDArray[np.generic], shape: tuple[int, int], boun
         raise InputError(
             "bad-shape",
             f"'{field}' has shape {values.shape}, not {shape} (cells, columns).",
-            mend="Send one row a cell and one column a name.",
+            mend="Send one row per cell and one column per name.",
             field=field,
         )
     numbers = values.astype(np.float64)
@@ -269,10 +283,10 @@ def _check(field: str, values: NDArray[np.generic], shape: tuple[int, int], boun
         wrong |= numbers != np.rint(numbers)
     if wrong.any():
         row, column = (int(i[0]) for i in np.nonzero(wrong))
-        allowed = "0, 1 or -1 (unknown)" if field == "mutation" else "a share from 0 to 1, or missing"
+        allowed = "0, 1 or -1 (unknown)" if field == "mutation" else "a fraction from 0 to 1, or missing"
         raise InputError(
             "bad-value",
             f"'{field}' is {values[row, column]} in cell number {row + 1}, column {column + 1}; it must be {allowed}.",
-            mend="Correct it or leave it out.",
+            mend="Correct it, or leave it out.",
             field=field,
         )

@@ -1,4 +1,4 @@
-"""The network in torch: sparse rows in; embedding, pathway codes and decoded expression out. Shapes stand in each file.
+"""The network in torch. In: sparse rows. Out: embedding h_C, pathway codes and decoded expression.
 
-Used by training, export and the TorchScript session. Serving with ONNX Runtime imports none of it but `config`.
+Used by training, export and the TorchScript session. Serving with ONNX Runtime imports only `config`.
 """

@@ -1,4 +1,4 @@
-"""Sums over all processes of a training run, in the order of their ranks; with one process, nothing happens."""
+"""Collective operations over the processes of a training run. With one process they do nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Processes of this run; 1 where none were started together."""
+    """Number of processes in this run; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process, 0 for the first."""
+    """Rank of this process, 0 for the first."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
-class _Total(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         out = tensor.clone()
@@ -33,26 +33,26 @@ class _Total(torch.autograd.Function):
         return out
 
 
-def total(tensor: Tensor) -> Tensor:
-    """The sum of everybody's tensor, of the same shape; gradients flow back to every process's part."""
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes. Gradients flow back to the tensor of every process."""
     if world_size() == 1:
         return tensor
-    out: Tensor = _Total.apply(tensor)
+    out: Tensor = _AllReduceSum.apply(tensor)
     return out
 
 
-def gathered(tensor: Tensor) -> Tensor:
-    """``[B, ...] -> [processes * B, ...]`` with gradients; every process gives the same B."""
+def all_gather_rows(tensor: Tensor) -> Tensor:
+    """``[B, ...] -> [num_processes * B, ...]``, with gradients. B must be the same in every process."""
     if world_size() == 1:
         return tensor
-    # A sum of disjoint blocks: one collective with a gradient, instead of two.
+    # A sum of disjoint blocks, so that one collective has the gradient for both operations.
     size = len(tensor)
-    whole = tensor.new_zeros(world_size() * size, *tensor.shape[1:])
+    zeros = tensor.new_zeros(world_size() * size, *tensor.shape[1:])
     start = rank() * size
-    return total(torch.cat([whole[:start], tensor, whole[start + size :]]))
+    return all_reduce_sum(torch.cat([zeros[:start], tensor, zeros[start + size :]]))
 
 
-def from_first(tensor: Tensor) -> None:
-    """Overwrite everybody's tensor with that of the first process."""
+def broadcast_from_first(tensor: Tensor) -> None:
+    """Overwrite the tensor of every process with that of the first."""
     if world_size() > 1:
         dist.broadcast(tensor.data, src=0)

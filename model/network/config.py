@@ -25,22 +25,27 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of both stages (letters of the method).
+    """Sizes and choices of both stages.
 
     Attributes:
-        num_genes: G. num_tokens: N, read-outs of the gene embedding and tokens of a cell. width: D.
-        num_layers: transformer layers of each encoder and decoder. num_heads: attention heads.
-        num_codes: K, pathway codes. gene_width: d1 of the gene embedding.
-        code_width: width in which the nearest code is sought; 0 means D. Few dimensions keep all codes alive.
-        pooling: of what the genes say to a read-out: the mean, as printed in the paper, or the sum. The mean divides by
-            the number of expressed genes, which varies threefold between cells of one type and tells little of it.
-        value_map: what maps a gene's value: one linear layer, which lets every gene be an affine function of its value
-            (and the network be exported), or two with a leaky_relu between, which must be computed value by value.
-        norm: LayerNorm before each branch of a transformer layer, or after adding it.
-        head: every gene's read-out of its own token, or one read-out shared by all tokens (which collapses).
-        affine: the map of the codes, from running statistics, learned, or none.
-        decoder_sees_cell: how stage 2's decoder gets h_C: not at all (as printed in the paper), added to every
-            token, or prepended.
+        num_genes: G, genes of the vocabulary.
+        num_tokens: N, tokens per cell and read-outs of the gene embedding.
+        width: D, width of a token.
+        num_layers: transformer layers of each encoder and decoder.
+        num_heads: attention heads.
+        num_codes: K, pathway codes.
+        gene_width: d1 of the gene embedding.
+        code_width: number of dimensions in which the nearest code is searched; 0 means D. Few dimensions keep all codes
+            in use.
+        pooling: how the genes are combined into a read-out: ``mean``, as in the paper, or ``sum``. The mean divides by
+            the number of expressed genes, which varies threefold between cells of one type.
+        value_map: the map of a gene's value: ``linear``, one layer, makes every gene affine in its value, so that the
+            network can be exported; ``two_layer`` has a leaky_relu in between and is computed value by value.
+        norm: LayerNorm before each branch of a transformer layer (``pre``) or after adding it (``post``).
+        head: ``token``: each gene has its own read-out of its token; ``shared``: one for all tokens, which collapses.
+        affine: the affine map of the codes: from ``running`` statistics, ``learned``, or ``none``.
+        decoder_sees_cell: how h_C enters the decoder of stage 2: ``none``, as in the paper; ``add`` to every token; or
+            ``prepend``.
     """
 
     num_genes: int
@@ -61,16 +66,16 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         for name in ("num_genes", "num_tokens", "width", "num_layers", "num_heads", "num_codes", "gene_width"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, is {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.num_codes > 32767:
             raise ValueError(f"num_codes {self.num_codes} does not fit a 16-bit code index")
         if self.code_width < 0:
-            raise ValueError(f"code_width must be at least 0 (0: as wide as a token), is {self.code_width}")
+            raise ValueError(f"code_width must be at least 0 (0 means width), but is {self.code_width}")
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, is {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, but is {getattr(self, name)!r}")
 
     @property
     def genes_per_token(self) -> int:
@@ -78,14 +83,15 @@ class NetworkConfig:
         return -(-self.num_genes // self.num_tokens)
 
     def as_dict(self) -> dict[str, int | str]:
+        """All sizes and choices by name; JSON."""
         return asdict(self)
 
 
 PRESETS: dict[str, dict[str, int]] = {
-    # The paper's Table 2.
+    # Paper, Table 2.
     "base": {"num_tokens": 256, "width": 256, "num_layers": 6, "num_heads": 8, "num_codes": 128},
-    # The embedded default: trains in under two hours and serves on two CPU cores. d1 = 2 N lets the spectral start fill
-    # all N read-outs; four code dimensions let 128 codes lie dense (training/LOG.md).
+    # The default that ships with the package: trains in under two hours and serves on two CPU cores. d1 = 2 N lets the
+    # spectral start fill all N read-outs. Four code dimensions keep 128 codes dense (training/LOG.md).
     "mini": {
         "num_tokens": 96,
         "width": 96,

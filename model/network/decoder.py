@@ -1,4 +1,4 @@
-"""Stage 1's decoder as it serves: pathway codes -> decoded tokens, which the gene head reads."""
+"""The decoder of stage 1 for serving: pathway codes -> decoded tokens, which the gene head reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scpalm.model.network.transformer import Transformer
 
 
 class TokenDecoder(nn.Module):
-    """Codes ``[B, N]`` int32 -> decoded tokens ``[B, N, D]``. Its tensors are named as in ``weights.safetensors``."""
+    """Codes ``[B, N]`` int32 -> decoded tokens ``[B, N, D]``. Tensor names are those of ``weights.safetensors``."""
 
     code_tokens: Tensor
 
@@ -21,4 +21,4 @@ class TokenDecoder(nn.Module):
         self.decoder = Transformer(config.width, config.num_layers, config.num_heads, config.norm)
 
     def forward(self, codes: Tensor) -> Tensor:
-        return self.decoder(self.code_tokens[codes.to(torch.int64)] + self.decoder_position)
+        return self.decoder(self.code_tokens[codes.to(torch.int64)] + self.decoder_position)  # [B, N, D]

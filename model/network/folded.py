@@ -1,7 +1,8 @@
-"""The network of a bundle: everything that training needed and serving does not is folded away.
+"""The inference network of a bundle. `fold` removes what only training needs.
 
-``A, C`` replace P, alpha, E_gene, W_v, W_o and the standardisation; the code table replaces the quantizer's affine map;
-in the last layer of the cell encoder only the cell token is computed.
+``A`` and ``C`` replace P, alpha, E_gene, W_v, W_o and the standardisation. The code table replaces the quantizer's
+affine map. The last layer of the cell encoder computes only the cell token. Letters: B cells, G genes, N tokens, D
+width, K codes, L padded number of expressed genes, n expressed genes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ OUTPUTS = ("embedding", "codes")
 
 
 class InferenceNetwork(nn.Module):
-    """Padded sparse cells -> ``h_C`` and pathway codes.
+    """Padded sparse cells -> ``h_C [B, D]`` and pathway codes ``[B, N]``.
 
-    Inputs: gene_index ``[B, L]`` int32 (padding: 0), value ``[B, L]`` float32 log1p CP10K (padding: 0), measured_offset
-    ``[B, N]`` float32 (sum of C over the measured genes of the cell's file), num_measured ``[B, 1]`` float32.
+    Inputs of `forward`:
+        gene_index: ``[B, L]`` int32, padded with 0.
+        value: ``[B, L]`` float32 log1p CP10K, padded with 0.
+        measured_offset: ``[B, N]`` float32, sum of C over the genes that the cell's file measured.
+        num_measured: ``[B, 1]`` float32, number of those genes.
     """
 
     slope: Tensor
@@ -50,23 +54,23 @@ class InferenceNetwork(nn.Module):
         self.cell_encoder = CellEncoder(config)
 
     def read_out(self, gene_index: Tensor, value: Tensor, measured_offset: Tensor, num_measured: Tensor) -> Tensor:
-        """``f [B, N]``, standardised (with sum pooling but for a shift, which is part of the positions)."""
-        expressed = (value > 0).to(value.dtype)
-        n = expressed.sum(dim=1, keepdim=True)
+        """``f [B, N]``, standardised. With sum pooling a shift is missing; `fold` adds it to the positions."""
+        expressed = (value > 0).to(value.dtype)  # M [B, L]
+        n = expressed.sum(dim=1, keepdim=True)  # [B, 1]
         index = gene_index.to(torch.int64)
-        marks = torch.bmm(expressed[:, None], self.offset[index])[:, 0]  # M C
-        total = torch.bmm(value[:, None], self.slope[index])[:, 0] + marks  # X A + M C
-        zeros = num_measured - n
+        offsets = torch.bmm(expressed[:, None], self.offset[index])[:, 0]  # M C: [B, 1, L] @ [B, L, N] -> [B, N]
+        total = torch.bmm(value[:, None], self.slope[index])[:, 0] + offsets  # X A + M C [B, N]
+        zeros = num_measured - n  # [B, 1]
         any_zero = (zeros > 0).to(value.dtype)
-        z0 = any_zero * (measured_offset - marks) / zeros.clamp(min=1.0)
+        z0 = any_zero * (measured_offset - offsets) / zeros.clamp(min=1.0)  # [B, N]
         return total + z0 if self.pooling == "sum" else (total + z0) / (n + any_zero)
 
     def nearest(self, f: Tensor) -> Tensor:
-        """``[B, N]`` -> code indices ``[B, N]``."""
-        encoded = self.encoder(f[:, :, None] * self.token_scale + self.encoder_position)
-        point = self.down(encoded) * self.point_scale + self.point_shift
-        length = (self.code_table * self.code_table).sum(-1)
-        return (length - 2.0 * torch.matmul(point, self.code_table.T)).argmin(-1)
+        """Read-outs ``f [B, N]`` -> code indices ``[B, N]`` int64."""
+        encoded = self.encoder(f[:, :, None] * self.token_scale + self.encoder_position)  # [B, N, D]
+        point = self.down(encoded) * self.point_scale + self.point_shift  # [B, N, code_width]
+        squared_norm = (self.code_table * self.code_table).sum(-1)  # [K]
+        return (squared_norm - 2.0 * torch.matmul(point, self.code_table.T)).argmin(-1)  # [B, N, K] -> [B, N]
 
     def forward(
         self, gene_index: Tensor, value: Tensor, measured_offset: Tensor, num_measured: Tensor
@@ -77,15 +81,15 @@ class InferenceNetwork(nn.Module):
 
 @torch.no_grad()
 def fold(stage1: PathwayAutoencoder, cells: CellEncoder) -> InferenceNetwork:
-    """Both trained stages as one inference network, equal to them in exact arithmetic.
+    """Fold both trained stages into one inference network. In exact arithmetic the outputs are the same.
 
-    Raises ValueError for a network that cannot be folded (a value map of two layers).
+    Raises ValueError for a network with a two-layer value map, which cannot be folded.
     """
     config = stage1.config
     if config.value_map != "linear":
         raise ValueError(
-            f"value_map={config.value_map} cannot be exported: it has no tables A and C, which serving needs. "
-            "Train with value_map=linear."
+            f"value_map={config.value_map} cannot be exported: serving needs the tables A and C, which it does not "
+            "have. Train with value_map=linear."
         )
     network = InferenceNetwork(config)
     mean, variance = stage1.standardise.running_mean, stage1.standardise.running_var
@@ -95,7 +99,7 @@ def fold(stage1: PathwayAutoencoder, cells: CellEncoder) -> InferenceNetwork:
     network.token_scale.copy_(stage1.token_scale)
     network.encoder_position.copy_(stage1.encoder_position)
     if config.pooling == "mean":
-        # f is a mean over expressed genes and z0, so a shift of every gene's offset is a shift of f.
+        # f is a mean over the expressed genes and z0, so shifting the offset of every gene shifts f.
         network.offset.copy_((offset - mean) * scale)
     else:
         network.offset.copy_(offset * scale)

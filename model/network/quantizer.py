@@ -1,4 +1,7 @@
-"""Vector quantizer with an affine reparametrisation of its codes (Huh et al. 2023; paper 3.2)."""
+"""Vector quantizer with an affine reparametrisation of its codes (paper 3.2; Huh et al. 2023).
+
+Letters: B cells, N tokens, D width, K codes.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scpalm.model.network.collective import gathered, total, world_size
+from scpalm.model.network.collective import all_gather_rows, all_reduce_sum, world_size
 from scpalm.model.network.config import Affine
 
 
 @dataclass
 class Quantized:
-    """What the quantizer gives back.
+    """Output of the quantizer.
 
     Attributes:
-        tokens: ``[B, N, D]``, straight-through in training. indices: ``[B, N]`` int64.
-        loss: commitment and codebook loss, 0 in eval. distance: mean squared distance to the code.
+        tokens: ``[B, N, D]``, with straight-through gradients in training.
+        indices: ``[B, N]`` int64, the code of each token.
+        loss: commitment and codebook loss, 0 in eval.
+        distance: mean squared distance to the nearest code.
     """
 
     tokens: Tensor
@@ -29,7 +34,7 @@ class Quantized:
 
 @dataclass(frozen=True)
 class CodeSizes:
-    """Sizes of a quantizer: N, D and K, and the width in which the nearest code is sought (0 means D)."""
+    """Sizes of a quantizer: N, D, K, and the number of dimensions for the nearest-code search (0 means D)."""
 
     num_tokens: int
     width: int
@@ -38,20 +43,23 @@ class CodeSizes:
 
 
 class Quantizer(nn.Module):
-    """Nearest of K codes, in ``code_width`` dimensions, then back to D.
+    """Projects tokens to ``code_width`` dimensions, replaces each by the nearest of K codes, and projects back to D.
 
-    The K codes are shared by all N positions. Encoder outputs are standardised per position first (running statistics,
-    moved only in training): otherwise the position's own mean, which the decoder knows anyway, eats the codes up. The
-    same statistics of the codes make the affine map of Huh et al.: ``v = (c - mean) / std``.
+    All N positions share the K codes. Encoder outputs are first standardised per position, with running statistics that
+    are updated only in training. Otherwise the codes would mostly encode the mean of each position, which the decoder
+    knows anyway. The same statistics of the codes give the affine map of Huh et al.: ``v = (c - mean) / std``.
 
     Args:
-        affine: ``running`` takes the map from running statistics of the codes, ``learned`` trains it
-            (``v = shift + scale * c``), ``none`` uses the codes unchanged.
-        beta: share of the codebook's loss beside the commitment's. patience: idle batches before a code is revived.
-        sync: share of the reconstruction's gradient that codes get too, beside the encoder (Huh et al.'s synchronised
-            update; 0 turns it off). Like ``beta`` and ``patience`` it is read at every step.
+        sizes: N, D, K and code_width.
+        affine: ``running`` takes the affine map from running statistics of the codes; ``learned`` trains it
+            (``v = shift + scale * c``); ``none`` uses the codes unchanged.
+        beta: weight of the codebook loss; the commitment loss has ``1 - beta``.
+        patience: idle batches before a code is revived.
+        sync: fraction of the reconstruction gradient that the codes receive as well as the encoder (the synchronised
+            update of Huh et al.; 0 turns it off).
 
-    ``bypass`` (off): for a stage 1 that was trained without codes; see ``kept``.
+    ``beta``, ``patience`` and ``sync`` may be changed between steps. Set ``bypass`` for a stage 1 that was trained
+    without codes; see `compress`.
     """
 
     def __init__(
@@ -90,11 +98,11 @@ class Quantizer(nn.Module):
         self.idle_batches: Tensor
 
     def standardise(self, encoded: Tensor) -> Tensor:
-        """``[B, N, D] -> [B, N, code_width]`` in the space where distances are taken."""
+        """``[B, N, D] -> [B, N, code_width]``, the space in which distances are computed."""
         return (self.down(encoded) - self.input_mean) / self.input_std
 
     def table(self) -> Tensor:
-        """``[K, code_width]``: the codes after their affine map, in the standardised space."""
+        """``[K, code_width]``: the codes after the affine map, in the standardised space."""
         if self.affine == "running":
             return (self.codes - self.code_mean) / self.code_std
         if self.affine == "learned":
@@ -102,19 +110,19 @@ class Quantizer(nn.Module):
         return self.codes
 
     def nearest(self, point: Tensor) -> Tensor:
-        """``[..., code_width] -> [...]`` int64, in float32; ties go to the lowest index."""
+        """Index of the nearest code: ``[..., code_width] -> [...]`` int64, in float32. Ties go to the lowest index."""
         with torch.autocast(point.device.type, enabled=False):
             table = self.table().float()
-            score = (table * table).sum(-1) - 2 * point.float() @ table.T
+            score = (table * table).sum(-1) - 2 * point.float() @ table.T  # |v|^2 - 2 e.v, [..., K]
         return score.argmin(-1)
 
-    def kept(self, encoded: Tensor) -> Tensor:
-        """What is kept of ``encoded [B, N, D]``: indices ``[B, N]``; bypassed, points ``[B, N, code_width]``."""
+    def compress(self, encoded: Tensor) -> Tensor:
+        """``[B, N, D]`` -> code indices ``[B, N]``; with ``bypass``, points ``[B, N, code_width]``."""
         return self.down(encoded) if self.bypass else self.nearest(self.standardise(encoded))
 
-    def tokens(self, kept: Tensor) -> Tensor:
-        """``[B, N, D]`` from what was kept."""
-        return self.up(kept) if self.bypass else self.from_indices(kept)
+    def decompress(self, compressed: Tensor) -> Tensor:
+        """Output of `compress` -> tokens ``[B, N, D]``."""
+        return self.up(compressed) if self.bypass else self.from_indices(compressed)
 
     def from_indices(self, indices: Tensor) -> Tensor:
         """``[B, N] -> [B, N, D]``: the token of each code."""
@@ -122,24 +130,24 @@ class Quantizer(nn.Module):
 
     def forward(self, encoded: Tensor) -> Quantized:
         if self.training:
-            self._move_statistics(encoded)
-        point = self.standardise(encoded)
-        indices = self.nearest(point)
+            self._update_statistics(encoded)
+        point = self.standardise(encoded)  # [B, N, code_width]
+        indices = self.nearest(point)  # [B, N]
         # Not table[indices]: on a CPU with two threads, its backward pass adds floats in no fixed order.
-        code = F.embedding(indices, self.table())
+        code = F.embedding(indices, self.table())  # [B, N, code_width]
         zero = point.new_zeros(())
         distance = F.mse_loss(point.detach(), code.detach())
         if not self.training:
             return Quantized(self.up(code), indices, zero, distance)
         loss = (1 - self.beta) * F.mse_loss(point, code.detach()) + self.beta * F.mse_loss(code, point.detach())
-        tokens = point + (code - point).detach()
+        tokens = point + (code - point).detach()  # straight-through estimator
         if self.sync:
             tokens = tokens + self.sync * (code - code.detach())
         tokens = self.up(tokens)
         return Quantized(tokens, indices, loss, distance)
 
     @torch.no_grad()
-    def _move_statistics(self, encoded: Tensor, momentum: float = 0.05) -> None:
+    def _update_statistics(self, encoded: Tensor, momentum: float = 0.05) -> None:
         point = self.down(encoded).float()
         mean, std = (point.mean(0), point.std(0)) if world_size() == 1 else _mean_and_std(point)
         self.input_mean.lerp_(mean, momentum)
@@ -149,20 +157,20 @@ class Quantizer(nn.Module):
             self.code_std.lerp_(self.codes.std(0).clamp(min=1e-4), momentum)
 
     @torch.no_grad()
-    def start(self, encoded: Tensor, generator: torch.Generator, iterations: int = 20) -> None:
-        """Set the statistics from ``encoded [B, N, D]`` and the codes by k-means on it."""
-        point = self.down(encoded).float()
+    def initialise(self, encoded: Tensor, generator: torch.Generator, iterations: int = 20) -> None:
+        """Initialise the statistics from ``encoded [B, N, D]``, and the codes by k-means on it."""
+        point = self.down(encoded).float()  # [B, N, code_width]
         self.input_mean.copy_(point.mean(0))
         self.input_std.copy_(point.std(0).clamp(min=1e-4))
-        points = ((point - self.input_mean) / self.input_std).reshape(-1, point.shape[-1])
+        points = ((point - self.input_mean) / self.input_std).reshape(-1, point.shape[-1])  # [B * N, code_width]
         num_codes = len(self.codes)
         centers = points[torch.randperm(len(points), generator=generator)[:num_codes]].clone()
         for _ in range(iterations):
             nearest = ((centers * centers).sum(-1) - 2 * points @ centers.T).argmin(-1)
             count = torch.bincount(nearest, minlength=num_codes)
-            total = torch.zeros_like(centers).index_add_(0, nearest, points)
+            sums = torch.zeros_like(centers).index_add_(0, nearest, points)
             empty = count == 0
-            centers = total / count.clamp(min=1)[:, None]
+            centers = sums / count.clamp(min=1)[:, None]
             if empty.any():
                 picks = torch.randint(len(points), (int(empty.sum()),), generator=generator)
                 centers[empty] = points[picks]
@@ -177,24 +185,28 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def revive(self, encoded: Tensor, indices: Tensor, generator: torch.Generator) -> int:
-        """Count idle batches; move codes idle for ``patience`` of them onto random encoder outputs plus 1 % noise."""
-        used = total(torch.bincount(indices.reshape(-1), minlength=len(self.codes))) > 0
+        """Move codes that were idle for ``patience`` batches onto random encoder outputs plus 1 % noise.
+
+        Call once per batch, with the batch's ``encoded [B, N, D]`` and ``indices [B, N]``. Returns the number of
+        revived codes.
+        """
+        used = all_reduce_sum(torch.bincount(indices.reshape(-1), minlength=len(self.codes))) > 0
         self.idle_batches.add_(1)
         self.idle_batches[used] = 0
         dead = self.idle_batches >= self.patience
         count = int(dead.sum())
         if count:
-            # Of all processes: each must move the same codes to the same places.
-            points = gathered(self.standardise(encoded).float()).reshape(-1, self.codes.shape[1])
+            # Gather the points of all processes, because each must move the same codes to the same points.
+            points = all_gather_rows(self.standardise(encoded).float()).reshape(-1, self.codes.shape[1])
             picks = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
             noise = torch.randn(picks.shape, generator=generator).to(points.device)
-            # Written through the inverse of the affine map, so that it lands where it was picked.
-            self.codes[dead] = self._unmapped(picks + 0.01 * noise)
+            # Invert the affine map, so that the mapped code is the chosen point.
+            self.codes[dead] = self._invert_affine(picks + 0.01 * noise)
             self.idle_batches[dead] = 0
         return count
 
-    def _unmapped(self, point: Tensor) -> Tensor:
-        """``[..., code_width]``: the code whose affine map is ``point``."""
+    def _invert_affine(self, point: Tensor) -> Tensor:
+        """``[..., code_width]``: the code that the affine map takes to ``point``."""
         if self.affine == "running":
             return point * self.code_std + self.code_mean
         if self.affine == "learned":
@@ -204,7 +216,7 @@ class Quantizer(nn.Module):
 
 
 def _mean_and_std(point: Tensor) -> tuple[Tensor, Tensor]:
-    """Over the cells of all processes, ``[B, ...] -> [...]``."""
+    """Mean and standard deviation over the cells of all processes, ``[B, ...] -> [...]``."""
     count = world_size() * len(point)
-    mean = total(point.sum(0)) / count
-    return mean, (total((point - mean).square().sum(0)) / (count - 1)).sqrt()
+    mean = all_reduce_sum(point.sum(0)) / count
+    return mean, (all_reduce_sum((point - mean).square().sum(0)) / (count - 1)).sqrt()

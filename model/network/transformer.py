@@ -1,4 +1,4 @@
-"""A transformer one can read top to bottom (paper 3.2)."""
+"""The transformer of every encoder and decoder (paper 3.2). Letters: B cells, T tokens of the sequence, D width."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
-        """``[B, T, D] -> [B, T, D]``; with ``num_queries`` only the first so many tokens are computed."""
+        """``[B, T, D] -> [B, T, D]``. With ``num_queries``, only that many tokens from the start are computed."""
         B, T, D = x.shape
+        # [B, T, 3 D] -> [B, T, 3, heads, D / heads] -> [3, B, heads, T, D / heads]
         q, k, v = self.qkv(x).reshape(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
         if num_queries is not None:
             q = q[:, :, :num_queries]
         mixed = F.scaled_dot_product_attention(q, k, v)  # [B, heads, T, D / heads]
-        return self.out(mixed.transpose(1, 2).reshape(B, -1, D))
+        return self.out(mixed.transpose(1, 2).reshape(B, -1, D))  # [B, T, heads, D / heads] -> [B, T, D]
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each added to its input; ``norm`` says on which side of the sum LN stands."""
+    """Attention and feed-forward, each added to its input. ``norm``: LN before the branch or after the sum."""
 
     def __init__(self, width: int, num_heads: int, norm: NormPlace = "pre") -> None:
         super().__init__()
@@ -48,9 +49,9 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """``[B, T, D] -> [B, T, D]``: layers (GELU, feed-forward 4 D, no dropout) and a final LN.
+    """``[B, T, D] -> [B, T, D]``: layers (GELU, feed-forward width 4 D, no dropout) and a final LN.
 
-    Post-LN layers end in an LN of their own; the final one stays, so that both kinds have one place for a last scale.
+    Post-LN layers already end in an LN. The final one is kept for both kinds, so that they have the same parameters.
     """
 
     def __init__(self, width: int, num_layers: int, num_heads: int, norm: NormPlace = "pre") -> None:
@@ -64,7 +65,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def first_token(self, x: Tensor) -> Tensor:
-        """``[B, T, D] -> [B, D]``: the first token only; the last layer computes nothing else."""
+        """``[B, T, D] -> [B, D]``: only the first token. The last layer skips all others."""
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             x = layer(x, 1) if number == last else layer(x)

@@ -1,4 +1,4 @@
-"""A bundle opened for inference: rows in; embeddings, codes and imputed values out, on ONNX Runtime or TorchScript.
+"""A bundle opened for inference, on ONNX Runtime or TorchScript. In: rows. Out: embeddings, codes and imputed values.
 
-Used by the engine, the tasks and execution. A cell's values do not depend on the other cells of a call.
+Used by the engine, the tasks and the service. A cell's values do not depend on the other cells in a call.
 """

@@ -1,4 +1,7 @@
-"""What both runtimes share: rows split into fixed shapes, run on a few threads, and put together again."""
+"""Common part of both runtimes: splits rows into fixed shapes, runs them on a few threads, and joins the results.
+
+Letters: B cells, N tokens, D width.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +20,29 @@ from scpalm.model.genes.rows import Rows
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.sessions.gene_head import GeneReadOut
 from scpalm.model.sessions.session import Encoded, SessionInfo
-from scpalm.model.sessions.shapes import Padded, ZeroTable, made_up_rows, split, warm_shapes
+from scpalm.model.sessions.shapes import Padded, ZeroTable, split, synthetic_rows, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
-DECODED_CELLS = 16  # cells in one run of the decoder
+DECODED_CELLS = 16  # cells per run of the decoder
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """Number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def network_config(bundle: Bundle) -> NetworkConfig:
-    """Sizes from the manifest. Raises BundleError when they do not fit together or the vocabulary."""
+    """Sizes from the manifest. Raises BundleError if they are invalid or do not fit the vocabulary."""
     try:
         config = NetworkConfig(**bundle.manifest["network"])
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
-            f"{bundle.path}/manifest.json has no valid network sizes ({error}). Export it again."
+            f"{bundle.path}/manifest.json has no valid network sizes ({error}). Export the bundle again."
         ) from error
     if config.num_genes != len(bundle.vocabulary):
         raise BundleError(
-            f"{bundle.path}: genes.parquet has {len(bundle.vocabulary)} genes, the network {config.num_genes}. "
-            "Export it again."
+            f"{bundle.path}: genes.parquet has {len(bundle.vocabulary)} genes, but the network has "
+            f"{config.num_genes}. Export the bundle again."
         )
     return config
 
@@ -57,7 +60,10 @@ def _offset(bundle: Bundle, expected: tuple[int, int]) -> NDArray[np.float32]:
 
 
 class BucketedSession(ABC):
-    """A session over fixed shapes. One thread a shape: results do not depend on how a matrix product is cut up."""
+    """A session over fixed batch shapes.
+
+    Each batch runs on one thread, so results do not depend on how a matrix product is divided among threads.
+    """
 
     def __init__(self, bundle: Bundle, *, runtime: str, device: str, threads: int | None) -> None:
         self._config = network_config(bundle)
@@ -75,13 +81,13 @@ class BucketedSession(ABC):
 
     @abstractmethod
     def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """``h_C [B, D]`` and codes ``[B, N]`` of one fixed shape, padding rows included."""
+        """``h_C [B, D]`` and codes ``[B, N]`` of one batch of fixed shape, including padding rows."""
 
     def run_both(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """``h_C [B, D]`` float32 and codes ``[B, N]`` int32."""
         embedding = np.empty((len(rows), self._config.width), dtype=np.float32)
         codes = np.empty((len(rows), self._config.num_tokens), dtype=np.int32)
-        # The longest first: what is left for the end is small, and no thread waits long for another.
+        # Run the largest batches first, so that the threads finish at about the same time.
         batches = sorted(split(rows, self._zeros), key=lambda batch: -batch.gene_index.size)
         run = map(self._run_padded, batches) if len(batches) == 1 else self._pool.map(self._run_padded, batches)
         for batch, (h, c) in zip(batches, run, strict=True):
@@ -90,22 +96,22 @@ class BucketedSession(ABC):
         return embedding, codes
 
     def encode(self, rows: Rows) -> Encoded:
-        """See ``scpalm.model.sessions.session.Session``."""
+        """See `scpalm.model.sessions.session.Session`."""
         return Encoded(*self.run_both(rows), rows)
 
     @abstractmethod
     def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Codes ``[B, N]`` of one fixed B -> what the gene head reads, ``[B, N, D]``. Raises BundleError."""
+        """Codes ``[DECODED_CELLS, N]`` -> input of the gene head ``[DECODED_CELLS, N, D]``. Raises BundleError."""
 
     def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See ``scpalm.model.sessions.session.Session``."""
+        """See `scpalm.model.sessions.session.Session`."""
         if self._gene_head is None:
             self._gene_head = GeneReadOut.load(self._bundle, self._config)
         columns = self._gene_head.columns(genes)
         out = np.empty((len(codes), len(genes)), dtype=np.float32)
 
         def run(start: int) -> None:
-            # One shape, filled up with zeros: what a cell gets does not depend on its company.
+            # Pad with zeros to a fixed shape, so that a cell's values do not depend on the other cells.
             part = codes[start : start + DECODED_CELLS]
             padded = np.zeros((DECODED_CELLS, codes.shape[1]), dtype=np.int32)
             padded[: len(part)] = part
@@ -117,11 +123,11 @@ class BucketedSession(ABC):
         return out
 
     def warm_up(self) -> float:
-        """Run every fixed shape once; cells a second of made-up ones after that."""
+        """Run every fixed shape once, then measure the speed on synthetic cells, in cells per second."""
         config = self._config
         warm_shapes(self._run_padded, config.num_genes, config.num_tokens)
-        rows = made_up_rows(config.num_genes)
-        self.run_both(rows)  # the zeros of its genes are summed now
+        rows = synthetic_rows(config.num_genes)
+        self.run_both(rows)  # caches the offset sum of its gene set
         started = time.perf_counter()
         self.run_both(rows)
         return len(rows) / (time.perf_counter() - started)

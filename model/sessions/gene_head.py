@@ -1,4 +1,4 @@
-"""The gene head of stage 1 without torch: decoded tokens -> values of chosen genes."""
+"""The gene head of stage 1 in NumPy: decoded tokens -> values of chosen genes. Letters: B cells, N tokens, D width."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from scpalm.model.network.config import NetworkConfig
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
-    """Genes to read out, by the tokens that own them.
+class GeneColumns:
+    """Genes to read out, grouped by the T tokens that hold them.
 
     Attributes:
-        tokens: ``[T]`` the tokens involved. weight: ``[T, S, D]`` of all genes of each. position: ``[genes]`` of a gene
-            among the ``T * S`` values. bias: ``[genes]``.
+        tokens: ``[T]`` the tokens.
+        weight: ``[T, S, D]`` weights of all S genes of each token.
+        position: ``[genes]`` position of each gene among the ``T * S`` values.
+        bias: ``[genes]`` bias of each gene.
     """
 
     tokens: NDArray[np.int64]
@@ -28,11 +30,11 @@ class Columns:
     bias: NDArray[np.float32]
 
     def read(self, decoded: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """``[B, N, D]`` decoded tokens -> the first ``len(out)`` cells' values ``[.., genes]``, written to ``out``."""
-        # All genes of a token at once, also where few are asked for: a gene does not depend on the others. Cells are
-        # the columns of the products: as rows, BLAS would round each by its place among them.
-        values = np.matmul(self.weight, decoded.transpose(1, 2, 0)[self.tokens])  # [T, S, B]
-        flat = values.reshape(-1, len(decoded))
+        """Decoded tokens ``[B, N, D]`` -> values of the first ``len(out)`` cells ``[cells, genes]``, into ``out``."""
+        # Always compute all genes of a token, so that a gene's value does not depend on which others are requested.
+        # Cells are columns of the products: BLAS may round a row differently depending on its position.
+        values = np.matmul(self.weight, decoded.transpose(1, 2, 0)[self.tokens])  # [T, S, D] @ [T, D, B] -> [T, S, B]
+        flat = values.reshape(-1, len(decoded))  # [T * S, B]
         np.add(flat[self.position].T[: len(out)], self.bias, out=out)
 
 
@@ -40,29 +42,31 @@ class GeneReadOut:
     """``o_g = w_g . h_token(g) + b_g``; see `scpalm.model.network.pathways.GeneHead`."""
 
     def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], num_tokens: int) -> None:
-        # [N, S, D], or [1, S, D] where tokens share one
-        self._weight = np.ascontiguousarray(weight.transpose(0, 2, 1))
+        self._weight = np.ascontiguousarray(weight.transpose(0, 2, 1))  # [N, S, D], or [1, S, D] for a shared head
         self._bias = bias  # [G]
         self._genes_per_token = weight.shape[2]
         self._num_tokens = num_tokens
 
     @classmethod
     def load(cls, bundle: Bundle, config: NetworkConfig) -> GeneReadOut:
-        """Raises BundleError when the weights are not there or do not fit."""
+        """Read the weights from a bundle. Raises BundleError if they are missing or do not fit the network."""
         path = bundle.file("weights.safetensors")
         try:
             with safe_open(path, framework="numpy") as tensors:
                 weight, bias = (tensors.get_tensor(f"head.{name}").astype(np.float32) for name in ("weight", "bias"))
         except (OSError, SafetensorError) as error:
-            raise BundleError(f"{path} holds no gene head ({error}). Export the bundle again.") from error
+            raise BundleError(f"{path} has no gene head ({error}). Export the bundle again.") from error
         rows = 1 if config.head == "shared" else config.num_tokens
         if weight.shape != (rows, config.width, config.genes_per_token) or bias.shape != (config.num_genes,):
-            raise BundleError(f"{path}: head.weight has shape {weight.shape}, which does not fit the network.")
+            raise BundleError(
+                f"{path}: head.weight has shape {weight.shape}, which does not fit the network. "
+                "Export the bundle again."
+            )
         return cls(weight, bias, config.num_tokens)
 
-    def columns(self, genes: NDArray[np.int64]) -> Columns:
-        """Choose genes by their vocabulary positions."""
-        token, within = np.divmod(genes, self._genes_per_token)
+    def columns(self, genes: NDArray[np.int64]) -> GeneColumns:
+        """Select genes by their vocabulary positions."""
+        token, within = np.divmod(genes, self._genes_per_token)  # token i holds genes [S i, S (i + 1))
         tokens, row = np.unique(token, return_inverse=True)
         weight = self._weight if len(tokens) == len(self._weight) else self._weight[tokens % len(self._weight)]
-        return Columns(tokens, weight, row * self._genes_per_token + within, self._bias[genes])
+        return GeneColumns(tokens, weight, row * self._genes_per_token + within, self._bias[genes])

@@ -20,26 +20,26 @@ _Providers = list[str | tuple[str, dict[str, int]]]
 
 
 class OnnxSession(BucketedSession):
-    """See ``scpalm.model.sessions.session.Session``. Raises BundleError when the graph is missing or does not load."""
+    """Implements `Session` with ONNX Runtime. Raises BundleError if the graph is missing or does not load."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
         self._providers, where = _providers(device)
         self._session = _load(bundle.file(MODEL_FILE), self._providers)
         if where != "cpu" and self._session.get_providers()[0] != "CUDAExecutionProvider":
-            # The GPU build falls back in silence where it finds no driver.
+            # Without a driver, the GPU build of ONNX Runtime falls back to the CPU silently.
             if device != "auto":
-                raise ValueError(f"Device '{device}': ONNX Runtime could not open it (no working NVIDIA driver?).")
+                raise ValueError(f"ONNX Runtime cannot open device '{device}'. Check the NVIDIA driver, or use cpu.")
             where = "cpu"
         super().__init__(bundle, runtime="onnx", device=where, threads=threads)
-        # Many who serve never impute: the decoder is opened when it is first asked for.
+        # Many services never impute, so the decoder is loaded on first use.
         self._decoder: ort.InferenceSession | None = None
         self._opening = threading.Lock()
 
     def warm_up(self) -> float:
         rate = super().warm_up()
         if self.info.device == "cpu":
-            # Buffers of the largest shapes are given back until they are needed: most services wait for their first
-            # cells for a while, and a smaller arena grows again in a moment.
+            # Release the buffers of the largest shapes: most services are idle at first, and the arena grows again
+            # quickly when they are needed.
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             self._session.run(["embedding"], example(LENGTHS[0], 1, self._config.num_tokens).feed(), options)
@@ -64,12 +64,12 @@ def _load(path: Path, providers: _Providers) -> ort.InferenceSession:
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime raises its own kinds, without a common base
+    except Exception as error:  # the exceptions of onnxruntime have no common base class
         raise BundleError(f"{path} does not load: {error}. Export the bundle again.") from error
 
 
 def _providers(device: str) -> tuple[_Providers, str]:
-    """Execution providers for ``auto``, ``cpu``, ``cuda`` or ``cuda:n``. Raises ValueError when it is not to be had."""
+    """Execution providers for ``auto``, ``cpu``, ``cuda`` or ``cuda:n``. Raises ValueError if it is not available."""
     has_gpu = "CUDAExecutionProvider" in ort.get_available_providers()
     if device == "cpu" or (device == "auto" and not has_gpu):
         return ["CPUExecutionProvider"], "cpu"

@@ -1,4 +1,4 @@
-"""Sessions: rows -> outputs on one device. One contract, two runtimes (ONNX Runtime is the default)."""
+"""The session protocol: rows -> outputs on one device. It has two runtimes; ONNX Runtime is the default."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from scpalm.model.genes.rows import Rows
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What a session serves.
+    """Device and sizes of a session.
 
     Attributes:
-        runtime: ``onnx`` or ``torchscript``. device: ``cpu`` or ``cuda:n``.
-        embedding_width: D. num_tokens: N. num_codes: K. num_genes: G.
+        runtime: ``onnx`` or ``torchscript``.
+        device: ``cpu`` or ``cuda:n``.
+        embedding_width: D.
+        num_tokens: N.
+        num_codes: K.
+        num_genes: G.
     """
 
     runtime: str
@@ -31,10 +35,12 @@ class SessionInfo:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What one pass of the network knows of B cells; every task starts from it.
+    """Output of the network for B cells. Every task starts from it.
 
     Attributes:
-        embedding: h_C ``[B, D]`` float32. codes: code index of each token ``[B, N]`` int32. rows: what went in.
+        embedding: h_C ``[B, D]`` float32.
+        codes: code index of each token ``[B, N]`` int32.
+        rows: the input.
     """
 
     embedding: NDArray[np.float32]
@@ -50,34 +56,41 @@ class Encoded:
 
 
 class Session(Protocol):
-    """Rows in, one output row per cell back, in order. The same cell gives the same bits in any company."""
+    """Runs the network on rows and returns one output row per cell, in order.
+
+    The output of a cell is the same, to the bit, whatever other cells are in the call.
+    """
 
     @property
     def info(self) -> SessionInfo: ...
 
     def encode(self, rows: Rows) -> Encoded:
-        """One pass of the network: embedding and codes of each cell."""
+        """Run the network once: embedding and codes of each cell."""
         ...
 
     def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Codes ``[B, N]`` -> log1p CP10K ``[B, len(genes)]`` of the vocabulary positions ``genes``.
+        """Codes ``[B, N]`` -> log1p CP10K ``[B, len(genes)]``; ``genes`` are vocabulary positions.
 
-        Raises BundleError when the bundle holds no decoder.
+        Raises BundleError if the bundle has no decoder.
         """
         ...
 
     def warm_up(self) -> float:
-        """Run every fixed shape once, so that no request pays for it; cells a second after that, 0 where unknown."""
+        """Run every fixed shape once, so that no request has to. Returns cells per second, 0 if unknown."""
         ...
 
 
 def open_session(bundle: Bundle, *, runtime: str = "auto", device: str = "auto", threads: int | None = None) -> Session:
-    """Open a bundle on a device; ``threads`` defaults to the cores this process may use.
+    """Open a bundle on a device.
 
-    ``runtime``: ``onnx``, ``torchscript``, or ``auto`` for ONNX.
+    Args:
+        bundle: the model.
+        runtime: ``onnx``, ``torchscript``, or ``auto`` for ONNX.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
+        threads: number of CPU threads; default: the cores available to this process.
 
-    Raises BundleError when the bundle lacks the runtime's file, ValueError for an unknown runtime or device,
-    ModuleNotFoundError where the runtime is not installed.
+    Raises BundleError if the bundle lacks the runtime's file, ValueError for an unknown runtime or device,
+    ModuleNotFoundError if the runtime is not installed.
     """
     if runtime in ("auto", "onnx"):
         from scpalm.model.sessions.onnx import OnnxSession

@@ -1,6 +1,7 @@
-"""Fixed batch shapes: every cell runs in the same shape alone and in company, which is what makes its result the same.
+"""Fixed batch shapes. A cell is padded to a length that depends only on the cell, so that its result does too.
 
-ONNX Runtime's arena grows without end on free shapes, so there are only a few.
+There are only a few shapes, because ONNX Runtime's memory arena grows without bound on arbitrary ones. Letters: B cells
+in a batch, L padded length, N tokens, G genes.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from scpalm.model.genes.rows import GeneSet, Rows
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 BATCHES = (16, 4, 1)
-_MOST_ENTRIES = 65536  # of one padded batch: bounds the gathered tables
+_MAX_ENTRIES = 65536  # B * L of one padded batch; limits the memory of the gathered tables
 
 
 @dataclass(frozen=True)
 class Padded:
-    """One run of fixed shape.
+    """One batch of fixed shape: the inputs of `InferenceNetwork`.
 
     Attributes:
-        rows: ``[<= B]`` which rows these are. gene_index, value: ``[B, L]``.
-        measured_offset: ``[B, N]``. num_measured: ``[B, 1]``.
+        rows: ``[<= B]`` positions of its cells among the input rows.
+        gene_index: ``[B, L]`` int32, padded with 0.
+        value: ``[B, L]`` float32 log1p CP10K, padded with 0.
+        measured_offset: ``[B, N]`` float32, sum of C over the genes that the cell's file measured.
+        num_measured: ``[B, 1]`` float32, number of those genes.
     """
 
     rows: NDArray[np.int64]
@@ -34,6 +38,7 @@ class Padded:
     num_measured: NDArray[np.float32]
 
     def feed(self) -> dict[str, NDArray[np.generic]]:
+        """The inputs by name."""
         return {
             "gene_index": self.gene_index,
             "value": self.value,
@@ -43,36 +48,37 @@ class Padded:
 
 
 class ZeroTable:
-    """What the measured genes of a file say when unexpressed, ``sum of C [N]``; kept for the last few gene sets."""
+    """Sum of the offsets C over the measured genes of a file, ``[N]``; cached for the most recent gene sets."""
 
-    _MOST = 256
+    _MAX_GENE_SETS = 256
 
     def __init__(self, offset: NDArray[np.float32]) -> None:
         self._offset = offset  # C [G, N]
         self._sums: dict[str, NDArray[np.float32]] = {}
 
     def of(self, gene_set: GeneSet) -> NDArray[np.float32]:
+        """``[N]`` float32."""
         key = gene_set.digest
         if key not in self._sums:
-            if len(self._sums) >= self._MOST:
+            if len(self._sums) >= self._MAX_GENE_SETS:
                 self._sums.pop(next(iter(self._sums)))
             self._sums[key] = self._offset[gene_set.measured].sum(axis=0, dtype=np.float64).astype(np.float32)
         return self._sums[key]
 
 
 def lengths_for(num_genes: int) -> tuple[int, ...]:
-    """The padded lengths that occur in a model of ``num_genes``."""
+    """The padded lengths that can occur in a model with ``num_genes`` genes."""
     needed = next((i for i, length in enumerate(LENGTHS) if length >= num_genes), len(LENGTHS) - 1)
     return LENGTHS[: needed + 1]
 
 
 def batches_for(length: int) -> tuple[int, ...]:
     """Batch sizes used with a padded length, largest first."""
-    return tuple(b for b in BATCHES if b == 1 or b * length <= _MOST_ENTRIES)
+    return tuple(b for b in BATCHES if b == 1 or b * length <= _MAX_ENTRIES)
 
 
 def split(rows: Rows, zeros: ZeroTable) -> Iterator[Padded]:
-    """Rows grouped by padded length, groups cut into fixed batches; a cell's length never depends on its company."""
+    """Group rows by padded length and cut each group into batches of fixed size."""
     lengths = rows.lengths()
     bucket = np.searchsorted(LENGTHS, lengths)
     for number in np.unique(bucket):
@@ -84,9 +90,9 @@ def split(rows: Rows, zeros: ZeroTable) -> Iterator[Padded]:
 def _cut(members: NDArray[np.int64], sizes: tuple[int, ...]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     start = 0
     while start < len(members):
-        left = len(members) - start
-        # The largest batch that is at least half full.
-        size = next(s for s in sizes if s == 1 or 2 * left > s)
+        remaining = len(members) - start
+        # Take the largest batch that would be more than half full.
+        size = next(s for s in sizes if s == 1 or 2 * remaining > s)
         yield size, members[start : start + size]
         start += size
 
@@ -95,21 +101,21 @@ def _pad(rows: Rows, members: NDArray[np.int64], size: int, length: int, zeros: 
     gene_index = np.zeros((size, length), dtype=np.int32)
     value = np.zeros((size, length), dtype=np.float32)
     sums, counts = [], []
-    for at, row in enumerate(members):
+    for position, row in enumerate(members):
         start, stop = rows.indptr[row], rows.indptr[row + 1]
-        gene_index[at, : stop - start] = rows.gene_index[start:stop]
-        value[at, : stop - start] = rows.value[start:stop]
+        gene_index[position, : stop - start] = rows.gene_index[start:stop]
+        value[position, : stop - start] = rows.value[start:stop]
         gene_set = rows.gene_sets[rows.gene_set_of_row[row]]
         sums.append(zeros.of(gene_set))
         counts.append(gene_set.num_measured)
-    filler = size - len(members)
-    offset = np.concatenate([np.stack(sums), np.zeros((filler, len(sums[0])), np.float32)])
-    number = np.array(counts + [1] * filler, dtype=np.float32)[:, None]
-    return Padded(members, gene_index, value, offset, number)
+    num_padding = size - len(members)
+    offset = np.concatenate([np.stack(sums), np.zeros((num_padding, len(sums[0])), np.float32)])  # [B, N]
+    num_measured = np.array(counts + [1] * num_padding, dtype=np.float32)[:, None]  # [B, 1]
+    return Padded(members, gene_index, value, offset, num_measured)
 
 
 def example(length: int, size: int, num_tokens: int) -> Padded:
-    """A batch of this shape with one expressed gene a cell, for warming up."""
+    """A batch of this shape with one expressed gene per cell, to warm up with."""
     gene_index = np.zeros((size, length), dtype=np.int32)
     value = np.zeros((size, length), dtype=np.float32)
     value[:, 0] = 1.0
@@ -118,14 +124,14 @@ def example(length: int, size: int, num_tokens: int) -> Padded:
 
 
 def warm_shapes(run: Callable[[Padded], object], num_genes: int, num_tokens: int) -> None:
-    """Run every shape once."""
+    """Run every shape that can occur once."""
     for length in lengths_for(num_genes):
         for size in batches_for(length):
             run(example(length, size, num_tokens))
 
 
-def made_up_rows(num_genes: int, num_cells: int = 64, expressed: int = 1000) -> Rows:
-    """Seeded cells of ``expressed`` genes each, to measure a session's speed with."""
+def synthetic_rows(num_genes: int, num_cells: int = 64, expressed: int = 1000) -> Rows:
+    """Random, seeded cells with ``expressed`` genes each, to measure the speed of a session."""
     random = np.random.default_rng(0)
     expressed = min(expressed, num_genes)
     genes = [np.sort(random.choice(num_genes, expressed, replace=False)) for _ in range(num_cells)]

@@ -1,4 +1,4 @@
-"""The TorchScript session: the folded network, traced from the bundle's weights when it is opened."""
+"""The TorchScript session: builds the folded network from the bundle's weights and traces it when it is opened."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from scpalm.model.network.folded import InferenceNetwork
 from scpalm.model.sessions.base import WEIGHTS_FILE, BucketedSession, network_config
 from scpalm.model.sessions.shapes import Padded, example
 
-# Weights kept as 8-bit integers have a scale a row, under this ending of their name.
+# Suffix of the tensor with the scale of each row, for weights stored as 8-bit integers.
 INT8_SCALE = ".int8_scale"
 Network = TypeVar("Network", InferenceNetwork, TokenDecoder)
 
 
 def load_network(bundle: Bundle) -> InferenceNetwork:
-    """The folded network in float32. Raises BundleError when a tensor is missing or has the wrong shape."""
+    """The folded network in float32. Raises BundleError if a tensor is missing or has the wrong shape."""
     return _filled(InferenceNetwork(network_config(bundle)), bundle)
 
 
 def load_decoder(bundle: Bundle) -> TokenDecoder:
-    """The decoder in float32. Raises BundleError when a tensor is missing or has the wrong shape."""
+    """The decoder in float32. Raises BundleError if a tensor is missing or has the wrong shape."""
     return _filled(TokenDecoder(network_config(bundle)), bundle)
 
 
@@ -38,7 +38,7 @@ def _filled(network: Network, bundle: Bundle) -> Network:
     try:
         network.load_state_dict(wanted)
     except RuntimeError as error:
-        raise BundleError(f"{bundle.path}/weights.safetensors does not fit the network: {error}") from error
+        raise BundleError(f"{bundle.path}/{WEIGHTS_FILE} does not fit the network: {error}") from error
     return network.eval().requires_grad_(False)
 
 
@@ -48,14 +48,14 @@ def _dequantised(stored: dict[str, torch.Tensor], name: str) -> torch.Tensor:
 
 
 def trace(network: InferenceNetwork, config: NetworkConfig) -> torch.jit.ScriptModule:
-    """TorchScript of the network; batch and padded length stay free."""
+    """TorchScript of the network, for any batch size and padded length."""
     batch = example(256, 2, config.num_tokens)
     inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
     return torch.jit.trace(network, inputs, check_trace=False)
 
 
 class TorchScriptSession(BucketedSession):
-    """See ``scpalm.model.sessions.session.Session``."""
+    """Implements `Session` with PyTorch. Raises BundleError, or ValueError for an unknown device."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
         if device == "auto":
@@ -65,7 +65,7 @@ class TorchScriptSession(BucketedSession):
             raise ValueError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:n.")
         if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
             raise ValueError(
-                f"Device '{device}' is not there: PyTorch sees {torch.cuda.device_count()} GPUs. Use cpu or auto."
+                f"There is no device '{device}': PyTorch finds {torch.cuda.device_count()} GPUs. Use cpu or auto."
             )
         self._device = torch.device(device)
         super().__init__(bundle, runtime="torchscript", device=str(self._device), threads=threads)

@@ -26,7 +26,7 @@ def test_cells_get_the_label_of_their_group_and_far_cells_none() -> None:
     assert found.label[-1] == UNKNOWN and found.nearest_label[-1] in reference.names
 
 
-def test_a_cell_does_not_depend_on_its_company() -> None:
+def test_a_cell_does_not_depend_on_other_cells() -> None:
     array, labels = groups(150, 0)
     reference, (query, _) = Reference(array, labels), groups(20, 2)
     whole = reference.annotate(query)
@@ -42,13 +42,13 @@ def test_distances_are_exact_and_a_tie_goes_to_the_nearer_cells() -> None:
     assert found.nearest_label[0] == "a" and found.probability[0] == 0.5
 
 
-def test_cells_without_a_label_take_no_part() -> None:
+def test_unlabelled_cells_are_ignored() -> None:
     array, labels = groups(150, 0)
     marked = ["" if i % 2 else label for i, label in enumerate(labels)]
     assert Reference(array, marked).names == ("type 0", "type 1", "type 2")
 
 
-def test_what_cannot_be_a_reference_is_refused() -> None:
+def test_an_unusable_reference_is_refused() -> None:
     array, labels = groups(30, 0)
     with pytest.raises(InputError, match="29 labels"):
         Reference(array, labels[:-1])

@@ -25,13 +25,13 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def test_a_whole_bundle_loads(copy: Path) -> None:
+def test_a_complete_bundle_loads(copy: Path) -> None:
     bundle = Bundle.load(copy)
     assert (bundle.name, bundle.version) == ("tiny", "7")
     assert len(bundle.vocabulary) == bundle.manifest["network"]["num_genes"]
 
 
-def test_a_folder_without_a_manifest_is_none(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BundleError, match=r"manifest\.json is missing.*scpalm-train export"):
             Bundle.load(path)
@@ -40,21 +40,21 @@ def test_a_folder_without_a_manifest_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", "{}", '{"format_version": 1}', '{"format_version": 1, "files": 3}']
 )
-def test_a_manifest_that_is_none(copy: Path, text: str) -> None:
+def test_an_unreadable_manifest_is_refused(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match="not a valid manifest"):
         Bundle.load(copy)
 
 
 @pytest.mark.parametrize("entry", ["text", {}, None, 7])
-def test_a_file_without_a_checksum(copy: Path, entry: object) -> None:
+def test_a_file_without_a_checksum_is_refused(copy: Path, entry: object) -> None:
     edit(copy, lambda manifest: manifest["files"].update({"genes.parquet": entry}))
     with pytest.raises(BundleError):
         Bundle.load(copy)
 
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, "1", None])
-def test_another_format_version(copy: Path, version: object) -> None:
+def test_another_format_version_is_refused(copy: Path, version: object) -> None:
     edit(copy, lambda manifest: manifest.update(format_version=version))
     with pytest.raises(BundleError, match="format version"):
         Bundle.load(copy)
@@ -99,7 +99,7 @@ def test_a_name_that_is_a_path_is_refused(copy: Path, name: str) -> None:
 )
 def test_sizes_that_do_not_fit_are_refused(copy: Path, change: dict[str, object]) -> None:
     edit(copy, lambda manifest: manifest["network"].update(change))
-    with pytest.raises(BundleError, match="Export it again"):
+    with pytest.raises(BundleError, match="Export the bundle again"):
         network_config(Bundle.load(copy))
 
 

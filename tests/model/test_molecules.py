@@ -30,7 +30,7 @@ def test_blocks_are_the_75_features() -> None:
     assert [width for _, width in FEATURE_BLOCKS] == [44, 11, 7, 1, 1, 5, 1, 5]
 
 
-def test_ethanol_has_the_features_chemistry_gives_it() -> None:
+def test_ethanol_has_the_expected_features() -> None:
     graph = parse_smiles("CCO")
     assert graph.bonds.tolist() == [[0, 1], [1, 2]]
     # carbon; one neighbour; three implicit hydrogens; neutral, no radical; sp3; not aromatic; three hydrogens
@@ -41,14 +41,14 @@ def test_ethanol_has_the_features_chemistry_gives_it() -> None:
     assert oxygen[2] == 1 and oxygen[44 + 1] == 1 and oxygen[55 + 1] == 1 and oxygen[70 + 1] == 1
 
 
-def test_charge_aromatic_and_unknown_element_have_their_places() -> None:
+def test_charge_aromatic_and_unknown_element_are_encoded() -> None:
     pyridinium = parse_smiles("C[n+]1ccccc1")
     nitrogen = int(np.flatnonzero(pyridinium.features[:, 1])[0])
     assert pyridinium.features[nitrogen, 62] == 1 and pyridinium.features[nitrogen, 69] == 1
     assert parse_smiles("[Xe]").features[0, 43] == 1
 
 
-def test_adjacency_is_the_normalised_one() -> None:
+def test_adjacency_is_normalised() -> None:
     graph = parse_smiles(ASPIRIN)
     literal = np.eye(graph.num_atoms)
     for low, high in graph.bonds:
@@ -57,7 +57,7 @@ def test_adjacency_is_the_normalised_one() -> None:
     np.testing.assert_allclose(_dense(graph), root @ literal @ root, rtol=1e-6)
 
 
-def test_molecules_of_a_batch_do_not_meet() -> None:
+def test_molecules_of_a_batch_are_not_connected() -> None:
     first, second = parse_smiles(ASPIRIN), parse_smiles("CCO")
     batch = batch_graphs([first, second])
     assert batch.molecule.tolist() == [0] * 13 + [1] * 3
@@ -68,7 +68,7 @@ def test_molecules_of_a_batch_do_not_meet() -> None:
     np.testing.assert_array_equal(batch.row[late] - 13, alone.row)
 
 
-def test_a_lone_atom_and_no_molecule_at_all() -> None:
+def test_a_single_atom_and_an_empty_batch() -> None:
     assert _dense(parse_smiles("[Ar]")).tolist() == [[1.0]]
     assert batch_graphs([]).features.shape == (0, 75)
 
@@ -87,7 +87,7 @@ def test_every_drug_equals_the_published_graph_up_to_atom_order() -> None:
         assert _refined(graph.features, both) == _refined(oracle["atom_feat"][atoms], edges), table.loc[pubchem_id]
 
 
-def test_the_oracle_sees_a_moved_bond_and_a_changed_atom() -> None:
+def test_the_graph_comparison_detects_a_moved_bond_and_a_changed_atom() -> None:
     graph = parse_smiles(ASPIRIN)
     bonds = np.concatenate([graph.bonds, graph.bonds[:, ::-1]])
     order = np.random.default_rng(0).permutation(graph.num_atoms)
@@ -137,7 +137,7 @@ def test_rdkit_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_errors_cross_processes() -> None:
+def test_errors_can_be_pickled() -> None:
     with pytest.raises(MoleculeError) as caught:
         parse_smiles("*C")
     again = pickle.loads(pickle.dumps(caught.value))
@@ -148,7 +148,7 @@ def test_the_same_molecule_has_one_canonical_form() -> None:
     assert parse_smiles("OCC").canonical == parse_smiles("C(C)O").canonical != parse_smiles("CCC").canonical
 
 
-def test_salts_are_kept_where_the_table_has_them() -> None:
+def test_salts_are_allowed_for_drugs_of_the_table() -> None:
     assert parse_smiles("N.N.[Cl-].[Cl-].[Pt+2]", allow_salt=True).num_atoms == 5
 
 

@@ -38,7 +38,7 @@ def test_ties_go_to_the_lower_index_and_never_to_the_cell_itself() -> None:
 
 
 def test_too_many_neighbours_are_refused() -> None:
-    with pytest.raises(ValueError, match="ask for 1 to 4"):
+    with pytest.raises(ValueError, match="choose 1 to 4"):
         nearest(np.zeros((5, 2)), 5)
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.cell_inputs import Standard
+from scpalm.model.drug_response.cell_inputs import Standardizer
 from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.network import DrugResponseNetwork, GraphTensors
 from scpalm.model.molecules import batch_graphs
@@ -82,10 +82,10 @@ class Outcome:
             raise RunError(f"{self.weights} does not load ({error}). Remove it and run again with --resume.") from error
         return network.eval().requires_grad_(requires_grad=False)
 
-    def standards(self) -> dict[str, Standard]:
+    def standards(self) -> dict[str, Standardizer]:
         stored = load_file(self.weights)
         names = [key.split(".")[1] for key in stored if key.startswith("standard.") and key.endswith(".mean")]
-        return {name: Standard(stored[f"standard.{name}.mean"], stored[f"standard.{name}.sd"]) for name in names}
+        return {name: Standardizer(stored[f"standard.{name}.mean"], stored[f"standard.{name}.sd"]) for name in names}
 
 
 class DrugRun:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Part, Standard, bulk_matrix, mutation_features
+from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Part, Standardizer, bulk_matrix, mutation_features
 from scpalm.model.drug_response.network import CellTensors
 from scpalm.model.engine import load
 from scpalm.model.genes.prepare import Preparer
@@ -56,7 +56,7 @@ class LineFeatures:
     """
 
     tensors: CellTensors
-    standards: dict[str, Standard]
+    standards: dict[str, Standardizer]
     cell_inputs: CellInputs | None
 
     @property
@@ -76,7 +76,7 @@ def line_features(
         raw["mutation"] = mutation_features(tables.mutation)
     if setting == "methylation":
         raw["methylation"] = tables.methylation
-    standards = {name: Standard.of(values[train_lines]) for name, values in raw.items()}
+    standards = {name: Standardizer.fit(values[train_lines]) for name, values in raw.items()}
     scores = tuple(torch.from_numpy(standards[name].apply(values)) for name, values in raw.items())
     served = CellInputs(PARTS[inputs], lines.panel, standards["cell"]) if inputs in PARTS else None
     return LineFeatures(CellTensors(scores), standards, served)
@@ -88,7 +88,7 @@ def _cell(tables: Tables, lines: LineEmbeddings, inputs: Inputs, train_lines: ND
             raise TablesError("inputs=scfoundation needs the file scfoundation_embedding.parquet.")
         return tables.scfoundation
     if inputs == "pca":
-        genes = Standard.of(lines.genes[train_lines]).apply(lines.genes)
+        genes = Standardizer.fit(lines.genes[train_lines]).apply(lines.genes)
         rank = min(lines.h_c.shape[1], len(train_lines), genes.shape[1])
         axes = np.linalg.svd(genes[train_lines], full_matrices=False)[2][:rank]
         return (genes @ axes.T).astype(np.float32)

@@ -100,10 +100,10 @@ class _Trainer:
             network.train()
             for rows in line_epoch(self.task, [self.task.seed, _FREE, epoch]):
                 line, line_of = np.unique(self.tables.line_of[rows], return_inverse=True)
-                left = network.left(self.cells.of(torch.from_numpy(line)))
-                right = network.head.units(layer(vectors))
+                cell_units = network.cell_units(self.cells.of(torch.from_numpy(line)))
+                drug_units = network.head.drug_units(layer(vectors))
                 drug_of = torch.from_numpy(self.tables.drug_of[rows])
-                guess = network.head.pairs(left[torch.from_numpy(line_of)], right[drug_of])
+                guess = network.head.pairs(cell_units[torch.from_numpy(line_of)], drug_units[drug_of])
                 take_step(optimizer, schedule, (guess - self.answer[rows]).square().mean())
         network.eval()
         units = layer(vectors).detach()
@@ -114,7 +114,7 @@ class _Trainer:
         """Train the encoder to give the answers of the free vectors, for the training drugs and lines."""
         network, config = self.network, self.config
         with torch.no_grad():
-            left, right = network.left(self.cells), network.head.units(units)
+            cell_units, drug_units = network.cell_units(self.cells), network.head.drug_units(units)
         lines = np.unique(self.tables.line_of[self.split.train])
         weights = [*network.drug_encoder.parameters(), *network.head.drug.parameters()]
         optimizer, schedule = one_cycle(
@@ -129,8 +129,8 @@ class _Trainer:
                 some = random.permutation(lines)[: max(1, len(lines) // config.line_groups)]
                 line_of = torch.from_numpy(np.tile(some, len(drugs)))
                 drug_of = torch.from_numpy(np.repeat(np.arange(len(drugs)), len(some)))
-                wanted = network.head.pairs(left[line_of], right[torch.from_numpy(drugs)][drug_of])
-                guess = network.head.pairs(left[line_of], network.right(self._graphs(drugs))[drug_of])
+                wanted = network.head.pairs(cell_units[line_of], drug_units[torch.from_numpy(drugs)][drug_of])
+                guess = network.head.pairs(cell_units[line_of], network.drug_units(self._graphs(drugs))[drug_of])
                 take_step(optimizer, schedule, (guess - wanted).square().mean())
         network.eval()
         with torch.no_grad():
@@ -163,8 +163,8 @@ class _Trainer:
     def _validate(self, stage: str, step: float, units: Tensor) -> float:
         """Validation RMSE (ln uM) with the drug units ``units [D, out]``; recorded in the history."""
         with torch.no_grad():
-            right = self.network.head.units(units)
-        rmse = validation_rmse(self.network, self.task, self.cells, right)
+            drug_units = self.network.head.drug_units(units)
+        rmse = validation_rmse(self.network, self.task, self.cells, drug_units)
         self.history.append({"stage": stage, "step": step, "validation_rmse": round(rmse, 5)})
         self.progress(stage, step, rmse)
         return rmse

@@ -48,13 +48,13 @@ def refine(what: Refinement, task: MemberTask, progress: Progress) -> list[dict[
     network, trained = what.network, what.trained.eval()
     answer = (torch.from_numpy(tables.ln_ic50) - network.mean) / network.scale
     with torch.no_grad():
-        right = network.right(GraphTensors(batch_graphs(tables.graphs), network.config.pooling))
+        drug_units = network.drug_units(GraphTensors(batch_graphs(tables.graphs), network.config.pooling))
     history: list[dict[str, str | int | float]] = []
 
     def look(epoch: int) -> float:
         with torch.no_grad():
             cells = what.features(np.arange(len(tables.lines)))
-        rmse = validation_rmse(network, task, cells, right)
+        rmse = validation_rmse(network, task, cells, drug_units)
         history.append({"stage": what.stage, "step": epoch, "validation_rmse": round(rmse, 5)})
         progress(what.stage, epoch, rmse)
         return rmse
@@ -65,8 +65,10 @@ def refine(what: Refinement, task: MemberTask, progress: Progress) -> list[dict[
         what.train_mode()
         for rows in line_epoch(task, [*what.draw, epoch]):
             line, line_of = np.unique(tables.line_of[rows], return_inverse=True)
-            left = network.left(what.features(line))
-            guess = network.head.pairs(left[torch.from_numpy(line_of)], right[torch.from_numpy(tables.drug_of[rows])])
+            cell_units = network.cell_units(what.features(line))
+            guess = network.head.pairs(
+                cell_units[torch.from_numpy(line_of)], drug_units[torch.from_numpy(tables.drug_of[rows])]
+            )
             take_step(optimizer, schedule, (guess - answer[rows]).square().mean())
         trained.eval()
         if (rmse := look(epoch + 1)) < best:

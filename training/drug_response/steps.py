@@ -62,12 +62,12 @@ def take_step(optimizer: Optimizer, schedule: Schedule, loss: Tensor) -> None:
 
 
 @torch.no_grad()
-def validation_rmse(network: DrugResponseNetwork, task: MemberTask, cells: CellTensors, right: Tensor) -> float:
-    """RMSE in ln uM on the validation rows, with drug units ``right [D, units]``; the network is in ``eval()``."""
+def validation_rmse(network: DrugResponseNetwork, task: MemberTask, cells: CellTensors, drug_units: Tensor) -> float:
+    """RMSE in ln uM on the validation rows, for ``drug_units [D, units]``; the network is in ``eval()``."""
     tables, rows = task.tables, task.split.validation
     measured = (torch.from_numpy(tables.ln_ic50[rows]) - network.mean) / network.scale
     line_of, drug_of = torch.from_numpy(tables.line_of[rows]), torch.from_numpy(tables.drug_of[rows])
-    left = network.left(cells)
+    cell_units = network.cell_units(cells)
     pairs = zip(line_of.split(8192), drug_of.split(8192), strict=True)
-    guess = torch.cat([network.head.pairs(left[line], right[drug]) for line, drug in pairs])
+    guess = torch.cat([network.head.pairs(cell_units[line], drug_units[drug]) for line, drug in pairs])
     return float((guess - measured).square().mean().sqrt() * network.scale)

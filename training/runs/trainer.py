@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from scpalm.model.network.collective import total, world_size
+from scpalm.model.network.collective import all_reduce_sum, world_size
 from scpalm.training.runs.average import Average
 from scpalm.training.runs.config import ConfigError, OptimizerConfig
 from scpalm.training.runs.processes import any_process, is_first
@@ -98,7 +98,7 @@ class StageTrainer(ABC, Generic[Part]):
                 sums[name] = sums[name] + value.detach() if name in sums else value.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._options.clip)
         # One transfer from the device for all scalars.
-        means = total(torch.stack([value.float() for value in sums.values()])) / world_size()
+        means = all_reduce_sum(torch.stack([value.float() for value in sums.values()])) / world_size()
         values = dict(zip(sums, means.tolist(), strict=True))
         check_finite(means.sum() + norm, self.step)
         del values["loss"]

@@ -70,7 +70,7 @@ def cache_cells(
             rows = np.arange(start, min(start + _CELLS_AT_ONCE, len(corpus)))
             seen, unseen = corpus.split_batch(rows, keep[rows], Streams(config.seed, replica, 5, first=start))
             encoded = model.encode_read_out(model.read_out(to_device(seen, device)))
-            codes[replica, rows] = model.quantizer.kept(encoded).cpu().numpy()
+            codes[replica, rows] = model.quantizer.compress(encoded).cpu().numpy()
             targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
             progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
         sum_over_processes(codes[replica])

@@ -32,7 +32,7 @@ def start_linear(
     # With `base` a cell has 65,536 features: use fewer cells, or they would not fit into memory.
     wide = encoder.token_mean.numel() * len(cache.codes)
     rows = sampler.draw(2**31 + 2, min(12288, 4 * len(sampler.rows), max(MIN_CELLS, MOST_FEATURES // wide)))
-    tokens = [quantizer.tokens(codes_as_tensor(codes[rows])) for codes in cache.codes]
+    tokens = [quantizer.decompress(codes_as_tensor(codes[rows])) for codes in cache.codes]
     encoder.token_mean.copy_(encoder.narrow(tokens[0]).mean(0))
     features = torch.cat([encoder.features(part).flatten(1) for part in tokens])
     scores = torch.cat([torch.from_numpy(part[rows]) for part in cache.scores])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scpalm.model.network.collective import from_first, rank, total, world_size
+from scpalm.model.network.collective import all_reduce_sum, broadcast_from_first, rank, world_size
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder, Reconstruction
@@ -113,7 +113,7 @@ class Stage1Trainer(StageTrainer[Part]):
         if self.quantizing and not self.codes_started:
             self._start_codes()
         pairs = [(to_device(cells, self.device), to_device(whole, self.device)) for cells, whole in self._feed.at(step)]
-        weight = total(torch.stack([whole.measured.sum() for _, whole in pairs]).sum().float())
+        weight = all_reduce_sum(torch.stack([whole.measured.sum() for _, whole in pairs]).sum().float())
         return [Part(cells, whole, weight) for cells, whole in pairs]
 
     def loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
@@ -160,10 +160,10 @@ class Stage1Trainer(StageTrainer[Part]):
         encoded = torch.cat([self.model.encode_read_out(self.model.read_out(part)) for part in cells])
         self.codes_started = True
         started = copy.deepcopy(self.model.quantizer).cpu()  # on the CPU, so that k-means does not depend on the device
-        started.start(encoded.cpu(), torch.Generator().manual_seed(self.config.seed))
+        started.initialise(encoded.cpu(), torch.Generator().manual_seed(self.config.seed))
         self.model.quantizer.load_state_dict(started.state_dict())
         for tensor in (*self.model.quantizer.parameters(), *self.model.quantizer.buffers()):
-            from_first(tensor)
+            broadcast_from_first(tensor)
         if self.average is not None:
             self.average.jump(self.model.quantizer.parameters())
         self.model.train()
@@ -186,14 +186,14 @@ class Stage1Trainer(StageTrainer[Part]):
             sums += torch.tensor([float(squares), float(score_error) * weight, weight], dtype=torch.float64)
             if out.quantized is not None:
                 usage += torch.bincount(out.quantized.indices.reshape(-1).cpu(), minlength=len(usage))
-        error, score_error, weight = total(sums).tolist()
+        error, score_error, weight = all_reduce_sum(sums).tolist()
         scalars = {
             "held_out_mse": error / weight,
             "held_out_score_mse": score_error / weight,
             "gene_mean_mse": self.yardsticks.gene_mean,
             "pca_mse": self.yardsticks.pca,
         }
-        return scalars | (self._code_usage(total(usage)) if self.quantizing else {})
+        return scalars | (self._code_usage(all_reduce_sum(usage)) if self.quantizing else {})
 
     def _code_usage(self, usage: Tensor) -> dict[str, float]:
         share = usage / usage.sum()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scpalm.model.network.cells import CellDecoder, CellEncoder
-from scpalm.model.network.collective import gathered, rank, total, world_size
+from scpalm.model.network.collective import all_gather_rows, all_reduce_sum, rank, world_size
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.corpus.reader import Corpus
@@ -153,7 +153,7 @@ class Stage2Trainer(StageTrainer[Part]):
         N = self.cache.codes.shape[2]
         thinned = rng.random(len(rows)) < self.config.thin_share
         replica = np.where(thinned, rng.integers(min(1, self.config.replicas - 1), self.config.replicas, len(rows)), 0)
-        tokens = self.stage1.quantizer.tokens(codes_as_tensor(self.cache.codes[replica, rows]).to(self.device))
+        tokens = self.stage1.quantizer.decompress(codes_as_tensor(self.cache.codes[replica, rows]).to(self.device))
         count = min(max(round(share * N), 1), N)
         kept = np.sort(rng.random((len(rows), N)).argsort(axis=1)[:, :count], axis=1)
         scores = torch.from_numpy(self.cache.scores[replica, rows]).to(self.device)
@@ -178,7 +178,7 @@ class Stage2Trainer(StageTrainer[Part]):
             whole = to_device(cells, self.device)
             mask = self._left_out(view.kept[share]) & whole.measured
             parts.append(Part(whole, view.of(share), other.of(share), mask, weight=mask.new_zeros(()), first=not parts))
-        weight = total(torch.stack([part.mask.sum() for part in parts]).sum().float())
+        weight = all_reduce_sum(torch.stack([part.mask.sum() for part in parts]).sum().float())
         for part in parts:
             part.weight = weight.clamp(min=1)
         return parts
@@ -210,7 +210,7 @@ class Stage2Trainer(StageTrainer[Part]):
         """InfoNCE among the cells of this part in all processes, or None until enough cells are queued."""
         config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        all_cells = gathered(cell)
+        all_cells = all_gather_rows(cell)
         self.queue.add(all_cells)
         if self.queue.filled < config.queue_start:
             return None
@@ -218,7 +218,7 @@ class Stage2Trainer(StageTrainer[Part]):
             self.queue.refit(generator)
         negative = pick_negatives(self.queue.assign(all_cells), config.negatives, generator)
         # Every process computes the term of all cells: the mean over processes is that of the whole batch.
-        return info_nce(all_cells, gathered(again), negative, config.temperature)
+        return info_nce(all_cells, all_gather_rows(again), negative, config.temperature)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -239,7 +239,7 @@ class Stage2Trainer(StageTrainer[Part]):
             mask = self._left_out(view.kept) & whole.measured
             squares = masked_sum(values, whole.dense(self.corpus.num_genes), mask)
             sums += torch.tensor([float(squares), float(mask.sum())], dtype=torch.float64)
-        error, weight = total(sums).tolist()
+        error, weight = all_reduce_sum(sums).tolist()
         return {
             "held_out_mse": error / weight,
             "gene_mean_mse": self.yardsticks.gene_mean,

@@ -6,7 +6,7 @@ import pytest
 from scpalm.model.drug_response.cell_inputs import (
     CellInputs,
     Panel,
-    Standard,
+    Standardizer,
     bulk_matrix,
     log1p_cp10k,
     mutation_features,
@@ -53,22 +53,22 @@ def test_missing_is_not_zero() -> None:
     values = panel.values(_rows(["GENE1", "GENE2", "GENE90"], [[5.0, 0.0, 5.0]]))
     assert np.isnan(values[0]).tolist() == [True, False, False, True, True]
     assert values[0, 1] > 0 and values[0, 2] == 0
-    standard = Standard.of(np.array([[1.0, 2, 3, 4, 5], [3, 2, 5, 8, 5]]))
+    standard = Standardizer.fit(np.array([[1.0, 2, 3, 4, 5], [3, 2, 5, 8, 5]]))
     scored = standard.apply(values)
     assert scored[0, 0] == scored[0, 3] == scored[0, 4] == 0.0 and scored[0, 2] == -4.0
     assert standard.sd.tolist() == [1.0, 1.0, 1.0, 2.0, 1.0]
 
 
-def test_features_stand_in_the_order_of_parts() -> None:
+def test_features_follow_the_order_of_parts() -> None:
     panel = Panel(GENES[:2], VOCABULARY)
     rows = _rows(GENES[:2], [[1.0, 0.0], [1.0, 3.0]])
     h = np.array([[7.0], [8.0]], dtype=np.float32)
-    inputs = CellInputs(("h_C", "genes"), panel, Standard(np.zeros(3, np.float32), np.ones(3, np.float32)))
+    inputs = CellInputs(("h_C", "genes"), panel, Standardizer(np.zeros(3, np.float32), np.ones(3, np.float32)))
     features = inputs.features(h, rows)
     assert features[:, 0].tolist() == [7.0, 8.0] and features[0, 2] == 0.0
     assert inputs.num_known(_rows(GENES[:1], [[1.0]]), 1).tolist() == [2]
     with pytest.raises(ValueError, match="parts"):
-        CellInputs(("tokens",), panel, Standard(np.zeros(1), np.ones(1)))  # type: ignore[arg-type]
+        CellInputs(("tokens",), panel, Standardizer(np.zeros(1), np.ones(1)))  # type: ignore[arg-type]
 
 
 def test_too_little_of_the_panel_is_refused() -> None:

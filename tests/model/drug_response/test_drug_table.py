@@ -32,7 +32,7 @@ def test_spaces_and_hyphens_do_not_matter_and_known_salts_are_found(table: DrugT
     assert SALT.graph.num_atoms == 5
 
 
-def test_a_name_beats_a_synonym() -> None:
+def test_a_name_takes_precedence_over_a_synonym() -> None:
     assert DrugTable([ASPIRIN, TAKEN]).find("asa") is TAKEN
 
 
@@ -56,14 +56,14 @@ def test_other_smiles_is_a_new_drug(table: DrugTable) -> None:
         ("CC(C)(C)(C)C", "impossible-molecule"),
     ],
 )
-def test_what_is_no_drug_is_named(table: DrugTable, asked: str, code: str) -> None:
+def test_text_that_is_not_a_drug_is_refused(table: DrugTable, asked: str, code: str) -> None:
     with pytest.raises(InputError) as caught:
         table.find(asked)
     assert caught.value.code == code and caught.value.field == "drugs"
     assert len(str(caught.value)) < 400
 
 
-def test_all_training_drugs_when_none_is_asked_for(table: DrugTable) -> None:
+def test_default_is_all_training_drugs(table: DrugTable) -> None:
     assert DrugTable([*table.drugs, TAKEN]).resolve([]) == [ASPIRIN, SALT]
     with pytest.raises(InputError, match="several requests"):
         table.resolve(["aspirin"] * (MAX_DRUGS + 1))

@@ -21,7 +21,7 @@ def network(**options: object) -> DrugResponseNetwork:
 
 @pytest.mark.parametrize("head", ["published", "mlp", "product"])
 @pytest.mark.parametrize("pooling", ["mean", "padded"])
-def test_the_towers_are_those_of_one_pair_at_a_time(head: str, pooling: str) -> None:
+def test_all_pairs_equal_one_pair_at_a_time(head: str, pooling: str) -> None:
     made = network(head=head, pooling=pooling)
     graphs = GraphTensors(batch_graphs(GRAPHS), pooling)  # type: ignore[arg-type]
     cell_of, drug_of = torch.tensor([0, 4, 4]), torch.tensor([2, 0, 1])
@@ -33,7 +33,7 @@ def test_the_towers_are_those_of_one_pair_at_a_time(head: str, pooling: str) -> 
         torch.testing.assert_close(one[0], together[place], rtol=1e-4, atol=1e-4)
 
 
-def test_the_drug_encoder_is_the_literal_graph_convolution() -> None:
+def test_the_drug_encoder_equals_a_literal_graph_convolution() -> None:
     made = network(graph_widths=(9, 8), readout="last")
     graph = GRAPHS[0]
     adjacency = np.eye(graph.num_atoms)
@@ -76,7 +76,7 @@ def test_every_setting_reads_its_branch() -> None:
         made.predict(CellTensors((CELLS[:1],)), graphs, zero, zero)
 
 
-def test_published_head_costs_what_the_paper_s_does() -> None:
+def test_published_head_has_the_parameter_count_of_the_paper() -> None:
     head = network(head="published").head
     assert isinstance(head, PublishedHead)
     sizes = {name: weight.shape for name, weight in head.convolutions.named_parameters()}
@@ -95,7 +95,7 @@ def test_published_head_costs_what_the_paper_s_does() -> None:
         ({}, "cell_width"),
     ],
 )
-def test_bad_sizes_are_named(options: dict[str, object], said: str) -> None:
+def test_invalid_sizes_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         DrugResponseConfig.from_dict(options)
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.cell_inputs import Standard, mutation_features
+from scpalm.model.drug_response.cell_inputs import Standardizer, mutation_features
 from scpalm.model.drug_response.drug_table import Drug
 from scpalm.model.drug_response.network import CellTensors, GraphTensors
 from scpalm.model.drug_response.session import (
@@ -47,7 +47,7 @@ def ask(head: Head, cells: slice | list[int] = slice(None), drugs: list[int] | N
     return head.session.predict(head.embedding[order], rows, chosen)
 
 
-def test_the_arrays_say_what_the_networks_say(head: Head) -> None:
+def test_folded_members_equal_the_torch_networks(head: Head) -> None:
     """Literal: each member's torch network on features made by hand."""
     panel = np.where(np.isnan(values := head.session.panel.values(head.rows)), head.standards["cell"].mean[16:], values)
     features = np.concatenate([head.embedding, panel], axis=1)
@@ -65,7 +65,7 @@ def test_the_arrays_say_what_the_networks_say(head: Head) -> None:
     np.testing.assert_allclose(answer.ln_ic50 - answer.lower, width, rtol=1e-3)
 
 
-def test_a_pair_has_the_same_bits_in_any_company(head: Head) -> None:
+def test_a_prediction_does_not_depend_on_other_cells_and_drugs(head: Head) -> None:
     whole = ask(head)
     assert len(whole.ln_ic50) > 64, "more than one block of cells"
     order = list(np.random.default_rng(1).permutation(len(head.rows)))
@@ -79,7 +79,7 @@ def test_a_pair_has_the_same_bits_in_any_company(head: Head) -> None:
         assert one.cell_distance[0] == whole.cell_distance[cell]
 
 
-def test_a_new_drug_is_answered_and_its_likeness_told(head: Head) -> None:
+def test_a_new_drug_is_predicted_with_its_similarity(head: Head) -> None:
     drugs = [head.session.drugs.find(text) for text in ("aspirin", "COC(=O)c1ccccc1OC(C)=O", "FC(F)(F)C(F)(F)F")]
     answer = head.session.predict(head.embedding, head.rows, drugs)
     assert answer.drug_similarity[0] == 1.0 and answer.drug_similarity[0] > answer.drug_similarity[1] > 0.4
@@ -89,7 +89,7 @@ def test_a_new_drug_is_answered_and_its_likeness_told(head: Head) -> None:
     assert np.isfinite(answer.ln_ic50).all()
 
 
-def test_a_training_drug_that_is_not_known_as_one_is_answered_smoothly(head: Head) -> None:
+def test_a_training_molecule_sent_as_a_new_drug_uses_the_smooth_layer(head: Head) -> None:
     """The same molecule by the layer for other drugs: as the ridge solution of the networks says."""
     drug = head.session.drugs.drugs[0]
     stranger = Drug("stranger", drug.smiles)
@@ -103,20 +103,20 @@ def test_a_training_drug_that_is_not_known_as_one_is_answered_smoothly(head: Hea
     for network in head.networks:
         said = network.drug_encoder(graphs)
         weight, bias = solve(said, network.head.drug(said), NEW_DRUG_RIDGE)
-        units = network.head.units((said.double() @ weight + bias).float())[:1]
-        left = network.left(CellTensors((torch.from_numpy(cells.astype(np.float32)),)))
-        wanted.append((left @ units.T)[:, 0] * network.scale + network.mean)
+        units = network.head.drug_units((said.double() @ weight + bias).float())[:1]
+        cell_units = network.cell_units(CellTensors((torch.from_numpy(cells.astype(np.float32)),)))
+        wanted.append((cell_units @ units.T)[:, 0] * network.scale + network.mean)
     np.testing.assert_allclose(both[:, 1], torch.stack(wanted).mean(0), rtol=1e-3, atol=1e-3)
 
 
-def test_far_cells_are_told(head: Head) -> None:
+def test_cells_outside_the_training_domain_are_flagged(head: Head) -> None:
     far = head.embedding.copy()
     far[1] += 1000
     answer = head.session.predict(far, head.rows, head.session.drugs.drugs[:1])
     assert answer.cell_outside.tolist() == [False, True] + [False] * (len(far) - 2)
 
 
-def test_a_cell_that_expresses_no_gene_of_the_panel_has_no_answer_and_harms_none(head: Head) -> None:
+def test_a_cell_without_panel_genes_is_nan_and_does_not_affect_others(head: Head) -> None:
     rows, drugs = head.rows, head.session.drugs.drugs[:2]
     start, stop = rows.indptr[1], rows.indptr[2]
     silent = Rows(
@@ -134,14 +134,14 @@ def test_a_cell_that_expresses_no_gene_of_the_panel_has_no_answer_and_harms_none
     assert answer.cell_outside[1]
 
 
-def test_a_broken_embedding_is_no_missing_answer(head: Head) -> None:
+def test_a_non_finite_embedding_is_an_error(head: Head) -> None:
     broken = head.embedding.copy()
     broken[3] = np.inf
     with pytest.raises(FloatingPointError):
         head.session.predict(broken, head.rows, head.session.drugs.drugs[:1])
 
 
-def test_a_setting_has_the_tensors_of_the_one_before_it(head: Head, tmp_path: Path) -> None:
+def test_a_setting_inherits_the_tensors_of_the_previous_one(head: Head, tmp_path: Path) -> None:
     """Methylation as mutation with a branch more: only what differs is stored."""
     folder = shutil.copytree(head.bundle.path, tmp_path / "bundle")
     card = json.loads((folder / CARD_FILE).read_text())
@@ -202,7 +202,7 @@ def test_mutation_and_methylation_are_read_or_refused(head: Head) -> None:
 
 def test_mutation_features_reach_the_network_as_in_training(head: Head) -> None:
     calls = np.array([[0, 1, -1]], dtype=np.int8)
-    scored = Standard.of(mutation_features(np.array([[0, 1, -1], [1, 1, 0]]))).apply(mutation_features(calls))
+    scored = Standardizer.fit(mutation_features(np.array([[0, 1, -1], [1, 1, 0]]))).apply(mutation_features(calls))
     assert np.isfinite(scored).all() and scored[0, 2] == 0
 
 
@@ -229,7 +229,7 @@ def test_a_bundle_without_one_of_the_files_is_refused(head: Head, tmp_path: Path
         (("domain",), None, "do not fit"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(
+def test_an_invalid_card_is_refused(
     head: Head, tmp_path: Path, path: tuple[str, ...], value: object, said: str
 ) -> None:
     folder = shutil.copytree(head.bundle.path, tmp_path / "bundle")

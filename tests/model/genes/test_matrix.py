@@ -34,7 +34,7 @@ def test_a_good_matrix_passes() -> None:
     assert (matrix.num_cells, matrix.num_genes) == (3, 3)
 
 
-def test_totals_are_row_sums_unless_they_came_along() -> None:
+def test_totals_are_row_sums_unless_given() -> None:
     np.testing.assert_array_equal(good().row_totals(), [3, 0, 7])
     assert good().row_totals().dtype == np.float64
     np.testing.assert_array_equal(replace(good(), totals=np.array([9.0, 8.0, 7.0])).row_totals(), [9, 8, 7])
@@ -66,7 +66,7 @@ def test_lengths_must_agree_and_the_field_is_named() -> None:
     assert fault(replace(matrix, totals=np.ones(2))).field == "totals"
 
 
-def test_indptr_starts_at_zero_and_never_falls() -> None:
+def test_indptr_starts_at_zero_and_never_decreases() -> None:
     assert fault(replace(good(), indptr=np.array([1, 2, 2, 4], np.int64))).code == "indptr-start"
     error = fault(replace(good(), indptr=np.array([0, 3, 2, 4], np.int64)))
     assert (error.code, error.cell) == ("indptr-order", "empty")
@@ -88,7 +88,7 @@ def test_a_wrong_value_names_cell_and_gene(value: float, code: str) -> None:
     assert "'B'" in error.detail and "'last'" in error.detail
 
 
-def test_an_error_crosses_processes_whole() -> None:
+def test_an_error_can_be_pickled() -> None:
     error = OverLimitError("too-many-cells", "Too many.", mend="Send fewer.", field="X", cell="c", gene="g")
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is OverLimitError

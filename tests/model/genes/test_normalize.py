@@ -40,7 +40,7 @@ def test_log1p_of_all_genes_is_undone_whatever_its_total(total: float) -> None:
     np.testing.assert_allclose(linear / np.repeat(totals, 12), SHARES.ravel(), rtol=1e-4)
 
 
-def test_log_values_of_some_genes_are_used_as_they_are() -> None:
+def test_log_values_of_some_genes_are_used_unchanged() -> None:
     matrix = matrix_of(np.log1p(SHARES * 1e4)[:, :3], GENES[:3])
     report = detect_input(matrix)
     assert (report.detected, report.rescale) == ("log", False)
@@ -56,7 +56,7 @@ def test_totals_of_counts_do_not_rescale_log_values() -> None:
 
 
 @pytest.mark.parametrize("total", [3e3, 1e4, 1e6])
-def test_a_cell_alone_is_taken_for_what_it_is_in_company(total: float) -> None:
+def test_detection_of_a_cell_does_not_depend_on_other_cells(total: float) -> None:
     values = np.log1p(SHARES * total * np.array([[1], [1], [3], [1], [2]]))
     for build in (whole_transcriptome, lambda some: matrix_of(some, GENES)):
         together, alone = build(values), build(values[:1])
@@ -66,12 +66,12 @@ def test_a_cell_alone_is_taken_for_what_it_is_in_company(total: float) -> None:
         assert totals[0] == totals_alone[0]
 
 
-def test_totals_that_came_along_are_the_totals_of_counts() -> None:
+def test_given_totals_are_used_for_counts() -> None:
     matrix = matrix_of(COUNTS, GENES, totals=[100.0] * 5)
     np.testing.assert_array_equal(to_linear(matrix, detect_input(matrix))[1], 100.0)
 
 
-def test_fractions_where_counts_were_declared_are_named() -> None:
+def test_fractions_in_declared_counts_are_refused() -> None:
     table = COUNTS.copy()
     table[2, 7] = 1.5
     with pytest.raises(InputError) as caught:
@@ -81,7 +81,7 @@ def test_fractions_where_counts_were_declared_are_named() -> None:
     assert "1 of 60 values" in error.detail
 
 
-def test_large_values_where_log_was_declared_are_named() -> None:
+def test_large_values_in_declared_logs_are_refused() -> None:
     table = np.log1p(COUNTS)
     table[1, 4] = 300.0
     with pytest.raises(InputError) as caught:
@@ -90,7 +90,7 @@ def test_large_values_where_log_was_declared_are_named() -> None:
 
 
 @pytest.mark.parametrize("declared", ["counts", "log"])
-def test_what_was_declared_is_believed_where_it_can_be(declared: Declared) -> None:
+def test_a_plausible_declaration_overrides_detection(declared: Declared) -> None:
     report = detect_input(matrix_of(COUNTS, GENES), declared)
     assert report.detected == declared
     assert "declared" in report.why

@@ -13,7 +13,7 @@ from scpalm.model.genes.prepare import Prepared, Preparer, prepare
 from tests.model.small_genes import fillers, matrix_of, small_vocabulary
 
 VOCABULARY = small_vocabulary()
-GENES = [*fillers(20), "CD3E", "ENSG00000000002", "CD20", "nobody", "nothing"]
+GENES = [*fillers(20), "CD3E", "ENSG00000000002", "CD20", "unknown_gene", "nothing"]
 UNKNOWN = 2
 
 
@@ -59,7 +59,7 @@ def test_rows_are_log1p_of_ten_thousand_parts_of_all_counts_also_of_unknown_gene
 
 
 @pytest.mark.parametrize("kind", ["counts", "log", "expected"])
-def test_the_order_of_the_users_genes_leaves_no_trace(kind: str) -> None:
+def test_the_order_of_the_input_genes_does_not_matter(kind: str) -> None:
     table = counts()
     table = {
         "counts": table,
@@ -74,7 +74,7 @@ def test_the_order_of_the_users_genes_leaves_no_trace(kind: str) -> None:
     np.testing.assert_array_equal(np.diff(reference.rows.gene_index)[: reference.rows.indptr[1] - 1] > 0, True)
 
 
-def test_a_gene_that_is_missing_is_not_measured_and_one_that_is_zero_is() -> None:
+def test_zero_genes_are_measured_and_missing_genes_are_not() -> None:
     table = counts()
     table[:, 0] = 0
     with_zero = prepare(matrix_of(table, GENES), VOCABULARY)
@@ -84,7 +84,7 @@ def test_a_gene_that_is_missing_is_not_measured_and_one_that_is_zero_is() -> Non
     assert not without.rows.gene_sets[0].measured[4]
 
 
-def test_a_cell_is_prepared_alone_as_in_company() -> None:
+def test_a_prepared_cell_does_not_depend_on_other_cells() -> None:
     table = counts(30)
     together = prepare(matrix_of(table, GENES), VOCABULARY).rows
     for i in range(len(table)):
@@ -125,7 +125,7 @@ def test_counts_and_their_log_values_give_the_same_cells() -> None:
     np.testing.assert_allclose(dense(prepare(matrix_of(log, GENES), VOCABULARY)), expected, rtol=1e-5)
 
 
-def test_totals_that_came_with_a_selection_of_genes_are_used() -> None:
+def test_given_totals_of_a_gene_selection_are_used() -> None:
     table = counts()
     whole = prepare(matrix_of(table, GENES), VOCABULARY)
     part = prepare(matrix_of(table[:, :15], GENES[:15], totals=table.sum(axis=1).tolist()), VOCABULARY)
@@ -153,7 +153,7 @@ def test_a_cell_without_a_known_gene_is_named() -> None:
 
 
 @pytest.mark.parametrize("value, code", [(-1.0, "negative-value"), (np.nan, "not-finite")])
-def test_wrong_values_are_found_before_anything_else(value: float, code: str) -> None:
+def test_values_are_validated_first(value: float, code: str) -> None:
     table = counts()
     table[2, 5] = value
     error = fault(table)
@@ -175,7 +175,7 @@ class TestStreams:
         preparer.prepare(matrix_of(first, GENES))
         return preparer
 
-    def test_chunks_give_what_the_whole_gives(self) -> None:
+    def test_chunks_equal_the_whole(self) -> None:
         table = counts(9)
         whole = dense(prepare(matrix_of(table, GENES), VOCABULARY))
         preparer = Preparer(VOCABULARY, GENES)

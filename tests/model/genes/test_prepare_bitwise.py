@@ -13,8 +13,8 @@ from scpalm.model.genes.prepare import Preparer
 from tests.model.small_genes import fillers, matrix_of, small_vocabulary
 
 VOCABULARY = small_vocabulary()
-REPEATED = [*fillers(30), "CD3E", "ENSG00000000002", "nobody", "GENE3-1", "GENE3-2", "OLD7"]
-DISTINCT = [*fillers(30), "CD3E", "ENSG00000000002", "nobody"]
+REPEATED = [*fillers(30), "CD3E", "ENSG00000000002", "unknown_gene", "GENE3-1", "GENE3-2", "OLD7"]
+DISTINCT = [*fillers(30), "CD3E", "ENSG00000000002", "unknown_gene"]
 COMPLETE = [*REPEATED, *(f"GENE{n % 40}-9" for n in range(5_000))]  # log values are brought to a total of 10,000
 CELLS = 20
 Entry = tuple[int, np.float32]
@@ -58,7 +58,7 @@ def table(kind: str, num_genes: int, seed: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("kind", ["counts", "log", "expected"])
 @pytest.mark.parametrize("variant", ["plain", "stored zeros", "totals"])
 @pytest.mark.parametrize("few", [0, 1 << 20], ids=["many entries", "few entries"])
-def test_rows_are_those_of_the_definition_bit_for_bit(
+def test_rows_equal_the_literal_definition_bit_for_bit(
     genes: list[str], kind: str, variant: str, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scpalm.model.genes.prepare._FEW_ENTRIES", few)

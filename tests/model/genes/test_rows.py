@@ -52,7 +52,7 @@ def test_concat_keeps_order_and_each_cells_gene_set() -> None:
     assert joined.value.dtype == np.float32
 
 
-def test_slicing_what_was_joined_gives_the_parts_back() -> None:
+def test_slicing_undoes_concat() -> None:
     first, second = rows_of(CELLS, WHOLE), rows_of(CELLS[1:], HALF)
     joined = Rows.concat([first, second])
     assert as_cells(joined.slice(0, 3)) == as_cells(first)
@@ -70,5 +70,5 @@ def test_a_digest_is_of_the_content() -> None:
     assert HALF.num_measured == 3
 
 
-def test_bytes_are_counted() -> None:
+def test_num_bytes_counts_the_arrays() -> None:
     assert rows_of(CELLS, WHOLE).num_bytes == 4 * 8 + 6 * 4 + 6 * 4

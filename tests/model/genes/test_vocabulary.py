@@ -44,19 +44,19 @@ def test_a_previous_symbol_listed_twice_for_one_gene_is_not_ambiguous() -> None:
 
 
 def test_coverage_counts_columns_by_how_they_were_found() -> None:
-    genes = [*fillers(10), "CD3E", "T3E", "ENSG00000000003.2", "nobody", "SHARED"]
+    genes = [*fillers(10), "CD3E", "T3E", "ENSG00000000003.2", "unknown_gene", "SHARED"]
     alignment = small_vocabulary().align(genes)
     coverage = alignment.coverage
     assert (coverage.genes_in, coverage.genes_matched, coverage.genes_of_model) == (15, 13, 12)
     assert (coverage.by_symbol, coverage.by_alias, coverage.by_ensembl) == (11, 1, 1)
-    assert coverage.unmatched == ("nobody", "SHARED")
+    assert coverage.unmatched == ("unknown_gene", "SHARED")
     np.testing.assert_array_equal(alignment.target, [*range(4, 14), CD3E, CD3E, MS4A1, -1, -1])
     assert alignment.target.dtype == np.int32
     np.testing.assert_array_equal(np.flatnonzero(alignment.gene_set.measured), [CD3E, MS4A1, *range(4, 14)])
     assert coverage.as_dict()["genes_matched"] == 13
 
 
-def test_an_ensembl_id_beside_the_name_decides_and_an_unknown_one_does_not() -> None:
+def test_a_known_ensembl_id_takes_precedence_over_the_name() -> None:
     genes = [*fillers(10), "CD3E", "CD8A"]
     ids = [""] * 10 + ["ENSG00000000003", "ENSG00000088888"]
     alignment = small_vocabulary().align(genes, ids)
@@ -96,13 +96,13 @@ def test_no_gene_and_too_few_genes() -> None:
     error = refused([*fillers(3), *(f"probe_{i}" for i in range(30))])
     assert error.code == "too-few-genes"
     assert error.gene == "probe_0"
-    assert "3 of 33" in error.detail
-    # One gene in a hundred, though there are more than ten of them: another name space.
+    assert "3 of the 33" in error.detail
+    # More than ten genes match, but only one in a hundred: the file uses other names.
     assert refused([*fillers(15), *(f"probe_{i}" for i in range(1500))]).code == "too-few-genes"
 
 
 def test_a_small_panel_of_known_genes_is_fine() -> None:
-    assert small_vocabulary().align(["CD3E", "CD20", "nobody"]).coverage.genes_matched == 2
+    assert small_vocabulary().align(["CD3E", "CD20", "unknown_gene"]).coverage.genes_matched == 2
 
 
 def test_saving_and_loading_changes_nothing(tmp_path: Path) -> None:

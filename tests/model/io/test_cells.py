@@ -25,7 +25,7 @@ def written(folder: Path, cells: anndata.AnnData, store: str) -> Path:
 
 @pytest.mark.parametrize("store", ["h5ad", "zarr"])
 @pytest.mark.parametrize("kind", ["csr", "dense"])
-def test_rows_are_those_of_the_whole(tmp_path: Path, store: str, kind: str) -> None:
+def test_rows_equal_a_slice_of_the_whole(tmp_path: Path, store: str, kind: str) -> None:
     cells = small_counts(kind)
     cells.layers["twice"] = cells.X * 2
     path = written(tmp_path, cells, store)
@@ -51,7 +51,7 @@ def test_names_that_are_categories_are_read_by_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("store", ["h5ad", "zarr"])
-def test_a_matrix_stored_by_columns_has_no_cheap_rows(tmp_path: Path, store: str) -> None:
+def test_rows_of_a_matrix_stored_by_columns_are_refused(tmp_path: Path, store: str) -> None:
     with open_cells(written(tmp_path, small_counts("csc"), store)) as file, pytest.raises(InputError, match="tocsr"):
         file.rows(0, 2)
 
@@ -66,7 +66,7 @@ def test_row_pointers_that_lead_out_of_the_file_are_refused(tmp_path: Path) -> N
             cells.rows(1, 2)
 
 
-def test_genes_are_named_alike_in_both(tmp_path: Path) -> None:
+def test_h5ad_and_zarr_name_genes_alike(tmp_path: Path) -> None:
     cells = small_counts()
     symbols = list(cells.var_names)
     cells.var["feature_name"] = symbols

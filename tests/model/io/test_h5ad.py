@@ -82,7 +82,7 @@ def test_a_dense_matrix_is_read_in_small_blocks(tmp_path: Path, monkeypatch: pyt
         np.testing.assert_array_equal(joined(list(file.chunks(10))), dense(cells))
 
 
-def test_nan_and_negative_values_come_through_to_be_named(tmp_path: Path) -> None:
+def test_nan_and_negative_values_are_kept_for_validation(tmp_path: Path) -> None:
     for kind in ("csr", "csc", "dense"):
         cells = small_counts("dense")
         cells.X[5, 7] = np.nan
@@ -118,7 +118,7 @@ def test_ids_as_names_and_symbols_in_a_categorical_column(tmp_path: Path, column
         assert file.ensembl_ids == list(cells.var_names)
 
 
-def test_numbers_as_names_give_way_to_symbols(tmp_path: Path) -> None:
+def test_symbols_replace_numeric_names(tmp_path: Path) -> None:
     cells = small_counts()
     cells.var["feature_name"] = list(cells.var_names)
     cells.var["feature_id"] = [f"ENSG{i:011d}" for i in range(NUM_GENES)]
@@ -129,7 +129,7 @@ def test_numbers_as_names_give_way_to_symbols(tmp_path: Path) -> None:
         assert file.ensembl_ids == list(cells.var["feature_id"])
 
 
-def test_a_column_of_other_ids_is_not_taken_for_ensembl_ids(tmp_path: Path) -> None:
+def test_other_ids_are_not_mistaken_for_ensembl_ids(tmp_path: Path) -> None:
     cells = small_counts()
     cells.var["gene_ids"] = [str(7000 + i) for i in range(NUM_GENES)]
     cells.write_h5ad(tmp_path / "cells.h5ad")

@@ -132,7 +132,7 @@ def test_a_small_file_that_declares_a_terabyte(tmp_path: Path) -> None:
     assert caught_from(path, max_bytes=2**30).code == "declared-size"
 
 
-def test_parts_are_counted_together(tmp_path: Path) -> None:
+def test_the_size_limit_covers_all_parts_together(tmp_path: Path) -> None:
     path = tmp_path / "cells.h5ad"
     small_counts().write_h5ad(path)
     with h5py.File(path) as file:
@@ -151,7 +151,7 @@ def test_too_many_cells(tmp_path: Path) -> None:
     assert str(NUM_CELLS) in error.detail
 
 
-def test_no_x_names_the_matrices_that_are_there(tmp_path: Path) -> None:
+def test_without_x_the_error_lists_the_other_matrices(tmp_path: Path) -> None:
     cells = small_counts()
     cells.layers["counts"] = cells.X.copy()
     cells.X = None

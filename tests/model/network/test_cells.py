@@ -34,7 +34,7 @@ def decoder(sees: Sees) -> CellDecoder:
     return CellDecoder(replace(CONFIG, decoder_sees_cell=sees))
 
 
-def test_the_sequence_is_the_cell_token_and_the_kept_tokens_as_they_stand_among_all() -> None:
+def test_the_sequence_is_the_cell_token_then_the_kept_tokens_with_their_positions() -> None:
     model, x = encoder(), tokens()
     sequence, whole = model.sequence(x, KEPT), model.sequence(x)
     assert (sequence.shape, whole.shape) == ((2, 4, D), (2, 1 + N, D))
@@ -43,7 +43,7 @@ def test_the_sequence_is_the_cell_token_and_the_kept_tokens_as_they_stand_among_
             assert torch.equal(sequence[cell, 1 + place], whole[cell, 1 + position])
 
 
-def test_tokens_that_were_left_out_have_no_say() -> None:
+def test_left_out_tokens_do_not_affect_the_output() -> None:
     model, x = encoder(), tokens()
     other = x.clone()
     other[0, [1, 2, 4, 6, 7]] = 100.0
@@ -52,7 +52,7 @@ def test_tokens_that_were_left_out_have_no_say() -> None:
         assert torch.equal(a, b)
 
 
-def test_a_kept_token_has_a_say() -> None:
+def test_a_kept_token_affects_the_output() -> None:
     model, x = encoder(), tokens()
     other = x.clone()
     other[0, 3] *= -1.0
@@ -80,7 +80,7 @@ def test_embed_is_the_cell_token_of_all_tokens() -> None:
 
 
 @pytest.mark.parametrize("sees", ["none", "add", "prepend"])
-def test_the_decoder_sees_the_cell_as_promised(sees: Sees) -> None:
+def test_decoder_sees_cell_selects_how_h_c_enters(sees: Sees) -> None:
     model = decoder(sees)
     kept = tokens(2, 3)
     values = model(torch.zeros(2, D), kept, KEPT)
@@ -89,7 +89,7 @@ def test_the_decoder_sees_the_cell_as_promised(sees: Sees) -> None:
 
 
 @pytest.mark.parametrize("sees", ["none", "add", "prepend"])
-def test_the_reconstruction_teaches_h_c_unless_the_decoder_does_not_see_it(sees: Sees) -> None:
+def test_h_c_gets_a_reconstruction_gradient_only_if_the_decoder_sees_it(sees: Sees) -> None:
     cell = torch.randn(2, D, requires_grad=True)
     model = decoder(sees)
     model(cell, tokens(2, 3), KEPT).square().mean().backward()
@@ -101,7 +101,7 @@ def test_the_reconstruction_teaches_h_c_unless_the_decoder_does_not_see_it(sees:
 
 
 @pytest.mark.parametrize("sees", ["none", "add", "prepend"])
-def test_kept_tokens_stand_at_their_positions_and_the_mask_token_elsewhere(sees: Sees) -> None:
+def test_kept_tokens_are_at_their_positions_and_the_mask_token_elsewhere(sees: Sees) -> None:
     model = decoder(sees)
     seen: list[Tensor] = []
     model.transformer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

@@ -114,7 +114,7 @@ def test_a_missing_gene_is_not_a_zero() -> None:
     torch.testing.assert_close(f[1:], g[1:])
 
 
-def test_a_missing_gene_has_no_say() -> None:
+def test_a_missing_gene_does_not_affect_the_output() -> None:
     embedding = random_embedding()
     x, measured = random_cells()
     measured[:, 7] = False
@@ -125,7 +125,7 @@ def test_a_missing_gene_has_no_say() -> None:
     torch.testing.assert_close(embedding(sparse_of(x, measured)).detach(), f, rtol=1e-5, atol=1e-5)
 
 
-def test_spectral_start_makes_the_slope_the_components_and_the_offset_nothing() -> None:
+def test_spectral_start_sets_the_slope_to_the_components_and_the_offset_to_zero() -> None:
     embedding = random_embedding(tokens=6, width=12)
     components = torch.randn(GENES, 6)
     embedding.spectral_start(components)
@@ -153,7 +153,7 @@ def test_spectral_start_uses_as_many_components_as_fit() -> None:
     torch.testing.assert_close(embedding.tables()[0][:, :3], components[:, :3], rtol=1e-5, atol=1e-6)
 
 
-def test_a_frozen_embedding_says_the_same_and_has_no_gradient() -> None:
+def test_a_frozen_embedding_is_equal_and_has_no_gradient() -> None:
     embedding = random_embedding()
     cells = sparse_of(*random_cells())
     f = embedding(cells).detach()
@@ -189,7 +189,7 @@ def test_no_tensor_has_cells_and_genes_and_a_third_dimension() -> None:
     assert largest.numel < cells * genes * min(tokens, width) / 10
 
 
-def test_lengths_and_dense_agree_with_what_was_put_in() -> None:
+def test_lengths_and_dense_agree_with_the_input() -> None:
     x, measured = random_cells()
     cells = sparse_of(x, measured)
     assert len(cells) == len(x)

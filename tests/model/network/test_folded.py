@@ -45,7 +45,7 @@ def both(
 
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
 @pytest.mark.parametrize("code_width", [4, 0])
-def test_folded_is_what_was_trained(code_width: int, pooling: Pooling) -> None:
+def test_the_folded_network_equals_the_trained_one(code_width: int, pooling: Pooling) -> None:
     x, measured = random_cells(12)
     config = replace(CONFIG, code_width=code_width, pooling=pooling)
     (h, codes), (expected_h, expected_codes) = both(*trained(config), x, measured)
@@ -56,7 +56,7 @@ def test_folded_is_what_was_trained(code_width: int, pooling: Pooling) -> None:
 
 
 @pytest.mark.parametrize("change", [{"norm": "post"}, {"affine": "learned"}, {"affine": "none"}, {"head": "shared"}])
-def test_every_option_that_can_be_folded_is(change: dict[str, str]) -> None:
+def test_every_foldable_option_is_folded(change: dict[str, str]) -> None:
     x, measured = random_cells(12)
     (h, codes), (expected_h, expected_codes) = both(*trained(replace(CONFIG, **change)), x, measured)  # type: ignore[arg-type]
     assert torch.equal(codes.long(), expected_codes)
@@ -77,7 +77,7 @@ def test_the_read_out_is_the_standardised_one() -> None:
         torch.testing.assert_close(f, stage1.read_out(sparse_of(x, measured)), rtol=1e-4, atol=1e-4)
 
 
-def test_the_read_out_of_a_sum_is_the_standardised_one_but_for_a_shift() -> None:
+def test_the_read_out_with_sum_pooling_is_standardised_up_to_a_shift() -> None:
     stage1, cells = trained(replace(CONFIG, pooling="sum"))
     x, measured = random_cells(12)
     network = fold(stage1, cells)
@@ -86,7 +86,7 @@ def test_the_read_out_of_a_sum_is_the_standardised_one_but_for_a_shift() -> None
         torch.testing.assert_close(f, f[:1].expand_as(f), rtol=1e-4, atol=1e-4)
 
 
-def test_also_where_all_measured_genes_are_expressed() -> None:
+def test_folding_when_all_measured_genes_are_expressed() -> None:
     stage1, cells = trained()
     x, _ = random_cells(12)
     network = fold(stage1, cells)
@@ -95,7 +95,7 @@ def test_also_where_all_measured_genes_are_expressed() -> None:
         torch.testing.assert_close(f, stage1.read_out(sparse_of(x, x > 0)), rtol=1e-4, atol=1e-4)
 
 
-def test_padding_has_no_say() -> None:
+def test_padding_does_not_affect_the_output() -> None:
     stage1, cells = trained()
     x, measured = random_cells(12)
     network = fold(stage1, cells)

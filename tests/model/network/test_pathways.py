@@ -27,7 +27,7 @@ def test_every_gene_reads_its_own_token() -> None:
         torch.testing.assert_close(values[:, gene], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_shared_head_reads_all_tokens_alike() -> None:
+def test_a_shared_head_reads_all_tokens_with_one_weight() -> None:
     torch.manual_seed(0)
     head = GeneHead(50, 8, 16, shared=True)
     tokens = torch.randn(3, 1, 16).expand(-1, 8, -1)
@@ -79,7 +79,7 @@ def test_code_width_zero_means_full_width() -> None:
     assert model(small_cells()).values.shape == (6, GENES)
 
 
-def test_every_parameter_learns() -> None:
+def test_every_parameter_gets_a_gradient() -> None:
     model = network()
     with torch.no_grad():
         for parameter in model.parameters():  # away from the zeros that stop a gradient

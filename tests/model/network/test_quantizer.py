@@ -46,7 +46,7 @@ def test_eval_is_pure() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_a_cell_has_the_same_codes_alone_and_in_company() -> None:
+def test_codes_of_a_cell_do_not_depend_on_other_cells() -> None:
     module = trained().eval()
     together = module(encoded()).indices
     assert all(torch.equal(module(encoded()[i : i + 1]).indices[0], together[i]) for i in range(20))
@@ -99,7 +99,7 @@ def test_codes_are_used_through_their_affine_map() -> None:
     torch.testing.assert_close(module.table(), (module.codes - 0.5) / 2.0)
 
 
-def test_a_learned_map_is_trained_and_no_map_is_none() -> None:
+def test_a_learned_affine_map_is_trained_and_none_leaves_codes_unchanged() -> None:
     module = trained(affine="learned")
     torch.testing.assert_close(module.table(), module.code_shift + module.code_scale * module.codes)
     module(encoded()).loss.backward()
@@ -110,7 +110,7 @@ def test_a_learned_map_is_trained_and_no_map_is_none() -> None:
     assert not {name for name in module.state_dict() if name.startswith("code_")}
 
 
-def test_with_a_synchronised_update_codes_get_the_gradient_of_what_is_made_of_them() -> None:
+def test_a_synchronised_update_gives_codes_the_reconstruction_gradient() -> None:
     weight = torch.randn(20, TOKENS, NARROW)
     for sync, share in ((0.0, 0.0), (0.3, 0.3)):
         module = quantizer(affine="none").train()
@@ -148,10 +148,10 @@ def test_the_loss_moves_codes_to_points_more_than_points_to_codes() -> None:
     assert (module.codes.grad[~used] == 0).all()
 
 
-def test_start_sets_the_statistics_and_puts_the_codes_among_the_points() -> None:
+def test_initialise_sets_the_statistics_and_places_the_codes_by_k_means() -> None:
     module = trained()
     points = 3.0 * encoded(200) + torch.arange(TOKENS)[:, None]
-    module.start(points, torch.Generator().manual_seed(0))
+    module.initialise(points, torch.Generator().manual_seed(0))
     narrow = module.down(points)
     torch.testing.assert_close(module.input_mean, narrow.mean(0), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(module.input_std, narrow.std(0), rtol=1e-5, atol=1e-5)
@@ -161,18 +161,18 @@ def test_start_sets_the_statistics_and_puts_the_codes_among_the_points() -> None
     assert float(out.distance) < 0.5  # the points have variance 1
 
 
-def test_start_is_seeded() -> None:
+def test_initialise_is_seeded() -> None:
     tables = []
     for seed in (0, 0, 1):
         module = quantizer()
-        module.start(encoded(200), torch.Generator().manual_seed(seed))
+        module.initialise(encoded(200), torch.Generator().manual_seed(seed))
         tables.append(module.table())
     assert torch.equal(tables[0], tables[1])
     assert not torch.equal(tables[0], tables[2])
 
 
 @pytest.mark.parametrize("affine", ["running", "learned", "none"])
-def test_a_code_is_revived_after_its_patience_and_lands_on_an_encoder_output(affine: Affine) -> None:
+def test_an_idle_code_is_moved_onto_an_encoder_output_after_its_patience(affine: Affine) -> None:
     module = trained(affine=affine)
     module.patience = 3
     module.idle_batches.zero_()
@@ -188,7 +188,7 @@ def test_a_code_is_revived_after_its_patience_and_lands_on_an_encoder_output(aff
     assert module.idle_batches.tolist() == [0] * 5 + [1] + [0] * 6
 
 
-def test_a_code_in_use_is_left_alone() -> None:
+def test_a_used_code_is_not_revived() -> None:
     module = trained()
     before = module.codes.detach().clone()
     indices = torch.arange(100).reshape(20, TOKENS) % CODES

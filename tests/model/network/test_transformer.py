@@ -14,13 +14,13 @@ def tokens(cells: int = 3, count: int = 6, width: int = 16) -> Tensor:
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_the_first_token_alone_is_the_first_of_all(layers: int, norm: NormPlace) -> None:
+def test_first_token_equals_the_first_token_of_forward(layers: int, norm: NormPlace) -> None:
     torch.manual_seed(0)
     network = Transformer(16, layers, 4, norm)
     torch.testing.assert_close(network.first_token(tokens()), network(tokens())[:, 0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_norm_stands_before_the_branch_or_after_the_sum() -> None:
+def test_the_norm_is_before_the_branch_or_after_the_sum() -> None:
     for norm in ("pre", "post"):
         torch.manual_seed(0)
         layer = Layer(16, 4, norm)

@@ -7,7 +7,7 @@ import pytest
 from scpalm.model.output.whole_file import replaced_when_whole
 
 
-def test_the_file_is_there_only_when_whole(tmp_path: Path) -> None:
+def test_the_file_appears_only_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with replaced_when_whole(target) as partial:
         partial.write_bytes(b"whole")

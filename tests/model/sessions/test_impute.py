@@ -29,7 +29,7 @@ def session(request: pytest.FixtureRequest, tiny_bundle: Bundle) -> Session:
     return open_session(tiny_bundle, runtime=request.param, device="cpu", threads=2)
 
 
-def test_values_are_those_of_stage_one(session: Session, tiny_bundle: Bundle) -> None:
+def test_values_equal_those_of_stage_one(session: Session, tiny_bundle: Bundle) -> None:
     codes, genes = codes_of(tiny_bundle, 5), np.arange(NUM_GENES)
     stored = {name: tensor.float() for name, tensor in load_file(tiny_bundle.file("weights.safetensors")).items()}
     network = PathwayAutoencoder(network_config(tiny_bundle))
@@ -42,7 +42,7 @@ def test_values_are_those_of_stage_one(session: Session, tiny_bundle: Bundle) ->
     np.testing.assert_allclose(values, literal, rtol=0, atol=1e-5)
 
 
-def test_a_cell_and_a_gene_get_the_same_bits_in_any_company(tiny_bundle: Bundle) -> None:
+def test_values_do_not_depend_on_other_cells_or_genes(tiny_bundle: Bundle) -> None:
     session = open_session(tiny_bundle, device="cpu", threads=2)
     codes = codes_of(tiny_bundle, 37)
     values = session.impute(codes, np.arange(NUM_GENES))

@@ -96,7 +96,7 @@ def test_the_same_cell_gives_the_same_bits_whatever_else_is_in_the_batch(onnx: S
             assert np.array_equal(result, one_by_one[numbers]), f"{output} {name}"
 
 
-def test_torchscript_gives_the_same_within_rounding_in_any_company(tiny_bundle: Bundle) -> None:
+def test_torchscript_agrees_within_rounding_whatever_the_batch(tiny_bundle: Bundle) -> None:
     session = open_session(tiny_bundle, runtime="torchscript", device="cpu", threads=1)
     parts = random_rows(40)
     alone = np.concatenate([session.encode(part).embedding for part in parts])
@@ -133,7 +133,7 @@ def test_an_unknown_runtime_is_named(tiny_bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:x", "", "cuda:4096"])
-def test_a_device_that_is_not_there_is_named(tiny_bundle: Bundle, runtime: str, device: str) -> None:
+def test_an_absent_device_is_named(tiny_bundle: Bundle, runtime: str, device: str) -> None:
     with pytest.raises(ValueError, match=f"'{device}'"):
         open_session(tiny_bundle, runtime=runtime, device=device)
 
@@ -165,7 +165,7 @@ class TestBrokenBundles:
 
     @pytest.mark.parametrize("runtime", RUNTIMES)
     @pytest.mark.parametrize("content", [b"", b"no safetensors at all", b"\xff" * 64])
-    def test_weights_that_are_none(self, tiny_bundle: Bundle, tmp_path: Path, runtime: str, content: bytes) -> None:
+    def test_unreadable_weights(self, tiny_bundle: Bundle, tmp_path: Path, runtime: str, content: bytes) -> None:
         path = self.copy(tiny_bundle, tmp_path)
         (path / "weights.safetensors").write_bytes(content)
         with pytest.raises(BundleError):
@@ -184,7 +184,7 @@ class TestBrokenBundles:
     def test_no_graph(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
         path = self.copy(tiny_bundle, tmp_path)
         (path / "embed.onnx").unlink()
-        with pytest.raises(BundleError, match=r"has no embed\.onnx"):
+        with pytest.raises(BundleError, match=r"does not list embed\.onnx"):
             open_session(self.seal(path), device="cpu")
 
     @pytest.mark.parametrize("content", [b"", b"no graph"])

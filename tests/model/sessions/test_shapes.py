@@ -93,11 +93,11 @@ def test_zeros_of_a_gene_set_are_summed_once_and_by_content() -> None:
     assert table.of(GeneSet(SETS[1].measured.copy())) is first
 
 
-def test_many_gene_sets_do_not_pile_up() -> None:
+def test_the_cache_of_gene_sets_is_bounded() -> None:
     table = ZeroTable(OFFSET[:300])
     for i in range(300):
         table.of(GeneSet(np.arange(300) <= i))
-    assert len(table._sums) <= ZeroTable._MOST
+    assert len(table._sums) <= ZeroTable._MAX_GENE_SETS
     np.testing.assert_allclose(table.of(GeneSet(np.arange(300) <= 0)), OFFSET[0], rtol=1e-6)
 
 

@@ -76,7 +76,7 @@ def test_the_shipped_head_scores_as_its_ensemble_did(shipped: tuple[Result, Path
     assert rows[data, "drug_mean"] == before[data, "drug_mean"]
 
 
-def test_resume_keeps_what_is_finished_and_gives_what_a_whole_run_gives(small: Small, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_finished_members_and_equals_an_uninterrupted_run(small: Small, tmp_path: Path) -> None:
     bundle, part, whole = small.bundle.path, tmp_path / "part", tmp_path / "whole"
     assert train(small, bundle, part, "--seeds", 1, "--no-test").exit_code == 0
     member = part / "h_C_genes-expression" / "seed-0" / "weights.safetensors"

@@ -28,7 +28,7 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(app, ["evaluate", *(str(word) for word in words)])
 
 
-def test_all_tables_a_page_and_pictures_by_one_command(
+def test_one_command_writes_tables_page_and_figures(
     tiny_export: Exported, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sets.gmt").write_text("SET\tx\t" + "\t".join(f"GENE{i}" for i in range(0, 60, 3)) + "\n")

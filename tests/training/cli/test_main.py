@@ -73,7 +73,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, corpus_dir: Path) -> Path:
     return path
 
 
-def test_the_whole_way_from_files_to_a_bundle(run_dir: Path, tmp_path: Path) -> None:
+def test_from_files_to_a_bundle(run_dir: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(run_dir, tmp_path / "run"))
     ok("cells", run_dir, "--steps", 6, "--device", "cpu", *settings(*STAGE2, "decoder_sees_cell=prepend"))
     config = json.loads((run_dir / "config.json").read_text())
@@ -100,9 +100,7 @@ def test_the_whole_way_from_files_to_a_bundle(run_dir: Path, tmp_path: Path) -> 
     assert "exists already" in one_line(run("export", run_dir, "--out", tmp_path / "bundle"))
 
 
-def test_a_resumed_command_ends_where_one_that_was_not_stopped_does(
-    corpus_dir: Path, run_dir: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_command_equals_an_uninterrupted_one(corpus_dir: Path, run_dir: Path, tmp_path: Path) -> None:
     # A run of six steps that was killed after its first checkpoint.
     words = ("pathways", corpus_dir, "--out", tmp_path / "run", "--device", "cpu")
     ok(*words, "--steps", 3, *settings(*SIZES, *STAGE1, "quantizer_start=0.0"))
@@ -138,7 +136,7 @@ def test_vocabulary(tmp_path: Path) -> None:
 
 
 class TestErrors:
-    def test_of_the_corpus(self, tmp_path: Path, genes: Path, corpus_dir: Path) -> None:
+    def test_corpus_errors(self, tmp_path: Path, genes: Path, corpus_dir: Path) -> None:
         good = write_h5ad(tmp_path / "good.h5ad", tiny_counts(30, seed=1))
         counts = tiny_counts(30, seed=1)
         counts[3, 4] = np.nan
@@ -157,7 +155,7 @@ class TestErrors:
         assert "No cell is left" in one_line(run("corpus", out, good, "--genes", genes, "--never", good))
         assert not out.exists()
 
-    def test_of_wrong_use(self, corpus_dir: Path, tmp_path: Path) -> None:
+    def test_usage_errors(self, corpus_dir: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
         for words in (
             ("pathways",),
@@ -174,7 +172,7 @@ class TestErrors:
         assert "key=value" in one_line(run("pathways", corpus_dir, "--out", out, "--set", "steps"), 2)
         assert not out.exists()
 
-    def test_of_the_stages(self, corpus_dir: Path, run_dir: Path, tmp_path: Path) -> None:
+    def test_stage_errors(self, corpus_dir: Path, run_dir: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
         assert "is not a corpus" in one_line(run("pathways", tmp_path, "--out", out))
         assert "Unknown preset 'huge'" in one_line(run("pathways", corpus_dir, "--out", out, "--preset", "huge"), 2)
@@ -187,7 +185,7 @@ class TestErrors:
         assert "Unknown option 'stepz'" in one_line(run("cells", run_dir, "--set", "stepz=3"), 2)
         assert "is not a run" in one_line(run("export", out, "--out", tmp_path / "bundle"))
 
-    def test_of_checkpoints(self, corpus_dir: Path, tmp_path: Path) -> None:
+    def test_checkpoint_errors(self, corpus_dir: Path, tmp_path: Path) -> None:
         words = ("pathways", corpus_dir, "--out", tmp_path / "run", "--device", "cpu")
         ok(*words, "--steps", 1, *settings(*SIZES, *STAGE1))
         (tmp_path / "run" / "stage1.pt").write_bytes(b"damaged")

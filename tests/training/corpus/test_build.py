@@ -21,7 +21,7 @@ VOCABULARY = tiny_vocabulary()
 PLAIN = CorpusOptions(held_out=0.0)
 
 
-def test_every_cell_of_every_file_is_what_prepare_makes_of_it(tmp_path: Path) -> None:
+def test_every_cell_of_every_file_equals_its_prepared_rows(tmp_path: Path) -> None:
     files = write_two_files(tmp_path)
     build_corpus(tmp_path / "corpus", files, VOCABULARY, CorpusOptions(shard_cells=64))
     corpus = Corpus(tmp_path / "corpus")
@@ -44,7 +44,7 @@ def test_every_cell_of_every_file_is_what_prepare_makes_of_it(tmp_path: Path) ->
     assert corpus.obs["tissue"].tolist() == ["blood"] * 200 + ["skin"] * 100
 
 
-def test_the_report_says_what_each_file_gave(tmp_path: Path) -> None:
+def test_the_report_lists_the_cells_of_each_file(tmp_path: Path) -> None:
     meta = build_corpus(tmp_path / "corpus", write_two_files(tmp_path), VOCABULARY, PLAIN)
     assert json.loads((tmp_path / "corpus" / "corpus.json").read_text()) == meta
     first, second = meta["files"]
@@ -131,7 +131,7 @@ class TestLayouts:
 
     @pytest.mark.parametrize("where", ["raw", "counts"])
     @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-    def test_counts_are_found_beside_normalised_values(self, tmp_path: Path, where: str, kind: str) -> None:
+    def test_counts_are_found_next_to_normalised_values(self, tmp_path: Path, where: str, kind: str) -> None:
         counts = tiny_counts(30, seed=3)
         cells = self.cells(counts)
         if where == "raw":
@@ -172,7 +172,7 @@ class TestLayouts:
         assert corpora[0].obs.equals(corpora[1].obs)
         assert corpora[0].meta["content"] == corpora[1].meta["content"]
 
-    def test_a_named_layer_is_taken_or_missed(self, tmp_path: Path) -> None:
+    def test_a_named_layer_is_used_or_reported_missing(self, tmp_path: Path) -> None:
         cells = self.cells(tiny_counts(30, seed=3))
         cells.layers["spliced"] = cells.X * 2
         cells.write_h5ad(tmp_path / "cells.h5ad")
@@ -242,7 +242,7 @@ def test_held_out_cells_are_a_share_chosen_by_content_and_seed(tmp_path: Path) -
     assert held_out(forward, 1) != chosen
 
 
-def test_a_file_without_a_cell_that_fits_leaves_the_others_usable(tmp_path: Path) -> None:
+def test_a_file_without_usable_cells_does_not_affect_the_others(tmp_path: Path) -> None:
     files = [
         write_h5ad(tmp_path / "poor.h5ad", tiny_counts(5, seed=1) * (np.arange(NUM_GENES) < 3)),
         write_h5ad(tmp_path / "rich.h5ad", tiny_counts(30, seed=2)),
@@ -291,7 +291,7 @@ def test_a_missing_file_is_named(tmp_path: Path, *, never: bool) -> None:
         build_corpus(tmp_path / "c", [here if never else missing], VOCABULARY, PLAIN, never=[missing] if never else [])
 
 
-def test_a_build_that_failed_does_not_stand_in_the_way_of_the_next(tmp_path: Path) -> None:
+def test_a_failed_build_does_not_block_the_next(tmp_path: Path) -> None:
     files = write_two_files(tmp_path)
     with pytest.raises(CorpusError):
         build_corpus(tmp_path / "corpus", [*files, tmp_path / "missing.h5ad"], VOCABULARY, PLAIN)

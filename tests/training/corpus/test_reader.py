@@ -92,7 +92,7 @@ def test_shards_that_do_not_fit_together_are_named(corpus: Corpus, tmp_path: Pat
         Corpus(path)
 
 
-def test_row_boundaries_that_fall_are_named(corpus: Corpus, tmp_path: Path) -> None:
+def test_decreasing_row_boundaries_are_named(corpus: Corpus, tmp_path: Path) -> None:
     path = Path(shutil.copytree(corpus.path, tmp_path / "corpus"))
     boundaries = np.load(path / "shard-00002" / "indptr.npy")
     boundaries[3] = boundaries[5]
@@ -105,7 +105,7 @@ def test_row_boundaries_that_fall_are_named(corpus: Corpus, tmp_path: Path) -> N
     "name, value",
     [("gene_index", NUM_GENES), ("gene_index", -1), ("value", np.nan), ("value", -1.0), ("value", np.inf)],
 )
-def test_a_shard_with_content_that_cannot_be_is_named_when_it_is_read(
+def test_a_shard_with_invalid_content_is_named_when_read(
     corpus: Corpus, tmp_path: Path, name: str, value: float
 ) -> None:
     path = Path(shutil.copytree(corpus.path, tmp_path / "corpus"))
@@ -128,7 +128,7 @@ def test_a_damaged_corpus_is_refused(corpus: Corpus, tmp_path: Path, name: str, 
 
 
 @pytest.mark.parametrize("change", [{"format_version": 99}, {"shard_cells": [128, 128]}, {"files": []}])
-def test_a_description_that_does_not_fit_is_refused(corpus: Corpus, tmp_path: Path, change: dict[str, object]) -> None:
+def test_an_inconsistent_description_is_refused(corpus: Corpus, tmp_path: Path, change: dict[str, object]) -> None:
     path = Path(shutil.copytree(corpus.path, tmp_path / "corpus"))
     (path / "corpus.json").write_text(json.dumps(corpus.meta | change))
     with pytest.raises(CorpusError, match="Build the corpus again"):
@@ -136,7 +136,7 @@ def test_a_description_that_does_not_fit_is_refused(corpus: Corpus, tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format_version": 1}'])
-def test_a_description_that_is_none_is_refused(corpus: Corpus, tmp_path: Path, text: str) -> None:
+def test_an_unreadable_description_is_refused(corpus: Corpus, tmp_path: Path, text: str) -> None:
     path = Path(shutil.copytree(corpus.path, tmp_path / "corpus"))
     (path / "corpus.json").write_text(text)
     with pytest.raises(CorpusError):

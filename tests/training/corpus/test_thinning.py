@@ -62,7 +62,7 @@ def test_thinning_keeps_the_expected_share_of_each_gene() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 8, 9, 40])
 @pytest.mark.parametrize("share", [1 / 256, 0.3, 0.5, 0.9])
-def test_coins_of_bits_and_draws_are_binomial(size: int, share: float) -> None:
+def test_both_thinning_methods_are_binomial(size: int, share: float) -> None:
     counts = np.full(40_000, size, np.int32)
     kept = binomial(counts, share, np.random.default_rng(0))
     share = round(share * 256) / 256
@@ -76,13 +76,13 @@ def test_coins_of_bits_and_draws_are_binomial(size: int, share: float) -> None:
 
 
 @pytest.mark.parametrize("share, kept", [(0.0, 0), (0.001, 0), (0.999, 1), (1.0, 1)])
-def test_next_to_none_and_next_to_all(share: float, kept: int) -> None:
+def test_shares_close_to_zero_and_one(share: float, kept: int) -> None:
     counts = np.array([0, 1, 8, 9, 1000], np.int32)
     np.testing.assert_array_equal(binomial(counts, share, np.random.default_rng(0)), kept * counts)
 
 
 class TestStreams:
-    def test_a_cells_numbers_follow_from_key_and_number_alone(self) -> None:
+    def test_random_numbers_depend_only_on_the_key_and_the_cell(self) -> None:
         streams = Streams(1, 2, 3)
         first = streams[7].random(5)
         streams[8].integers(10, dtype=np.int32)  # an odd number of halves of a word

@@ -40,7 +40,7 @@ def tables(tmp_path: Path) -> tuple[Path, Path]:
     return hgnc, gencode
 
 
-def test_genes_are_those_of_hgnc_and_the_new_ones_of_gencode_by_id(tables: tuple[Path, Path]) -> None:
+def test_genes_are_from_hgnc_plus_new_gencode_ids(tables: tuple[Path, Path]) -> None:
     vocabulary = build_vocabulary(*tables)
     assert list(zip(vocabulary.ensembl_ids, vocabulary.symbols, strict=True)) == [
         ("ENSG00000000001", "SEPTIN1"),
@@ -62,7 +62,7 @@ def test_genes_are_those_of_hgnc_and_the_new_ones_of_gencode_by_id(tables: tuple
         ("Y_RNA", -1),  # one name of many genes
     ],
 )
-def test_other_names_lead_to_the_gene(tables: tuple[Path, Path], name: str, position: int) -> None:
+def test_aliases_lead_to_the_gene(tables: tuple[Path, Path], name: str, position: int) -> None:
     assert build_vocabulary(*tables).find(name)[0] == position
 
 

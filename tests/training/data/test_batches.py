@@ -25,7 +25,7 @@ def thinned(corpus: Corpus, parts: list[slice]) -> ThinnedCells:
     return ThinnedCells(corpus, Sampler(corpus, power=0.5, seed=0), CONFIG, parts)
 
 
-def test_a_cell_is_the_same_in_whichever_part_it_falls(corpus: Corpus) -> None:
+def test_a_cell_does_not_depend_on_its_slice(corpus: Corpus) -> None:
     (whole,) = thinned(corpus, [slice(0, 12)])(3)
     parts = thinned(corpus, [slice(0, 4), slice(4, 8)])(3) + thinned(corpus, [slice(8, 12)])(3)
     for which in (0, 1):
@@ -47,7 +47,7 @@ def test_workers_change_nothing(corpus: Corpus, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corpus_error_comes_through_as_it_was(corpus: Corpus, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_error_passes_through_unchanged(corpus: Corpus, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(rows: np.ndarray) -> SparseCells:
         raise CorpusError("shard-00007/value.npy is corrupt")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.cell_inputs import Standard
+from scpalm.model.drug_response.cell_inputs import Standardizer
 from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.drug_table import Drug, DrugTable
 from scpalm.model.drug_response.network import DrugResponseNetwork
@@ -39,7 +39,7 @@ class Head:
     bundle: Bundle
     session: DrugResponseSession
     networks: list[DrugResponseNetwork]
-    standards: dict[str, Standard]
+    standards: dict[str, Standardizer]
     rows: Rows
     embedding: NDArray[np.float32]
 
@@ -57,7 +57,7 @@ def write_head(folder: Path) -> Head:
     )
     widths = {"cell": WIDTH + len(GENES), "mutation": 6}
     standards = {
-        name: Standard(
+        name: Standardizer(
             random.normal(1, 0.3, width).astype(np.float32), random.uniform(0.5, 2, width).astype(np.float32)
         )
         for name, width in widths.items()

@@ -33,7 +33,7 @@ def features(small: Small, split: Split, inputs: str, setting: str) -> LineFeatu
     return line_features(small.tables, small.lines, inputs, setting, lines)  # type: ignore[arg-type]
 
 
-def test_a_new_branch_says_nothing_at_first(small: Small, split: Split, base: Member) -> None:
+def test_a_new_branch_starts_with_zero_output(small: Small, split: Split, base: Member) -> None:
     with_mutation = features(small, split, "genes", "mutation")
     network = widened(base.network, with_mutation.widths[-1], QUICK).eval()
     rows = split.validation
@@ -43,7 +43,9 @@ def test_a_new_branch_says_nothing_at_first(small: Small, split: Split, base: Me
     )
 
 
-def test_what_is_added_leaves_the_member_as_it_was_and_is_never_worse(small: Small, split: Split, base: Member) -> None:
+def test_an_added_branch_keeps_the_member_unchanged_and_is_never_worse(
+    small: Small, split: Split, base: Member
+) -> None:
     network, before = base.network, {name: t.clone() for name, t in base.network.state_dict().items()}
     for setting in ("mutation", "methylation"):
         wider = features(small, split, "genes", setting)
@@ -61,7 +63,7 @@ def test_what_is_added_leaves_the_member_as_it_was_and_is_never_worse(small: Sma
     assert all(torch.equal(before[name], t) for name, t in base.network.state_dict().items())
 
 
-def test_a_branch_learns_what_only_it_can_know(small: Small, split: Split, base: Member) -> None:
+def test_a_branch_learns_what_only_its_input_contains(small: Small, split: Split, base: Member) -> None:
     """The answers depend on one mutation, and the branch learns it."""
     from dataclasses import replace
 

@@ -6,7 +6,7 @@ import pytest
 from scpalm.training.drug_response.interval import calibrate
 
 
-def test_new_rows_are_held_as_often_as_promised() -> None:
+def test_intervals_cover_new_rows_at_the_nominal_level() -> None:
     """Skewed errors whose size differs a hundredfold between rows, and members that barely reflect it."""
     random = np.random.default_rng(0)
     held = []

@@ -67,7 +67,7 @@ def test_the_last_layer_is_the_best_of_those_tried(small: Small) -> None:
     assert rmse(predicted, small.tables.ln_ic50[split.validation]) == pytest.approx(min(tried), abs=1e-3)
 
 
-def test_what_no_training_drug_has_moves_no_answer(small: Small) -> None:
+def test_features_absent_from_training_drugs_do_not_change_predictions(small: Small) -> None:
     """No small drug has bromine, so its pooled atom feature is equal for all."""
     member = train(small, make_split(small.tables, "published", 0), replace(QUICK, free_epochs=3, encoder_epochs=2))
     weight = member.network.head.drug.weight

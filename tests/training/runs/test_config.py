@@ -117,7 +117,7 @@ def test_a_value_may_hold_an_equals_sign() -> None:
 
 
 @pytest.mark.parametrize("pair, message", [("lr", "--set takes key=value"), ("nothing=1", "Unknown option 'nothing'")])
-def test_a_setting_that_nobody_knows(pair: str, message: str) -> None:
+def test_an_unknown_setting_is_refused(pair: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         split_settings([pair], SIZES, Stage1Config())
 

@@ -118,7 +118,7 @@ def test_the_statistics_and_the_queue_are_those_of_all_cells(runs: dict[int, Pat
 
 
 @pytest.mark.parametrize("first, second", [(1, 2), (2, 1)])
-def test_a_run_goes_on_with_another_number_of_processes(
+def test_a_run_can_resume_with_another_number_of_processes(
     runs: dict[int, Path], tmp_path: Path, first: int, second: int
 ) -> None:
     corpus, run = runs[1].parent / "corpus", tmp_path / "run"

@@ -30,7 +30,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(run: Run) -> None:
     assert torch.equal(loaded["x"], tensor)
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoint_before(run: Run) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(run: Run) -> None:
     run.save_checkpoint("stage1", {"step": 1})
     with (
         files_of_at_most(10_000),
@@ -49,7 +49,7 @@ def test_a_checkpoint_is_replaced_not_written_over(run: Run) -> None:
     assert run.load_checkpoint("stage1") == {"step": 2}
 
 
-def test_a_write_that_breaks_off_leaves_the_checkpoint_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_keeps_the_previous_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.save_checkpoint("stage1", {"step": 1})
 
     def killed(state: object, file: object) -> None:
@@ -70,7 +70,7 @@ def test_a_damaged_checkpoint_is_a_run_error(run: Run, content: bytes | None) ->
         run.load_checkpoint("stage1")
 
 
-def test_a_checkpoint_is_not_a_way_to_run_code(run: Run) -> None:
+def test_a_checkpoint_cannot_run_code(run: Run) -> None:
     torch.save({"x": Path("/etc")}, run.path / "stage1.pt")
     with pytest.raises(RunError, match="cannot be read"):
         run.load_checkpoint("stage1")
@@ -102,7 +102,7 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
         Run(tmp_path).config()
 
 
-def test_sections_are_read_into_their_configs(run: Run) -> None:
+def test_sections_become_their_configs(run: Run) -> None:
     assert run.section("network", NetworkConfig) == NetworkConfig(num_genes=7)
     assert run.section("stage1", Stage1Config) == Stage1Config(steps=3)
 
@@ -152,7 +152,7 @@ def test_only_matrices_of_linear_layers_decay() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_is_a_run_error(value: float) -> None:
+def test_a_non_finite_loss_is_a_run_error(value: float) -> None:
     with pytest.raises(RunError, match=r"not finite at step 7.*train again with lower lr"):
         check_finite(torch.tensor(value), 7)
     check_finite(torch.tensor(1.0), 7)
@@ -164,6 +164,6 @@ def test_devices() -> None:
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:x", "cuda:4096", "meta"])
-def test_a_device_that_is_not_there(name: str) -> None:
+def test_an_absent_device_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="--device"):
         pick_device(name)

@@ -144,7 +144,7 @@ def go_on(corpus: Path, folder: Path, threads: int) -> Stage1Trainer:
     return model
 
 
-def test_a_run_killed_at_any_moment_goes_on_from_its_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
     run = Run(tmp_path)
     # Not forked: the copy of a process with threads may wait for a lock that is never released.
     context = multiprocessing.get_context("spawn")

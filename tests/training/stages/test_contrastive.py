@@ -49,7 +49,7 @@ def test_the_scale_of_the_vectors_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 3, 8, 40, 100])
-def test_negatives_come_from_other_clusters_and_are_at_most_so_many(most: int) -> None:
+def test_negatives_come_from_other_clusters_and_are_limited(most: int) -> None:
     cluster = torch.randint(4, (40,), generator=seeded())
     negative = pick_negatives(cluster, most, seeded(1))
     others = cluster[:, None] != cluster[None, :]
@@ -61,7 +61,7 @@ def test_a_batch_of_one_cluster_has_no_negatives() -> None:
     assert not pick_negatives(torch.zeros(10, dtype=torch.int64), 4, seeded()).any()
 
 
-def test_negatives_are_drawn_anew_by_seed() -> None:
+def test_negatives_depend_on_the_seed() -> None:
     cluster = torch.arange(40) % 2
     first = pick_negatives(cluster, 5, seeded(1))
     assert torch.equal(first, pick_negatives(cluster, 5, seeded(1)))
@@ -127,7 +127,7 @@ class TestQueue:
         assert torch.equal(tables[0], tables[1])
         assert not torch.equal(tables[0], tables[2])
 
-    def test_goes_on_where_its_state_was_taken(self) -> None:
+    def test_resumes_from_its_saved_state(self) -> None:
         queue, other = ClusterQueue(50, 5, 4), ClusterQueue(50, 5, 4)
         queue.add(vectors(30))
         queue.refit(seeded())

@@ -64,7 +64,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(
     assert resumed.evaluate() == whole.evaluate()
 
 
-def test_evaluating_leaves_no_trace(corpus: Corpus) -> None:
+def test_evaluation_does_not_change_the_run(corpus: Corpus) -> None:
     looked, blind = trainer(corpus), trainer(corpus)
     for _ in range(8):
         looked.evaluate()
@@ -73,7 +73,7 @@ def test_evaluating_leaves_no_trace(corpus: Corpus) -> None:
     assert_same_state(looked.state(), blind.state())
 
 
-def test_one_seed_gives_one_run_and_another_another(corpus: Corpus) -> None:
+def test_runs_depend_on_the_seed(corpus: Corpus) -> None:
     runs = [steps(trainer(corpus, replace(SHORT, seed=seed)), 8) for seed in (1, 1, 2)]
     assert_same_state(runs[0].state(), runs[1].state())
     with pytest.raises(AssertionError):
@@ -125,7 +125,7 @@ def test_it_trains_with_every_kind_of_network(corpus: Corpus, change: dict[str, 
     assert not still
 
 
-def test_a_loss_that_is_no_number_stops_the_run(corpus: Corpus) -> None:
+def test_a_non_finite_loss_stops_the_run(corpus: Corpus) -> None:
     model = trainer(corpus)
     steps(model, 2)
     with torch.no_grad():

@@ -78,7 +78,7 @@ def test_the_cache_holds_the_codes_of_every_cell_whole_first(corpus: Corpus, sta
     np.testing.assert_array_equal(again.scores, scores)
 
 
-def test_codes_over_a_byte_are_kept_whole(corpus: Corpus) -> None:
+def test_codes_above_255_are_stored_without_loss(corpus: Corpus) -> None:
     sizes = replace(SIZES, num_codes=700)
     torch.manual_seed(0)
     stage1 = PathwayAutoencoder(sizes).eval()
@@ -161,7 +161,7 @@ def test_it_learns_more_than_the_gene_means(corpus: Corpus, stage1_state: dict[s
     assert scalars["held_out_mse"] < 0.95 * scalars["gene_mean_mse"]
 
 
-def test_stage_1_is_left_as_it_was(corpus: Corpus, stage1_state: dict[str, Tensor]) -> None:
+def test_stage_1_is_not_changed(corpus: Corpus, stage1_state: dict[str, Tensor]) -> None:
     model = steps(trainer(corpus, stage1_state), 6)
     assert_same_state(model.stage1.state_dict(), stage1_state)
 
@@ -182,14 +182,14 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(
     assert resumed.evaluate() == whole.evaluate()
 
 
-def test_one_seed_gives_one_run_and_another_another(corpus: Corpus, stage1_state: dict[str, Tensor]) -> None:
+def test_runs_depend_on_the_seed(corpus: Corpus, stage1_state: dict[str, Tensor]) -> None:
     runs = [steps(trainer(corpus, stage1_state, replace(SHORT, seed=seed)), 6) for seed in (1, 1, 2)]
     assert_same_state(runs[0].state(), runs[1].state())
     with pytest.raises(AssertionError):
         assert_same_state(runs[0].state(), runs[2].state())
 
 
-def test_a_loss_that_is_no_number_stops_the_run(corpus: Corpus, stage1_state: dict[str, Tensor]) -> None:
+def test_a_non_finite_loss_stops_the_run(corpus: Corpus, stage1_state: dict[str, Tensor]) -> None:
     model = steps(trainer(corpus, stage1_state), 2)
     with torch.no_grad():
         model.decoder.head.bias[0] = float("nan")

@@ -141,7 +141,7 @@ class Trained:
             if method == "readout":
                 parts.append(f)
                 continue
-            tokens = self.stage1.quantizer.tokens(self.stage1.quantizer.kept(self.stage1.encode_read_out(f)))
+            tokens = self.stage1.quantizer.decompress(self.stage1.quantizer.compress(self.stage1.encode_read_out(f)))
             if method == "h_C":
                 parts.append((self.cells.embed(tokens) - self.mean) / self.sd)
             else:
@@ -224,7 +224,7 @@ def _scale(trainer: Stage2Trainer, cells: CellEncoder) -> tuple[Tensor, Tensor]:
     rows = trainer.sampler.draw(2**31 + 3, min(_SCALE_CELLS, 4 * len(trainer.sampler.rows)))
     parts = []
     for start in range(0, len(rows), 256):
-        tokens = trainer.stage1.quantizer.tokens(codes_as_tensor(trainer.cache.codes[0, rows[start : start + 256]]))
+        tokens = trainer.stage1.quantizer.decompress(codes_as_tensor(trainer.cache.codes[0, rows[start : start + 256]]))
         parts.append(cells.embed(tokens))
     h = torch.cat(parts)
     return h.mean(0), h.std(0).clamp(min=1e-6)

@@ -81,7 +81,7 @@ class BundleEmbeddings:
         stage1.standardise.running_mean = f.mean(0)
         stage1.standardise.running_var = f.var(0)
         encoded = torch.cat([stage1.encode_read_out(stage1.read_out(batch)) for batch in batches[:4]])
-        stage1.quantizer.start(encoded, torch.Generator().manual_seed(self._seed))
+        stage1.quantizer.initialise(encoded, torch.Generator().manual_seed(self._seed))
         return fold(stage1, cells)
 
 

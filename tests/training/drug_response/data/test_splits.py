@@ -48,7 +48,7 @@ def test_the_seed_draws_validation_and_never_calibration(small: Small) -> None:
 
 
 @pytest.mark.parametrize(("name", "of"), [("cell-line", "line_of"), ("drug", "drug_of")])
-def test_what_is_tested_was_never_seen(small: Small, name: str, of: str) -> None:
+def test_test_rows_are_never_seen_in_training(small: Small, name: str, of: str) -> None:
     group = getattr(small.tables, of)
     split = make_split(small.tables, name, 0)
     seen = set(group[split.train].tolist())

@@ -53,7 +53,7 @@ def _set(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
         ("methylation", None, "cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_inconsistent_tables_are_named(
     small: Small, tmp_path: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame] | None, said: str
 ) -> None:
     folder = shutil.copytree(small.folder, tmp_path / "data")
@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_named(
     assert name in str(caught.value) or name == "drugs"
 
 
-def test_no_folder_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(TablesError, match="not a folder"):
         load_tables(tmp_path / "nowhere")
 

@@ -63,7 +63,7 @@ def test_pca256_is_capped_by_the_cells_and_pca50_is_its_beginning() -> None:
     np.testing.assert_array_equal(wide[:, :50], narrow)
 
 
-def test_a_second_file_is_not_taken_for_the_first() -> None:
+def test_a_second_file_does_not_reuse_the_components_of_the_first() -> None:
     source = Baselines()
     first, second = matrix_of(counts(seed=1)), matrix_of(counts(seed=2))
     source.embed("pca50", first)

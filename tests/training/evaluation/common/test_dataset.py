@@ -64,7 +64,7 @@ def test_a_layer_in_place_of_x(tmp_path: Path) -> None:
         load_dataset(tmp_path / "a.h5ad", layer="raw")
 
 
-def test_a_missing_label_column_lists_those_there_are(tmp_path: Path) -> None:
+def test_a_missing_label_column_lists_the_existing_ones(tmp_path: Path) -> None:
     table().write_h5ad(tmp_path / "a.h5ad")
     with pytest.raises(InputError, match="no column 'celltype' in obs; it has: cell_type") as caught:
         load_dataset(tmp_path / "a.h5ad", "celltype")
@@ -87,7 +87,7 @@ def test_values_are_checked(tmp_path: Path) -> None:
         load_dataset(tmp_path / "a.h5ad")
 
 
-def test_files_that_are_not_there_or_not_h5ad(tmp_path: Path) -> None:
+def test_missing_files_and_files_that_are_not_h5ad(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match="There is no file"):
         load_dataset(tmp_path / "nothing.h5ad")
     (tmp_path / "text.h5ad").write_text("not HDF5")

@@ -41,7 +41,7 @@ def test_one_value_a_drug_has_no_residual_correlation() -> None:
     assert residual_pcc(level + own / 2, level + own, level) == pytest.approx(1.0)
 
 
-def test_groups_of_two_say_nothing() -> None:
+def test_groups_of_two_are_ignored() -> None:
     group = np.array(["a", "a", "a", "b", "b", "c", "c", "c"])
     values = np.arange(8.0)
     found = pcc_by_group(np.where(group == "c", 1.0, values), values, group)

@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_digits(tiny_export: Exported) -> None:
     assert first == again
 
 
-def test_decoding_does_not_depend_on_the_company(tiny_export: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_does_not_depend_on_other_cells(tiny_export: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = DecodedCells(Bundle.load(tiny_export.bundle))
     matrix = matrix_of(tiny_counts(10, seed=1))
     ((_, h, o),) = decoded.blocks(matrix)
@@ -73,7 +73,7 @@ def test_decoding_does_not_depend_on_the_company(tiny_export: Exported, monkeypa
     assert o.shape == (10, 120) and (o >= 0).all()
 
 
-def test_what_cannot_be_scored_is_an_error_that_says_how_to_mend_it(
+def test_data_that_cannot_be_scored_is_an_error_with_a_fix(
     tiny_export: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.load(tiny_export.bundle)

@@ -21,7 +21,7 @@ from scpalm.training.evaluation.imputation.zinb_autoencoder import ZinbAutoencod
 from tests.training.evaluation.cells import dense, low_rank_counts, matrix_of
 
 
-def test_the_simple_methods_are_what_they_say() -> None:
+def test_simple_methods_match_their_definitions() -> None:
     matrix = matrix_of(low_rank_counts()[0])
     log = np.asarray(log_normalized(matrix).todense())
     simple = SimpleImputers()
