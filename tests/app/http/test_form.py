@@ -46,7 +46,7 @@ def test_a_file_without_a_file_name_counts(tmp_path: Path) -> None:
         ("multipart/form-data", b"", "boundary"),
         (TYPE, b"", "ends before"),
         (TYPE, body((FILE, b"abc"))[:-10], "ends before"),
-        (TYPE, b"not a form at all", "cannot be read"),
+        (TYPE, b"not a form at all", "cannot be parsed"),
         (TYPE, body(('name="upload"; filename="x"', b"abc")), "'upload'"),
         (TYPE, body((FILE, b"abc"), (FILE, b"abc")), "more than one"),
         (TYPE, body(*((f'name="f{n}"', b"") for n in range(70))), "64 parts"),
