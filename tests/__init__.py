@@ -1,1 +1,1 @@
-"""A package of its own: dependencies that install a top-level `tests` must not hide it."""
+"""Makes `tests` a package, so that a dependency that installs a top-level `tests` cannot hide it."""

@@ -1,4 +1,4 @@
-"""Cells that several rooms test with."""
+"""Cells that tests of several packages use."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ REAL_CELLS = 100
 
 @pytest.fixture(scope="session")
 def real_cells() -> AnnData:
-    """The first 100 cells of the counts that celltypist ships, x 32,786 genes, as they come out of a sequencer."""
-    # Not imported: that takes seconds.
+    """Raw counts of the first 100 cells of celltypist's sample, x 32,786 genes."""
+    # Find the file without importing celltypist, which takes seconds.
     spec = importlib.util.find_spec("celltypist")
     if spec is None or spec.origin is None:
         pytest.skip("celltypist, whose wheel holds the real cells, is not installed")

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 SERVER = shutil.which("redis-server")
-# In CI a missing server must not turn into skipped tests: there the tests run, and fail in `RedisServer.start`.
+# In CI, a missing server must not skip tests. They run there, and fail in `RedisServer.start`.
 SKIPPED_WITHOUT_REDIS = SERVER is None and not os.environ.get("CI")
 needs_redis = pytest.mark.skipif(
     SKIPPED_WITHOUT_REDIS, reason="redis-server is not installed (Debian: apt install redis-server)"
@@ -22,7 +22,7 @@ needs_redis = pytest.mark.skipif(
 
 
 def require_redis() -> None:
-    """`needs_redis` for fixtures and for one parameter of a test."""
+    """Skip like `needs_redis`, for use in fixtures or for a single parameter."""
     if SKIPPED_WITHOUT_REDIS:
         pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
 
@@ -34,9 +34,9 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """One process, with an append-only file in ``folder`` unless ``settings`` say otherwise.
+    """A redis-server process with an append-only file in ``folder``, unless ``settings`` override that.
 
-    It can be killed and started again on the same port and data.
+    It can be killed and restarted with the same port and data.
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
@@ -67,7 +67,7 @@ class RedisServer:
                     client.ping()
                     return self
                 except redis.RedisError:
-                    assert time.monotonic() < ends and self.process.poll() is None, "redis-server did not come up"
+                    assert time.monotonic() < ends and self.process.poll() is None, "redis-server did not start"
                     time.sleep(0.02)
 
     def kill(self, number: int = signal.SIGKILL) -> None:

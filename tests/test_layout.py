@@ -1,4 +1,4 @@
-"""Rules of the house that no linter checks."""
+"""Rules for the layout of the repository that no linter checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for room in ("app", "model", "training") for path in (ROOT / room).rglob("*.py"))
 
-# Imports every module of the service with the libraries of training out of reach, and prints how many there were.
+# Imports every module of the service while the libraries of training cannot be imported; prints the number of modules.
 WITHOUT_TRAINING_LIBRARIES = """
 import importlib, pkgutil, sys
 hidden = ("torch", "sklearn", "igraph", "scanpy", "celltypist", "onnx", "tensorboard", "matplotlib", "scpalm.training")
@@ -30,7 +30,7 @@ print(len(modules))
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_has_fewer_than_300_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 300, "a file that grows past 300 lines is two rooms"
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 300, "split files of 300 lines or more"
 
 
 def test_every_folder_of_modules_is_a_package() -> None:

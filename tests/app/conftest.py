@@ -1,4 +1,4 @@
-"""Fixtures around `tests.app.fakes`."""
+"""Fixtures for `tests.app.fakes`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def transport() -> MemoryTransport:
 
 @pytest.fixture
 def start_worker(session: FakeSession, transport: MemoryTransport, metrics: Metrics) -> Iterator[Callable[..., Worker]]:
-    """Starts workers with batches of 8 rows; ends them after the test."""
+    """Starts workers with batches of 8 rows and stops them after the test."""
     workers: list[Worker] = []
 
     def start(*, resume: bool = False) -> Worker:
@@ -53,7 +53,7 @@ def start_worker(session: FakeSession, transport: MemoryTransport, metrics: Metr
 
 @pytest.fixture(scope="session")
 def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with genes and a manifest, and no network."""
+    """A bundle with genes and a manifest, but no network."""
     return write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
@@ -67,19 +67,19 @@ def _make_app(session: FakeSession, **settings: object) -> FastAPI:
 
 @pytest.fixture
 def make_app(bundle_dir: Path, session: FakeSession, tmp_path: Path) -> Callable[..., FastAPI]:
-    """An app around the fake session; keyword arguments are settings."""
+    """Creates an app with the fake session; keyword arguments are settings."""
     return partial(_make_app, session, bundle=bundle_dir, spool_dir=tmp_path)
 
 
 @pytest.fixture
 def own_client(make_app: Callable[..., FastAPI]) -> Iterator[Client]:
-    """A loaded app with default settings around ``session``."""
+    """A loaded app with default settings and ``session``, for one test."""
     with Client(make_app()) as client:
         yield client.wait_until_loaded()
 
 
 @pytest.fixture(scope="session")
 def client(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A loaded app that tests share: starting parser processes takes its time. Leave its session and state alone."""
+    """A loaded app shared by tests, because parser processes are slow to start. Do not change its session or state."""
     with Client(_make_app(FakeSession(), bundle=bundle_dir, spool_dir=tmp_path_factory.mktemp("spool"))) as client:
         yield client.wait_until_loaded()

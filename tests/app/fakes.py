@@ -1,4 +1,4 @@
-"""A session without a model, so that the service around it can be tested to the bit."""
+"""A session without a model, so that tests can check the results of the service bit by bit."""
 
 from __future__ import annotations
 
@@ -30,11 +30,15 @@ INFO = SessionInfo("fake", "cpu", embedding_width=3, num_tokens=1, num_codes=2, 
 
 
 class FakeSession:
-    """Answers with facts of each row, so that a row that lands in the wrong place is seen.
+    """Returns values that identify each row, so that misplaced rows are detected.
 
     Attributes:
-        calls: rows of every run. poison: runs with this gene index fail. deadly: runs with it kill the worker's thread.
-        not_finite: rows with it give NaN. gate: runs wait for it. running: set while a run waits.
+        calls: the rows of every run.
+        poison: gene index that makes a run fail.
+        deadly: gene index that kills the thread of the worker.
+        not_finite: gene index that makes a row return NaN.
+        gate: event that runs wait for.
+        running: event that is set while a run waits.
     """
 
     def __init__(self) -> None:
@@ -54,7 +58,7 @@ class FakeSession:
     def encode(self, rows: Rows) -> Encoded:
         self.calls.append(rows)
         self.running.set()
-        assert self.gate.wait(20), "a test left the gate shut"
+        assert self.gate.wait(20), "a test did not open the gate"
         self.running.clear()
         if self.deadly in rows.gene_index:
             raise SystemExit("the thread is gone")
@@ -67,7 +71,7 @@ class FakeSession:
 
 
 def expected(rows: Rows, not_finite: int = -1) -> NDArray[np.float32]:
-    """What FakeSession answers: number of genes, sum of values, sum of gene index x value of each row."""
+    """The result of FakeSession: number of genes, sum of values, and sum of gene index x value of each row."""
     out = np.zeros((len(rows), 3), dtype=np.float32)
     for row in range(len(rows)):
         part = slice(rows.indptr[row], rows.indptr[row + 1])
@@ -79,7 +83,7 @@ def expected(rows: Rows, not_finite: int = -1) -> NDArray[np.float32]:
 
 
 def make_rows(num_rows: int, *, seed: int = 0, gene: int | None = None) -> Rows:
-    """Random rows of 1 to 9 genes below 200; with ``gene``, the last row has that gene too."""
+    """Random rows of 1 to 9 genes below 200. If ``gene`` is given, the last row has that gene too."""
     rng = np.random.default_rng(seed)
     genes = [np.sort(rng.choice(200, rng.integers(1, 10), replace=False)) for _ in range(num_rows)]
     if gene is not None:
@@ -107,7 +111,7 @@ def make_vocabulary() -> Vocabulary:
 
 
 def write_bundle(folder: Path, name: str = "fake", version: str = "0.1") -> Path:
-    """Genes and a manifest, and no network."""
+    """Write a bundle with genes and a manifest, but no network."""
     folder.mkdir(exist_ok=True)
     make_vocabulary().save(folder / "genes.parquet")
     digest = hashlib.sha256((folder / "genes.parquet").read_bytes()).hexdigest()
@@ -118,7 +122,7 @@ def write_bundle(folder: Path, name: str = "fake", version: str = "0.1") -> Path
 
 
 class Client:
-    """An app with its life around it, asked from plain test functions through an event loop in a thread."""
+    """Runs an app and its lifespan on an event loop in a thread, for use from synchronous tests."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
@@ -147,11 +151,11 @@ class Client:
         return service
 
     def run(self, coroutine: Coroutine[None, None, T]) -> T:
-        """Result of a coroutine."""
+        """Run a coroutine and return its result."""
         return self.submit(coroutine).result(60)
 
     def submit(self, coroutine: Coroutine[None, None, T]) -> Future[T]:
-        """Future of a coroutine that runs beside the test."""
+        """Start a coroutine in the background and return its future."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def wait_until_loaded(self) -> Client:

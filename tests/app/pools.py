@@ -1,4 +1,4 @@
-"""A parser pool with files to parse."""
+"""Helpers to run a parser pool on small files."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ LIMITS = ParserLimits(1 << 30, 60.0)
 
 
 def upload_of(body: bytes | Path, media_type: str, encoding: str = "", **how: Any) -> Upload:
-    """An upload that asks for embeddings; keyword arguments are of its spec."""
+    """An upload that requests embeddings; keyword arguments go to its spec."""
     return Upload(body, media_type, replace(EMBED, **how), encoding)
 
 
 def with_pool(genes: Path, use: Callable[[ParserPool], Awaitable[None]], limits: ParserLimits = LIMITS) -> None:
-    """Run ``use`` with a started pool; afterwards its folder is empty and gone."""
+    """Run ``use`` with a started pool, then check that its folder is empty and removed."""
 
     @asynccontextmanager
     async def checked() -> AsyncIterator[ParserPool]:
@@ -65,7 +65,7 @@ def with_pool(genes: Path, use: Callable[[ParserPool], Awaitable[None]], limits:
 
 
 def joined(parts: Iterable[UploadHead | Prepared]) -> Prepared:
-    """All parts of an upload as one, checked against what was said when it was opened."""
+    """All parts of an upload combined, checked against the head of the upload."""
     opened, *rest = parts
     assert isinstance(opened, UploadHead)
     prepared = [part for part in rest if isinstance(part, Prepared)]
@@ -85,7 +85,7 @@ async def parse_all(pool: ParserPool, upload: Upload) -> Prepared:
 
 
 def parsed(parser: Parser, scratch: Path, upload: Upload) -> Prepared:
-    """Parsed in this process."""
+    """Parse an upload in this process."""
     described, arrays = pack_upload(upload)
     command = Message("parse", {"upload": described, "scratch": str(scratch)}, arrays)
     reader = PartReader()

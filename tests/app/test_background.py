@@ -7,7 +7,7 @@ from tests.app.queue.conftest import run
 
 
 def test_a_loop_that_swallows_its_cancellation_still_ends() -> None:
-    """A Redis client that is cancelled in the middle of a reply does so."""
+    """A Redis client that is cancelled in the middle of a reply swallows the cancellation."""
 
     async def loop(swallowed: int) -> None:
         while True:

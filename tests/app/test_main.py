@@ -16,7 +16,7 @@ from scpalm.model.errors import UserError
         ("api_keys_file", "/keys", "/keys is not a file of API keys"),
     ],
 )
-def test_a_setting_that_cannot_be_used_stops_the_start(
+def test_invalid_settings_prevent_startup(
     tmp_path: Path, bundle_dir: Path, setting: str, value: str, words: str
 ) -> None:
     settings = load_settings(bundle=bundle_dir, spool_dir=tmp_path, **{setting: value})

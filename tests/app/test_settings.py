@@ -18,7 +18,7 @@ from scpalm.app.settings import Settings, SettingsError, load_settings, setting_
         ("LOG_FORMAT", "xml", "SCPALM_LOG_FORMAT"),
     ],
 )
-def test_a_wrong_variable_is_named_in_one_line(
+def test_an_invalid_variable_is_named_in_one_line(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(f"SCPALM_{variable}", value)
@@ -28,7 +28,7 @@ def test_a_wrong_variable_is_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_the_environment_sets_and_arguments_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCPALM_PORT", "9000")
     monkeypatch.setenv("SCPALM_BATCH_CELLS", "7")
     assert load_settings(port=None).port == 9000
@@ -37,7 +37,7 @@ def test_the_environment_sets_and_arguments_go_first(monkeypatch: pytest.MonkeyP
     assert load_settings(bundle=Path("elsewhere")).bundle == Path("elsewhere")
 
 
-def test_every_setting_says_what_and_why() -> None:
+def test_every_setting_has_a_description() -> None:
     lines = dict(setting_lines())
     assert len(lines) == len(Settings.model_fields)
     assert all(". Default: " in text or ": " in text for text in lines.values())

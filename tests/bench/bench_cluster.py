@@ -1,9 +1,9 @@
-"""``scpalm embed --cluster``: cells a second, memory over time and equality, on cells repeated to any number.
+"""``scpalm embed --cluster``: cells per second, memory over time and correctness, with cells repeated to any number.
 
     python tests/bench/bench_cluster.py [--cells 20000] [--processes 1 2] [--source FILE.h5ad] [--folder DIR]
 
-Every output row is compared with what one process gives for the file that is repeated: the same cell must have the same
-bits wherever it stands. A folder that is named is kept, and a run that was stopped goes on.
+Every output row is compared with the result of one process for the original file: the same cell must have the same bits
+at any position. With --folder the files are kept, and an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _NAMES = 65536
 
 
 def repeat(source: Path, out: Path, num_cells: int) -> None:
-    """Write a file of ``num_cells`` cells, those of ``source`` over and over, without holding it in memory."""
+    """Write a file with ``num_cells`` cells by repeating those of ``source``, without holding it in memory."""
     cells = anndata.read_h5ad(source)
     x = sparse.csr_matrix(cells.X)
-    # With every column of var: Ensembl ids match more genes than symbols do.
+    # Keep all columns of var, because Ensembl ids match more genes than symbols do.
     anndata.AnnData(x[:1].copy(), var=cells.var.copy()).write_h5ad(out)
     times = -(-num_cells // x.shape[0])
     indptr = np.concatenate([[0], np.cumsum(np.tile(np.diff(x.indptr), times)[:num_cells])]).astype(np.int64)
@@ -62,7 +62,7 @@ def repeat(source: Path, out: Path, num_cells: int) -> None:
 
 
 class MemoryWatch:
-    """Unshared memory of this process and of its largest child, MB, every second, in a thread."""
+    """Records the unshared memory (MB) of this process and of its largest child every second, in a thread."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, float, float]] = []  # seconds, driver, largest worker
@@ -89,14 +89,14 @@ class MemoryWatch:
             self.samples.append((time.perf_counter() - begin, me.memory_full_info().uss / 1e6, max(workers)))
 
     def curve(self, points: int = 6) -> str:
-        """Driver/worker at evenly spaced times, the first half minute (loading) left out where there is more."""
+        """Memory of driver/worker at evenly spaced times, without the first half minute (loading) of longer runs."""
         settled = [sample for sample in self.samples if sample[0] > min(30.0, self.samples[-1][0] / 3)]
         places = np.linspace(0, len(settled) - 1, min(points, len(settled))).astype(int)
         return "  ".join(f"{settled[i][0]:.0f}s {settled[i][1]:.0f}/{settled[i][2]:.0f}" for i in places)
 
 
 def one_process(source: Path, folder: Path, bundle: Bundle) -> NDArray[np.float32]:
-    """``[cells, D]`` of ``scpalm embed``; prints its rate."""
+    """The result ``[cells, D]`` of ``scpalm embed``. Prints its rate."""
     engine = load(bundle)
     engine.session.warm_up()
     begin = time.perf_counter()
@@ -108,7 +108,7 @@ def one_process(source: Path, folder: Path, bundle: Bundle) -> NDArray[np.float3
 
 
 def measure(source: Path, out: Path, bundle: Bundle, processes: int, expected: NDArray[np.float32]) -> None:
-    """Run one atlas and print its line."""
+    """Embed one atlas and print a line of the table."""
     import zarr
 
     progress = RecordedProgress(lambda: print(f"\r{sum(progress.advanced)} cells", end="", file=sys.stderr))

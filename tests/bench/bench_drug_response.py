@@ -1,6 +1,6 @@
-"""Drug response beside the embedding: cells x all known drugs, with the head of a bundle.
+"""Time of drug response compared with the embedding: cells x all known drugs, with the head of a bundle.
 
-Cells are a panel's worth of random counts each; every timing is the best of ``--repeats``. Run it alone:
+Cells have random counts; every timing is the best of ``--repeats``. Run it on an idle machine:
 
     PYTHONPATH=. python tests/bench/bench_drug_response.py [--bundle DIR --cells 1000 --genes 2000 --repeats 3]
 """
@@ -23,7 +23,7 @@ from scpalm.model.sessions.session import Session, open_session
 
 
 def make_rows(bundle: Bundle, panel: list[str], cells: int, expressed: int, seed: int = 0) -> Rows:
-    """Cells with ``expressed`` genes each, drawn from the whole vocabulary, and half of the panel among them."""
+    """Random cells with ``expressed`` genes each, which include half of the panel."""
     random = np.random.default_rng(seed)
     genes = bundle.vocabulary.symbols
     place = np.array([genes.index(name) for name in panel if name in set(genes)])

@@ -1,7 +1,7 @@
-"""The gene embedding at the size of the paper's Table 5: one training step, Algorithm 2 as printed compared with ours.
+"""One training step of the gene embedding at the size of the paper's Table 5: the printed Algorithm 2 and ours.
 
-A step is forward, backward and AdamW on every parameter of the embedding. Each variant runs in a new process;
-its memory is that process's peak minus what it held before the first step (parameters included). Run it alone:
+A step is forward, backward and AdamW on every parameter of the embedding. Each variant runs in a new process. Memory is
+the peak of that process minus its memory before the first step (parameters included). Run it on an idle machine:
 
     PYTHONPATH=. python tests/bench/bench_embedding.py [--genes 60000 --tokens 256 --batch 128 --literal-batch 8]
 """
@@ -27,7 +27,14 @@ GENE_WIDTH = 64
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement. genes: G. tokens: N. expressed: genes a cell. batch: cells a step."""
+    """One measurement.
+
+    Attributes:
+        genes: number of genes (G).
+        tokens: number of tokens (N).
+        expressed: genes per cell.
+        batch: cells per step.
+    """
 
     variant: str
     genes: int
@@ -48,7 +55,7 @@ def make_embedding(case: Case) -> GeneEmbedding:
 
 
 def make_cells(case: Case, seed: int = 0) -> SparseCells:
-    """Cells of equal length with values as log1p CP10K has them; a tenth of the genes are not measured."""
+    """Cells of equal length with values in the range of log1p CP10K. A tenth of the genes are not measured."""
     generator = torch.Generator().manual_seed(seed)
     measured = torch.rand(1, case.genes, generator=generator) < 0.9
     known = torch.nonzero(measured[0])[:, 0]
@@ -59,7 +66,7 @@ def make_cells(case: Case, seed: int = 0) -> SparseCells:
 
 
 def literal(embedding: GeneEmbedding, cells: SparseCells) -> Tensor:
-    """Algorithm 2 as printed, for a whole batch: ``[B, G, d1]``, ``[B, G, 2 d1]`` and ``[B, G, N]`` are made."""
+    """Algorithm 2 as printed, for a whole batch. It allocates ``[B, G, d1]``, ``[B, G, 2 d1]`` and ``[B, G, N]``."""
     genes = torch.nonzero(cells.measured[0])[:, 0]
     x = cells.dense(len(embedding.scale))[:, genes, None]
     r = F.leaky_relu(x * embedding.scale[genes])
@@ -76,7 +83,7 @@ def peak_mib() -> float:
 
 
 def run(case: Case) -> dict[str, float]:
-    """Seconds a step (the fastest) and MiB at the peak above what was held before."""
+    """Seconds per step (the fastest) and peak memory in MiB above that before the first step."""
     torch.set_num_threads(case.threads)
     embedding, cells = make_embedding(case), make_cells(case)
     forward = literal if case.variant == "literal" else GeneEmbedding.__call__
@@ -102,7 +109,7 @@ def apart(case: Case) -> dict[str, float]:
 
 
 def gradient_difference(case: Case) -> float:
-    """Largest difference of any gradient, as a share of that parameter's largest gradient."""
+    """Largest difference of any gradient, relative to the largest gradient of its parameter."""
     gradients = []
     for forward in (literal, GeneEmbedding.__call__):
         embedding = make_embedding(case)
@@ -129,7 +136,7 @@ def main() -> None:
     print(
         f"G {args.genes:,}, N {args.tokens}, d1 {GENE_WIDTH}, {args.expressed:,} genes a cell, {args.threads} thread(s)"
     )
-    print(f"{'':24} {'batch':>6} {'MiB':>8} {'s a step':>9} {'ms a cell':>10}")
+    print(f"{'':24} {'batch':>6} {'MiB':>8} {'s/step':>9} {'ms/cell':>10}")
     a_cell = {}
     for name, variant, batch, steps in (
         ("Algorithm 2, literally", "literal", args.literal_batch, 3),
@@ -142,7 +149,7 @@ def main() -> None:
             f"{name:24} {batch:6} {measured['mib']:8,.0f} {measured['seconds']:9.3f} {1e3 * a_cell[variant]:10.2f}"
             f"   (whole process {measured['total_mib']:,.0f} MiB)"
         )
-    print(f"a cell: {a_cell['literal'] / a_cell['ours']:.0f} times faster")
+    print(f"per cell: {a_cell['literal'] / a_cell['ours']:.0f} times faster")
     difference = gradient_difference(Case("both", batch=min(2, args.literal_batch), steps=1, **size))
     print(f"largest relative difference of a gradient: {difference:.1e}")
 

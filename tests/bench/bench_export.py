@@ -1,7 +1,7 @@
 """Weights of a bundle in float32, float16 and int8: size, speed, and loss compared with float32.
 
-Uses the network of a bundle (the embedded one by default) and the cells of a file. The last column says whether an
-export would refuse the precision. Run it alone:
+Uses the network of a bundle (by default the packaged one) and the cells of a file. The last column shows whether an
+export would refuse the precision. Run it on an idle machine:
 
     PYTHONPATH=. python tests/bench/bench_export.py FILE.h5ad [--bundle BUNDLE]
 """

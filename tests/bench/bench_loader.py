@@ -1,7 +1,7 @@
 """Loading speed of a corpus: batches of 128 cells with 2,000 expressed genes each, from disk, on one core.
 
-Writes a corpus of random cells (0.5 GB by default) to a temporary folder. "cold": the files were dropped from the
-system's cache before. Run it alone:
+Writes a corpus of random cells (0.5 GB by default) to a temporary folder. "cold" means that the files were dropped from
+the page cache before. Run it on an idle machine:
 
     PYTHONPATH=. python tests/bench/bench_loader.py [--cells 32768 --expressed 2000 --genes 28373]
 """
@@ -29,7 +29,7 @@ BATCH = 128
 
 
 def drop_from_cache(path: Path) -> None:
-    """Ask the system to forget the shards' pages."""
+    """Ask the system to drop the shards from the page cache."""
     for file in path.glob("shard-*/*.npy"):
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)
@@ -38,7 +38,7 @@ def drop_from_cache(path: Path) -> None:
 
 
 def cells_per_second(batch: Callable[[int], object], steps: int) -> tuple[float, float]:
-    """By the clock, and by the time that this process kept a core busy."""
+    """Cells per second of wall time, and per second of CPU time of this process."""
     for step in range(8):
         batch(step)
     start, busy = time.perf_counter(), time.process_time()
@@ -65,7 +65,7 @@ def main() -> None:
             warm.batch(np.random.default_rng(step).integers(8, args.cells, BATCH))
         size = sum(file.stat().st_size for file in path.rglob("*.npy")) / 1e9
         print(f"{args.cells:,} cells of {args.expressed:,} genes, {size:.2f} GB, batches of {BATCH}")
-        print(f"{'':44} {'cells/s':>9} {'cells/s of a busy core':>24}")
+        print(f"{'':44} {'cells/s':>9} {'cells/s of CPU time':>24}")
         for name, block, thinned, cold, workers in (
             ("cell by cell, cached", 1, False, False, 0),
             ("cell by cell, cold", 1, False, True, 0),

@@ -1,7 +1,7 @@
-"""How fast bodies become cells, and cells rows, in one parser process: 2,000 expressed genes a cell, of 20,000.
+"""Speed of parsing in one process, for cells with 2,000 expressed genes of 20,000.
 
-"decoded": bytes -> checked CellMatrix; "prepared": also matched to the vocabulary and normalised, as a device takes it.
-Seconds of CPU time, the best of ``--repeats``, so that other work on the machine counts little. Run it alone:
+"decoded": bytes -> checked CellMatrix. "prepared": also matched to the vocabulary and normalised for the device.
+Times are CPU seconds, the best of ``--repeats``, which reduces the effect of other work. Run it on an idle machine:
 
     PYTHONPATH=. python tests/bench/bench_parsing.py [--cells 2048 --expressed 2000 --repeats 5]
 """
@@ -40,7 +40,7 @@ def make_cells(genes: list[str], cells: int, expressed: int) -> sparse.csr_matri
 
 
 def bodies(counts: sparse.csr_matrix, genes: list[str], folder: Path) -> Iterator[tuple[str, Reader, bytes | Path]]:
-    """Name, reader and body of each format."""
+    """The name, the reader and a body of each format."""
     frame = anndata.AnnData(counts, var=pd.DataFrame(index=genes))
     frame.write_h5ad(folder / "cells.h5ad")
     yield "h5ad", _reader("application/x-hdf5"), folder / "cells.h5ad"
@@ -63,7 +63,7 @@ def _reader(media_type: str) -> Reader:
 
 
 def best(run: Callable[[], object], repeats: int) -> float:
-    """Least CPU seconds."""
+    """The smallest number of CPU seconds of several runs."""
     seconds = []
     for _ in range(repeats):
         started = time.process_time()

@@ -1,11 +1,11 @@
-"""Cells a second, embedded and through Redis with 1, 2 and 8 workers, beside the bare session, and the added latency.
+"""Cells per second in one process and through Redis with 1, 2 and 8 workers, compared with the bare session.
 
     PYTHONPATH=. python tests/bench/bench_scaling.py [--sleep 0.5] [--seconds 8]
 
-The device is a session that sleeps for a known time a batch (`tests.chaos.entry`), as a GPU would take it: what is
-measured is everything else. Client, services, workers and Redis share this machine's cores, so the sleep must be long
-enough for them to keep up; CPU seconds of each a second are shown beside the rates. Requests are Arrow, 64 cells of 500
-genes.
+It measures the added latency too. The device is a session that sleeps for a fixed time per batch (`tests.chaos.entry`),
+so this measures everything except the device. Clients, services, workers and Redis share the cores of this machine, so
+the sleep must be long enough for them to keep up; the table also shows their CPU use. Requests are Arrow with 64 cells
+of 500 genes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REQUEST_CELLS = 64
 
 
 def requests_of(size: int, number: int) -> list[bytes]:
-    """HTTP requests of seeded counts, ready to be sent."""
+    """Encoded HTTP requests with seeded counts."""
     genes = Bundle.load().vocabulary.symbols[:500]
     made = []
     for seed in range(number):
@@ -49,7 +49,7 @@ def requests_of(size: int, number: int) -> list[bytes]:
 
 
 class Client:
-    """One connection, with as little work a request as can be."""
+    """One connection, with as little work per request as possible."""
 
     def __init__(self, url: str) -> None:
         host, port = url.removeprefix("http://").split(":")
@@ -58,7 +58,7 @@ class Client:
         self._file = self._socket.makefile("rb")
 
     def ask(self, request: bytes) -> tuple[float, float]:
-        """Seconds in all, and of these on the device."""
+        """Send a request. Returns the seconds in total, and the part of them on the device."""
         started = time.perf_counter()
         self._socket.sendall(request)
         status = self._file.readline()
@@ -75,7 +75,7 @@ class Client:
 
 
 def rate(services: list[Process], clients: int, seconds: float) -> float:
-    """Cells a second, from the second second on."""
+    """Cells per second, measured after the first second."""
     requests = requests_of(REQUEST_CELLS, 8)
     done = [0] * clients
     over = threading.Event()
@@ -100,7 +100,7 @@ def rate(services: list[Process], clients: int, seconds: float) -> float:
 
 
 def cpu_seconds(processes: list[Process]) -> float:
-    """So far, with children."""
+    """CPU seconds used so far, including children."""
     total = 0.0
     for process in processes:
         family = [psutil.Process(process.process.pid)]
@@ -110,9 +110,9 @@ def cpu_seconds(processes: list[Process]) -> float:
 
 
 def scaling(folder: Path, sleep: float, seconds: float) -> None:
-    """One line a number of workers."""
+    """Print one line per number of workers."""
     bare = BATCH_CELLS / sleep
-    print(f"a batch of {BATCH_CELLS} cells takes {sleep:g} s: the bare session does {bare:.0f} cells/s\n")
+    print(f"a batch of {BATCH_CELLS} cells takes {sleep:g} s, so the bare session computes {bare:.0f} cells/s\n")
     print("| workers | cells/s | of the bare rate | times one worker | CPU of services | CPU of workers |")
     print("|---|---|---|---|---|---|")
     with cluster(folder / "embedded") as made:
@@ -130,7 +130,7 @@ def scaling(folder: Path, sleep: float, seconds: float) -> None:
                 workers.append(made.start("worker", wait=False, sleep=str(sleep)))
             ready(workers)
             before, started = [cpu_seconds(services), cpu_seconds(workers)], time.perf_counter()
-            # Twice what the workers hold at once: one batch that runs, and one formed ahead.
+            # Twice as much as the workers hold at once: a running batch, and one formed ahead.
             found = rate(services, max(16, 2 * 2 * number * BATCH_CELLS // REQUEST_CELLS), seconds)
             took = time.perf_counter() - started
             shares = [(cpu_seconds(group) - was) / took for group, was in zip((services, workers), before, strict=True)]
@@ -148,7 +148,7 @@ def ready(workers: list[Process]) -> None:
 
 
 def latency(folder: Path) -> None:
-    """One cell after the other through an idle queue, and the same without Redis."""
+    """Latency of single cells through an idle queue, with and without Redis."""
     print("\n| one cell, one client | p50 ms | p99 ms | on the device, p50 |\n|---|---|---|---|")
     requests = requests_of(1, 64)
     with cluster(folder) as made:
@@ -167,7 +167,7 @@ def latency(folder: Path) -> None:
 
 
 def serving(made: Cluster, redis: bool) -> Process:
-    """A service that is ready: with a worker behind Redis, or with its own device."""
+    """A ready service, with a worker connected by Redis or with its own device."""
     if not redis:
         return made.start("serve", redis_url=NO_REDIS)
     (service,) = made.services()
@@ -178,8 +178,8 @@ def serving(made: Cluster, redis: bool) -> Process:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sleep", type=float, default=0.5, help="seconds a batch")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--sleep", type=float, default=0.5, help="seconds per batch")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds per measurement")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Cells a second: the bare session beside POST /embed over real sockets. `python -m tests.bench.bench_service`."""
+"""Cells per second of the bare session and of POST /embed over real sockets: `python -m tests.bench.bench_service`."""
 
 from __future__ import annotations
 
@@ -39,11 +39,15 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Load:
-    """What one line of the table measures.
+    """The load for one line of the table.
 
     Attributes:
-        name: shown. bodies: requests, sent over and over. cells: in one request. headers: of each request.
-        requests: in one round. clients: at the same time.
+        name: name in the table.
+        bodies: bodies of the requests, sent repeatedly.
+        cells: cells per request.
+        headers: headers of each request.
+        requests: number of requests per round.
+        clients: number of concurrent clients.
     """
 
     name: str
@@ -55,7 +59,7 @@ class Load:
 
 
 def real_cells(bundle: Bundle) -> tuple[anndata.AnnData, str]:
-    """The sample's 559 real cells; where celltypist is absent, seeded random ones of like density."""
+    """The 559 real cells of the sample, or seeded random cells of similar density if celltypist is not installed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.h5ad"
         try:
@@ -97,7 +101,7 @@ def as_rows(cells: anndata.AnnData, bundle: Bundle) -> Rows:
 
 
 def bare(bundle: Bundle, rows: Rows) -> Callable[[], float]:
-    """Cells a second of the session alone, in the service's batches, on as many threads as the service has."""
+    """Cells per second of the bare session, with the batches and the number of threads of the service."""
     session = open_session(bundle)
     session.warm_up()
 
@@ -112,7 +116,7 @@ def bare(bundle: Bundle, rows: Rows) -> Callable[[], float]:
 
 @contextmanager
 def served(bundle: Path, **settings: str) -> Iterator[str]:
-    """The address of a `scpalm serve` process."""
+    """Run `scpalm serve` and return its URL."""
     environment = os.environ | {"SCPALM_BUNDLE": str(bundle), "SCPALM_BATCH_CELLS": str(BATCH_CELLS)} | settings
     command = [sys.executable, "-m", "scpalm.app.cli", "serve", "--port", "0"]
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
@@ -131,7 +135,7 @@ def served(bundle: Path, **settings: str) -> Iterator[str]:
 
 
 def through_http(url: str, load: Load) -> Callable[[], float]:
-    """Cells a second through POST /embed."""
+    """Cells per second through POST /embed."""
     client = httpx.Client(timeout=300, limits=httpx.Limits(max_connections=load.clients))
 
     def ask(number: int) -> None:
@@ -149,7 +153,7 @@ def through_http(url: str, load: Load) -> Callable[[], float]:
 
 
 def one_by_one(url: str, body: bytes) -> tuple[float, float]:
-    """Median and 99th percentile of the milliseconds of one cell, asked alone, and not on the device."""
+    """Median and 99th percentile of the latency of single cells in milliseconds, without the time on the device."""
     seconds = []
     with httpx.Client() as client:
         for _ in range(100):
@@ -196,7 +200,7 @@ def main() -> None:
             row = f"{load.name:48s} {speed:8.0f} {base:8.0f} {statistics.median(ratios):7.0%}"
             print(f"{row} {min(ratios):7.0%} {max(ratios):7.0%}", flush=True)
         middle, tail = one_by_one(url, as_json(take(cells, 0, 1)[:, :2000].copy()))
-    print(f"one cell of 2,000 genes alone, beside inference: {middle:.1f} ms median, {tail:.1f} ms p99")
+    print(f"one cell of 2,000 genes, without inference: {middle:.1f} ms median, {tail:.1f} ms p99")
 
 
 if __name__ == "__main__":

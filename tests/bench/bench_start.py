@@ -1,7 +1,7 @@
-"""From the start of `scpalm serve` to the first 200 of /health/ready, and memory when nothing has been asked yet.
+"""Time from the start of `scpalm serve` to the first 200 of /health/ready, and memory before the first request.
 
-Memory: what the server and its parser processes hold for themselves (unique set size), so that pages they share with
-each other count once. Run it alone:
+Memory is the unique set size of the server and its parser processes, without the pages that they share. Run it on an
+idle machine:
 
     PYTHONPATH=. python tests/bench/bench_start.py [--repeats 5]
 """
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def start(folder: str) -> tuple[float, float, float]:
-    """Seconds to ready, and megabytes (unique; resident of the server's process) two seconds later."""
+    """Seconds until ready, and megabytes two seconds later (unique set size; resident size of the server process)."""
     port = free_port()
     environment = os.environ | {"SCPALM_PORT": str(port), "SCPALM_RESULTS_DIR": folder}
     began = time.monotonic()

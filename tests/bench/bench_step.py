@@ -1,8 +1,8 @@
-"""Cells a second, memory and arithmetic of a training step, by preset, stage and how the batch is cut into parts.
+"""Cells per second, memory and FLOP/s of a training step, by preset, stage and gradient accumulation.
 
 Uses random cells and, for stage 2, random codes, on the GPU if there is one. Each row runs in a new process. "of the
-device": FLOP/s of the step (matrix products and attention, forward and backward, as PyTorch counts them) relative to
-one large matrix product in the same process, in bf16 on a GPU and float32 on a CPU. Run it alone:
+device": FLOP/s of the step (matrix products and attention, forward and backward, as counted by PyTorch) relative to one
+large matrix product in the same process, in bf16 on a GPU and float32 on a CPU. Run it on an idle machine:
 
     PYTHONPATH=. python tests/bench/bench_step.py [--preset mini base --batch 128 --accumulate 1 4 --set bf16=true]
 """
@@ -50,7 +50,7 @@ def make_trainer(corpus: Corpus, case: dict[str, Any], device: torch.device) -> 
 def made_up(
     corpus: Corpus, sizes: NetworkConfig, config: Stage2Config, device: torch.device
 ) -> tuple[PathwayAutoencoder, Stage2Config, torch.device, CodeCache, Yardsticks]:
-    """A stage 1 with random weights, and random codes."""
+    """Write a stage 1 checkpoint with random weights, and random codes."""
     random = np.random.default_rng(0)
     codes = random.integers(sizes.num_codes, size=(1, len(corpus), sizes.num_tokens), dtype=np.uint8)
     scores = random.standard_normal((1, len(corpus), sizes.num_tokens), dtype=np.float32)
@@ -60,7 +60,7 @@ def made_up(
 
 
 def measure(case: dict[str, Any]) -> dict[str, float]:
-    """``seconds`` a step, ``mib`` at the peak, ``flop`` of a step, ``device_rate`` in FLOP/s."""
+    """Measure ``seconds`` per step, peak memory ``mib``, ``flop`` per step, and ``device_rate`` in FLOP/s."""
     keep_freed_memory()
     device = pick_device("auto")
     trainer = make_trainer(Corpus(case["corpus"]), case, device)
@@ -81,7 +81,7 @@ def measure(case: dict[str, Any]) -> dict[str, float]:
 
 
 def device_rate(device: torch.device) -> float:
-    """FLOP/s of a large matrix product, the median of 9."""
+    """FLOP/s of a large matrix product (median of 9)."""
     size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a = torch.randn(size, size, device=device, dtype=dtype)
     times = []

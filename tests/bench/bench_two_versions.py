@@ -1,7 +1,7 @@
-"""Latency and rate of two checkouts, in turns: `python -m tests.bench.bench_two_versions OTHER [--module app.cli]`.
+"""Compare latency and rate of two checkouts: `python -m tests.bench.bench_two_versions OTHER [--module app.cli]`.
 
-Both servers run all the time and rounds alternate, so that other work on the machine weighs on both. Printed are
-medians over the rounds, and the median of this checkout's ratio to the other one.
+Both servers run all the time and rounds alternate, so that other work on the machine affects both equally. Prints
+medians over the rounds, and the median ratio of this checkout to the other one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROUNDS = 9
 
 
 class Version:
-    """One checkout, served; with ``redis`` by a service and a worker with a Redis between them."""
+    """A running service of one checkout. With ``redis``, it computes in a worker connected by Redis."""
 
     def __init__(self, root: Path, module: str, folder: Path, *, redis: bool) -> None:
         self._folder = folder / root.name
@@ -74,7 +74,7 @@ class Version:
 
 
 def latency(version: Version, requests: list[Request]) -> float:
-    """Median milliseconds of one request after another."""
+    """Median latency of sequential requests in milliseconds."""
     times = []
     for request in requests:
         start = time.perf_counter()
@@ -84,7 +84,7 @@ def latency(version: Version, requests: list[Request]) -> float:
 
 
 def rate(version: Version, requests: list[Request]) -> float:
-    """Cells a second with eight requests at once."""
+    """Cells per second with eight concurrent requests."""
     start = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(version.post, requests))
@@ -94,8 +94,8 @@ def rate(version: Version, requests: list[Request]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="the other checkout")
-    parser.add_argument("--module", default="scpalm.app.cli", help="module of the other one's command line")
-    parser.add_argument("--redis", action="store_true", help="through a Redis and one worker")
+    parser.add_argument("--module", default="scpalm.app.cli", help="module of the other checkout's command line")
+    parser.add_argument("--redis", action="store_true", help="use Redis and one worker")
     chosen = parser.parse_args()
     cells, _ = real_cells(Bundle.load(DEFAULT_BUNDLE))
     cases: list[tuple[str, Callable[[Version, list[Request]], float], list[Request]]] = [

@@ -1,8 +1,8 @@
-"""The targets of the service under load: `python -m tests.bench.service [--file CELLS.h5ad]`.
+"""Performance targets of the service under load: `python -m tests.bench.service [--file CELLS.h5ad]`.
 
-Saturation is measured in pairs: a round of requests, then the bare session on as many cells, so that other work on the
-machine weighs on both. Latency is measured open loop: requests leave at seeded random moments, whether or not earlier
-ones have come back, so that a slow answer does not hide the wait of the next.
+Saturation is measured in pairs, a round of requests and then the bare session on as many cells, so that other work on
+the machine affects both. Latency is measured in an open loop: requests start at seeded random times, even if earlier
+ones are unanswered, so that slow responses do not hide the wait of later requests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILE_CELLS = 10_000
 
 @dataclass(frozen=True)
 class Request:
-    """A body with its headers, and how many cells it holds."""
+    """A body, its headers, and its number of cells."""
 
     body: bytes
     headers: dict[str, str]
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """Seconds from the moment the request was due to its last byte, and on the device of these."""
+    """Seconds from the scheduled start of a request to the last byte of its response, and the part on the device."""
 
     seconds: float
     device_seconds: float
@@ -75,7 +75,7 @@ async def ask(client: httpx.AsyncClient, request: Request, due: float) -> Reply:
 
 
 async def saturate(client: httpx.AsyncClient, requests: list[Request], number: int, at_once: int) -> float:
-    """Cells a second with ``at_once`` requests under way all the time."""
+    """Cells per second with ``at_once`` requests always in flight."""
     turn = asyncio.Semaphore(at_once)
 
     async def one(at: int) -> None:
@@ -88,7 +88,7 @@ async def saturate(client: httpx.AsyncClient, requests: list[Request], number: i
 
 
 async def open_loop(client: httpx.AsyncClient, requests: list[Request], rate: float, seconds: float) -> list[Reply]:
-    """Replies to requests that leave at random, ``rate`` a second."""
+    """Replies to requests that start at random times, ``rate`` per second."""
     random = np.random.default_rng(0)
     due = np.cumsum(random.exponential(1 / rate, int(rate * seconds)))
     started = time.perf_counter()
@@ -135,11 +135,11 @@ async def measure(url: str, cells: anndata.AnnData, bundle: Bundle, repeats: int
                 all_, added = [r.seconds for r in replies], [r.seconds - r.device_seconds for r in replies]
                 figures = [milliseconds(values, q) for values in (all_, added) for q in (0.5, 0.99)]
                 print(f"{name:44s}{rate:9.0f}" + "".join(f"{figure:9.1f}" for figure in figures), flush=True)
-        await beside_a_file(client, cells, BATCH_CELLS / base())
+        await during_a_file(client, cells, BATCH_CELLS / base())
 
 
-async def beside_a_file(client: httpx.AsyncClient, cells: anndata.AnnData, batch_seconds: float) -> None:
-    """One cell after the other while a large file is worked on."""
+async def during_a_file(client: httpx.AsyncClient, cells: anndata.AnnData, batch_seconds: float) -> None:
+    """Latency of single cells while a large file is being computed."""
     single = requests_of(cells, ARROW, 1, 16)
     file = asyncio.create_task(ask(client, requests_of(cells, H5AD, FILE_CELLS, 1)[0], 0.0))
     await asyncio.sleep(2.0)
@@ -152,14 +152,14 @@ async def beside_a_file(client: httpx.AsyncClient, cells: anndata.AnnData, batch
     await file
     middle, most = milliseconds(waits, 0.5), milliseconds(waits, 1.0)
     batch = batch_seconds * 1000
-    print(f"\none cell beside a file of {FILE_CELLS} cells: median {middle:.0f} ms, most {most:.0f} ms of {len(waits)}")
+    print(f"\none cell during a file of {FILE_CELLS} cells: median {middle:.0f} ms, most {most:.0f} ms of {len(waits)}")
     print(f"a batch of {BATCH_CELLS} cells is {batch:.0f} ms: {middle / batch:.1f} and {most / batch:.1f} batch times")
 
 
 async def retry_after(url: str, cells: anndata.AnnData, repeats: int) -> None:
-    """A full queue says when to come again: beside the time until it was empty."""
+    """Compare Retry-After of a full queue with the time until the queue was empty."""
     file = requests_of(cells, H5AD, 1000, 1)[0]
-    print(f"\n{'queue full: Retry-After':44s}{'said s':>9s}{'true s':>9s}{'ratio':>9s}")
+    print(f"\n{'queue full: Retry-After':44s}{'header s':>9s}{'actual s':>9s}{'ratio':>9s}")
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
         await ask(client, file, 0.0)  # the speed is known
         for _ in range(repeats):
@@ -179,7 +179,7 @@ async def _send(client: httpx.AsyncClient, request: Request, after: float) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE)
-    parser.add_argument("--file", type=Path, help="an h5ad file whose cells are sent instead of the sample's")
+    parser.add_argument("--file", type=Path, help="an h5ad file to send instead of the sample cells")
     parser.add_argument("--repeats", type=int, default=5, help="pairs of rounds; medians are shown")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)

@@ -1,7 +1,7 @@
-"""Mixed requests for a while, and the memory of the service over that time as a table and a picture.
+"""Send mixed requests for some time, and show the memory of the service over that time as a table and a picture.
 
-Bodies of 1 to 500 cells in JSON, Arrow and h5ad, to /embed, /pathways, /impute and /ic50, some of them malformed, at a
-steady rate with many at once. The slope is fitted to the second half; a leak shows as a slope that stays.
+Bodies of 1 to 500 cells in JSON, Arrow and h5ad go to /embed, /pathways, /impute and /ic50, some of them malformed, at
+a steady rate with many in flight. A slope is fitted to the second half; a leak shows as a constant slope.
 
     PYTHONPATH=. python tests/bench/soak.py [--minutes 20 --rate 4 --picture soak.png]
 """
@@ -36,7 +36,7 @@ SAMPLE_SECONDS = 5.0
 
 
 def make_bodies() -> list[tuple[str, bytes]]:
-    """Media type and bytes, every size in every format."""
+    """Media type and bytes of bodies of all sizes in all formats."""
     random = np.random.default_rng(0)
     genes = Bundle.load(DEFAULT_BUNDLE).vocabulary.symbols[:12_000]
     bodies = []
@@ -48,7 +48,7 @@ def make_bodies() -> list[tuple[str, bytes]]:
 
 
 async def load(url: str, bodies: list[tuple[str, bytes]], minutes: float, rate: float) -> Counter[str]:
-    """Open loop: requests start at random moments, whatever became of those before. Counts of what came back."""
+    """Start requests at random times, even if earlier ones are unanswered. Returns the number of each status."""
     random, seen = np.random.default_rng(1), Counter[str]()
     waiting: set[asyncio.Task[None]] = set()
     weights = np.array([len(body) ** -0.35 for _, body in bodies])
@@ -75,7 +75,7 @@ async def load(url: str, bodies: list[tuple[str, bytes]], minutes: float, rate: 
 
 
 async def watch(process: psutil.Process, samples: list[tuple[float, float]], began: float) -> None:
-    """Minutes and megabytes (unique set size of the server and its parsers), until cancelled."""
+    """Record minutes and megabytes (unique set size of the server and its parsers) until cancelled."""
     while True:
         try:
             family = [process, *process.children(recursive=True)]
@@ -110,7 +110,7 @@ def draw(samples: np.ndarray, slope: float, out: Path) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--minutes", type=float, default=20)
-    options.add_argument("--rate", type=float, default=4.0, help="requests a second")
+    options.add_argument("--rate", type=float, default=4.0, help="requests per second")
     options.add_argument("--picture", type=Path)
     asked = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="scpalm-soak-") as folder:

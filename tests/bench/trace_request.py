@@ -1,11 +1,11 @@
-"""How far one `POST /embed` goes through the code: files, functions, changes of file, and types that carry its cells.
+"""Trace one `POST /embed` through the code: count files, functions, changes of file, and types that carry its cells.
 
     PYTHONPATH=. python tests/bench/trace_request.py                              # this checkout
     python tests/bench/trace_request.py --root OTHER --module app.cli             # another one, such as an older layout
 
-A real server is started with a profiler in every process and thread. One request warms it up; the second one is traced.
-The table follows a reader: each function of the project counts where it is first called, without properties and
-special methods. A change of file is a first call in another file than the call before it in the same thread.
+A real server runs with a profiler in every process and thread. The first request warms it up; the second is traced. The
+counts follow a reader of the code: each function of the project counts once, at its first call, without properties and
+special methods. A change of file is a first call in a different file than the previous call of the same thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scipy import sparse
 NUM_CELLS = 41
 GENES = ["CD3D", "CD3E", "IL7R", "LYZ", "S100A9", "CST3", "MS4A1", "CD79A", "NKG7", "GNLY"]
 
-# Runs at the start of every interpreter, the parser's included.
+# Runs at the start of every interpreter, including parser processes.
 PROFILER = """
 import dataclasses, json, os, sys, threading, time
 ROOT, OUT, CELLS = TRACED
@@ -80,7 +80,7 @@ def profile(frame, event, argument):
         started = event == "call" and code.co_code[frame.f_lasti + 1] == 0
         name = code.co_name
         if started and (name.startswith("__") or is_property(frame)):
-            started = False  # nobody reads on into `len(rows)` or `rows.num_bytes`
+            started = False  # a reader does not follow calls such as `len(rows)` or `rows.num_bytes`
         if started or carriers:
             name = code.co_qualname
             file.write(json.dumps([time.monotonic(), threading.get_ident(), path, name, started, carriers]) + "\\n")
@@ -93,7 +93,7 @@ sys.setprofile(profile)
 
 
 def write_cells(path: Path) -> None:
-    """A few cells as h5ad, three counts each."""
+    """Write an h5ad file of a few cells with three counts each."""
     indices = [(cell + step) % len(GENES) for cell in range(NUM_CELLS) for step in range(3)]
     data = [1.0 + (cell * step) % 7 for cell in range(NUM_CELLS) for step in range(3)]
     indptr = list(range(0, 3 * NUM_CELLS + 1, 3))
@@ -104,7 +104,7 @@ def write_cells(path: Path) -> None:
 
 
 def post(url: str, path: Path) -> tuple[float, float]:
-    """Start and end of one answered request, by the monotonic clock, which all processes share."""
+    """Send a request. Returns its start and end by the monotonic clock, which all processes share."""
     start = time.monotonic()
     httpx.post(f"{url}/embed", files={"file": path.read_bytes()}, timeout=60).raise_for_status()
     return start, time.monotonic()
@@ -112,7 +112,7 @@ def post(url: str, path: Path) -> tuple[float, float]:
 
 def traced(root: Path, module: str, folder: Path) -> list[list[object]]:
     """The calls of the second request, in order within each thread."""
-    # Not by the environment, of which a parser sees little.
+    # Parser processes get only a few environment variables, so the environment cannot be used.
     values = (f"{root}/", str(folder / "out"), NUM_CELLS)
     (folder / "sitecustomize.py").write_text(f"TRACED = {values!r}\n{PROFILER}", encoding="utf-8")
     for name in ("out", "work"):
@@ -151,7 +151,7 @@ def _ready(url: str) -> bool:
 
 
 def changes(files: Iterable[str]) -> tuple[int, int]:
-    """How often the file changes, and how often to a file that had been left before."""
+    """Number of changes of file, and of changes back to a file that was left before."""
     order = [name for name, _ in groupby(files)]
     return max(0, len(order) - 1), len(order) - len(set(order))
 

@@ -23,14 +23,16 @@ class Row:
     """A row of the table.
 
     Attributes:
-        what: what happened. seconds: until the answer, or until the service was back.
-        lost: requests without a result. doubled: results beyond one per item.
+        what: what happened.
+        seconds: until the response, or until the service was restored.
+        lost: number of requests without a result.
+        duplicated: number of results beyond one per item.
     """
 
     what: str
     seconds: float
     lost: int
-    doubled: int
+    duplicated: int
 
 
 Case = Callable[[Cluster, int], Row]
@@ -54,11 +56,11 @@ def _turned_away(cluster: Cluster, load: Load, seconds: float, when: str) -> Row
     assert load.lost(503) == 0, load.statuses
     cluster.assert_nothing_left()
     what = f"{load.statuses[200]} answered, {load.statuses[503]} turned away (503) {when}"
-    return Row(what, seconds, load.lost(503), cluster.doubled())
+    return Row(what, seconds, load.lost(503), cluster.duplicated())
 
 
 def worker_killed(cluster: Cluster, size: int) -> Row:
-    """kill -9 of the worker that holds the only request: the other worker answers within lease + 1 s."""
+    """kill -9 of the worker that holds the only request: the other worker answers within the lease + 1 s."""
     (service,) = cluster.services()
     hold = cluster.folder / "hold"
     hold.touch()
@@ -67,7 +69,7 @@ def worker_killed(cluster: Cluster, size: int) -> Row:
     asking, answers = in_background(service, body)
     wait_until(lambda: cluster.num_leased() == 1)
     second = cluster.start("worker")
-    time.sleep(LEASE_SECONDS)  # long enough to take a lease that it must not take
+    time.sleep(LEASE_SECONDS)  # long enough to take over a lease, which it must not do
     assert cluster.num_leased() == 1 and not answers
     first.stop(signal.SIGKILL)
     killed = time.monotonic()
@@ -77,7 +79,7 @@ def worker_killed(cluster: Cluster, size: int) -> Row:
     np.testing.assert_array_equal(_values(answers[0]), _values(ask(service, body)))
     assert second.metric("redeliveries_total") == 1
     cluster.assert_nothing_left()
-    return Row(f"answered by the other worker (lease {LEASE_SECONDS:g} s)", seconds, 0, cluster.doubled())
+    return Row(f"answered by the other worker (lease {LEASE_SECONDS:g} s)", seconds, 0, cluster.duplicated())
 
 
 def long_batch(cluster: Cluster, size: int) -> Row:
@@ -93,7 +95,7 @@ def long_batch(cluster: Cluster, size: int) -> Row:
     assert idle.metric("rows_total") == 0 and busy.metric("rows_total") == 8
     assert idle.metric("redeliveries_total") == busy.metric("redeliveries_total") == 0
     cluster.assert_nothing_left()
-    return Row(f"run once, over {2 + size} leases", time.monotonic() - started, 0, cluster.doubled())
+    return Row(f"run once, over {2 + size} leases", time.monotonic() - started, 0, cluster.duplicated())
 
 
 def service_killed(cluster: Cluster, size: int) -> Row:
@@ -115,7 +117,7 @@ def service_killed(cluster: Cluster, size: int) -> Row:
     # What the dead service had queued is done or dropped; its reservations end with its heartbeat.
     cluster.assert_nothing_left(30)
     what = f"the other service answered on ({load.statuses[200]} requests); queue and spool empty"
-    return Row(what, seconds, 0, cluster.doubled())
+    return Row(what, seconds, 0, cluster.duplicated())
 
 
 def network_cut(cluster: Cluster, size: int) -> Row:
@@ -142,10 +144,10 @@ def network_cut(cluster: Cluster, size: int) -> Row:
     np.testing.assert_array_equal(_values(answers[0]), _values(ask(service, body)))
     assert cut_off.metric("rows_total") >= 8 * size
     cluster.assert_nothing_left()
-    doubled = cluster.doubled()
+    duplicated = cluster.duplicated()
     assert cut_off.stop(signal.SIGTERM) == 0
     proxy.close()
-    return Row("the other worker answered; the late result was refused; the worker came back", seconds, 0, doubled)
+    return Row("the other worker answered; the late result was refused; the worker came back", seconds, 0, duplicated)
 
 
 def terminated(cluster: Cluster, size: int) -> Row:
@@ -164,14 +166,14 @@ def terminated(cluster: Cluster, size: int) -> Row:
         time.sleep(0.5 * size)
     # A balancer sends a request to another service when one answers 503 because it drains.
     refused = [text for status, _, text in load.answers if status == 503]
-    assert all("takes no new work" in text for text in refused), refused
+    assert all("accepts no new work" in text for text in refused), refused
     assert load.lost(503) == 0, load.statuses
     cluster.assert_nothing_left()
-    return Row(f"{load.statuses[200]} requests, none failed", seconds, load.lost(503), cluster.doubled())
+    return Row(f"{load.statuses[200]} requests, none failed", seconds, load.lost(503), cluster.duplicated())
 
 
 def poison(cluster: Cluster, size: int) -> Row:
-    """A request that kills every worker, which are restarted: a dead letter after 3, the other requests unharmed."""
+    """A request kills every worker, and workers are restarted: a dead letter after 3, and no other request fails."""
     (service,) = cluster.services()
     workers = [cluster.start("worker"), cluster.start("worker", wait=False)]
     over = threading.Event()
@@ -199,11 +201,11 @@ def poison(cluster: Cluster, size: int) -> Row:
     assert load.lost() == 0, load.statuses
     cluster.assert_nothing_left(20)
     what = f"error to its caller after 3 deliveries, 1 dead letter; {load.statuses[200]} others answered"
-    return Row(what, seconds, load.lost(), cluster.doubled())
+    return Row(what, seconds, load.lost(), cluster.duplicated())
 
 
 def redis_restarted(cluster: Cluster, size: int) -> Row:
-    """kill -9 of Redis, which comes back with its append-only file: 503 meanwhile, and no accepted work is lost."""
+    """kill -9 of Redis, which restarts from its append-only file: 503 meanwhile, and no accepted work is lost."""
     (service,) = cluster.services()
     cluster.start("worker", sleep="0.05")
     wait_until(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200)
@@ -221,7 +223,7 @@ def redis_restarted(cluster: Cluster, size: int) -> Row:
 
 
 def redis_full(cluster: Cluster, size: int) -> Row:
-    """No memory left in Redis: requests are refused with the reason, nothing is half written, then all is well."""
+    """Redis is out of memory: requests are refused with the reason, and nothing is partly written."""
     (service,) = cluster.services()
     cluster.start("worker")
     _values(ask(service, cells(4)))
@@ -235,7 +237,7 @@ def redis_full(cluster: Cluster, size: int) -> Row:
     started = time.monotonic()
     _values(ask(service, cells(4)))
     cluster.assert_nothing_left()
-    return Row("503 with the reason; nothing written", time.monotonic() - started, 0, cluster.doubled())
+    return Row("503 with the reason; nothing written", time.monotonic() - started, 0, cluster.duplicated())
 
 
 def worker_frozen(cluster: Cluster, size: int) -> Row:
@@ -266,7 +268,7 @@ def clocks_jump(cluster: Cluster, size: int) -> Row:
     assert sum(worker.metric("redeliveries_total") for worker in workers) == 0
     slowest = max(seconds for _, seconds, _ in load.answers)
     cluster.assert_nothing_left()
-    return Row(f"{load.statuses[200]} answered, slowest {slowest:.2f} s", slowest, load.lost(), cluster.doubled())
+    return Row(f"{load.statuses[200]} answered, slowest {slowest:.2f} s", slowest, load.lost(), cluster.duplicated())
 
 
 def _write(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ Json = dict[str, object]
 
 
 def cells(number: int, seed: int = 0, *, poison: bool = False) -> Json:
-    """A body of seeded counts over the genes of the shipped model. ``poison``: the last cell kills workers."""
+    """A body of seeded counts for the genes of the packaged model. With ``poison``, the last cell kills workers."""
     genes = Bundle.load(BUNDLE).vocabulary.symbols[:500]
     counts = np.random.default_rng(seed).poisson(0.4, (number, len(genes)))
     if poison:
@@ -63,12 +63,12 @@ class Process(Server):
         self.url = ""
 
     def metric(self, name: str) -> float:
-        """Sum over all labels."""
+        """The value of a metric, summed over all labels."""
         families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
         return sum(s.value for family in families for s in family.samples if s.name == f"scpalm_{name}")
 
     def has_died(self, seconds: float = 20.0) -> bool:
-        """Whether it ends on its own within this time."""
+        """Whether the process exits by itself within this time."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -78,9 +78,9 @@ class Process(Server):
 
 @dataclass
 class Load:
-    """Clients that each send one request after the other until the context is left.
+    """Clients that each send one request after another until the context ends.
 
-    A client changes to the next service when one refuses connections or answers 503.
+    A client switches to the next service if one refuses the connection or answers 503.
 
     Attributes:
         answers: status, seconds and text of each response; status 0 for a broken connection.
@@ -133,7 +133,7 @@ class Load:
 
 
 class Proxy:
-    """A network between a worker and Redis that can be cut. Data sent meanwhile arrives late."""
+    """A network link between a worker and Redis that can be cut. Data sent meanwhile arrives later."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -190,7 +190,8 @@ class Cluster:
     """The processes of one case.
 
     Attributes:
-        redis: with an append-only file. folder: for files of the case; the processes share ``spool`` in it.
+        redis: Redis with an append-only file.
+        folder: folder for the files of the case; the processes share ``spool`` in it.
     """
 
     redis: RedisServer
@@ -213,7 +214,7 @@ class Cluster:
         return process
 
     def services(self, number: int = 1, **environment: str) -> list[Process]:
-        """Start services. They become ready when there is a worker."""
+        """Start services. They become ready once a worker runs."""
         return [self.start("serve", wait=False, **environment) for _ in range(number)]
 
     @property
@@ -232,7 +233,7 @@ class Cluster:
     def _streams(self) -> list[bytes]:
         return [key for lane in ("online", "bulk") for key in self._keys(lane)]
 
-    def doubled(self) -> int:
+    def duplicated(self) -> int:
         """Number of results beyond one per item, since the start."""
         with self.redis.client() as client:
             works = sum(client.xinfo_stream(key)["entries-added"] for key in self._streams())
@@ -245,7 +246,7 @@ class Cluster:
             return sum(client.xlen(key) for key in self._keys("dead"))
 
     def left(self) -> dict[str, int]:
-        """What is still counted, queued or spooled; empty once every request has its answer."""
+        """Everything that is still counted, queued or spooled. Empty once all requests are answered."""
         found: dict[str, int] = {}
         with self.redis.client() as client:
             for key in self._keys("load"):
@@ -290,7 +291,7 @@ def in_background(process: Process, body: Json) -> tuple[threading.Thread, list[
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster with a Redis; the case starts the rest. Processes that still run must end on SIGTERM with status 0."""
+    """A cluster with Redis only; the case starts the rest. Running processes must exit with status 0 on SIGTERM."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spool").mkdir()
     redis = RedisServer(folder / "data").start()

@@ -1,7 +1,9 @@
-"""`python -m tests.chaos.entry serve|worker --port 0`: processes of scpalm whose device only takes time.
+"""`python -m tests.chaos.entry serve|worker --port 0`: scpalm processes with a device that only sleeps.
 
-Environment: ``CHAOS_SLEEP``: seconds per batch. ``CHAOS_HOLD``: a file; batches wait while it exists. ``CHAOS_CLOCK``:
-a file with the seconds by which the wall clock of this process is off, read at every use.
+Environment variables:
+    CHAOS_SLEEP: seconds per batch.
+    CHAOS_HOLD: path of a file; batches wait while it exists.
+    CHAOS_CLOCK: path of a file with the offset of this process's wall clock in seconds, read at every use.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-# A cell with this value in its first gene ends the process that computes it.
+# A cell with this value in its first gene kills the process that computes it.
 POISON = 666.0
 _real_time = time.time
 
@@ -34,7 +36,7 @@ from scpalm.model.sessions.session import Encoded, SessionInfo  # noqa: E402
 
 
 class SleepingSession:
-    """Returns sums of each row instead of an embedding, after a known time."""
+    """Returns sums of each row instead of an embedding, after a fixed time."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._info = session_info(bundle)
@@ -67,7 +69,7 @@ class SleepingSession:
 
 
 def _is_poison(rows: Rows) -> bool:
-    """Whether a cell has a single gene, as those of `cells(poison=True)`."""
+    """Whether a cell has only one gene, as those of `cells(poison=True)` have."""
     return bool((rows.lengths() == 1).any())
 
 

@@ -1,4 +1,4 @@
-"""Faults on purpose: every accepted request is answered exactly once, whatever dies."""
+"""Fault injection: every accepted request is answered exactly once, no matter which process dies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [needs_redis, pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUN
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_nothing_is_lost_or_doubled(case: Case, tmp_path: Path) -> None:
+def test_nothing_is_lost_or_duplicated(case: Case, tmp_path: Path) -> None:
     with cluster(tmp_path / "cluster") as made:
         row = case(made, 1)
-    assert (row.lost, row.doubled) == (0, 0), row
+    assert (row.lost, row.duplicated) == (0, 0), row

@@ -12,12 +12,12 @@ FILE = DEPLOY / "grafana" / "dashboards" / "scpalm.json"
 
 
 def panels() -> list[dict[str, Any]]:
-    """Every panel but the titles of rows, in order."""
+    """All panels except row titles, in order."""
     return [panel for panel in json.loads(FILE.read_text())["panels"] if panel["type"] != "row"]
 
 
 def queries(rate_interval: str = "5m") -> Iterator[tuple[str, str]]:
-    """Title of the panel and a query of it, with Grafana's own variable filled in."""
+    """Yield the title of each panel with each of its queries, with Grafana's variable filled in."""
     for panel in panels():
         for target in panel["targets"]:
             yield panel["title"], target["expr"].replace("$__rate_interval", rate_interval)

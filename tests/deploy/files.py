@@ -1,4 +1,4 @@
-"""The files of the deployment, as the tools that use them would read them."""
+"""Load the files of the deployment as the tools that use them do."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ PROMETHEUS = DEPLOY / "prometheus"
 
 
 def load(path: Path) -> Any:
-    """One YAML document."""
+    """Load a YAML document."""
     return yaml.safe_load(path.read_text())
 
 
 def compose() -> dict[str, Any]:
-    """docker-compose.yml with its anchors followed."""
+    """docker-compose.yml with its anchors resolved."""
     settings: dict[str, Any] = load(ROOT / "docker-compose.yml")
     return settings
 
 
 def rules(name: str) -> list[dict[str, Any]]:
-    """Every rule of a file in deploy/prometheus."""
+    """All rules in a file of deploy/prometheus."""
     return [rule for group in load(PROMETHEUS / name)["groups"] for rule in group["rules"]]
 
 
 def tool(name: str, *arguments: str, folder: Path = ROOT) -> str:
-    """Output of a command line tool; the test is skipped where it is not installed, and fails where the tool does."""
-    # Beside the interpreter, too: tools from PyPI are in the virtual environment, which need not be active.
+    """Run a command-line tool and return its output. Skips the test if the tool is missing; fails if the tool fails."""
+    # Also search the folder of the interpreter: tools from PyPI are there even if the environment is not active.
     program = which(name) or which(name, path=str(Path(sys.executable).parent))
     if program is None:
         pytest.skip(f"{name} is not installed (Debian or PyPI has it)")

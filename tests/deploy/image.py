@@ -1,4 +1,4 @@
-"""The build stage of the Dockerfile, followed step by step without Docker."""
+"""Run the build stage of the Dockerfile step by step, without Docker."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.deploy.files import ROOT
 
 
 def build(folder: Path, extras: str) -> Path:
-    """Do what the build stage does with the build argument EXTRAS; the folder of ``scpalm``.
+    """Run the build stage with the build argument EXTRAS, and return the folder of the command ``scpalm``.
 
-    Only what the Dockerfile copies is there, and paths of the image lie below ``folder``.
+    Paths of the image are below ``folder``, which has only the files that the Dockerfile copies.
     """
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     stage = text[text.index("AS build") :].split("\nFROM ")[0]

@@ -1,4 +1,4 @@
-"""A load of every kind of request, so that every metric moves: each route and format, jobs, requests that fail."""
+"""A load with all kinds of requests (routes, formats, jobs, failing requests), so that every metric changes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PATHS = ("/embed", "/impute?genes=CD3D", "/pathways", "/ic50?drugs=Erlotinib")
 
 
 class Load:
-    """Clients that send until they are stopped; a context manager.
+    """Clients that send requests until they are stopped. A context manager.
 
     Attributes:
-        statuses: how often each status was answered.
+        statuses: number of responses by status.
     """
 
     def __init__(self, url: str, cells: anndata.AnnData, clients: int = 2) -> None:

@@ -1,8 +1,8 @@
-"""Run what compose starts under a load, run every query of the dashboard, and draw it.
+"""Run the services of compose under load, run all queries of the dashboard, and draw it.
 
     PYTHONPATH=. python tests/deploy/show_dashboard.py [--seconds 180] [--out deploy/grafana/dashboard.png]
 
-Grafana itself is not needed: the queries are answered by a real Prometheus that scraped real processes.
+This needs a real Prometheus, but not Grafana.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ RATE_INTERVAL = "15s"
 
 
 def services() -> list[str]:
-    """What runs without a GPU: API and two workers, or all in one process where this release has no workers."""
+    """The services that run without a GPU: API and two workers, or a single process if there is no worker command."""
     split = "worker" in typer.main.get_command(cli).commands  # type: ignore[attr-defined]
     return ["redis", "worker-cpu", "worker-cpu", "api", "prometheus"] if split else ["single", "prometheus"]
 
 
 def ask(url: str, path: str, **parameters: Any) -> list[dict[str, Any]]:
-    """Result of a query. Raises AssertionError with Prometheus' own words."""
+    """Send a query to Prometheus. Raises AssertionError with its error message."""
     answer = httpx.get(f"{url}/api/v1/{path}", params=parameters, timeout=30).json()
     assert answer["status"] == "success", f"{parameters}: {answer.get('error')}"
     found: list[dict[str, Any]] = answer["data"]["result"]
@@ -44,7 +44,7 @@ def ask(url: str, path: str, **parameters: Any) -> list[dict[str, Any]]:
 
 
 def empty_queries(url: str) -> list[str]:
-    """Panels with a query that has no number to show."""
+    """The queries without a finite value, each with the title of its panel."""
     empty = []
     for title, query in queries(RATE_INTERVAL):
         found = ask(url, "query", query=query)
@@ -54,7 +54,7 @@ def empty_queries(url: str) -> list[str]:
 
 
 def draw(url: str, start: float, end: float, out: Path) -> None:
-    """The panels in their places, each with its queries over the time of the load."""
+    """Draw all panels, with the values of their queries during the load."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -98,12 +98,12 @@ def draw(url: str, start: float, end: float, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=75)
-    # A few dozen colours are enough, and make it a fifth of the size.
+    # 48 colours are enough, and reduce the file to a fifth.
     Image.open(picture).convert("P", palette=Image.Palette.ADAPTIVE, colors=48).save(out, optimize=True)
 
 
 def run(seconds: float, folder: Path, out: Path | None) -> list[str]:
-    """Empty queries after ``seconds`` of load; the picture where it is wanted."""
+    """Run a load for ``seconds`` and return the empty queries. Draws the dashboard if ``out`` is given."""
     cells, _ = real_cells(Bundle.load())
     chosen = services()
     with Stack(chosen, folder, Path(sys.executable).parent) as stack:

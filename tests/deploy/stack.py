@@ -1,4 +1,4 @@
-"""What docker-compose.yml starts, started as processes, with commands and environment read from the file."""
+"""Start the services of docker-compose.yml as processes, with the commands and environment from the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import yaml
 from scpalm.app.settings import PREFIX
 from tests.deploy.files import PROMETHEUS, ROOT, compose, load
 
-OURS = ("api", "worker", "worker-cpu", "single")
+OUR_SERVICES = ("api", "worker", "worker-cpu", "single")
 SHARED = "/var/lib/scpalm/shared"
 
 
@@ -37,12 +37,13 @@ def free_port() -> int:
 
 
 class Stack:
-    """Services of the compose file; a context manager. Names of containers become ports of this machine.
+    """Services of the compose file. A context manager. Container names become ports of this machine.
 
     Args:
-        services: which, in the order they start; one may be named more than once (``--scale``).
-        folder: for volumes and logs. bin: where ``scpalm`` is.
-        every: seconds between scrapes and evaluations, in place of Prometheus' own.
+        services: names of the services in start order; a repeated name starts another instance (``--scale``).
+        folder: folder for volumes and logs.
+        bin: folder of the command ``scpalm``.
+        every: seconds between scrapes and rule evaluations, instead of the configured interval.
     """
 
     def __init__(self, services: Sequence[str], folder: Path, bin: Path, *, every: int = 1) -> None:
@@ -77,22 +78,22 @@ class Stack:
                 process.wait()
 
     def url(self, service: str) -> str:
-        """Of ``NAME-NUMBER``."""
+        """The URL of the instance ``NAME-NUMBER``."""
         return f"http://127.0.0.1:{self.ports[service]}"
 
     def log(self, service: str) -> str:
         return (self._folder / f"{service}.log").read_text(errors="replace")
 
     def stop(self, service: str) -> int:
-        """What ``docker stop`` does; the exit status."""
+        """Stop an instance as ``docker stop`` does, and return its exit status."""
         process = self.processes[service]
         process.send_signal(signal.SIGTERM)
         return process.wait(90)
 
     def wait(self, service: str) -> None:
-        """Until it is healthy."""
+        """Wait until an instance is healthy."""
         name = service.rpartition("-")[0]
-        path = "/health/ready" if name in OURS else "/-/ready"
+        path = "/health/ready" if name in OUR_SERVICES else "/-/ready"
         healthy: Callable[[], bool] = lambda: httpx.get(self.url(service) + path).status_code == 200  # noqa: E731
         if name == "redis":
             healthy = lambda: subprocess.run(  # noqa: E731
@@ -115,9 +116,9 @@ class Stack:
         if shutil.which(command[0]) is None:
             pytest.skip(f"{command[0]} is not installed (Debian has it)")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
-        if name in OURS:
+        if name in OUR_SERVICES:
             environment |= image_environment() | self._compose[name]["environment"]
-            # A container has an address of its own; here each process has a port instead.
+            # Containers have their own addresses; here each process has its own port.
             environment |= {"SCPALM_HOST": "127.0.0.1", "SCPALM_PORT": str(self.ports[service])}
         place = {key: self._here(value) for key, value in environment.items()}
         with (self._folder / f"{service}.log").open("wb") as log:
@@ -148,13 +149,13 @@ class Stack:
         return value.replace("redis:6379", f"127.0.0.1:{self.ports.get('redis-0', 6379)}")
 
     def _prometheus(self) -> Path:
-        """The config with addresses for names, and the rules, both evaluated as often as wanted."""
+        """Write the Prometheus configuration with local addresses, and with intervals of ``every`` seconds."""
         settings = load(PROMETHEUS / "prometheus.yml")
         settings["global"] = {"scrape_interval": f"{self._every}s", "evaluation_interval": f"{self._every}s"}
         for job in settings["scrape_configs"]:
             names = job.pop("dns_sd_configs")[0]["names"]
-            mine = [service for service in self.services if service.rpartition("-")[0] in names]
-            job["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports[service]}" for service in mine]}]
+            instances = [service for service in self.services if service.rpartition("-")[0] in names]
+            job["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports[service]}" for service in instances]}]
         for name in settings["rule_files"]:
             rules = load(PROMETHEUS / name)
             for group in rules["groups"]:

@@ -1,4 +1,4 @@
-"""docker-compose.yml: it is valid, its parts fit together, and it asks of scpalm only what there is."""
+"""docker-compose.yml is valid and consistent, and uses only existing settings and commands of scpalm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scpalm.app.cli.main import cli
 from scpalm.app.settings import PREFIX, Settings
 from tests.deploy.files import PROMETHEUS, ROOT, compose, load, rules, tool
 
-OURS = ("api", "worker", "worker-cpu", "single", "single-gpu")
+OUR_SERVICES = ("api", "worker", "worker-cpu", "single", "single-gpu")
 SERVICES = compose()["services"]
 
 
@@ -20,12 +20,12 @@ def commands() -> set[str]:
     return set(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
 
 
-def test_docker_compose_accepts_it() -> None:
+def test_docker_compose_accepts_the_file() -> None:
     assert set(tool("docker-compose", "config", "--services").split()) == set(SERVICES)
     tool("docker-compose", "--profile", "cpu", "config", "--quiet")
 
 
-def test_without_a_profile_it_is_what_this_release_can_run() -> None:
+def test_the_default_profile_is_a_single_process() -> None:
     profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
     assert {name for name, chosen in profiles.items() if not chosen} == {"single", "prometheus", "grafana"}
     assert (
@@ -34,7 +34,7 @@ def test_without_a_profile_it_is_what_this_release_can_run() -> None:
     assert profiles["api"] == profiles["redis"] == ["queue", "cpu"]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OUR_SERVICES)
 def test_every_variable_is_a_setting_and_every_command_exists(name: str) -> None:
     service = SERVICES[name]
     for variable in service["environment"]:
@@ -47,9 +47,9 @@ def test_every_variable_is_a_setting_and_every_command_exists(name: str) -> None
 
 
 def test_only_the_gpu_worker_needs_a_gpu_and_only_models_a_runtime() -> None:
-    extras = {name: SERVICES[name]["build"]["args"]["EXTRAS"] for name in OURS}
+    extras = {name: SERVICES[name]["build"]["args"]["EXTRAS"] for name in OUR_SERVICES}
     assert extras == {"api": "", "worker": "gpu", "worker-cpu": "cpu", "single": "cpu", "single-gpu": "gpu"}
-    devices = {name: "reservations" in SERVICES[name]["deploy"]["resources"] for name in OURS}
+    devices = {name: "reservations" in SERVICES[name]["deploy"]["resources"] for name in OUR_SERVICES}
     assert {name for name, has in devices.items() if has} == {"worker", "single-gpu"}
     assert SERVICES["worker"]["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
 
@@ -62,19 +62,19 @@ def test_processes_that_share_a_queue_share_redis_and_a_folder() -> None:
         assert service["depends_on"]["redis"]["condition"] == "service_healthy"
 
 
-def test_redis_keeps_what_was_accepted() -> None:
+def test_redis_keeps_accepted_work() -> None:
     command = " ".join(SERVICES["redis"]["command"])
     assert "--appendonly yes" in command and "--maxmemory-policy noeviction" in command
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
 
 
-def test_a_container_is_not_killed_while_it_finishes_its_work() -> None:
-    for name in OURS:
+def test_containers_have_time_to_finish_their_work() -> None:
+    for name in OUR_SERVICES:
         stop = int(SERVICES[name]["environment"]["SCPALM_STOP_SECONDS"])
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > stop
 
 
-def test_every_service_has_a_limit_and_prometheus_and_grafana_are_for_this_machine() -> None:
+def test_every_service_has_a_memory_limit_and_monitoring_is_local() -> None:
     for service in SERVICES.values():
         assert service["deploy"]["resources"]["limits"]["memory"]
     for name in ("prometheus", "grafana"):
@@ -82,23 +82,23 @@ def test_every_service_has_a_limit_and_prometheus_and_grafana_are_for_this_machi
     assert "ports" not in SERVICES["redis"]
 
 
-def test_prometheus_scrapes_every_process_of_ours_at_its_port() -> None:
+def test_prometheus_scrapes_all_our_processes() -> None:
     found: dict[str, int] = {}
     for job in load(PROMETHEUS / "prometheus.yml")["scrape_configs"]:
         for entry in job["dns_sd_configs"]:
             found |= dict.fromkeys(entry["names"], entry["port"])
-    expected = {name: int(SERVICES[name]["environment"].get("SCPALM_PORT", 8000)) for name in OURS}
+    expected = {name: int(SERVICES[name]["environment"].get("SCPALM_PORT", 8000)) for name in OUR_SERVICES}
     assert found == expected
 
 
-def test_the_memory_that_alerts_is_the_memory_that_a_worker_may_have() -> None:
+def test_the_memory_alert_uses_the_limit_of_the_workers() -> None:
     (rule,) = [rule for rule in rules("rules.yml") if rule["record"] == "scpalm:device_memory_limit_bytes"]
     for name in ("worker", "worker-cpu"):
         gigabytes = int(SERVICES[name]["deploy"]["resources"]["limits"]["memory"].removesuffix("G"))
         assert rule["expr"] == f"vector({gigabytes} * 1024 * 1024 * 1024)"
 
 
-def test_what_is_mounted_exists() -> None:
+def test_mounted_paths_exist() -> None:
     mounts = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
     files = [mount.split(":")[0] for mount in mounts if mount.startswith("./")]
     assert files and [name for name in files if not (ROOT / name).exists()] == []
@@ -106,8 +106,8 @@ def test_what_is_mounted_exists() -> None:
     assert named == set(compose()["volumes"])
 
 
-def test_every_image_of_others_has_a_version() -> None:
-    others: dict[str, Any] = {name: service for name, service in SERVICES.items() if name not in OURS}
+def test_third_party_images_have_a_version() -> None:
+    others: dict[str, Any] = {name: service for name, service in SERVICES.items() if name not in OUR_SERVICES}
     assert others
     for service in others.values():
         assert re.search(r":v?\d+\.\d+", service["image"]), service["image"]

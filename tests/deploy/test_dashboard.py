@@ -1,4 +1,4 @@
-"""The dashboard asks for what there is, of the data source that is provisioned, from where compose puts it."""
+"""The dashboard uses existing metrics and the provisioned data source, and compose mounts it correctly."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.deploy.test_prometheus import known_metrics, metrics_in
 GRAFANA = DEPLOY / "grafana"
 
 
-def test_queries_are_about_metrics_and_records_that_there_are() -> None:
+def test_queries_use_existing_metrics_and_records() -> None:
     records = {rule["record"] for rule in rules("rules.yml")}
     for title, expression in queries():
         assert metrics_in(expression) <= known_metrics(), title
         assert set(re.findall(r"\bscpalm:[\w:]+", expression)) <= records, title
 
 
-def test_everything_that_the_service_promises_to_measure_is_on_the_dashboard() -> None:
+def test_all_documented_metrics_are_on_the_dashboard() -> None:
     expressions = [text for _, text in queries()] + [rule["expr"] for rule in rules("rules.yml")]
     used = {re.sub(r"_(bucket|sum|count)$", "", name) for text in expressions for name in metrics_in(text)}
     promised = """
@@ -47,7 +47,7 @@ def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
     assert source["url"] == "http://prometheus:9090"
 
 
-def test_compose_mounts_dashboards_where_they_are_looked_for() -> None:
+def test_compose_mounts_the_provisioned_dashboards() -> None:
     (provider,) = load(GRAFANA / "provisioning" / "dashboards" / "scpalm.yml")["providers"]
     mounts = dict(volume.split(":")[:2] for volume in compose()["services"]["grafana"]["volumes"])
     assert mounts["./deploy/grafana/dashboards"] == provider["options"]["path"]

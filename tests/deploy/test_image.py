@@ -1,4 +1,4 @@
-"""The image: declared ranges of versions, pinned versions, and the Dockerfile itself."""
+"""The images: version ranges, pinned versions, and the Dockerfile."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pinned(*files: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("extra", "files"), [("cpu", ["constraints.txt"]), ("gpu", ["constraints-gpu.txt"])])
-def test_versions_in_the_image_are_in_the_ranges(project: dict[str, Any], extra: str, files: list[str]) -> None:
+def test_pinned_versions_satisfy_the_requirements(project: dict[str, Any], extra: str, files: list[str]) -> None:
     versions = pinned("constraints.txt", *files)
     for text in [*project["dependencies"], *project["optional-dependencies"][extra]]:
         requirement = Requirement(text)
@@ -52,16 +52,16 @@ def test_no_requirement_is_an_exact_pin(project: dict[str, Any]) -> None:
     assert {specifier.operator for specifier in specifiers} <= {">=", "<"}
 
 
-def test_serving_on_a_cpu_asks_for_no_torch(project: dict[str, Any]) -> None:
+def test_the_cpu_extra_does_not_need_torch(project: dict[str, Any]) -> None:
     names = {Requirement(text).name for text in [*project["dependencies"], *project["optional-dependencies"]["cpu"]]}
     assert names.isdisjoint({"torch", "scikit-learn", "scanpy", "celltypist"})
 
 
-def test_the_image_of_the_api_has_no_runtime_of_a_model(project: dict[str, Any]) -> None:
+def test_the_api_image_has_no_model_runtime(project: dict[str, Any]) -> None:
     assert {Requirement(text).name for text in project["dependencies"]}.isdisjoint({"torch", "onnxruntime"})
 
 
-def test_gpu_pins_are_what_pip_chose_beyond_the_others(tmp_path: Path) -> None:
+def test_gpu_pins_are_the_additional_packages_chosen_by_pip(tmp_path: Path) -> None:
     chosen = [("onnxruntime-gpu", "1.30.0"), ("numpy", "9.9"), ("Typing_Extensions", "9"), ("scpalm", "0.1.0")]
     report = {"install": [{"metadata": {"name": name, "version": version}} for name, version in chosen]}
     (tmp_path / "report.json").write_text(json.dumps(report))
@@ -69,11 +69,11 @@ def test_gpu_pins_are_what_pip_chose_beyond_the_others(tmp_path: Path) -> None:
     assert tool(sys.executable, script, str(tmp_path / "report.json")).splitlines()[1:] == ["onnxruntime-gpu==1.30.0"]
 
 
-def test_hadolint_has_no_remark() -> None:
+def test_hadolint_has_no_findings() -> None:
     assert tool("hadolint", "Dockerfile") == ""
 
 
-def test_what_is_copied_exists_and_is_sent_to_the_builder() -> None:
+def test_copied_paths_exist_and_are_not_ignored() -> None:
     copies = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY")]
     copied = [name for names in copies for name in names if not name.startswith(("--", "/"))]
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
@@ -81,14 +81,16 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder() -> None:
     assert set(copied) <= sent
 
 
-def test_the_final_stage_has_no_compiler_and_no_rights() -> None:
+def test_the_final_stage_has_no_compiler_and_is_unprivileged() -> None:
     assert not re.search(r"\b(gcc|g\+\+|build-essential|make|cmake|git|curl)\b", FINAL)
-    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", FINAL, re.MULTILINE), "a number, so that runAsNonRoot can be checked"
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", FINAL, re.MULTILINE), (
+        "must be a number, so that runAsNonRoot can be checked"
+    )
     assert FINAL.index("\nUSER ") > FINAL.index("\nCOPY ")
 
 
-def test_process_one_hands_signals_on_and_health_is_asked_for() -> None:
+def test_signals_are_forwarded_and_health_is_checked() -> None:
     assert re.search(r'^ENTRYPOINT \["tini", "--"\]$', FINAL, re.MULTILINE)
-    assert re.search(r'^CMD \["scpalm", "serve"\]$', FINAL, re.MULTILINE), "exec form: no shell in between"
+    assert re.search(r'^CMD \["scpalm", "serve"\]$', FINAL, re.MULTILINE), "must be the exec form, without a shell"
     check = re.search(r"^HEALTHCHECK [^\[]*CMD (\[.*\])$", FINAL, re.MULTILINE)
     assert check and "/health/live" in json.loads(check[1])[2]

@@ -1,4 +1,4 @@
-"""The manifests against the schemas of Kubernetes, and against compose."""
+"""The manifests match the Kubernetes schemas and docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def pod(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("manifest", manifests(), ids=lambda part: f"{part['kind']}-{part['metadata']['name']}")
 @pytest.mark.parametrize("version", ["1.28", "1.37"])
-def test_it_fits_the_schema(manifest: dict[str, Any], version: str) -> None:
+def test_manifests_match_the_kubernetes_schema(manifest: dict[str, Any], version: str) -> None:
     if manifest["kind"] == "ScaledObject":
         models = pytest.importorskip("cloudcoil.models.keda.v1alpha1")
         read = models.ScaledObject.model_validate(manifest)
-        # The models keep names they do not know, so what comes back with its own names is what was understood.
+        # The models keep unknown fields under their original names, so a round trip shows which fields were understood.
         assert read.model_dump(by_alias=True, exclude_none=True, mode="json")["spec"] == manifest["spec"]
         assert not read.spec.model_extra
         return
@@ -43,16 +43,16 @@ def test_it_fits_the_schema(manifest: dict[str, Any], version: str) -> None:
     validate.validate(manifest, version, strict=True)
 
 
-def test_kustomize_builds_it_and_labels_the_pods() -> None:
+def test_kustomize_builds_the_manifests_and_labels_the_pods() -> None:
     built = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(FOLDER))))
     assert len(built) == len(manifests())
     for part in built:
         if part["kind"] in ("Deployment", "StatefulSet"):
-            # The policy that closes everything else selects by it.
+            # The deny-all network policy selects pods by this label.
             assert part["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/part-of"] == "scpalm"
 
 
-def test_settings_exist_and_are_those_of_compose() -> None:
+def test_settings_exist_and_match_those_of_compose() -> None:
     data = named("ConfigMap", "scpalm")["data"]
     for variable in [*data, *(entry["name"] for entry in pod("scpalm-worker")["containers"][0]["env"])]:
         assert variable.removeprefix(PREFIX).lower() in Settings.model_fields
@@ -63,7 +63,7 @@ def test_settings_exist_and_are_those_of_compose() -> None:
 
 
 @pytest.mark.parametrize("name", ["scpalm-api", "scpalm-worker"])
-def test_a_pod_has_time_to_drain_and_no_rights(name: str) -> None:
+def test_pods_have_time_to_drain_and_are_unprivileged(name: str) -> None:
     data = named("ConfigMap", "scpalm")["data"]
     (container,) = pod(name)["containers"]
     assert pod(name)["terminationGracePeriodSeconds"] > int(data["SCPALM_DRAIN_SECONDS"]) + int(
@@ -78,7 +78,7 @@ def test_a_pod_has_time_to_drain_and_no_rights(name: str) -> None:
     assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]
 
 
-def test_a_worker_has_a_gpu_and_workers_follow_the_queue() -> None:
+def test_workers_have_a_gpu_and_scale_with_the_queue() -> None:
     assert pod("scpalm-worker")["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     scaled = named("ScaledObject", "scpalm-worker")["spec"]
     assert scaled["scaleTargetRef"]["name"] == named("Deployment", "scpalm-worker")["metadata"]["name"]
@@ -94,5 +94,5 @@ def test_selectors_find_their_pods() -> None:
     for part in manifests():
         selector = part["spec"].get("selector") if part["kind"] in ("Service", "PodDisruptionBudget") else None
         if selector:
-            wanted = selector.get("matchLabels", selector)
-            assert any(wanted.items() <= found.items() for found in labels), part["metadata"]["name"]
+            selected = selector.get("matchLabels", selector)
+            assert any(selected.items() <= found.items() for found in labels), part["metadata"]["name"]

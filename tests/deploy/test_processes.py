@@ -1,4 +1,7 @@
-"""The image's steps in a clean virtual environment, and what compose starts, as processes. Slow: run with -m slow."""
+"""Run the steps of the Dockerfile in a clean virtual environment, and the services of compose as processes.
+
+Slow: run with -m slow.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def imports(bin: Path, module: str) -> bool:
-    # Not from the tree of sources.
+    # Run outside the source tree, so that the installed package is used.
     return (
         subprocess.run([bin / "python", "-c", f"import {module}"], cwd="/", capture_output=True, check=False).returncode
         == 0
@@ -52,14 +55,14 @@ def test_the_cpu_image_serves_and_stops_in_order(bin: Path, tmp_path: Path) -> N
     assert values.shape[0] == 8 and '"level"' in stack.log("single-0"), "the image logs JSON"
 
 
-def test_the_api_image_has_no_runtime_of_a_model(tmp_path: Path) -> None:
+def test_the_api_image_has_no_model_runtime(tmp_path: Path) -> None:
     bin = build(tmp_path, "")
     assert not imports(bin, "onnxruntime") and not imports(bin, "torch")
     assert subprocess.run([bin / "scpalm", "--version"], cwd="/", capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not SPLIT, reason="this release has no `scpalm worker`: only the service `single` runs")
-def test_api_and_workers_answer_as_one_process_does_and_stop_in_order(bin: Path, tmp_path: Path) -> None:
+def test_api_and_workers_give_the_results_of_one_process_and_stop_in_order(bin: Path, tmp_path: Path) -> None:
     with Stack(["single"], tmp_path, bin) as stack:
         alone = embedded(stack.url("single-0"))
     with Stack(["redis", "worker-cpu", "worker-cpu", "api"], tmp_path, bin) as stack:

@@ -1,4 +1,4 @@
-"""Rules and alerts: valid, tested, about metrics that there are, and with a section in the run book."""
+"""Rules and alerts are valid and tested, use existing metrics, and have a section in the runbook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scpalm.app.telemetry.metrics import DURATION_BUCKETS, Metrics
 from tests.deploy.files import DEPLOY, PROMETHEUS, load, rules, tool
 
 ALERTS = [rule["alert"] for rule in rules("alerts.yml")]
-# Read when they are scraped, so that no app has to be started to know their names.
+# These are collected at scrape time, so their names are listed here instead of starting an app.
 COLLECTED = {"scpalm_queue_rows", "scpalm_queue_oldest_seconds", "scpalm_jobs"}
 
 
@@ -37,7 +37,7 @@ def test_promtool_runs_the_unit_tests() -> None:
     assert "SUCCESS" in tool("promtool", "test", "rules", "rules_test.yml", folder=PROMETHEUS)
 
 
-def test_every_alert_is_seen_to_fire() -> None:
+def test_every_alert_fires_in_a_unit_test() -> None:
     fired = {
         check["alertname"]
         for test in load(PROMETHEUS / "rules_test.yml")["tests"]
@@ -47,7 +47,7 @@ def test_every_alert_is_seen_to_fire() -> None:
     assert fired == set(ALERTS)
 
 
-def test_rules_are_about_metrics_and_records_that_there_are() -> None:
+def test_rules_use_existing_metrics_and_records() -> None:
     every = [*rules("rules.yml"), *rules("alerts.yml")]
     records = {rule["record"] for rule in rules("rules.yml")}
     for rule in every:
@@ -68,7 +68,7 @@ def sections() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("rule", rules("alerts.yml"), ids=lambda rule: str(rule["alert"]))
-def test_every_alert_has_a_severity_and_leads_to_its_section(rule: dict[str, dict[str, str]]) -> None:
+def test_every_alert_has_a_severity_and_a_runbook_section(rule: dict[str, dict[str, str]]) -> None:
     name = str(rule["alert"])
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert rule["annotations"]["runbook_url"] == f"deploy/RUNBOOK.md#{name.lower()}"
@@ -77,5 +77,5 @@ def test_every_alert_has_a_severity_and_leads_to_its_section(rule: dict[str, dic
         assert part in body, f"RUNBOOK.md, {name}: {part} is missing"
 
 
-def test_the_run_book_has_no_section_of_an_alert_that_is_gone() -> None:
+def test_the_runbook_has_no_sections_for_removed_alerts() -> None:
     assert {title for title, _ in sections() if title.startswith("Scpalm")} == set(ALERTS)

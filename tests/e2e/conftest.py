@@ -1,4 +1,4 @@
-"""A real `scpalm serve` process on a free port, asked over real sockets."""
+"""A real `scpalm serve` process on a free port, used over real sockets."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from scipy import sparse
 
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 
-# The embedded bundle, or another one that is to be tried.
+# The packaged bundle, or another one to test.
 BUNDLE = Path(os.environ.get("SCPALM_BUNDLE", DEFAULT_BUNDLE))
 BUNDLE_IS_THERE = (BUNDLE / "manifest.json").is_file()
 
 
 class Server:
-    """One process, `scpalm serve` or another command that listens.
+    """One process: `scpalm serve` or another command that listens on a port.
 
     Attributes:
-        url: where it listens. log: the file of its stderr.
+        url: base URL of the process.
+        log: file with its stderr.
     """
 
     def __init__(
@@ -61,26 +62,26 @@ class Server:
         ends = time.monotonic() + 60
         while not (found := condition()):
             assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"
-            assert time.monotonic() < ends, f"the server never came up: {self.log.read_text()}"
+            assert time.monotonic() < ends, f"the server did not start: {self.log.read_text()}"
             time.sleep(0.05)
         return found
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Signal the process, and give its exit status."""
+        """Send a signal to the process and return its exit status."""
         self.process.send_signal(number)
         return self.process.wait(60)
 
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts servers; ends them after the test."""
+    """Starts servers and stops them after the test."""
     with starter(tmp_path) as start:
         yield start
 
 
 @contextmanager
 def starter(folder: Path) -> Iterator[Callable[..., Server]]:
-    """Starts servers with logs in ``folder``; ends them when it is left."""
+    """Starts servers with logs in ``folder`` and stops them at the end of the context."""
     servers: list[Server] = []
 
     def start(*arguments: str, **settings: str) -> Server:
@@ -98,7 +99,7 @@ def starter(folder: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of the embedded bundle, shared by the tests that do not end it."""
+    """A server with the packaged bundle, shared by tests that do not stop it."""
     if not BUNDLE_IS_THERE:
         pytest.skip(f"{BUNDLE} is absent: export it first")
     server = Server(tmp_path_factory.mktemp("server") / "log").wait_until_ready()
@@ -108,7 +109,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An h5ad of 150 cells whose genes are the embedded model's: seeded counts, not real cells."""
+    """An h5ad file of 150 cells with the genes of the packaged model and seeded random counts."""
     if not BUNDLE_IS_THERE:
         pytest.skip(f"{BUNDLE} is absent: export it first")
     genes = Bundle.load(BUNDLE).vocabulary.symbols[:4000]

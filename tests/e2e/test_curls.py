@@ -1,4 +1,4 @@
-"""The commands of app/README.md, run as they stand there against a real server."""
+"""Run the commands of app/README.md unchanged against a real server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def commands() -> list[str]:
 
 @needs_bundle
 @needs_curl
-def test_every_command_works(start_server: StartServer, cells: Path, tmp_path: Path) -> None:
+def test_every_documented_command_works(start_server: StartServer, cells: Path, tmp_path: Path) -> None:
     if subprocess.run(["curl", "--url-query", "a=b", "--version"], capture_output=True, check=False).returncode:
         pytest.skip("this curl is older than --url-query (7.87)")
     server: Server = start_server(results_dir=str(tmp_path / "jobs")).wait_until_ready()
@@ -50,7 +50,7 @@ def test_every_command_works(start_server: StartServer, cells: Path, tmp_path: P
     assert "succeeded" in events
 
 
-def test_every_route_is_among_them() -> None:
+def test_every_route_is_documented() -> None:
     from scpalm.app.main import create_app
     from scpalm.app.settings import Settings
 

@@ -1,4 +1,4 @@
-"""The engine in this process gives the numbers of the server, to the bit."""
+"""The engine in this process gives bit-identical results to the server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ H5AD = {"Content-Type": "application/x-hdf5"}
 
 
 @pytest.mark.parametrize("task", ["embed", "impute", "pathways", "ic50"])
-def test_the_server_and_the_engine_write_the_same(server: Server, cells: Path, task: str) -> None:
+def test_server_and_engine_write_the_same_values(server: Server, cells: Path, task: str) -> None:
     answer = httpx.post(f"{server.url}/{task}", content=cells.read_bytes(), headers=H5AD, timeout=120)
     assert answer.status_code == 200, answer.text
     served = anndata.read_h5ad(io.BytesIO(answer.content))

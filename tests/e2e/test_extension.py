@@ -1,4 +1,4 @@
-"""The task, the format and the transport of docs/architecture.md work when they are added to a copy of the code."""
+"""The task, the format and the transport described in docs/architecture.md work when added to a copy of the code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _body() -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Extended:
-    """A copy of the code with the three files in it, and where to run it."""
+    """A copy of the code with the three added files, and the folder to run it in."""
 
     code: Path
     folder: Path
@@ -84,7 +84,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Extended:
 
 @pytest.fixture(scope="module")
 def server(extended: Extended) -> Iterator[Server]:
-    """It queues in the added transport."""
+    """A server that uses the added transport."""
     with pytest.MonkeyPatch.context() as patch, starter(extended.folder) as start:
         patch.setenv("PYTHONPATH", str(extended.code))
         server = start(redis_url=f"journal://{extended.folder}/journal", cwd=str(extended.folder))
@@ -93,7 +93,7 @@ def server(extended: Extended) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def lengths(server: Server) -> NDArray[np.float32]:
-    """What the added task must give, computed here from the embedding."""
+    """The expected result of the added task, computed from the embedding."""
     answer = httpx.post(f"{server.url}/embed", json=_body(), headers=JSON).json()
     return np.linalg.norm(np.array(answer["values"], dtype=np.float32), axis=1, keepdims=True)
 
@@ -102,9 +102,7 @@ def _close(values: object, expected: NDArray[np.float32]) -> None:
     np.testing.assert_allclose(np.array(values, dtype=np.float32), expected, rtol=1e-6)
 
 
-def test_the_task_is_a_route_with_options_and_goes_along_with_others(
-    server: Server, lengths: NDArray[np.float32]
-) -> None:
+def test_the_task_is_a_route_and_combines_with_others(server: Server, lengths: NDArray[np.float32]) -> None:
     answer = httpx.post(f"{server.url}/magnitude", json=_body(), headers=JSON)
     assert answer.status_code == 200, answer.text
     assert answer.json()["columns"] == ["length"]
@@ -153,7 +151,7 @@ def test_the_task_is_a_command(extended: Extended, lengths: NDArray[np.float32])
 
 
 @needs_redis
-def test_the_task_crosses_redis(extended: Extended, lengths: NDArray[np.float32], tmp_path: Path) -> None:
+def test_the_task_runs_through_redis(extended: Extended, lengths: NDArray[np.float32], tmp_path: Path) -> None:
     redis = RedisServer(tmp_path / "data").start()
     settings = {"redis_url": redis.url, "spool_dir": str(tmp_path), "cwd": str(tmp_path)}
     try:

@@ -1,4 +1,4 @@
-"""200 clients at once, four in five of which hang up: while they send, while they wait, while they read."""
+"""200 concurrent clients, of which four in five disconnect while they send, wait or read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def request_of(body: bytes, host: str) -> bytes:
 
 
 async def client(url: str, body: bytes, random: np.random.Generator) -> bytes | None:
-    """The answer as it came, or None for a client that hung up."""
+    """The raw response, or None for a client that disconnected."""
     place = urlsplit(url)
     assert place.hostname and place.port
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
@@ -76,7 +76,7 @@ def values_of(answer: bytes) -> NDArray[np.float32]:
 
 
 @needs_bundle
-def test_those_who_wait_are_served_and_nothing_is_left_of_the_others(
+def test_waiting_clients_are_served_and_disconnected_ones_leave_nothing_behind(
     start_server: StartServer, cells: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "spool").mkdir()

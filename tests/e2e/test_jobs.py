@@ -1,4 +1,4 @@
-"""A job outlives its server: killed in the middle, started again, the result is that of an undisturbed run."""
+"""A job survives its server: after a kill and a restart, the result equals that of an undisturbed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service and a worker with a Redis between them: the same bytes as from one process with everything in it."""
+"""A service and a worker connected by Redis give the same bytes as a single process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Ser
         "/ic50?drugs=CCCO&drugs=Erlotinib",
     ],
 )
-def test_every_output_has_the_bytes_of_the_embedded_default(
+def test_every_output_has_the_same_bytes_as_in_one_process(
     pair: tuple[Server, Server], server: Server, cells: Path, path: str
 ) -> None:
     body = as_json(anndata.read_h5ad(cells)[:20].copy())
@@ -58,17 +58,19 @@ def test_every_output_has_the_bytes_of_the_embedded_default(
     assert answers[0].content == answers[1].content
 
 
-def test_several_results_and_optional_inputs_travel(pair: tuple[Server, Server], server: Server, cells: Path) -> None:
+def test_several_results_and_optional_inputs_pass_through_redis(
+    pair: tuple[Server, Server], server: Server, cells: Path
+) -> None:
     body = as_json(anndata.read_h5ad(cells)[:5].copy())
     optional = {**body, "drugs": ["Cisplatin"], "mutation": {"genes": ["TP53"], "values": [[1], [0], [-1], [1], [0]]}}
     for path, sent in (("/embed?also=pathways,impute&genes=LYZ", body), ("/ic50", optional)):
         answers = [httpx.post(f"{s.url}{path}", json=sent, timeout=60) for s in (pair[0], server)]
         assert answers[0].status_code == 200, answers[0].text
-        told = [answer.json() for answer in answers]
-        assert told[0] == told[1]
+        results = [answer.json() for answer in answers]
+        assert results[0] == results[1]
 
 
-def test_a_file_that_goes_through_the_spool(pair: tuple[Server, Server], server: Server, cells: Path) -> None:
+def test_a_large_file_passes_through_the_spool(pair: tuple[Server, Server], server: Server, cells: Path) -> None:
     many = anndata.concat([anndata.read_h5ad(cells)] * 4, index_unique="-")
     path = cells.parent / "many.h5ad"
     many.write_h5ad(path)
@@ -83,9 +85,9 @@ def test_a_file_that_goes_through_the_spool(pair: tuple[Server, Server], server:
         assert answers[0].content == answers[1].content
 
 
-def test_the_service_has_no_runtime_of_a_model_in_it(pair: tuple[Server, Server]) -> None:
+def test_the_service_loads_no_model_runtime(pair: tuple[Server, Server]) -> None:
     loaded = [Path(f"/proc/{server.process.pid}/maps").read_text() for server in pair]
-    assert "onnxruntime" in loaded[1], "else this test shows nothing"
+    assert "onnxruntime" in loaded[1], "otherwise this test proves nothing"
     assert "onnxruntime" not in loaded[0] and "libtorch" not in loaded[0]
     assert httpx.get(f"{pair[0].url}/models").json()["models"][0]["device"] == "cpu"
 
@@ -112,7 +114,7 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in ("torch",
 """
 
 
-def test_a_service_starts_where_neither_torch_nor_onnxruntime_is(tmp_path: Path) -> None:
+def test_a_service_starts_without_torch_and_onnxruntime(tmp_path: Path) -> None:
     redis = RedisServer(tmp_path / "data").start()
     try:
         environment = {"SCPALM_REDIS_URL": redis.url, "SCPALM_SPOOL_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}

@@ -1,4 +1,4 @@
-"""Jobs of several services behind one Redis: any of them goes on with what another one left."""
+"""Jobs of several services that share a Redis: each can continue the jobs of another."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Deployment:
     """A Redis, a worker, and services that the test starts.
 
     Attributes:
-        redis: with an append-only file. start: a service that is ready. spool: what all of them share.
+        redis: Redis with an append-only file.
+        start: starts a service and waits until it is ready.
+        spool: folder that all processes share.
     """
 
     redis: RedisServer
@@ -38,7 +40,7 @@ class Deployment:
     spool: Path
 
     def job(self, location: str) -> dict[str, str]:
-        """A job as Redis has it."""
+        """The fields of a job in Redis."""
         with self.redis.client() as client:
             fields = client.hgetall(f"scpalm:{{jobs}}:job:{location.rpartition('/')[2]}")
         return {name.decode(): value.decode() for name, value in fields.items()}
@@ -91,7 +93,7 @@ def wait(server: Server, location: str, until: Callable[[dict[str, object]], boo
     return state
 
 
-def test_another_service_goes_on_with_the_job_of_one_that_was_killed(
+def test_another_service_continues_the_job_of_a_killed_one(
     deployment: Deployment, server: Server, file: Path, tmp_path: Path
 ) -> None:
     first = deployment.start()
@@ -104,7 +106,7 @@ def test_another_service_goes_on_with_the_job_of_one_that_was_killed(
     assert (state["state"], state["rows"], state["rows_done"]) == ("succeeded", 6000, 6000)
     assert deployment.job(location)["attempt"] == "2"
 
-    # Its result is what one process with everything in it would have answered, in every format.
+    # In every format, the result must equal the response of a single process.
     results, answers = {}, {}
     for media_type in ("application/x-npy", ARROW, "application/json", H5AD):
         headers = {"Accept": media_type}
@@ -127,10 +129,12 @@ def test_another_service_goes_on_with_the_job_of_one_that_was_killed(
 def test_any_service_knows_cancels_and_lists_jobs(deployment: Deployment, file: Path) -> None:
     one, other = deployment.start(), deployment.start()
     location = accepted(send(one, file, "/pathways", **{"Idempotency-Key": "k"}))
-    assert accepted(send(other, file, "/pathways", **{"Idempotency-Key": "k"})) == location, "the key names it"
+    assert accepted(send(other, file, "/pathways", **{"Idempotency-Key": "k"})) == location, (
+        "the key identifies the job"
+    )
     assert accepted(send(other, file, "/pathways")) == location, "the same cells and options are the same job"
     assert location.rpartition("/")[2] in [job["id"] for job in httpx.get(f"{other.url}/jobs").json()["jobs"]]
-    # Each runs a job of its own at the same time.
+    # Each service runs its own job at the same time.
     more = accepted(send(other, file, "/pathways?summary=true"))
     wait(one, more, lambda state: state["state"] == "running")
     assert wait(other, location, lambda state: True)["state"] == "running"
@@ -147,7 +151,7 @@ def test_any_service_knows_cancels_and_lists_jobs(deployment: Deployment, file: 
     assert one.stop() == other.stop() == 0
 
 
-def test_redis_may_come_and_go_while_a_job_runs(deployment: Deployment, file: Path) -> None:
+def test_a_job_survives_restarts_of_redis(deployment: Deployment, file: Path) -> None:
     service = deployment.start()
     location = accepted(send(service, file, "/embed?also=pathways"))
     wait(service, location, lambda state: int(str(state["rows_done"])) >= CHUNK_ROWS)

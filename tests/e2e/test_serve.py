@@ -42,7 +42,7 @@ def embed_json(server: Server, cells: anndata.AnnData) -> NDArray[np.float32]:
     return np.array(answer.json()["values"], np.float32)
 
 
-def test_the_file_comes_back_with_embeddings(server: Server, cells: Path, tmp_path: Path) -> None:
+def test_the_file_is_returned_with_embeddings(server: Server, cells: Path, tmp_path: Path) -> None:
     with cells.open("rb") as file:
         answer = httpx.post(f"{server.url}/embed", files={"file": file}, timeout=60)
     assert answer.status_code == 200, answer.text
@@ -55,7 +55,7 @@ def test_the_file_comes_back_with_embeddings(server: Server, cells: Path, tmp_pa
     assert list(out.obs["batch"]) == ["one"] * 150
 
 
-def test_same_cell_same_result_in_any_company_and_format(server: Server, cells: Path, tmp_path: Path) -> None:
+def test_a_cell_has_the_same_result_in_any_batch_and_format(server: Server, cells: Path, tmp_path: Path) -> None:
     data = anndata.read_h5ad(cells)
     whole = embed_json(server, data)
     order = np.random.default_rng(1).permutation(150)
@@ -68,7 +68,7 @@ def test_same_cell_same_result_in_any_company_and_format(server: Server, cells: 
     np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_scpalm"], whole)
 
 
-def test_many_clients_at_once_each_get_their_own_cells(server: Server, cells: Path) -> None:
+def test_concurrent_clients_get_their_own_cells(server: Server, cells: Path) -> None:
     data = anndata.read_h5ad(cells)
     whole = embed_json(server, data)
     found: dict[int, NDArray[np.float32]] = {}
@@ -86,7 +86,7 @@ def test_many_clients_at_once_each_get_their_own_cells(server: Server, cells: Pa
         np.testing.assert_array_equal(values, whole[start : start + 10])
 
 
-def test_the_command_line_gives_what_the_service_gives(server: Server, cells: Path, tmp_path: Path) -> None:
+def test_command_line_and_service_give_the_same_result(server: Server, cells: Path, tmp_path: Path) -> None:
     out = ["-o", str(tmp_path / "out.h5ad"), "--bundle", str(BUNDLE)]
     command = [sys.executable, "-m", "scpalm.app.cli", "embed", str(cells), *out]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
@@ -96,14 +96,14 @@ def test_the_command_line_gives_what_the_service_gives(server: Server, cells: Pa
     np.testing.assert_array_equal(values, embed_json(server, anndata.read_h5ad(cells)))
 
 
-def test_the_example_of_the_documentation_works(server: Server) -> None:
+def test_the_documented_example_works(server: Server) -> None:
     example = SparseCells.model_config["json_schema_extra"]["example"]  # type: ignore[index]
     answer = httpx.post(f"{server.url}/embed", json=example, timeout=60)
     assert answer.status_code == 200, answer.text
     assert answer.json()["shape"][0] == 2
 
 
-def test_garbage_is_a_problem_and_the_service_lives_on(server: Server, cells: Path) -> None:
+def test_garbage_is_a_problem_and_the_service_keeps_running(server: Server, cells: Path) -> None:
     for body in (b"", b"garbage", cells.read_bytes()[:5000]):
         answer = httpx.post(f"{server.url}/embed", files={"file": ("x.h5ad", body)}, timeout=60)
         assert answer.status_code == 400
@@ -121,7 +121,7 @@ def test_cards_metrics_and_documentation(server: Server) -> None:
 
 
 @needs_bundle
-def test_sigterm_finishes_what_runs_and_exits_0(start_server: StartServer, cells: Path) -> None:
+def test_sigterm_finishes_running_requests_and_exits_0(start_server: StartServer, cells: Path) -> None:
     server = start_server(drain_seconds="1.5", bulk_cells="100").wait_until_ready()
     data = anndata.read_h5ad(cells)
     many = anndata.concat([data] * 6, index_unique="-")
@@ -146,13 +146,13 @@ def test_sigterm_finishes_what_runs_and_exits_0(start_server: StartServer, cells
 
 @needs_bundle
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_the_model_loads_ends_with_0(start_server: StartServer, number: int) -> None:
+def test_a_signal_while_loading_exits_0(start_server: StartServer, number: int) -> None:
     server = start_server().wait_until_listening()
     assert server.stop(number) == 0, server.log.read_text()
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_bad_bundle_ends_with_1_and_one_plain_line(start_server: StartServer, tmp_path: Path) -> None:
+def test_an_invalid_bundle_exits_1_with_one_line(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server("--bundle", str(tmp_path))
     assert server.process.wait(60) == 1
     log = server.log.read_text()
@@ -160,7 +160,7 @@ def test_a_bad_bundle_ends_with_1_and_one_plain_line(start_server: StartServer, 
     assert "Traceback" not in log
 
 
-def test_a_taken_port_ends_with_1_and_one_line(start_server: StartServer) -> None:
+def test_a_port_in_use_exits_1_with_one_line(start_server: StartServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = start_server("--port", str(taken.getsockname()[1]))
         assert server.process.wait(60) == 1
@@ -179,7 +179,7 @@ def test_json_logs_are_json(start_server: StartServer) -> None:
 
 
 def stall(server: Server) -> socket.socket:
-    """A client that announces more of a body than it sends."""
+    """A client that declares a longer body than it sends."""
     host, port = server.url.removeprefix("http://").split(":")
     client = socket.create_connection((host, int(port)), timeout=60)
     head = f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
@@ -188,22 +188,22 @@ def stall(server: Server) -> socket.socket:
 
 
 def has_upload(server: Server) -> bool:
-    """Whether an upload holds the only slot."""
+    """Whether an upload occupies the only slot."""
     return httpx.post(f"{server.url}/embed", json={}, timeout=60).status_code == 429
 
 
 @needs_bundle
-def test_a_client_that_stalls_is_answered_and_let_go(start_server: StartServer) -> None:
+def test_a_stalled_client_gets_a_response_and_is_disconnected(start_server: StartServer) -> None:
     server = start_server(body_idle_seconds="0.5").wait_until_ready()
     with stall(server) as client:
-        answer = b"".join(iter(lambda: client.recv(4096), b""))  # to the end: the connection is closed
+        answer = b"".join(iter(lambda: client.recv(4096), b""))  # to the end, because the server closes the connection
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in answer and b"body-timeout" in answer
     assert server.stop() == 0
 
 
 @needs_bundle
-def test_a_client_that_stalls_does_not_keep_the_service_from_stopping(start_server: StartServer) -> None:
+def test_a_stalled_client_does_not_delay_shutdown(start_server: StartServer) -> None:
     server = start_server(max_uploads="1", stop_seconds="1", drain_seconds="0").wait_until_ready()
     with stall(server):
         ends = time.monotonic() + 20

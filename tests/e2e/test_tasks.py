@@ -1,4 +1,4 @@
-"""Imputation, pathways and several results at once: the real model, over real sockets and by the command line."""
+"""Imputation, pathways and combined results of the real model, over HTTP and from the command line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def npy(server: Server, path: str, cells: anndata.AnnData) -> NDArray[np.float32
     return values
 
 
-def test_a_genes_imputed_value_depends_neither_on_other_genes_nor_on_other_cells(server: Server, cells: Path) -> None:
+def test_an_imputed_value_is_independent_of_other_genes_and_cells(server: Server, cells: Path) -> None:
     data = anndata.read_h5ad(cells)
     symbols = httpx.get(f"{server.url}/models/mini/genes").json()["symbols"]
     everything = npy(server, "/impute", data)
@@ -44,13 +44,13 @@ def test_a_genes_imputed_value_depends_neither_on_other_genes_nor_on_other_cells
     some = npy(server, f"/impute?genes={','.join(chosen)}", data[7:9].copy())
     np.testing.assert_array_equal(some, everything[7:9][:, [100, 3, len(symbols) - 1]])
     assert ask(server, f"/impute?genes={chosen[1]}", data[:2].copy())["columns"] == [chosen[1]]
-    # At the cell's own depth: the log values undone.
+    # Counts at the depth of the cell: invert the log values.
     counts = npy(server, f"/impute?scale=counts&genes={','.join(chosen)}", data[7:9].copy())
     depth = np.asarray(data.X[7:9].sum(axis=1)).reshape(-1, 1)
     np.testing.assert_allclose(counts, np.expm1(some) * depth / 1e4, rtol=1e-5)
 
 
-def test_several_results_of_one_pass_are_those_of_their_own_routes(server: Server, cells: Path) -> None:
+def test_combined_results_equal_those_of_the_single_routes(server: Server, cells: Path) -> None:
     data = anndata.read_h5ad(cells)[:20].copy()
     gene = data.var_names[0]
     together = ask(server, f"/embed?also=pathways,impute&genes={gene}", data)
@@ -64,7 +64,7 @@ def test_several_results_of_one_pass_are_those_of_their_own_routes(server: Serve
     np.testing.assert_allclose(shares[0, codes[0, 0]], (codes[0] == codes[0, 0]).mean(), rtol=1e-5)
 
 
-def test_the_users_file_gets_its_own_columns_as_a_layer_from_service_and_command_line(
+def test_service_and_command_line_add_the_layer_to_the_uploaded_file(
     server: Server, cells: Path, tmp_path: Path
 ) -> None:
     data = anndata.read_h5ad(cells)
@@ -99,13 +99,13 @@ def test_the_users_file_gets_its_own_columns_as_a_layer_from_service_and_command
         ("/impute?scale=tpm", 422, "scale"),
     ],
 )
-def test_wrong_wishes_are_named(server: Server, cells: Path, path: str, status: int, word: str) -> None:
+def test_invalid_options_are_named(server: Server, cells: Path, path: str, status: int, word: str) -> None:
     data = anndata.read_h5ad(cells)[:2].copy()
     answer = httpx.post(f"{server.url}{path}", json=as_json(data), timeout=60)
     assert answer.status_code == status and word in answer.json()["detail"]
 
 
-def test_methylation_is_read_by_the_model_in_the_package(server: Server, cells: Path) -> None:
+def test_the_packaged_model_reads_methylation(server: Server, cells: Path) -> None:
     from scpalm.model.bundle import Bundle
     from scpalm.model.drug_response.session import drug_response_of
 

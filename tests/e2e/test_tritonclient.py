@@ -1,4 +1,4 @@
-"""The client of Triton Inference Server against ours, over a real socket."""
+"""The client library of Triton Inference Server works with this server over a real socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.test_serve import embed_json
 http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
 
 
-def test_it_finds_the_model_and_gets_the_same_numbers(server: Server, cells: Path) -> None:
+def test_the_triton_client_gets_the_same_values(server: Server, cells: Path) -> None:
     data = anndata.read_h5ad(cells)[:40].copy()
     name = Bundle.load(BUNDLE).name
     arrays = {
@@ -30,14 +30,14 @@ def test_it_finds_the_model_and_gets_the_same_numbers(server: Server, cells: Pat
         assert client.is_server_live() and client.is_server_ready() and client.is_model_ready(name)
         assert client.get_server_metadata()["name"] == "scpalm"
         assert client.get_model_metadata(name)["inputs"][0]["name"] == "indptr"
-        wanted = embed_json(server, data)
+        reference = embed_json(server, data)
         for binary in (True, False):
             inputs = [http.InferInput(key, array.shape, kinds[key]) for key, array in arrays.items()]
             for one, array in zip(inputs, arrays.values(), strict=True):
                 one.set_data_from_numpy(array, binary_data=binary)
             outputs = [http.InferRequestedOutput(key, binary_data=binary) for key in ("embedding", "pathways")]
             found = client.infer(name, inputs, outputs=outputs, request_id="one")
-            np.testing.assert_array_equal(found.as_numpy("embedding"), wanted)
+            np.testing.assert_array_equal(found.as_numpy("embedding"), reference)
             assert found.as_numpy("pathways").dtype == np.int32 and found.get_response()["id"] == "one"
         with pytest.raises(
             http.InferenceServerException if hasattr(http, "InferenceServerException") else Exception

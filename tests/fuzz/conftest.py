@@ -1,4 +1,4 @@
-"""The fixtures of the service's own tests."""
+"""Reuses the fixtures of tests/app."""
 
 from __future__ import annotations
 

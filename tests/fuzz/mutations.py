@@ -1,4 +1,4 @@
-"""Bodies that are nearly right: seeded damage to bytes, to JSON members, to HDF5 objects and to Arrow columns."""
+"""Almost valid bodies: seeded damage to bytes, JSON members, HDF5 objects and Arrow columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ODD: tuple[Any, ...] = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One body with its headers. ``what``: how it was made, for messages."""
+    """A body with its headers. ``what`` describes the damage, for messages."""
 
     what: str
     body: bytes
@@ -104,7 +104,7 @@ def damage_bytes(body: bytes, random: np.random.Generator) -> bytes:
 
 
 def odd_json(random: np.random.Generator) -> bytes:
-    """Valid JSON with a wrong member."""
+    """Valid JSON with an invalid member."""
     members = good_json()
     for _ in range(int(random.integers(1, 3))):
         name = str(random.choice(list(members) or ["genes"]))
@@ -124,7 +124,7 @@ def odd_json(random: np.random.Generator) -> bytes:
 
 
 def odd_h5ad(good: bytes, random: np.random.Generator) -> bytes:
-    """A sound HDF5 file with a wrong object."""
+    """A valid HDF5 file with an invalid object."""
     buffer = io.BytesIO(good)
     with h5py.File(buffer, "r+") as file:
         names: list[str] = []
@@ -158,7 +158,7 @@ def odd_h5ad(good: bytes, random: np.random.Generator) -> bytes:
 
 
 def odd_arrow(random: np.random.Generator) -> bytes:
-    """A sound Arrow stream with a wrong column."""
+    """A valid Arrow stream with an invalid column."""
     odd = [-1, 2**40, 0, 39, 40, None]
     values = [[odd[int(random.integers(0, len(odd)))] for _ in range(3)] for _ in range(NUM_CELLS)]
     kinds = [pa.list_(pa.int64()), pa.large_list(pa.int64()), pa.list_(pa.float64()), pa.list_(pa.string())]
@@ -171,7 +171,7 @@ def odd_arrow(random: np.random.Generator) -> bytes:
 
 
 def samples(number: int, seed: int) -> list[Sample]:
-    """``number`` bodies; the same seed gives the same ones."""
+    """Yield ``number`` bodies, the same ones for the same seed."""
     random = np.random.default_rng(seed)
     h5ad, arrow, text = good_h5ad(), good_arrow(), json.dumps(good_json()).encode()
     makers: list[tuple[str, str, Callable[[], bytes]]] = [

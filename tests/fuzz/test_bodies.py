@@ -1,6 +1,6 @@
-"""Malformed bodies: each gets a 4xx problem (or, where the damage did not matter, an answer), and nothing else changes.
+"""Malformed bodies get a 4xx problem (or a result, if the damage is harmless) and have no other effect.
 
-`SCPALM_FUZZ_BODIES=30000 pytest tests/fuzz` sends more of them; `SCPALM_FUZZ_SEED` others.
+`SCPALM_FUZZ_BODIES=30000 pytest tests/fuzz` sends more bodies; `SCPALM_FUZZ_SEED` chooses different ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BODIES = int(os.environ.get("SCPALM_FUZZ_BODIES", "2000"))
 SEED = int(os.environ.get("SCPALM_FUZZ_SEED", "0"))
 AT_ONCE, AT_A_TIME = 8, 500
 MEMORY_GROWTH = 200 << 20
-# Of which the tests themselves must be proof: most bodies are refused, and for many different reasons.
+# The bodies must be diverse: most are refused, and for many different reasons.
 LEAST_REFUSED, LEAST_REASONS = 0.6, 15
 
 
@@ -45,7 +45,7 @@ def memory(client: Client) -> int:
 
 
 def send(client: Client, bodies: list[Sample]) -> Counter[str]:
-    """Why bodies were refused; each as a problem that names its reason."""
+    """Send bodies and return the problem types of the refused ones."""
     reasons: Counter[str] = Counter()
     for sample, answer in zip(bodies, client.submit(ask_all(client, bodies)).result(3600), strict=True):
         if answer.status_code == 200:
@@ -59,7 +59,7 @@ def send(client: Client, bodies: list[Sample]) -> Counter[str]:
     return reasons
 
 
-def test_malformed_bodies(
+def test_malformed_bodies_cause_no_server_errors(
     make_app: Callable[..., FastAPI], session: FakeSession, record_property: Callable[[str, object], None]
 ) -> None:
     good = [
@@ -72,9 +72,9 @@ def test_malformed_bodies(
         client.submit(ask_all(client, samples(100, SEED + 1))).result(300)
         held = memory(client)
         reasons: Counter[str] = Counter()
-        for start in range(0, BODIES, AT_A_TIME):  # the test itself must not be what holds the memory
+        for start in range(0, BODIES, AT_A_TIME):  # the test itself must not hold the memory
             reasons += send(client, samples(min(AT_A_TIME, BODIES - start), (SEED << 16) + start))
-            # The process of the device gets rows of the vocabulary only, whatever came in.
+            # The device must receive only genes of the vocabulary.
             assert all(rows.gene_index.max(initial=0) < 300 and (rows.value > 0).all() for rows in session.calls)
             session.calls.clear()
         record_property("reasons", dict(reasons))

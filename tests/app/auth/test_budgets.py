@@ -47,11 +47,11 @@ def keys_file(tmp_path: Path) -> Path:
 
 
 def job_of(seed: int) -> dict[str, object]:
-    """Two cells; each seed makes another job."""
+    """A request with two cells. Each seed gives a different job."""
     return {**TWO_CELLS, "data": [1, 2, 3, seed + 1]}
 
 
-def test_one_request_may_overdraw_the_budget_and_then_it_refills() -> None:
+def test_one_request_may_overdraw_the_budget_which_then_refills() -> None:
     now = [0.0]
     budgets = Budgets(MemoryBudgetStore(lambda: now[0]))
     key = ApiKey("lab", "", cells_per_minute=60)
@@ -69,7 +69,7 @@ def test_one_request_may_overdraw_the_budget_and_then_it_refills() -> None:
         await budgets.charge_cells(key, 90)
         with pytest.raises(RateLimitError):
             await budgets.charge_cells(key, 1)
-        assert await wait_seconds() == 31, "a refused request costs nothing"
+        assert await wait_seconds() == 31, "a refused request is not charged"
         with pytest.raises(RateLimitError):  # the file was read again with another limit
             await budgets.check(ApiKey("lab", "", cells_per_minute=120))
         now[0] = 30.0
@@ -78,12 +78,12 @@ def test_one_request_may_overdraw_the_budget_and_then_it_refills() -> None:
         assert await wait_seconds() == 0
         now[0] = 1000.0
         await budgets.charge_cells(key, 60)
-        assert await wait_seconds() == 1, "no more than a minute's worth is saved up"
+        assert await wait_seconds() == 1, "at most one minute's budget accumulates"
 
     asyncio.run(scenario())
 
 
-def test_keys_without_budgets_never_ask_the_store() -> None:
+def test_keys_without_budgets_never_query_the_store() -> None:
     async def scenario() -> None:
         budgets = open_budgets("redis://127.0.0.1:1/0")  # no server there
         for key in (None, ApiKey("free", "")):
@@ -96,13 +96,13 @@ def test_keys_without_budgets_never_ask_the_store() -> None:
 
 
 @needs_redis
-def test_buckets_in_redis_have_the_levels_of_those_in_memory(empty_redis: RedisServer) -> None:
+def test_redis_and_memory_buckets_have_the_same_levels(empty_redis: RedisServer) -> None:
     async def scenario() -> None:
         memory, shared = MemoryBudgetStore(), RedisBudgetStore(empty_redis.url)
         cells, sent = Charge("cells", "lab", 6, 10), Charge("bytes", "lab", 6, 4)
         for store in (memory, shared):
             assert await store.charge([cells, sent]) == [6, 6]
-            assert await store.charge([cells, sent]) == pytest.approx([-4, 2], abs=0.5), "nothing is taken now"
+            assert await store.charge([cells, sent]) == pytest.approx([-4, 2], abs=0.5), "a check charges nothing"
             await store.owe(cells)
             assert await store.charge([cells, sent]) == pytest.approx([-14, 2], abs=0.5)
         names = empty_redis.client().keys("scpalm:{budgets}:*")
@@ -113,7 +113,7 @@ def test_buckets_in_redis_have_the_levels_of_those_in_memory(empty_redis: RedisS
 
 
 @needs_redis
-def test_a_redis_that_is_away_refuses_keys_with_budgets_at_once(tmp_path: Path) -> None:
+def test_keys_with_budgets_are_refused_at_once_while_redis_is_unreachable(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "data").start()
 
     async def scenario() -> None:
@@ -144,7 +144,7 @@ def test_a_redis_that_is_away_refuses_keys_with_budgets_at_once(tmp_path: Path) 
 
 
 @needs_redis
-def test_a_redis_that_does_not_answer_holds_up_one_request_for_a_second(
+def test_an_unresponsive_redis_delays_only_one_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("scpalm.app.auth.redis_budgets.COMMAND_SECONDS", 0.2)
@@ -169,11 +169,13 @@ def test_jobs_are_charged_to_their_key(make_app: Callable[..., FastAPI], keys_fi
         first, second = (client.post("/embed", json=job_of(seed), headers=ASYNC) for seed in range(2))
         assert first.status_code == 202, first.text
         assert second.status_code == 429 and 1 <= int(second.headers["retry-after"]) <= 60
-        assert client.post("/embed", json=TWO_CELLS, headers=KEY).status_code == 429, "one budget for both ways"
+        assert client.post("/embed", json=TWO_CELLS, headers=KEY).status_code == 429, (
+            "requests and jobs share one budget"
+        )
 
 
 def accept_without_workers(client: Client) -> None:
-    """Open the models although no worker lives: jobs are accepted, and wait."""
+    """Open the models although there is no worker: jobs are accepted and stay queued."""
     for model in client.wait_until_loaded().service.models.all:
         model.transport.fault = lambda: None  # type: ignore[method-assign]
 
@@ -195,5 +197,5 @@ def test_replicas_on_one_redis_share_a_budget(
 
 @pytest.fixture
 def readable_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundle of these tests has no network to read the session's facts from."""
+    """Patch session_info, because the bundle of these tests has no network to read it from."""
     monkeypatch.setattr("scpalm.app.serving.opener.session_info", lambda bundle: INFO)

@@ -19,7 +19,7 @@ def entry(name: str, key: str, **more: object) -> dict[str, object]:
     return {"name": name, "sha256": hash_key(key), **more}
 
 
-def test_a_key_is_found_by_its_hash_and_nothing_else(tmp_path: Path) -> None:
+def test_keys_are_looked_up_only_by_their_hash(tmp_path: Path) -> None:
     secret, made = new_key("lab")
     ring = KeyRing(write(tmp_path / "keys.json", dict(made), entry("other", "second")))
     assert ring.find(secret).name == "lab" and ring.find("second").name == "other"
@@ -29,7 +29,7 @@ def test_a_key_is_found_by_its_hash_and_nothing_else(tmp_path: Path) -> None:
             ring.find(wrong)
 
 
-def test_the_file_is_read_again_when_it_changes_and_a_broken_one_changes_nothing(
+def test_the_keys_file_is_reloaded_when_it_changes_unless_it_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scpalm.app.auth.keys._CHECK_SECONDS", 0.0)
@@ -63,7 +63,7 @@ def test_the_file_is_read_again_when_it_changes_and_a_broken_one_changes_nothing
         json.dumps({"keys": [entry("a", "x", paths="/embed")]}),
     ],
 )
-def test_a_file_that_is_not_valid_is_one_line(tmp_path: Path, text: str) -> None:
+def test_an_invalid_keys_file_is_a_one_line_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "keys.json").write_text(text)
     with pytest.raises(KeysFileError) as caught:
         KeyRing(tmp_path / "keys.json")

@@ -9,7 +9,7 @@ from scpalm.app.cli.main import main
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[object, ...] | int | str | None:
-    """What reaches the driver, or the exit status."""
+    """The arguments that reach the driver, or the exit status."""
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr(embed_module, "embed_on_cluster", lambda *args: calls.append(args))
     monkeypatch.setattr(sys, "argv", ["scpalm", "embed", *arguments])
@@ -32,5 +32,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[object, ..
         (["in.h5ad", "-o", "out.zarr", "--cluster", "host:1", "--processes", "2"], 2),
     ],
 )
-def test_the_address_may_be_left_out(monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: object) -> None:
+def test_the_cluster_address_is_optional(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: object
+) -> None:
     assert called(monkeypatch, *arguments) == expected

@@ -1,4 +1,4 @@
-"""``scpalm jobs`` on either ledger."""
+"""``scpalm jobs`` with both kinds of ledger."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def prepare(open_ledger: Callable[[], Ledger]) -> None:
-    """One queued job, one that failed, and one that killed every process."""
+    """Add a queued job, a failed one, and one that killed every process."""
 
     async def go() -> None:
         ledger = open_ledger()
@@ -73,7 +73,7 @@ def prepare(open_ledger: Callable[[], Ledger]) -> None:
     asyncio.run(go())
 
 
-def test_lists_replays_and_cancels(open_ledger: Callable[[], Ledger], run: Run) -> None:
+def test_jobs_are_listed_replayed_and_cancelled(open_ledger: Callable[[], Ledger], run: Run) -> None:
     prepare(open_ledger)
     status, out, _ = run()
     heads, *rows = [line.split(maxsplit=7) for line in out.splitlines()]
@@ -96,12 +96,12 @@ def test_lists_replays_and_cancels(open_ledger: Callable[[], Ledger], run: Run) 
     }
 
 
-def test_wrong_use_and_no_ledger(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_usage_and_a_missing_ledger_are_errors(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCPALM_REDIS_URL", raising=False)
     monkeypatch.setenv("SCPALM_RESULTS_DIR", str(tmp_path))
     status, _, err = run()
     assert status == 1 and err.count("\n") == 1 and "SCPALM_RESULTS_DIR" in err
-    assert list(tmp_path.iterdir()) == [], "looking makes no ledger"
+    assert list(tmp_path.iterdir()) == [], "listing must not create a ledger"
     assert run("--dead", "--cancel", "x")[0] == 2
     monkeypatch.setenv("SCPALM_REDIS_URL", "redis://127.0.0.1:9/0")
     status, _, err = run()

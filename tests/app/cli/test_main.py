@@ -69,7 +69,7 @@ def test_embed_writes_the_file_and_shows_progress(
         (["models", "--bundle", "no-bundle"], "manifest.json"),
     ],
 )
-def test_a_users_error_is_one_line_and_status_1(
+def test_user_errors_are_one_line_with_status_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     cells: Path,
@@ -98,7 +98,7 @@ def test_a_users_error_is_one_line_and_status_1(
         ["serve", "--port", "-1"],
     ],
 )
-def test_wrong_use_is_status_2(
+def test_wrong_usage_exits_with_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert run(monkeypatch, *arguments) == 2
@@ -106,7 +106,7 @@ def test_wrong_use_is_status_2(
 
 
 @pytest.mark.parametrize("arguments", [["embed", "CELLS", "-o", "out.h5ad"], ["serve", "--port", "0"]])
-def test_without_a_runtime_the_error_says_how_to_get_it(
+def test_a_missing_runtime_error_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     cells: Path,

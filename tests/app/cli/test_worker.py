@@ -14,13 +14,13 @@ from tests.redis_server import free_port
 
 @pytest.fixture
 def ports() -> list[int]:
-    """Ports that were free a moment ago, in ascending order."""
+    """Free ports in ascending order."""
     return sorted(free_port() for _ in range(4))
 
 
 @pytest.fixture
 def listening(monkeypatch: pytest.MonkeyPatch, ports: list[int], tmp_path: Path) -> Iterator[list[socket.socket]]:
-    """Sockets on which workers came to listen. They stay open, as in a worker that goes on running."""
+    """The sockets that workers listen on. They stay open, as with a running worker."""
     sockets: list[socket.socket] = []
 
     def listen_and_stay(host: str, ports: list[int]) -> socket.socket:
@@ -51,7 +51,7 @@ def test_a_second_worker_takes_the_next_free_port(listening: list[socket.socket]
     assert [listener.getsockname()[1] for listener in listening] == ports[:2]
 
 
-def test_a_port_that_was_asked_for_and_is_taken_is_an_error(
+def test_a_requested_port_in_use_is_an_error(
     listening: list[socket.socket], ports: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker(port=ports[0])

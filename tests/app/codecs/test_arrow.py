@@ -24,7 +24,7 @@ from tests.model.small_cells import NUM_CELLS, dense, joined, small_counts
 def stream(
     *, batch: int = 5, metadata: dict[str, str] | None = None, compression: str | None = None, **columns: Any
 ) -> bytes:
-    """The small cells as an Arrow stream; keyword arguments replace columns (None: left out)."""
+    """The small cells as an Arrow stream. Keyword arguments replace columns; None removes one."""
     cells = small_counts()
     rows = [slice(a, b) for a, b in zip(cells.X.indptr, cells.X.indptr[1:], strict=False)]
     table: dict[str, Any] = {
@@ -56,7 +56,7 @@ def test_reads_cells(batch: int, compression: str | None, tmp_path: Path) -> Non
         assert list(matrix.genes) == list(small_counts().var_names)
 
 
-def test_names_of_cells_may_be_left_out_and_types_may_be_others() -> None:
+def test_cell_names_are_optional_and_other_types_are_accepted() -> None:
     cells = small_counts()
     rows = [slice(a, b) for a, b in zip(cells.X.indptr, cells.X.indptr[1:], strict=False)]
     body = stream(
@@ -88,14 +88,14 @@ def lists(value: float | None, kind: Any, length: int = 1) -> pa.Array:
         ({"obs_names": pa.array(["x" * 2000] * NUM_CELLS)}, "bad-name"),
     ],
 )
-def test_wrong_cells_are_named(columns: dict[str, Any], code: str) -> None:
+def test_errors_name_the_invalid_cells(columns: dict[str, Any], code: str) -> None:
     with pytest.raises(InputError) as caught:
         list(ArrowCodec().decode(stream(**columns), DecodeOptions()))
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize("metadata", [{}, {"genes": "no json"}, {"genes": "[1, 2]"}, {"genes": '{"a": 1}'}])
-def test_genes_must_be_named(metadata: dict[str, str]) -> None:
+def test_genes_are_required(metadata: dict[str, str]) -> None:
     with pytest.raises(InputError):
         list(ArrowCodec().decode(stream(metadata=metadata), DecodeOptions()))
 
@@ -129,7 +129,7 @@ def two_outputs(folder: Path, num_cells: int = 7) -> Result:
 
 
 @pytest.mark.parametrize("in_file", [False, True])
-def test_answers_of_several_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool) -> None:
+def test_results_of_several_tasks_are_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool) -> None:
     if in_file:
         for module in ("scpalm.app.storage.values", "scpalm.app.codecs.arrow", "scpalm.app.codecs.sparse_json"):
             monkeypatch.setattr(f"{module}.IN_MEMORY_BYTES", 10)
@@ -155,7 +155,7 @@ def test_answers_of_several_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert members["coverage"]["genes_matched"] == 38
 
 
-def test_npy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npy_has_only_the_main_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = result_for(["a", "b"])
     content = NpyWriter().encode(result, tmp_path / "out.npy")
     assert content is not None

@@ -20,7 +20,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("encoding", COMPRESS)
 @pytest.mark.parametrize("in_file", [False, True])
-def test_undone(tmp_path: Path, encoding: str, in_file: bool) -> None:
+def test_bodies_are_decompressed(tmp_path: Path, encoding: str, in_file: bool) -> None:
     packed = COMPRESS[encoding](CONTENT)
     (tmp_path / "in").write_bytes(packed)
     decompress(tmp_path / "in" if in_file else packed, encoding, tmp_path / "out", len(CONTENT))
@@ -28,13 +28,13 @@ def test_undone(tmp_path: Path, encoding: str, in_file: bool) -> None:
 
 
 @pytest.mark.parametrize("encoding", COMPRESS)
-def test_several_members(tmp_path: Path, encoding: str) -> None:
+def test_several_members_are_concatenated(tmp_path: Path, encoding: str) -> None:
     decompress(COMPRESS[encoding](b"one") + COMPRESS[encoding](b"two"), encoding, tmp_path / "out", None)
     assert (tmp_path / "out").read_bytes() == b"onetwo"
 
 
 @pytest.mark.parametrize("encoding", COMPRESS)
-def test_a_bomb_is_cut_off(tmp_path: Path, encoding: str) -> None:
+def test_a_decompression_bomb_is_refused(tmp_path: Path, encoding: str) -> None:
     bomb = COMPRESS[encoding](bytes(64 << 20))
     assert len(bomb) < 1 << 17
     with pytest.raises(TooLargeError):
@@ -43,27 +43,27 @@ def test_a_bomb_is_cut_off(tmp_path: Path, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", COMPRESS)
-def test_one_byte_over_the_limit(tmp_path: Path, encoding: str) -> None:
+def test_one_byte_over_the_limit_is_refused(tmp_path: Path, encoding: str) -> None:
     with pytest.raises(TooLargeError):
         decompress(COMPRESS[encoding](CONTENT), encoding, tmp_path / "out", len(CONTENT) - 1)
 
 
 @pytest.mark.parametrize("encoding", COMPRESS)
 @pytest.mark.parametrize("spoil", [lambda packed: b"plain text", lambda packed: packed[: len(packed) // 2]])
-def test_damaged(tmp_path: Path, encoding: str, spoil: Callable[[bytes], bytes]) -> None:
+def test_damaged_data_is_unreadable(tmp_path: Path, encoding: str, spoil: Callable[[bytes], bytes]) -> None:
     with pytest.raises(UnreadableError) as caught:
         decompress(spoil(COMPRESS[encoding](CONTENT)), encoding, tmp_path / "out", None)
     assert (caught.value.code, caught.value.field) == ("bad-compression", "Content-Encoding")
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, zstd", "GZIP"])
-def test_unknown(tmp_path: Path, encoding: str) -> None:
+def test_unknown_encodings_are_refused(tmp_path: Path, encoding: str) -> None:
     with pytest.raises(UnsupportedMediaTypeError):
         decompress(b"x", encoding, tmp_path / "out", None)
     with pytest.raises(UnsupportedMediaTypeError):
         check_encoding(encoding)
 
 
-def test_none_is_fine() -> None:
+def test_no_encoding_is_accepted() -> None:
     check_encoding("")
     check_encoding("gzip")

@@ -27,14 +27,14 @@ def test_reads_cells(path: Path) -> None:
     np.testing.assert_array_equal(joined([matrix]), dense(small_counts()))
 
 
-def test_many_cells_come_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_cells_are_read_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scpalm.app.codecs.h5ad.CHUNK_CELLS", 9)
     parts = list(H5adCodec().decode(path, DecodeOptions()))
     assert [part.num_cells for part in parts] == [9, 9, 5]
     np.testing.assert_array_equal(joined(parts), dense(small_counts()))
 
 
-def test_limits_and_layer_are_handed_on(path: Path) -> None:
+def test_limits_and_layer_are_passed_on(path: Path) -> None:
     with pytest.raises(OverLimitError) as caught:
         next(H5adCodec().decode(path, DecodeOptions(max_cells=3)))
     assert caught.value.code == "too-many-cells"
@@ -46,7 +46,7 @@ def test_limits_and_layer_are_handed_on(path: Path) -> None:
     assert fault.value.code == "no-such-layer"
 
 
-def test_the_answer_is_the_users_file_with_one_key_added(path: Path, tmp_path: Path) -> None:
+def test_the_response_is_the_uploaded_file_with_one_key_added(path: Path, tmp_path: Path) -> None:
     cells = anndata.read_h5ad(path)
     cells.obs["type"] = ["B"] * NUM_CELLS
     cells.obsm["X_pca"] = np.ones((NUM_CELLS, 2))
@@ -69,7 +69,7 @@ def test_the_answer_is_the_users_file_with_one_key_added(path: Path, tmp_path: P
     assert out.obs.equals(anndata.read_h5ad(path).obs)
 
 
-def test_an_older_answer_is_replaced(path: Path, tmp_path: Path) -> None:
+def test_an_older_result_is_replaced(path: Path, tmp_path: Path) -> None:
     names = [f"cell-{i}" for i in range(NUM_CELLS)]
     H5adCodec().encode(result_for(names, 9), tmp_path / "first.h5ad", path)
     result = result_for(names, 5)
@@ -78,7 +78,7 @@ def test_an_older_answer_is_replaced(path: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(out.obsm["X_scpalm"], result.outputs[0].load())
 
 
-def test_a_file_without_obsm_and_uns(path: Path, tmp_path: Path) -> None:
+def test_a_file_without_obsm_and_uns_gets_them(path: Path, tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         for name in ("obsm", "uns"):
             if name in file:
@@ -109,7 +109,7 @@ def test_without_a_file_a_new_one_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["obsm", "uns"])
-def test_a_link_never_makes_us_write_to_another_file(path: Path, tmp_path: Path, name: str) -> None:
+def test_links_are_not_followed_when_writing(path: Path, tmp_path: Path, name: str) -> None:
     other = tmp_path / "precious.h5"
     with h5py.File(other, "w") as file:
         file.create_group("there")

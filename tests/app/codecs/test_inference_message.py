@@ -19,7 +19,7 @@ def strings(*values: str) -> bytes:
     return b"".join(struct.pack("<I", len(v.encode())) + v.encode() for v in values)
 
 
-def test_json_and_binary_tensors_say_the_same() -> None:
+def test_json_and_binary_tensors_are_equivalent() -> None:
     numbers = np.array([1.5, -2, 3], np.float32)
     in_json = {"inputs": [tensor("a", "FP32", numbers.tolist(), [3]), tensor("b", "BYTES", ["x", "µ"], [2])]}
     blobs = [numbers.tobytes(), strings("x", "µ")]
@@ -58,7 +58,7 @@ def test_rows_may_be_nested() -> None:
         ([tensor("a", "BYTES", None, [2], binary_data_size=4)], "length-mismatch"),
     ],
 )
-def test_what_does_not_fit_is_told(inputs: object, code: str) -> None:
+def test_tensors_that_do_not_match_their_declaration_are_refused(inputs: object, code: str) -> None:
     head = orjson.dumps({"inputs": inputs})
     with pytest.raises(InputError) as caught:
         read_message(head + bytes(4), len(head))
@@ -66,12 +66,12 @@ def test_what_does_not_fit_is_told(inputs: object, code: str) -> None:
 
 
 @pytest.mark.parametrize(("body", "length"), [(b"{", None), (b"{}", 5), (b"\xff", 1)])
-def test_what_cannot_be_read_is_told(body: bytes, length: int | None) -> None:
+def test_unreadable_messages_are_refused(body: bytes, length: int | None) -> None:
     with pytest.raises(UnreadableError):
         read_message(body, length)
 
 
-def test_binary_data_that_ends_early_is_told() -> None:
+def test_truncated_binary_data_is_refused() -> None:
     head = orjson.dumps({"inputs": [tensor("a", "FP32", None, [2], binary_data_size=8)]})
     with pytest.raises(UnreadableError, match="4 are left"):
         read_message(head + bytes(4), len(head))

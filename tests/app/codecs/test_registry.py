@@ -16,7 +16,7 @@ from scpalm.app.codecs.sparse_json import SparseJsonCodec
         ("application/x-h5ad", H5adCodec),
     ],
 )
-def test_found_by_media_type(media_type: str, kind: type) -> None:
+def test_readers_are_found_by_media_type(media_type: str, kind: type) -> None:
     assert isinstance(reader_for(media_type), kind)
 
 
@@ -25,7 +25,7 @@ def test_unknown_media_types_have_no_reader(media_type: str) -> None:
     assert reader_for(media_type) is None
 
 
-def test_every_format_that_is_read_is_written() -> None:
+def test_every_readable_format_is_writable() -> None:
     for reader in readers():
         assert isinstance(writer_for(reader.media_types[0]), type(reader))
 

@@ -40,7 +40,7 @@ def test_reads_cells() -> None:
     np.testing.assert_array_equal(matrix.data, [4, 1.5, 7])
 
 
-def test_reads_a_file_too(tmp_path: Path) -> None:
+def test_reads_a_file(tmp_path: Path) -> None:
     (tmp_path / "body").write_bytes(orjson.dumps(GOOD))
     (matrix,) = SparseJsonCodec().decode(tmp_path / "body", DecodeOptions())
     assert matrix.cells == ["a", "b"]
@@ -52,11 +52,11 @@ def test_cells_without_names_are_numbered(obs_names: str | None) -> None:
     assert decode(body if obs_names else body | {"obs_names": None}).cells == ["0", "1"]
 
 
-def test_members_of_other_layers_are_left_alone() -> None:
+def test_unknown_members_are_ignored() -> None:
     assert decode(GOOD | {"drugs": ["Cisplatin"], "more": {"a": [None]}}).num_cells == 2
 
 
-def test_real_cells_survive(real_cells: AnnData) -> None:
+def test_real_cells_are_read_unchanged(real_cells: AnnData) -> None:
     counts = real_cells.X
     body = {
         "genes": list(real_cells.var_names),
@@ -118,7 +118,7 @@ def test_each_fault_names_its_field(change: dict[str, object], code: str, field:
 
 
 @pytest.mark.parametrize("field", ["genes", "indptr", "indices", "data"])
-def test_a_missing_field(field: str) -> None:
+def test_a_missing_field_is_named(field: str) -> None:
     with pytest.raises(InputError) as caught:
         decode({key: value for key, value in GOOD.items() if key != field})
     assert (caught.value.code, caught.value.field) == ("missing-field", field)
@@ -128,14 +128,14 @@ def test_a_missing_field(field: str) -> None:
     ("change", "cell", "gene"),
     [({"data": [4, None, 7]}, "b", "CD3D"), ({"data": [-4, 1, 7]}, "a", "MS4A1"), ({"indices": [2, 0, 9]}, "b", None)],
 )
-def test_a_fault_names_cell_and_gene(change: dict[str, object], cell: str, gene: str | None) -> None:
+def test_invalid_values_name_the_cell_and_the_gene(change: dict[str, object], cell: str, gene: str | None) -> None:
     with pytest.raises(InputError) as caught:
         decode(GOOD | change)
     assert (caught.value.cell, caught.value.gene) == (cell, gene)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_nan_as_python_writes_it_is_named(value: float) -> None:
+def test_nan_as_written_by_python_names_the_cell(value: float) -> None:
     with pytest.raises(InputError) as caught:
         decode(json.dumps(GOOD | {"data": [4, 1, value]}).encode())
     assert (caught.value.code, caught.value.cell, caught.value.gene) == ("not-finite", "b", "NKG7")
@@ -155,14 +155,14 @@ def test_nan_as_python_writes_it_is_named(value: float) -> None:
         orjson.dumps(GOOD)[:-10],
     ],
 )
-def test_not_json(body: bytes) -> None:
+def test_invalid_json_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableError) as caught:
         decode(body)
     assert caught.value.code == "not-json"
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b"null", b'"text"', b"NaN"])
-def test_not_an_object(body: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_refused(body: bytes) -> None:
     with pytest.raises(InputError) as caught:
         decode(body)
     assert (caught.value.code, caught.value.field) == ("wrong-type", "body")
@@ -175,13 +175,13 @@ def test_limits() -> None:
     assert caught.value.code == "too-many-cells"
 
 
-def test_layers_are_not_for_json() -> None:
+def test_json_has_no_layers() -> None:
     with pytest.raises(InputError) as caught:
         decode(GOOD, DecodeOptions(layer="counts"))
     assert caught.value.field == "layer"
 
 
-def test_the_answer_is_what_the_interface_says(tmp_path: Path) -> None:
+def test_the_response_has_the_documented_form(tmp_path: Path) -> None:
     result = result_for(["a", "b"])
     content = SparseJsonCodec().encode(result, tmp_path / "unused")
     assert content is not None
@@ -205,9 +205,9 @@ def test_the_answer_is_what_the_interface_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["genes", "obs_names"])
-def test_half_a_surrogate_pair_is_no_name(field: str) -> None:
+def test_half_a_surrogate_pair_is_not_a_valid_name(field: str) -> None:
     names = [*GOOD[field][:-1], "\ud800"]  # type: ignore[index]
-    # Only with NaN somewhere: else the strict parser refuses it.
+    # Only bodies with NaN get here; the strict parser refuses the others.
     body = json.dumps({**GOOD, field: names, "more": float("nan")}).encode()
     with pytest.raises(InputError) as caught:
         decode(body)

@@ -41,7 +41,7 @@ def drain(batcher: Batcher) -> list[list[tuple[str, int, int]]]:
         ([4], 0, [0]),
     ],
 )
-def test_room_is_shared_equally_and_never_beyond_demand(demands: list[int], room: int, shares: list[int]) -> None:
+def test_space_is_shared_equally_up_to_the_demand(demands: list[int], room: int, shares: list[int]) -> None:
     assert fair_shares(demands, room) == shares
 
 
@@ -60,7 +60,7 @@ def test_short_requests_are_not_cut_into_slices(demands: list[int], shares: list
     assert fair_shares(demands, 256, 64) == shares
 
 
-def test_no_room_is_wasted_and_the_first_is_never_left_out() -> None:
+def test_no_space_is_wasted_and_the_first_request_is_always_included() -> None:
     random = np.random.default_rng(0)
     for _ in range(500):
         demands = random.choice([1, 2, 5, 30, 64, 65, 200, 5000], random.integers(1, 12)).tolist()
@@ -97,17 +97,17 @@ def test_every_row_is_in_exactly_one_batch_in_order() -> None:
     assert not batcher.has_rows
 
 
-def test_more_requests_than_fit_end_one_after_the_other() -> None:
+def test_requests_beyond_one_batch_finish_one_after_the_other() -> None:
     batcher = Batcher(256)
     leases = [lease(64) for _ in range(16)]
     for entry in leases:
         batcher.add(entry)
     batches = drain(batcher)
-    assert [len(batch) for batch in batches] == [4] * 4, "they do not all end late at the same time"
+    assert [len(batch) for batch in batches] == [4] * 4, "requests must not all finish late at the same time"
     assert [name for batch in batches for name, _, _ in batch] == [entry.work.id for entry in leases]
 
 
-def test_one_cell_is_in_the_next_batch_whatever_waits() -> None:
+def test_one_cell_is_in_the_next_batch_under_any_load() -> None:
     batcher = Batcher(256)
     for size in [64] * 16 + [2000] * 3:
         batcher.add(lease(size))
@@ -128,10 +128,10 @@ def test_a_stream_of_short_requests_does_not_starve_a_long_one() -> None:
         batch = batcher.form()
         assert batch is not None and batch.num_rows == 8
         formed += 1
-    assert formed <= 20, "their turn comes every few batches, even under overload"
+    assert formed <= 20, "each gets a turn every few batches, even under overload"
 
 
-def test_bulk_has_a_quarter_of_each_batch_and_online_the_rest() -> None:
+def test_bulk_gets_a_quarter_of_each_batch_and_online_the_rest() -> None:
     batcher = Batcher(8)
     bulk, online = lease(100, "bulk"), lease(100, "online")
     batcher.add(bulk)
@@ -143,7 +143,7 @@ def test_bulk_has_a_quarter_of_each_batch_and_online_the_rest() -> None:
         assert rows == {"online": 6, "bulk": 2}
 
 
-def test_few_online_cells_go_with_half_a_batch_of_bulk() -> None:
+def test_few_online_cells_are_combined_with_half_a_batch_of_bulk() -> None:
     batcher = Batcher(16)
     for entry in (lease(100, "bulk"), lease(2, "online")):
         batcher.add(entry)
@@ -193,7 +193,7 @@ def test_a_small_batch_is_topped_up() -> None:
     assert batch.rows is not None and len(batch.rows) == 8
 
 
-def test_a_request_of_many_items_has_one_turn() -> None:
+def test_a_request_with_many_items_gets_one_turn() -> None:
     batcher = Batcher(8)
     for _ in range(5):
         batcher.add(lease(10, request="file"))

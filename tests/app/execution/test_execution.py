@@ -50,7 +50,7 @@ def compute(
         finally:
             assert sum(transport.depth().rows.values()) == 0 or not transport.idle
             await asyncio.sleep(0.05)
-            assert transport.idle, "what was kept for the request is given back"
+            assert transport.idle, "the reservation of the request is released"
         values = {output.spec.name: np.concatenate(list(row_blocks(output.values, 5))) for output in outputs}
         return values, execution.cells
 
@@ -68,14 +68,14 @@ def parts_of(sizes: list[int], poison: int | None = None) -> list[Prepared]:
     ]
 
 
-def test_parts_come_together_in_order(session: FakeSession, tmp_path: Path) -> None:
+def test_parts_are_combined_in_order(session: FakeSession, tmp_path: Path) -> None:
     parts = parts_of([30, 1, 17])
     values, cells = compute(session, tmp_path, parts, (Embed(INFO), Pathways(INFO), PathwayShares(INFO)))
     np.testing.assert_array_equal(values["embed"], np.concatenate([expected(part.rows) for part in parts]))
     assert cells == [f"cell{n}" for n in range(48)]
 
 
-def test_several_tasks_cost_one_pass(session: FakeSession, tmp_path: Path) -> None:
+def test_several_tasks_need_one_forward_pass(session: FakeSession, tmp_path: Path) -> None:
     impute = Impute.of_genes(np.array([7, 9]), ["A", "B"])
     values, _ = compute(session, tmp_path, parts_of([20]), (Embed(INFO), Pathways(INFO), impute))
     assert sum(map(len, session.calls)) == 20
@@ -98,7 +98,7 @@ def test_shares_of_codes_add_up_to_one(session: FakeSession, tmp_path: Path) -> 
     np.testing.assert_array_equal(values["pathways"].sum(axis=1), 1.0)
 
 
-def test_large_results_go_to_disk_and_come_back(
+def test_large_results_are_stored_on_disk_and_read_back(
     session: FakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scpalm.app.storage.values.IN_MEMORY_BYTES", 100)
@@ -118,7 +118,7 @@ def test_a_failure_in_any_part_fails_the_request_and_leaves_nothing_behind(
             compute(session, tmp_path, parts_of([30, 40, 5], poison), (Embed(INFO),))
 
 
-def test_more_cells_than_the_queue_takes_are_refused_at_the_start(session: FakeSession, tmp_path: Path) -> None:
+def test_more_cells_than_the_queue_accepts_are_refused_at_once(session: FakeSession, tmp_path: Path) -> None:
     async def scenario() -> None:
         transport = MemoryTransport(max_rows=100, max_bytes=1 << 30)
         await transport.admit("first", 80, "bulk")

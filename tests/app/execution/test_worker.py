@@ -41,13 +41,13 @@ async def submit_all(transport: MemoryTransport, works: list[WorkItem]) -> Await
 
 
 def works_ahead(worker: Worker) -> list[str]:
-    """Ids of the items in the batch that is formed ahead."""
+    """Ids of the items in the batch that was formed ahead."""
     batch = worker._slot
     return [segment.pending.lease.work.id for segment in batch.segments] if batch is not None else []
 
 
 def rows_ahead(worker: Worker) -> int:
-    """Rows in the batch that is formed ahead."""
+    """Number of rows in the batch that was formed ahead."""
     batch = worker._slot
     return batch.num_rows if batch is not None else 0
 
@@ -98,7 +98,7 @@ def test_one_cell_joins_the_batch_after_the_running_one_despite_a_large_file(
                 for row in range(len(rows))
             )
         )
-        assert batch_of_single == 1, "the batch formed ahead was full, and is formed again"
+        assert batch_of_single == 1, "the batch formed ahead was full, so it must be formed again"
         done = await transport.reply(large.id)
         np.testing.assert_array_equal(values_of(done), expected(large.rows))
         assert sum(map(len, session.calls)) == len(large.rows) + 1
@@ -125,7 +125,7 @@ def test_while_the_device_runs_one_batch_is_formed_and_topped_up(
     run(scenario())
 
 
-def test_only_the_request_at_fault_fails(
+def test_only_the_faulty_request_fails(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker, metrics: Metrics
 ) -> None:
     session.poison = POISON
@@ -178,8 +178,8 @@ def test_a_value_that_is_not_finite_fails_its_request_and_names_the_cell(
     run(scenario())
 
 
-class NoAnswerForTheFirst(BoundTask):
-    """As drug response: a row of NaN is an answer, one NaN among numbers is a fault."""
+class EmptyFirstRow(BoundTask):
+    """Like drug response: a row of only NaN is valid, but a single NaN among numbers is a fault."""
 
     name = "ic50"
     outputs = (OutputSpec("ic50", "X_ic50", 3),)
@@ -195,12 +195,12 @@ class NoAnswerForTheFirst(BoundTask):
         return int(bad.argmax()) if bad.any() else None
 
 
-def test_the_row_at_fault_is_named_not_a_row_that_is_empty_by_right(
+def test_errors_name_the_invalid_row_not_an_intentionally_empty_one(
     transport: MemoryTransport, start_worker: StartWorker, metrics: Metrics
 ) -> None:
     async def scenario() -> None:
         plain = make_work(4)
-        waiting = await submit_all(transport, [WorkItem((NoAnswerForTheFirst(),), plain.rows, first=10)])
+        waiting = await submit_all(transport, [WorkItem((EmptyFirstRow(),), plain.rows, first=10)])
         start_worker()
         (result,) = await waiting
         assert result.error is not None and "row 12" in result.error.detail
@@ -209,7 +209,7 @@ def test_the_row_at_fault_is_named_not_a_row_that_is_empty_by_right(
     run(scenario())
 
 
-def test_clients_that_hang_up_are_skipped_and_counted(
+def test_disconnected_clients_are_skipped_and_counted(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker, metrics: Metrics
 ) -> None:
     async def scenario() -> None:
@@ -234,7 +234,7 @@ def test_clients_that_hang_up_are_skipped_and_counted(
     assert metrics.registry.get_sample_value("scpalm_dropped_total", {"reason": "client_gone"}) == 1
 
 
-def test_the_successor_of_a_dead_worker_takes_over_its_items(
+def test_a_replacement_worker_takes_over_the_items_of_a_dead_one(
     session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
 ) -> None:
     session.deadly = POISON
@@ -281,7 +281,7 @@ def test_a_hung_device_counts_as_stalled(
         await transport.submit(work := make_work(1))
         await until(session.running.is_set)
         started = time.monotonic()
-        # Idle loops move once a tick, each in its own phase: a stall is what lasts longer than that.
+        # Idle loops report progress once per tick, so only a longer pause counts as a stall.
         await until(lambda: worker.stalled_seconds() > 3 * TICK_SECONDS)
         assert time.monotonic() - started < 10
         session.gate.set()

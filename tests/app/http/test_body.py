@@ -22,7 +22,7 @@ FORM_TYPE = "multipart/form-data; boundary=b"
 
 
 def request_of(chunks: Iterator[bytes], *, stalls: bool, content_type: str = "application/json") -> Request:
-    """A request whose body stops after the chunks: it ends, or nothing more comes."""
+    """A request whose body ends after the chunks, or stalls."""
 
     async def receive() -> dict[str, object]:
         chunk = next(chunks, None)
@@ -41,19 +41,19 @@ def read(request: Request, folder: Path, idle_seconds: float = 30.0) -> Upload:
 
 @pytest.mark.parametrize("size", [10, IN_MEMORY_BYTES + 10])
 @pytest.mark.parametrize("content_type", ["application/json", FORM_TYPE])
-def test_a_body_that_stalls_is_given_up(tmp_path: Path, size: int, content_type: str) -> None:
+def test_a_stalled_body_times_out(tmp_path: Path, size: int, content_type: str) -> None:
     first = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + b"x" * size
     with pytest.raises(BodyTimeoutError, match="SCPALM_BODY_IDLE_SECONDS"):
         read(request_of(iter([first]), stalls=True, content_type=content_type), tmp_path, idle_seconds=0.05)
 
 
-def test_a_refused_body_that_stalls_is_given_up_too() -> None:
+def test_a_refused_body_that_stalls_times_out() -> None:
     started = time.monotonic()
     asyncio.run(discard_body(request_of(iter([b"x"]), stalls=True), idle_seconds=0.05))
     assert time.monotonic() - started < 30
 
 
-def test_a_slow_body_that_keeps_coming_is_read(tmp_path: Path) -> None:
+def test_a_slow_but_steady_body_is_read(tmp_path: Path) -> None:
     def slowly() -> Iterator[bytes]:
         for _ in range(5):
             time.sleep(0.1)
@@ -64,7 +64,7 @@ def test_a_slow_body_that_keeps_coming_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("content_type", ["application/json", FORM_TYPE])
-def test_a_full_disk_is_told_after_the_rest_was_read(
+def test_a_full_disk_is_reported_after_the_rest_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, content_type: str
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -79,7 +79,7 @@ def test_a_full_disk_is_told_after_the_rest_was_read(
     assert next(chunks, None) is None
 
 
-def test_other_faults_of_the_disk_are_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_disk_errors_are_not_reported_as_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "broken")
 

@@ -22,7 +22,7 @@ FILE = 'name="file"; filename="../../etc/cells.h5ad"'
 
 
 @pytest.mark.parametrize("step", [1, 7, 10_000])
-def test_the_file_is_on_disk_whatever_the_chunks(tmp_path: Path, step: int) -> None:
+def test_the_file_is_the_same_for_any_chunking(tmp_path: Path, step: int) -> None:
     content = bytes(range(256)) * 3 + b"\r\n--not the boundary"
     sent = body((FILE, content), ('name="drugs"', "Imatinib é".encode()))
     form = Form(TYPE, tmp_path)
@@ -34,7 +34,7 @@ def test_the_file_is_on_disk_whatever_the_chunks(tmp_path: Path, step: int) -> N
     assert fields == {"drugs": "Imatinib é"}
 
 
-def test_a_file_without_a_file_name_counts(tmp_path: Path) -> None:
+def test_a_file_without_a_file_name_is_accepted(tmp_path: Path) -> None:
     form = Form(TYPE, tmp_path)
     form.write(body(('name="file"', b"abc")))
     assert form.finish()[0].read_bytes() == b"abc"

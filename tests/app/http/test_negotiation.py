@@ -22,11 +22,11 @@ JSON, H5AD = "application/json", "application/x-hdf5"
         (" Application/X-HDF5 ; Q=1.0", H5AD),
     ],
 )
-def test_the_best_liked_offer_is_chosen(accept: str | None, chosen: str) -> None:
+def test_the_preferred_offer_is_chosen(accept: str | None, chosen: str) -> None:
     assert choose_media_type(accept, (JSON, H5AD)) == chosen
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "application/json;q=much", ",;,"])
-def test_nothing_acceptable_is_refused_with_the_offers(accept: str) -> None:
+def test_errors_list_the_offers_if_none_is_acceptable(accept: str) -> None:
     with pytest.raises(NotAcceptableError, match="application/json"):
         choose_media_type(accept, (JSON,))

@@ -1,4 +1,4 @@
-"""Files of jobs: in a folder, and in an object store (fsspec's memory stands for one)."""
+"""Files of jobs in a folder and in an object store (fsspec's memory file system)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> JobFiles:
     return SpoolJobFiles(Spool(f"memory://{tmp_path}"), "job")
 
 
-def test_files_are_kept_listed_and_forgotten(files: JobFiles, tmp_path: Path) -> None:
+def test_files_are_stored_listed_and_removed(files: JobFiles, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"cells")
     files.copy_in("body", source)
@@ -50,7 +50,9 @@ def test_files_are_kept_listed_and_forgotten(files: JobFiles, tmp_path: Path) ->
     assert not files.has("body")
 
 
-def test_results_come_back_as_they_were_put(files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_read_as_they_were_written(
+    files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("scpalm.app.jobs.store.CHUNK_ROWS", 2)
     tasks = (Embed(INFO), Pathways(INFO))
     embedding = np.arange(15, dtype=np.float32).reshape(5, 3)
@@ -86,5 +88,5 @@ def test_results_of_another_release_are_refused(files: JobFiles, tmp_path: Path)
 
 
 def test_a_failure_of_the_store_is_a_spool_error(tmp_path: Path) -> None:
-    with pytest.raises(SpoolError, match="failed on a file of a job"):
+    with pytest.raises(SpoolError, match="failed to access a file of a job"):
         SpoolJobFiles(Spool(f"memory://{tmp_path}"), "none").read("body")

@@ -39,7 +39,9 @@ def files(tmp_path: Path, real_cells: AnnData) -> tuple[Path, Path]:
     return tmp_path / "query.h5ad", tmp_path / "reference.h5ad"
 
 
-def test_the_file_gains_columns_and_keeps_its_own(files: tuple[Path, Path], engine: Engine, tmp_path: Path) -> None:
+def test_the_output_has_the_new_and_the_existing_columns(
+    files: tuple[Path, Path], engine: Engine, tmp_path: Path
+) -> None:
     found = annotate(engine, files, tmp_path / "out.h5ad")
     out = anndata.read_h5ad(tmp_path / "out.h5ad")
     assert list(out.obs)[-4:] == ["scpalm_label", "scpalm_nearest_label", "scpalm_probability", "scpalm_distance"]
@@ -50,7 +52,7 @@ def test_the_file_gains_columns_and_keeps_its_own(files: tuple[Path, Path], engi
     np.testing.assert_array_equal(out.obs["scpalm_label"].astype(str), found.label.astype(str))
 
 
-def test_a_table(files: tuple[Path, Path], engine: Engine, tmp_path: Path) -> None:
+def test_labels_are_written_as_a_table(files: tuple[Path, Path], engine: Engine, tmp_path: Path) -> None:
     annotate(engine, files, tmp_path / "out.csv")
     table = pd.read_csv(tmp_path / "out.csv", index_col="cell")
     assert list(table) == ["label", "nearest_label", "probability", "distance"] and len(table) == 30
@@ -61,6 +63,6 @@ def test_a_reference_without_the_label_is_an_error_and_leaves_no_file(
 ) -> None:
     with pytest.raises(InputError, match="no column 'celltype'"):
         annotate(engine, files, tmp_path / "out.h5ad", "celltype")
-    with pytest.raises(InputError, match="the input itself"):
+    with pytest.raises(InputError, match="the input file"):
         annotate(engine, files, files[0])
     assert not (tmp_path / "out.h5ad").exists()

@@ -86,7 +86,7 @@ def test_files_without_obsm_and_uns_get_them(tmp_path: Path, bundle: Bundle, ses
     assert anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_scpalm"].shape == (5, 3)
 
 
-def test_a_failure_half_way_leaves_no_file_and_keeps_the_old_one(
+def test_a_failure_leaves_no_partial_file_and_keeps_the_old_one(
     tmp_path: Path, bundle: Bundle, session: FakeSession
 ) -> None:
     cells = make_cells()
@@ -106,12 +106,12 @@ def test_the_input_is_never_overwritten(tmp_path: Path, bundle: Bundle, session:
     (tmp_path / "alias.h5ad").symlink_to(path)
     before = path.read_bytes()
     for target in (path, tmp_path / "alias.h5ad", tmp_path / "." / "in.h5ad"):
-        with pytest.raises(InputError, match="input itself"):
+        with pytest.raises(InputError, match="the input file"):
             embed_file(path, target, bundle, session)
     assert path.read_bytes() == before
 
 
-def test_a_link_out_of_the_file_is_not_followed(tmp_path: Path, bundle: Bundle, session: FakeSession) -> None:
+def test_external_links_are_not_followed(tmp_path: Path, bundle: Bundle, session: FakeSession) -> None:
     make_cells(5).write_h5ad(tmp_path / "in.h5ad")
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other.create_group("obsm")
@@ -125,7 +125,7 @@ def test_a_link_out_of_the_file_is_not_followed(tmp_path: Path, bundle: Bundle, 
     assert not (tmp_path / "out.h5ad").exists()
 
 
-def test_a_neighbour_called_partial_is_left_alone(tmp_path: Path, bundle: Bundle, session: FakeSession) -> None:
+def test_an_unrelated_partial_file_is_not_touched(tmp_path: Path, bundle: Bundle, session: FakeSession) -> None:
     source = tmp_path / "out.h5ad.partial"
     make_cells(5).write_h5ad(source)
     before = source.read_bytes()
@@ -145,7 +145,7 @@ def test_the_file_gets_the_usual_permissions(tmp_path: Path, bundle: Bundle, ses
 @pytest.mark.parametrize(
     "fault", [KeyError("no object"), RuntimeError("cannot read\nthe header"), ValueError("no name")]
 )
-def test_what_hdf5_raises_on_the_copy_is_one_error(
+def test_hdf5_errors_while_writing_are_user_errors(
     tmp_path: Path, bundle: Bundle, session: FakeSession, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     def broken(*_: object, **__: object) -> None:

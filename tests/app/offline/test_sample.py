@@ -14,7 +14,7 @@ from scpalm.model.errors import InputError
 @pytest.mark.skipif(
     importlib.util.find_spec("celltypist") is None, reason="celltypist, whose cells these are, is absent"
 )
-def test_the_sample_is_real_counts(tmp_path: Path) -> None:
+def test_the_sample_has_real_counts(tmp_path: Path) -> None:
     assert write_sample(tmp_path / "cells.h5ad") == (559, 32_786)
     cells = anndata.read_h5ad(tmp_path / "cells.h5ad")
     assert cells.shape == (559, 32_786)
@@ -24,7 +24,7 @@ def test_the_sample_is_real_counts(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
 
 
-def test_without_celltypist_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_celltypist_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install celltypist"):
         write_sample(tmp_path / "cells.h5ad")

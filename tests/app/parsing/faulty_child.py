@@ -1,4 +1,4 @@
-"""A parser process that does what a test asks for: fail, crash, stall, or send what is not a message."""
+"""A parser process that fails, crashes, stalls or sends malformed messages on request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.app.fakes import make_vocabulary
 
 
 class FaultyParser(Parser):
-    """One command a fault."""
+    """One command per fault."""
 
     def commands(self) -> dict[str, Callable[[Message], Iterator[Message]]]:
         own = (self.facts, self.double, self.wrong_cells, self.surprise, self.memory, self.spin, self.sleep, self.die)

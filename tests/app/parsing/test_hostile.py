@@ -1,4 +1,4 @@
-"""Uploads that crash, stall or fill the process that reads them: an error for their sender, nothing for the others."""
+"""Uploads that crash, stall or exhaust the parser process: an error for their sender, no effect on others."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_an_upload_that_takes_too_long_is_refused(genes: Path, h5ad: Path) -> No
     with_pool(genes, use, ParserLimits(1 << 30, 1.0))
 
 
-def test_a_crash_while_reading_is_the_uploads_fault(genes: Path, h5ad: Path) -> None:
-    """What a bug in the HDF5 library would do, done from outside."""
+def test_a_crash_while_reading_is_an_unreadable_upload(genes: Path, h5ad: Path) -> None:
+    """Kill the process from outside, as a bug in the HDF5 library would."""
     make_slow(h5ad)
 
     async def use(pool: ParserPool) -> None:
@@ -89,7 +89,7 @@ def test_a_crash_while_reading_is_the_uploads_fault(genes: Path, h5ad: Path) -> 
     with_pool(genes, use)
 
 
-def test_a_client_that_hangs_up_frees_the_process(genes: Path, h5ad: Path) -> None:
+def test_a_disconnected_client_frees_the_process(genes: Path, h5ad: Path) -> None:
     make_slow(h5ad)
 
     async def use(pool: ParserPool) -> None:
@@ -105,8 +105,8 @@ def test_a_client_that_hangs_up_frees_the_process(genes: Path, h5ad: Path) -> No
     with_pool(genes, use)
 
 
-def test_damaged_files_never_get_further_than_an_error(genes: Path, h5ad: Path) -> None:
-    """Bytes changed at random, also where HDF5 keeps its own structures: cells, an error, or a crash that is one."""
+def test_damaged_files_only_cause_errors(genes: Path, h5ad: Path) -> None:
+    """Change random bytes, including internal structures of HDF5. A crash is an error as well."""
     content = h5ad.read_bytes()
     random = np.random.default_rng(0)
     outcomes: list[str] = []

@@ -59,7 +59,7 @@ def open_parser(genes: Path) -> Parser:
     return Parser.open(Message("setup", {"genes": str(genes), "max_cells": None, "max_bytes": None}))
 
 
-def test_every_way_in_gives_the_same_rows(genes: Path, h5ad: Path) -> None:
+def test_all_formats_and_encodings_give_the_same_rows(genes: Path, h5ad: Path) -> None:
     body = as_json(small_counts())
     uploads = [
         upload_of(body, JSON),
@@ -109,7 +109,7 @@ def test_a_file_of_many_cells_is_prepared_in_parts(genes: Path, h5ad: Path, monk
     assert len(parts.rows.gene_sets) == 1
 
 
-def test_gene_lists_are_cached_but_not_mixed_up(genes: Path) -> None:
+def test_cached_gene_lists_are_not_mixed_up(genes: Path) -> None:
     parser = open_parser(genes)
     for count in [40, 20, 30, 40, *range(12, 32), 20]:
         prepared = parsed(parser, genes, upload_of(as_json(small_counts()[:1, :count].copy()), JSON))
@@ -117,7 +117,7 @@ def test_gene_lists_are_cached_but_not_mixed_up(genes: Path) -> None:
         assert prepared.rows.gene_sets[0].measured.sum() == count
 
 
-def test_errors_about_cells_come_through(genes: Path, h5ad: Path) -> None:
+def test_errors_about_cells_are_passed_on(genes: Path, h5ad: Path) -> None:
     broken = h5ad.with_name("broken.h5ad")
     broken.write_bytes(h5ad.read_bytes()[:3000])
     wrong = json.loads(as_json(small_counts()))
@@ -173,7 +173,7 @@ def test_the_head_of_an_upload_alone(genes: Path, h5ad: Path) -> None:
     with_pool(genes, use)
 
 
-def test_what_values_are_declared_as_is_handed_on(genes: Path) -> None:
+def test_the_declared_type_of_the_values_is_passed_on(genes: Path) -> None:
     cells = small_counts()
     cells.X = cells.X * 0.5
 
@@ -192,7 +192,7 @@ def result_of(prepared: Prepared) -> Result:
     return Result(prepared.cells, (OutputValues(OutputSpec("embed", "X_scpalm", 4), values),), note)
 
 
-def test_answers(genes: Path, h5ad: Path) -> None:
+def test_results_are_encoded(genes: Path, h5ad: Path) -> None:
     async def use(pool: ParserPool) -> None:
         upload = upload_of(zstandard.compress(h5ad.read_bytes()), H5AD, "zstd")
         result = result_of(await parse_all(pool, upload))
@@ -221,7 +221,7 @@ def test_answers(genes: Path, h5ad: Path) -> None:
     with_pool(genes, use)
 
 
-def test_a_failed_answer_leaves_no_file(genes: Path, h5ad: Path) -> None:
+def test_a_failed_encoding_leaves_no_file(genes: Path, h5ad: Path) -> None:
     async def use(pool: ParserPool) -> None:
         answer = result_of(await parse_all(pool, upload_of(h5ad, H5AD)))
         with h5py.File(h5ad, "r+") as file:
@@ -277,7 +277,7 @@ def test_the_parsers_import_no_runtime_and_no_server() -> None:
     assert not modules & {"torch", "onnxruntime", "fastapi", "uvicorn", "anndata"}
 
 
-def test_a_hang_up_after_the_call_leaves_the_process_to_the_next(genes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_disconnect_does_not_affect_the_next_call(genes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[ParserProcess] = []
     monkeypatch.setattr(ParserProcess, "cancel", lambda process: cancelled.append(process))
 

@@ -37,28 +37,28 @@ def process() -> Iterator[ParserProcess]:
     process.close()
 
 
-def test_commands_run_in_one_other_process(process: ParserProcess) -> None:
+def test_commands_run_in_a_single_child_process(process: ParserProcess) -> None:
     pid = facts(process)["pid"]
     assert pid == process.pid != os.getpid()
     assert facts(process)["pid"] == pid
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (1000, 300)])
-def test_arrays_travel_whole(process: ParserProcess, shape: tuple[int, ...]) -> None:
+def test_arrays_arrive_unchanged(process: ParserProcess, shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     back = process.call(Message("double", arrays={"values": values})).arrays["values"]
     np.testing.assert_array_equal(back, values * 2)
     assert back.dtype == np.float32
 
 
-def test_errors_about_input_come_through(process: ParserProcess) -> None:
+def test_errors_about_input_are_passed_on(process: ParserProcess) -> None:
     with pytest.raises(InputError) as caught:
         process.call(Message("wrong_cells"))
     assert (caught.value.code, caught.value.cell, caught.value.gene) == ("negative-value", "a", "B")
     assert facts(process)
 
 
-def test_other_errors_are_a_fault_and_the_child_survives(process: ParserProcess) -> None:
+def test_other_errors_are_faults_that_the_child_survives(process: ParserProcess) -> None:
     pid = facts(process)["pid"]
     with pytest.raises(ProcessError, match="unforeseen") as caught:
         process.call(Message("surprise"))
@@ -101,7 +101,7 @@ def test_time_is_limited(busy: str) -> None:
     ],
     ids=["SIGSEGV", "SIGKILL", "exit"],
 )
-def test_a_crash_is_an_error_and_a_new_child_takes_over(process: ParserProcess, command: Message, word: str) -> None:
+def test_a_crash_is_an_error_and_the_child_is_replaced(process: ParserProcess, command: Message, word: str) -> None:
     pid = facts(process)["pid"]
     with pytest.raises(ProcessError, match=word) as caught:
         process.call(command)
@@ -116,7 +116,7 @@ def test_a_child_that_died_between_commands_is_replaced(process: ParserProcess) 
     assert facts(process)["pid"] != pid
 
 
-def test_cancel_ends_the_running_command_and_nothing_else(process: ParserProcess) -> None:
+def test_cancel_aborts_only_the_running_command(process: ParserProcess) -> None:
     pid = facts(process)["pid"]
     process.cancel()
     assert facts(process)["pid"] == pid
@@ -155,11 +155,11 @@ def test_a_command_cancelled_at_its_last_message_leaves_no_dead_child(process: P
             cancelled += 1
         stop.set()
         thread.join()
-        assert facts(process), "the next command must not pay for it"
+        assert facts(process), "the next command must not be affected"
     assert cancelled
 
 
-def test_the_parents_secrets_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_does_not_inherit_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCPALM_API_KEYS_FILE", "/secret")
     process = start()
     try:
@@ -179,7 +179,7 @@ def test_a_failed_setup_is_raised() -> None:
         process.close()
 
 
-def test_the_child_ends_with_its_owner() -> None:
+def test_the_child_exits_with_its_parent() -> None:
     process = start()
     pid = facts(process)["pid"]
     process.close()
@@ -190,7 +190,7 @@ def test_the_child_ends_with_its_owner() -> None:
 
 
 def test_a_pickle_from_the_child_runs_no_code(process: ParserProcess, tmp_path: Path) -> None:
-    """A compromised HDF5 reader can send anything; before, the parent unpickled it."""
+    """A compromised HDF5 reader can send anything, so the parent must never unpickle messages."""
     with pytest.raises(ProcessError) as caught:
         process.call(Message("pickle", {"file": str(tmp_path / "owned")}))
     assert caught.value.reason == "message"
@@ -210,7 +210,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_what_is_not_a_message_is_refused(process: ParserProcess, header: bytes) -> None:
+def test_malformed_messages_are_refused(process: ParserProcess, header: bytes) -> None:
     frame = len(header).to_bytes(8, "little") + header
     with pytest.raises(ProcessError) as caught:
         process.call(Message("garbage", {"frame": frame.hex()}))
@@ -218,8 +218,8 @@ def test_what_is_not_a_message_is_refused(process: ParserProcess, header: bytes)
     assert facts(process)
 
 
-def test_a_folder_with_other_packages_provides_no_code(tmp_path: Path) -> None:
-    """Started in a folder with its own app/, the service ran that code in its parser processes."""
+def test_the_current_folder_provides_no_code(tmp_path: Path) -> None:
+    """A folder `app/` in the current directory must not be imported by parser processes."""
     for name in ("app", "model", "numpy", "orjson", "tests"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\nraise SystemExit(7)\n")
@@ -239,6 +239,6 @@ def test_a_folder_with_other_packages_provides_no_code(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    # The child got as far as reading the genes, which are not there.
+    # The child reached the point of reading the genes, which are missing.
     assert done.stdout.strip() == "BundleError", done.stderr
     assert not (tmp_path / "owned").exists()

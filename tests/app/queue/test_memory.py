@@ -86,11 +86,11 @@ def test_a_restarted_worker_gets_only_its_own_items_back() -> None:
     async def scenario() -> None:
         transport = make()
         await transport.submit(work(1))
-        (mine,) = transport.lease("a", 0)
+        (first,) = transport.lease("a", 0)
         await transport.submit(work(2))
-        (theirs,) = transport.lease("b", 0)
-        assert [lease.work for lease in transport.lease("a", 0, resume=True)] == [mine.work]
-        assert transport.settle(theirs, outcome(2))
+        (second,) = transport.lease("b", 0)
+        assert [lease.work for lease in transport.lease("a", 0, resume=True)] == [first.work]
+        assert transport.settle(second, outcome(2))
 
     run(scenario)
 

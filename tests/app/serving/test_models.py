@@ -1,4 +1,4 @@
-"""Several models at once: asked for by name, swapped without a gap, refused with the reason."""
+"""Several models: chosen by name, replaced without downtime, refused with a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ASYNC = {"prefer": "respond-async"}
 
 
 class _Session(FakeSession):
-    """Its first value says which version of which model answered."""
+    """Its first value identifies the model and its version."""
 
     def __init__(self, mark: float) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def client(served: Served) -> Iterator[Client]:
 def until(condition: Callable[[], bool]) -> None:
     ends = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < ends, "it never came true"
+        assert time.monotonic() < ends, "the condition never became true"
         time.sleep(0.02)
 
 
@@ -87,7 +87,7 @@ def mark_of(answer: httpx.Response) -> float:
     return float(answer.json()["values"][0][0])
 
 
-def test_each_model_answers_to_its_name(client: Client, served: Served) -> None:
+def test_models_are_chosen_by_name(client: Client, served: Served) -> None:
     listed = client.get("/models").json()
     assert [(m["name"], m["default"]) for m in listed["models"]] == [("one", True), ("two", False)]
     assert "refused" not in listed
@@ -106,21 +106,21 @@ def test_each_model_answers_to_its_name(client: Client, served: Served) -> None:
 
 @pytest.mark.parametrize("headers", [{}, ASYNC])
 @pytest.mark.parametrize("path", ["/embed", "/impute", "/pathways", "/ic50"])
-def test_a_name_that_is_none_is_404_and_names_others(client: Client, path: str, headers: dict[str, str]) -> None:
+def test_an_unknown_name_is_404_and_lists_the_others(client: Client, path: str, headers: dict[str, str]) -> None:
     answer = client.post(f"{path}?model=three", json=BODY, headers=headers)
     assert answer.status_code == 404
     assert answer.json()["type"] == "urn:scpalm:problem:unknown-model"
     assert answer.json()["field"] == "model" and "one 1, two 1" in answer.json()["detail"]
 
 
-def test_a_successor_takes_over_and_no_request_is_dropped(client: Client, served: Served) -> None:
+def test_a_model_is_replaced_without_dropping_requests(client: Client, served: Served) -> None:
     old = served.sessions["two 1"]
     old.gate.clear()
     waiting = [client.submit(client.http.post("/embed?model=two", json=BODY)) for _ in range(3)]
     assert old.running.wait(20)
     write_bundle(served.more / "two", "two", "2")
     until(lambda: versions(client)["two"] == "2")
-    # The old one has work in hand; the new one answers already.
+    # The old model still has work in flight, while the new one already answers.
     assert mark_of(client.post("/embed?model=two", json=BODY)) == served.sessions["two 2"].mark
     assert not any(answer.done() for answer in waiting)
     old.gate.set()
@@ -134,7 +134,7 @@ def test_a_successor_takes_over_and_no_request_is_dropped(client: Client, served
     until(lambda: len(list(served.spool.glob("scpalm-model-*"))) == 2)
 
 
-def test_requests_find_a_model_while_it_is_swapped_again_and_again(client: Client, served: Served) -> None:
+def test_requests_succeed_while_a_model_is_swapped_repeatedly(client: Client, served: Served) -> None:
     answers = []
     for version in range(2, 6):
         write_bundle(served.default, "one", str(version))
@@ -151,9 +151,7 @@ def test_requests_find_a_model_while_it_is_swapped_again_and_again(client: Clien
 
 
 @pytest.mark.parametrize("fault", ["checksum", "missing", "manifest", "session", "name"])
-def test_a_damaged_model_is_refused_with_the_reason_and_the_old_one_serves(
-    client: Client, served: Served, fault: str
-) -> None:
+def test_a_damaged_model_is_refused_and_the_old_one_keeps_serving(client: Client, served: Served, fault: str) -> None:
     folder = served.more / "two"
     if fault == "session":
         served.broken.add("two 2")
@@ -170,7 +168,7 @@ def test_a_damaged_model_is_refused_with_the_reason_and_the_old_one_serves(
         "checksum": "checksum", "missing": "missing", "manifest": "manifest", "session": "does not fit", "name": "'one'"
     }  # fmt: skip
     assert refused["folder"] == "two" and words[fault] in refused["reason"]
-    assert str(served.spool) not in refused["reason"], "the copy is nobody's business"
+    assert str(served.spool) not in refused["reason"], "the reason must not show the path of the private copy"
     assert versions(client) == {"one": "1", "two": "1"}
     assert mark_of(client.post("/embed?model=two", json=BODY)) == served.sessions["two 1"].mark
     assert client.get("/health/ready").status_code == 200
@@ -180,7 +178,7 @@ def test_a_damaged_model_is_refused_with_the_reason_and_the_old_one_serves(
     assert "refused" not in client.get("/models").json()
 
 
-def test_a_model_whose_folder_is_gone_ends_and_a_new_one_comes(client: Client, served: Served) -> None:
+def test_a_model_whose_folder_is_removed_is_closed_and_a_new_one_is_opened(client: Client, served: Served) -> None:
     shutil.rmtree(served.more / "two")
     until(lambda: versions(client) == {"one": "1"})
     assert client.post("/embed?model=two", json=BODY).status_code == 404
@@ -189,14 +187,14 @@ def test_a_model_whose_folder_is_gone_ends_and_a_new_one_comes(client: Client, s
     assert mark_of(client.post("/embed?model=late", json=BODY)) == served.sessions["late 1"].mark
 
 
-def test_a_default_model_whose_folder_is_gone_serves_on(client: Client, served: Served) -> None:
+def test_a_default_model_whose_folder_is_removed_keeps_serving(client: Client, served: Served) -> None:
     shutil.rmtree(served.default)
     until(lambda: "refused" in client.get("/models").json())
     assert "manifest.json is missing" in client.get("/models").json()["refused"][0]["reason"]
     assert mark_of(client.post("/embed", json=BODY)) == served.sessions["one 1"].mark
 
 
-def test_the_default_may_lie_among_the_others(served: Served) -> None:
+def test_the_default_may_be_in_the_models_folder(served: Served) -> None:
     write_bundle(served.more / "one", "one", "1")
     write_bundle(served.more / "two", "two", "1")
     with Client(served.app(bundle=served.more / ".." / "more" / "one")) as client:
@@ -204,7 +202,7 @@ def test_the_default_may_lie_among_the_others(served: Served) -> None:
         assert client.get("/models").json().keys() == {"models"} and versions(client) == {"one": "1", "two": "1"}
 
 
-def test_a_damaged_model_at_the_start_does_not_hold_up_the_others(served: Served) -> None:
+def test_a_damaged_model_at_startup_does_not_affect_the_others(served: Served) -> None:
     folder = write_bundle(served.more / "two", "two", "1")
     (folder / "genes.parquet").write_bytes(b"cut")
     with Client(served.app()) as client:
@@ -213,7 +211,7 @@ def test_a_damaged_model_at_the_start_does_not_hold_up_the_others(served: Served
         assert client.get("/models").json()["refused"][0]["folder"] == "two"
 
 
-def test_a_job_is_done_by_the_model_it_was_sent_to(client: Client, served: Served) -> None:
+def test_a_job_runs_on_the_model_it_was_sent_to(client: Client, served: Served) -> None:
     old = served.sessions["one 1"]
     old.gate.clear()
     sent = [
@@ -227,10 +225,10 @@ def test_a_job_is_done_by_the_model_it_was_sent_to(client: Client, served: Serve
         result = client.get(f"{location}/result")
         assert mark_of(result) == old.mark and result.json()["model"]["version"] == "1"
     until(lambda: not client.service.models._retired)
-    assert mark_of(client.get(f"{sent[0]}/result")) == old.mark, "a result needs no model"
+    assert mark_of(client.get(f"{sent[0]}/result")) == old.mark, "fetching a result needs no model"
 
 
-def test_nothing_changes_without_a_signal_where_that_is_wanted(served: Served) -> None:
+def test_without_polling_models_change_only_on_a_signal(served: Served) -> None:
     with Client(served.app(reload_seconds=0)) as client:
         client.wait_until_loaded()
         write_bundle(served.default, "one", "2")
@@ -242,10 +240,10 @@ def test_nothing_changes_without_a_signal_where_that_is_wanted(served: Served) -
 
 
 async def _pass() -> None:
-    """A turn of the loop: an event that was set from outside is seen then."""
+    """Wait for one turn of the loop, so that it sees events that were set from outside."""
 
 
-def test_no_copy_is_left_when_the_service_ends(served: Served) -> None:
+def test_no_copies_are_left_when_the_service_ends(served: Served) -> None:
     with Client(served.app()) as client:
         client.wait_until_loaded()
         assert len(list(served.spool.glob("scpalm-model-*"))) == 1

@@ -1,4 +1,4 @@
-"""The spool and the files of jobs in an object store that speaks S3: moto's server, where it and s3fs are installed."""
+"""The spool and the files of jobs in S3 (moto's server). Skipped if moto or s3fs is not installed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
                 s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
                 break
             except Exception:
-                assert time.monotonic() < ends, "moto's server did not come up"
+                assert time.monotonic() < ends, "moto's server did not start"
                 time.sleep(0.2)
         yield "s3://bucket/scpalm"
     finally:
@@ -53,7 +53,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.wait()
 
 
-def test_payloads_and_files_of_jobs(address: str, tmp_path: Path) -> None:
+def test_payloads_and_job_files_in_s3(address: str, tmp_path: Path) -> None:
     spool = Spool(address)
     name = spool.put(b"x" * (3 << 20))
     assert Spool(address).get(name) == b"x" * (3 << 20)

@@ -78,7 +78,7 @@ def test_refusals_are_spans_and_probes_are_not(client: Client, spans: InMemorySp
     assert "GENE" not in text and "cell0" not in text
 
 
-def test_settings_name_a_collector_or_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracing_settings_need_the_otlp_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings(otlp_endpoint="http://collector:4318").otlp_endpoint
     with pytest.raises(SettingsError, match=r"OTLP_ENDPOINT.*not an HTTP address"):
         load_settings(otlp_endpoint="collector")

@@ -1,4 +1,4 @@
-"""/v2 against the other routes: the same numbers, and errors where clients of the protocol look for them."""
+"""/v2 gives the same values as the other routes, and errors in the form of the protocol."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def url(head: Head, rest: str = "/infer") -> str:
     return f"/v2/models/{head.bundle.name}{rest}"
 
 
-def test_metadata(head: Head, client: Client) -> None:
+def test_server_and_model_metadata(head: Head, client: Client) -> None:
     assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
@@ -58,29 +58,33 @@ def test_metadata(head: Head, client: Client) -> None:
         assert client.get(url(head, rest + "/ready")).json()["ready"]
 
 
-def test_the_numbers_are_those_of_the_other_routes(head: Head, client: Client) -> None:
+def test_values_are_the_same_as_from_the_task_routes(head: Head, client: Client) -> None:
     answer = client.post(url(head), json=request("embedding", "pathways", "imputed", impute_genes=["GENE3", "GENE7"]))
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert found["id"] == "7" and found["model_name"] == head.bundle.name
     outputs = {one["name"]: one for one in found["outputs"]}
     assert [one["name"] for one in found["outputs"]] == ["embedding", "pathways", "imputed"]
-    wanted = client.post("/embed?also=pathways,impute&genes=GENE3,GENE7", json=BODY).json()
-    for name, values in (("embedding", wanted), ("pathways", wanted["pathways"]), ("imputed", wanted["impute"])):
+    reference = client.post("/embed?also=pathways,impute&genes=GENE3,GENE7", json=BODY).json()
+    for name, values in (
+        ("embedding", reference),
+        ("pathways", reference["pathways"]),
+        ("imputed", reference["impute"]),
+    ):
         assert outputs[name]["shape"] == values["shape"]
         flat = np.float32(outputs[name]["data"]).reshape(values["shape"])
         np.testing.assert_array_equal(flat, np.float32(values["values"]))
     assert orjson.loads(outputs["imputed"]["parameters"]["columns"]) == ["GENE3", "GENE7"]
 
 
-def test_drug_response(head: Head, client: Client) -> None:
+def test_drug_response_is_an_output(head: Head, client: Client) -> None:
     found = client.post(url(head), json=request("ic50", "ic50_upper", drugs=["aspirin", "CCO"])).json()
-    wanted = client.post("/ic50?drugs=aspirin,CCO", json=BODY).json()
-    for one, values in zip(found["outputs"], (wanted["values"], wanted["ic50_upper"]["values"]), strict=True):
+    reference = client.post("/ic50?drugs=aspirin,CCO", json=BODY).json()
+    for one, values in zip(found["outputs"], (reference["values"], reference["ic50_upper"]["values"]), strict=True):
         np.testing.assert_array_equal(np.float32(one["data"]), np.float32(values).ravel())
 
 
-def test_tensors_as_bytes_both_ways(head: Head, client: Client) -> None:
+def test_binary_tensors_in_requests_and_responses(head: Head, client: Client) -> None:
     arrays = {
         "indptr": np.array(BODY["indptr"], "<i8"),
         "indices": np.array(BODY["indices"], "<i4"),
@@ -120,7 +124,7 @@ def test_tensors_as_bytes_both_ways(head: Head, client: Client) -> None:
         ({"inputs": [{"name": "indptr", "datatype": "FP32", "shape": [2], "data": [0, 1]}]}, 422, "INT datatype"),
     ],
 )
-def test_errors_have_the_protocols_form(
+def test_errors_have_the_form_of_the_protocol(
     head: Head, client: Client, change: dict[str, object], status: int, words: str
 ) -> None:
     answer = client.post(url(head), json=request("embedding") | change)
@@ -128,18 +132,18 @@ def test_errors_have_the_protocols_form(
     assert answer.json()["detail"] == answer.json()["error"]
 
 
-def test_other_faults_have_it_too(head: Head, client: Client) -> None:
+def test_errors_of_other_routes_have_the_form_of_the_protocol(head: Head, client: Client) -> None:
     assert "no model 'nobody'" in client.post("/v2/models/nobody/infer", json=request()).json()["error"]
     assert client.get(url(head, "/versions/99")).status_code == 404
     assert client.get("/v2/nothing").json()["error"]
     assert (
-        "is not a length"
+        "is not a number of bytes"
         in client.post(url(head), content=b"{}", headers={"Inference-Header-Content-Length": "x"}).json()["error"]
     )
     assert client.post(url(head), content=b"{").status_code == 400
     assert "error" not in client.post("/embed", content=b"{", headers={"content-type": "application/json"}).json()
 
 
-def test_the_tensor_formats_are_of_this_route_alone(client: Client) -> None:
+def test_the_tensor_format_is_only_for_v2(client: Client) -> None:
     answer = client.post("/embed", content=b"{}", headers={"content-type": "application/vnd.scpalm.inference"})
     assert answer.status_code == 415

@@ -34,11 +34,11 @@ BODY = {
         ("gzip;q=nonsense", None),
     ],
 )
-def test_only_what_is_asked_for(accept: str, encoding: str | None) -> None:
+def test_the_encoding_follows_accept_encoding(accept: str, encoding: str | None) -> None:
     assert choose_encoding(accept) == encoding
 
 
-def test_answers_in_json_are_compressed_and_the_same(client: Client) -> None:
+def test_json_responses_are_compressed_without_changes(client: Client) -> None:
     plain = client.post("/embed", json=BODY, headers={"Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
     for encoding, unpack in (("gzip", gzip.decompress), ("zstd", lambda raw: zstandard.decompress(raw, 1 << 24))):
@@ -54,7 +54,7 @@ def test_answers_in_json_are_compressed_and_the_same(client: Client) -> None:
         assert json.loads(unpack(packed))["values"] == plain.json()["values"]
 
 
-def test_short_answers_and_other_formats_are_left_alone(client: Client) -> None:
+def test_short_responses_and_other_formats_are_not_compressed(client: Client) -> None:
     assert "content-encoding" not in client.get("/health/live", headers={"Accept-Encoding": "gzip"}).headers
     binary = client.post("/embed", json=BODY, headers={"Accept": "application/x-npy", "Accept-Encoding": "gzip"})
     assert "content-encoding" not in binary.headers and np.frombuffer(binary.content[:6], np.uint8)[0] == 0x93

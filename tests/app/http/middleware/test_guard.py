@@ -20,7 +20,7 @@ BODY = {"genes": [f"GENE{n}" for n in range(12)], "indptr": [0, 2, 4], "indices"
 
 @pytest.fixture(scope="module")
 def guarded(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """An app with keys. Its keys have budgets that tests use up: take one that no other test uses."""
+    """An app with API keys. Tests use up their budgets, so each test needs its own key."""
     folder = tmp_path_factory.mktemp("guarded")
     path = write(
         folder / "keys.json",
@@ -39,9 +39,9 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_keys_open_paths_and_budgets_close_them(guarded: Client) -> None:
+def test_keys_grant_access_until_their_budget_is_used_up(guarded: Client) -> None:
     for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json"):
-        assert guarded.get(path).status_code == 200, "probes hold no keys"
+        assert guarded.get(path).status_code == 200, "health checks need no key"
     missing = guarded.post("/embed", json=BODY)
     assert missing.status_code == 401 and missing.headers["www-authenticate"] == "Bearer"
     assert missing.headers["content-type"] == "application/problem+json"
@@ -59,8 +59,8 @@ def test_keys_open_paths_and_budgets_close_them(guarded: Client) -> None:
 
 
 def test_jobs_belong_to_their_key(guarded: Client) -> None:
-    mine = guarded.post("/embed", json=BODY, headers={**bearer("first"), "Prefer": "respond-async"})
-    location = mine.headers["location"]
+    job = guarded.post("/embed", json=BODY, headers={**bearer("first"), "Prefer": "respond-async"})
+    location = job.headers["location"]
     assert guarded.get(location, headers=bearer("first")).status_code == 200
     assert guarded.get(location, headers=bearer("fifth")).status_code == 404
     assert guarded.get("/jobs", headers=bearer("fifth")).json() == {"jobs": []}
@@ -84,11 +84,11 @@ def test_every_response_has_security_headers_and_an_id(client: Client) -> None:
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-request-id"] == "trace-1"
     forged = client.get("/models", headers={"X-Request-Id": "a b\tc"}).headers["x-request-id"]
-    assert len(forged) == 32, "an id that could forge a line of the log is replaced"
+    assert len(forged) == 32, "an id that could forge a log line is replaced"
 
 
-def test_pages_of_other_origins_get_no_permission(client: Client) -> None:
-    """CORS is off: a page of another site may neither read a response nor ask whether it may send a body."""
+def test_cross_origin_pages_get_no_permission(client: Client) -> None:
+    """CORS is off: pages of other sites can neither read responses nor get a preflight accepted."""
     origin = {"Origin": "https://elsewhere.example"}
     asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     preflight = client.run(client.http.options("/embed", headers=asked))
@@ -97,7 +97,7 @@ def test_pages_of_other_origins_get_no_permission(client: Client) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-def test_bytes_are_charged_in_lots_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_charged_in_steps_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scpalm.app.http.middleware.guard.CHARGE_BYTES", 10)
     charged: list[int] = []
 
@@ -126,4 +126,4 @@ def test_bytes_are_charged_in_lots_and_at_the_end(monkeypatch: pytest.MonkeyPatc
     assert charged == [12, 8]
     charged.clear()
     asyncio.run(ask(4))
-    assert charged == [12, 4], "what was received of an abandoned body is charged as well"
+    assert charged == [12, 4], "the received bytes of an abandoned body are charged as well"

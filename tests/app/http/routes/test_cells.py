@@ -43,7 +43,7 @@ def check_problem(answer: httpx.Response, status: int, code: str, **members: str
         assert problem[name] == value
 
 
-def test_json_in_json_out(client: Client) -> None:
+def test_json_requests_get_json_responses(client: Client) -> None:
     answer = client.post("/embed", json=BODY)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -60,7 +60,7 @@ def test_json_in_json_out(client: Client) -> None:
 
 
 @pytest.mark.parametrize("way", ["form", "raw", "gzip"])
-def test_h5ad_in_h5ad_out_is_the_users_file_with_the_key_added(client: Client, tmp_path: Path, way: str) -> None:
+def test_h5ad_responses_are_the_uploaded_file_with_the_key_added(client: Client, tmp_path: Path, way: str) -> None:
     content = write_cells(tmp_path / "in.h5ad")
     if way == "form":
         answer = client.post("/embed", files={"file": ("cells.h5ad", content, "application/octet-stream")})
@@ -78,7 +78,7 @@ def test_h5ad_in_h5ad_out_is_the_users_file_with_the_key_added(client: Client, t
     assert json.loads(cells.uns["scpalm"])["model"]["name"] == "fake"
 
 
-def test_formats_give_the_same_bits_and_accept_decides_the_answer(client: Client, tmp_path: Path) -> None:
+def test_all_formats_give_the_same_bits_and_accept_chooses_the_response(client: Client, tmp_path: Path) -> None:
     content = write_cells(tmp_path / "in.h5ad")
     as_json = client.post("/embed", content=content, headers={"content-type": H5AD, "accept": "application/json"})
     assert as_json.json()["values"] == client.post("/embed", json=BODY).json()["values"]
@@ -88,7 +88,7 @@ def test_formats_give_the_same_bits_and_accept_decides_the_answer(client: Client
     np.testing.assert_array_equal(written, np.array(as_json.json()["values"], np.float32))
 
 
-def test_nothing_stays_on_disk(client: Client, tmp_path: Path) -> None:
+def test_no_files_are_left_on_disk(client: Client, tmp_path: Path) -> None:
     content = write_cells(tmp_path / "in.h5ad")
     spool = client.service.settings.spool_dir
     before = set(spool.rglob("*"))
@@ -109,7 +109,7 @@ def test_nothing_stays_on_disk(client: Client, tmp_path: Path) -> None:
         ({"genes": 3}, 422, "wrong-type", {"field": "genes"}),
     ],
 )
-def test_wrong_cells_are_problems(
+def test_invalid_cells_are_problems(
     client: Client, change: dict[str, object], status: int, code: str, members: dict[str, str]
 ) -> None:
     answer = client.post("/embed", json={**BODY, **change})
@@ -127,7 +127,7 @@ def test_unreadable_bytes_are_problems(client: Client, tmp_path: Path) -> None:
     check_problem(client.post("/embed", files={"cells": b"x"}), 400, "bad-request", field="file")
 
 
-def test_wrong_requests_are_problems(client: Client) -> None:
+def test_invalid_requests_are_problems(client: Client) -> None:
     check_problem(
         client.post("/embed", content=b"x", headers={"content-type": "text/csv"}), 415, "unsupported-media-type"
     )
@@ -178,7 +178,7 @@ def test_a_full_queue_answers_429_with_retry_after(make_app: Callable[..., FastA
     assert 'scpalm_rejected_total{reason="queue_full"} 1.0' in metrics
 
 
-def test_more_uploads_than_slots_are_refused(make_app: Callable[..., FastAPI]) -> None:
+def test_uploads_beyond_the_slots_are_refused(make_app: Callable[..., FastAPI]) -> None:
     with Client(make_app(max_uploads=1)) as client:
         client.wait_until_loaded()
         with client.service.upload_slot():
@@ -194,17 +194,17 @@ def test_an_upload_slot_is_free_while_the_device_works(make_app: Callable[..., F
         session.gate.clear()
         waiting = client.submit(client.http.post("/embed", json=BODY))
         assert session.running.wait(20)
-        # The device starts with the first part, a moment before the parser says that it was the last.
+        # The device starts with the first part, shortly before the parser reports that it was the last one.
         until = time.monotonic() + 20
         while client.service._num_uploads:
-            assert time.monotonic() < until, "the slot is held although nothing is read any more"
+            assert time.monotonic() < until, "the slot is still held after the body was parsed"
             time.sleep(0.01)
         with client.service.upload_slot():
             session.gate.set()
             assert waiting.result(20).status_code == 200
 
 
-def test_draining_finishes_what_runs_and_refuses_the_rest(
+def test_draining_finishes_running_requests_and_refuses_new_ones(
     make_app: Callable[..., FastAPI], session: FakeSession
 ) -> None:
     with Client(make_app()) as client:
@@ -222,7 +222,7 @@ def test_draining_finishes_what_runs_and_refuses_the_rest(
         closing.result(20)
 
 
-def test_a_client_that_hangs_up_abandons_its_cells(own_client: Client, session: FakeSession) -> None:
+def test_cells_of_a_disconnected_client_are_abandoned(own_client: Client, session: FakeSession) -> None:
     session.gate.clear()
     own_client.submit(own_client.http.post("/embed", json=BODY))
     assert session.running.wait(20)
@@ -261,14 +261,14 @@ def test_a_client_that_hangs_up_abandons_its_cells(own_client: Client, session: 
     assert sum(map(len, session.calls)) == 2
 
 
-def test_a_failing_model_is_a_problem_for_its_request_alone(own_client: Client, session: FakeSession) -> None:
+def test_a_model_failure_affects_only_its_request(own_client: Client, session: FakeSession) -> None:
     session.poison = 7
     bad = {**BODY, "indices": [0, 1, 7]}
     check_problem(own_client.post("/embed", json=bad), 500, "inference-failed")
     assert own_client.post("/embed", json=BODY).status_code == 200
 
 
-def test_an_unexpected_fault_is_a_problem_without_a_traceback(
+def test_an_unexpected_error_is_a_problem_without_a_traceback(
     own_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(num_cells: int) -> str:

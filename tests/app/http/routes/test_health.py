@@ -21,7 +21,7 @@ BODY = {"genes": [f"GENE{n}" for n in range(30)], "indptr": [0, 1], "indices": [
 def until(condition: Callable[[], bool]) -> None:
     ends = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < ends, "it never came true"
+        assert time.monotonic() < ends, "the condition never became true"
         time.sleep(0.01)
 
 
@@ -75,7 +75,7 @@ def test_a_dead_worker_fails_liveness_and_is_restarted(
         if may_restart.is_set():
             start(self, resume=resume)
         else:
-            self._failed = True  # the replacement dies too, until it may live
+            self._failed = True  # the replacement dies too, until the test lets it run
 
     monkeypatch.setattr(Worker, "start", start_later)
     session.deadly = 5
@@ -98,13 +98,13 @@ def test_a_device_that_hangs_fails_liveness(make_app: Callable[..., FastAPI], se
         until(lambda: client.get("/health/live").status_code == 200)
 
 
-def test_metrics_are_valid_and_every_label_is_there_from_the_start(client: Client) -> None:
+def test_metrics_are_valid_and_have_all_labels_from_the_start(client: Client) -> None:
     before = _samples(client)
     assert client.post("/embed", json=BODY).status_code == 200
     client.post("/embed", content=b"", headers={"content-type": "text/csv"})
     client.get("/no/such/path")
     after = _samples(client)
-    assert set(after) == set(before), "a label set came into being with a request"
+    assert set(after) == set(before), "a request added a new label set"
     grown = {key for key in after if after[key] > before[key]}
     expected = {
         ("scpalm_request_duration_seconds_count", ("/embed", "200")),

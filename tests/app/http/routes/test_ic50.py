@@ -1,4 +1,4 @@
-"""POST /ic50 and GET /drugs on a small head with random weights: what the session says, in every format and by job."""
+"""POST /ic50 and GET /drugs with a small random head: the values of the session, in every format and by job."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def client(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli
 
 
 def expected(head: Head, drugs: list[str], mutation: np.ndarray | None = None) -> Predictions:
-    """The same cells straight through the sessions."""
+    """The result for the same cells, computed directly with the sessions."""
     matrix = CellMatrix(
         COUNTS.indptr.astype(np.int64),
         COUNTS.indices,
@@ -73,13 +73,13 @@ def test_json_has_values_interval_domain_units_and_terms(head: Head, client: Cli
     answer = client.post("/ic50?drugs=aspirin,Urea&drugs=CCCO", json=BODY)
     assert answer.status_code == 200, answer.text
     found = answer.json()
-    wanted = expected(head, ["aspirin", "urea", "CCCO"])
+    reference = expected(head, ["aspirin", "urea", "CCCO"])
     assert found["columns"] == ["Aspirin", "Urea", "CCCO"] and found["shape"] == [CELLS, 3]
-    np.testing.assert_array_equal(np.float32(found["values"]), wanted.ln_ic50)
-    np.testing.assert_array_equal(np.float32(found["ic50_lower"]["values"]), wanted.lower)
-    np.testing.assert_array_equal(np.float32(found["ic50_upper"]["values"]), wanted.upper)
+    np.testing.assert_array_equal(np.float32(found["values"]), reference.ln_ic50)
+    np.testing.assert_array_equal(np.float32(found["ic50_lower"]["values"]), reference.lower)
+    np.testing.assert_array_equal(np.float32(found["ic50_upper"]["values"]), reference.upper)
     distance = np.array(found["cell_distance"]["values"], np.float32)
-    np.testing.assert_array_equal(distance[:, 0], wanted.cell_distance)
+    np.testing.assert_array_equal(distance[:, 0], reference.cell_distance)
     about = found["drug_response"]
     assert about["units"] == "ln IC50 (uM)"
     assert about["interval"] == {"level": 0.9, "lower": "ic50_lower", "upper": "ic50_upper"}
@@ -94,9 +94,9 @@ def test_all_known_drugs_are_the_default(head: Head, client: Client) -> None:
 
 
 def test_drugs_in_the_body_and_in_a_form(head: Head, client: Client, tmp_path: Path) -> None:
-    wanted = expected(head, ["Pyridine", "Caffeine"]).ln_ic50
+    reference = expected(head, ["Pyridine", "Caffeine"]).ln_ic50
     found = client.post("/ic50", json={**BODY, "drugs": ["pyridine", "caffeine"]}).json()
-    np.testing.assert_array_equal(np.float32(found["values"]), wanted)
+    np.testing.assert_array_equal(np.float32(found["values"]), reference)
     cells = anndata.AnnData(COUNTS)
     cells.var_names = GENES
     cells.write_h5ad(tmp_path / "cells.h5ad")
@@ -105,28 +105,28 @@ def test_drugs_in_the_body_and_in_a_form(head: Head, client: Client, tmp_path: P
     assert answer.status_code == 200, answer.text
     (tmp_path / "answer.h5ad").write_bytes(answer.content)
     back = anndata.read_h5ad(tmp_path / "answer.h5ad")
-    np.testing.assert_array_equal(back.obsm["X_scpalm_ic50"], wanted)
-    assert back.obsm["X_scpalm_ic50_lower"].shape == wanted.shape
+    np.testing.assert_array_equal(back.obsm["X_scpalm_ic50"], reference)
+    assert back.obsm["X_scpalm_ic50_lower"].shape == reference.shape
     assert '"Pyridine"' in back.uns["scpalm"] and "ln IC50" in back.uns["scpalm"]
 
 
-def test_npy_has_the_values_alone(head: Head, client: Client) -> None:
+def test_npy_has_only_the_values(head: Head, client: Client) -> None:
     answer = client.post("/ic50?drugs=urea", json=BODY, headers={"Accept": "application/x-npy"})
     np.testing.assert_array_equal(np.load(io.BytesIO(answer.content)), expected(head, ["urea"]).ln_ic50)
 
 
-def test_mutations_are_read_cell_by_cell_also_by_a_job(head: Head, client: Client) -> None:
+def test_mutations_are_read_per_cell_by_requests_and_jobs(head: Head, client: Client) -> None:
     names = list(head.session.mutation_names)
     calls = np.random.default_rng(0).integers(-1, 2, (CELLS, len(names)))
     table = {
         "genes": [*names[::-1], "unread"],
         "values": [[None if call < 0 else int(call) for call in row[::-1]] + [1] for row in calls],
     }
-    wanted = expected(head, ["urea"], calls).ln_ic50
-    assert not np.array_equal(wanted, expected(head, ["urea"]).ln_ic50)
+    reference = expected(head, ["urea"], calls).ln_ic50
+    assert not np.array_equal(reference, expected(head, ["urea"]).ln_ic50)
     body = {**BODY, "drugs": ["urea"], "mutation": table}
     found = client.post("/ic50", json=body).json()
-    np.testing.assert_array_equal(np.float32(found["values"]), wanted)
+    np.testing.assert_array_equal(np.float32(found["values"]), reference)
     assert found["drug_response"]["inputs"] == "mutation"
     job = client.post("/ic50", json=body, headers={"Prefer": "respond-async"})
     assert job.status_code == 202, job.text
@@ -136,7 +136,7 @@ def test_mutations_are_read_cell_by_cell_also_by_a_job(head: Head, client: Clien
         time.sleep(0.05)
     assert state["state"] == "succeeded", state
     result = client.get(job.headers["location"] + "/result").json()
-    np.testing.assert_array_equal(np.float32(result["values"]), wanted)
+    np.testing.assert_array_equal(np.float32(result["values"]), reference)
     assert result["drug_response"]["inputs"] == "mutation" and result["columns"] == ["Urea"]
 
 
@@ -154,21 +154,23 @@ def with_mutation(head: Head, path: Path) -> tuple[bytes, np.ndarray]:
 
 def test_mutations_in_an_h5ad_file_by_request_job_and_command(head: Head, client: Client, tmp_path: Path) -> None:
     body, calls = with_mutation(head, tmp_path / "cells.h5ad")
-    wanted = expected(head, ["urea"], calls).ln_ic50
+    reference = expected(head, ["urea"], calls).ln_ic50
     headers = {"Content-Type": "application/x-hdf5", "Accept": "application/json"}
     found = client.post("/ic50?drugs=urea", content=body, headers=headers).json()
-    np.testing.assert_array_equal(np.float32(found["values"]), wanted)
+    np.testing.assert_array_equal(np.float32(found["values"]), reference)
     assert found["drug_response"]["inputs"] == "mutation"
     job = client.post("/ic50?drugs=urea", content=body, headers={**headers, "Prefer": "respond-async"})
     until = time.monotonic() + 30
     while client.get(job.headers["location"]).json()["state"] in ("queued", "running"):
         assert time.monotonic() < until
         time.sleep(0.05)
-    np.testing.assert_array_equal(np.float32(client.get(job.headers["location"] + "/result").json()["values"]), wanted)
+    np.testing.assert_array_equal(
+        np.float32(client.get(job.headers["location"] + "/result").json()["values"]), reference
+    )
     command = ["ic50", str(tmp_path / "cells.h5ad"), "-o", str(tmp_path / "out.h5ad"), "--drug", "urea"]
     done = CliRunner().invoke(cli, [*command, "--bundle", str(head.bundle.path)])
     assert done.exit_code == 0, done.output
-    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_scpalm_ic50"], wanted)
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_scpalm_ic50"], reference)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_mutations_in_an_h5ad_file_by_request_job_and_command(head: Head, client
         (pd.DataFrame({"A": [0.5] * CELLS}), "invalid-parameter"),
     ],
 )
-def test_a_table_that_cannot_be_read_is_told(client: Client, tmp_path: Path, table: object, code: str) -> None:
+def test_an_unreadable_table_is_an_error(client: Client, tmp_path: Path, table: object, code: str) -> None:
     cells = anndata.AnnData(COUNTS)
     cells.var_names = GENES
     cells.obsm["mutation"] = table.set_index(cells.obs_names) if isinstance(table, pd.DataFrame) else table
@@ -189,7 +191,7 @@ def test_a_table_that_cannot_be_read_is_told(client: Client, tmp_path: Path, tab
     check_problem(answer, 422, code)
 
 
-def test_a_silent_cell_is_null_and_said_to_be(head: Head, client: Client) -> None:
+def test_a_cell_without_known_genes_is_null_and_reported(head: Head, client: Client) -> None:
     counts = COUNTS.toarray()
     counts[2, : len(head.session.panel)] = 0
     silent = sparse.csr_matrix(counts)
@@ -231,7 +233,7 @@ def test_a_silent_cell_is_null_and_said_to_be(head: Head, client: Client) -> Non
         ("", {"methylation": {"genes": ["X"], "values": [[0.2]] * CELLS}}, "invalid-parameter", "needs mutation"),
     ],
 )
-def test_what_cannot_be_answered_is_told(
+def test_invalid_requests_are_problems(
     client: Client, query: str, extra: dict[str, object], code: str, words: str
 ) -> None:
     answer = client.post(f"/ic50{query}", json={**BODY, **extra})
@@ -239,7 +241,7 @@ def test_what_cannot_be_answered_is_told(
     assert words in answer.json()["detail"]
 
 
-def test_drug_response_is_asked_for_alone(client: Client) -> None:
+def test_drug_response_cannot_be_combined_with_other_tasks(client: Client) -> None:
     answer = client.post("/embed?also=ic50", json=BODY)
     check_problem(answer, 422, "invalid-parameter", field="also")
 
@@ -255,7 +257,7 @@ def test_a_model_without_a_head_says_so(own_client: Client) -> None:
     check_problem(own_client.post("/ic50", json=BODY), 404, "unsupported-task")
 
 
-def test_the_command_writes_what_the_service_answers(head: Head, tmp_path: Path) -> None:
+def test_the_command_writes_the_same_values_as_the_service(head: Head, tmp_path: Path) -> None:
     cells = anndata.AnnData(COUNTS)
     cells.var_names = GENES
     cells.write_h5ad(tmp_path / "cells.h5ad")

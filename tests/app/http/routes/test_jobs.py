@@ -1,4 +1,4 @@
-"""Jobs over HTTP, around the fake session."""
+"""Jobs over HTTP, with the fake session."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def body_of(cells: int, seed: int = 0) -> dict[str, Any]:
 
 
 def wait(client: Client, location: str) -> dict[str, Any]:
-    """Follow the job's events to the last."""
+    """Follow the events of a job to its end."""
     events = client.get(f"{location}/events")
     assert events.headers["content-type"].startswith("text/event-stream")
     *_, last = events.text.strip().split("\n\n")
@@ -51,7 +51,7 @@ def accepted(answer: httpx.Response) -> str:
     return answer.headers["location"]
 
 
-def test_the_result_is_the_answer_the_request_would_have_had(own_client: Client) -> None:
+def test_the_result_is_the_same_as_the_synchronous_response(own_client: Client) -> None:
     client, body = own_client, body_of(40)
     for path in ("/embed?also=pathways", "/pathways", "/pathways?summary=true"):
         at_once = client.post(path, json=body).json()
@@ -61,7 +61,7 @@ def test_the_result_is_the_answer_the_request_would_have_had(own_client: Client)
         assert client.get(f"{location}/result").json() == at_once
 
 
-def test_the_result_comes_in_the_format_asked_for(own_client: Client, tmp_path: Path) -> None:
+def test_the_result_has_the_requested_format(own_client: Client, tmp_path: Path) -> None:
     client, body = own_client, body_of(3)
     location = accepted(client.post("/embed", json=body, headers=ASYNC))
     wait(client, location)
@@ -104,7 +104,7 @@ def test_a_job_that_fails_says_why(own_client: Client, session: FakeSession) -> 
     assert refused.status_code == 409 and "The model failed" in refused.json()["detail"]
 
 
-def test_what_can_be_known_at_once_is_an_error_and_no_job(own_client: Client) -> None:
+def test_invalid_requests_are_errors_and_create_no_job(own_client: Client) -> None:
     client, wrong = own_client, body_of(4)
     wrong["data"][3] = -1
     refused = client.post("/embed", json=wrong, headers=ASYNC)
@@ -114,7 +114,7 @@ def test_what_can_be_known_at_once_is_an_error_and_no_job(own_client: Client) ->
     assert client.get("/jobs").json()["jobs"] == []
 
 
-def test_cancelling(own_client: Client, session: FakeSession, tmp_path: Path) -> None:
+def test_cancelled_jobs_have_no_result(own_client: Client, session: FakeSession, tmp_path: Path) -> None:
     client = own_client
     session.gate.clear()
     running = accepted(client.post("/embed", json=body_of(20), headers=ASYNC))
@@ -125,14 +125,14 @@ def test_cancelling(own_client: Client, session: FakeSession, tmp_path: Path) ->
     for location in (waiting, running):
         assert client.run(client.http.delete(location)).json()["state"] == "cancelled"
     session.gate.set()
-    assert client.run(client.http.delete(running)).json()["state"] == "cancelled", "again changes nothing"
+    assert client.run(client.http.delete(running)).json()["state"] == "cancelled", "cancelling twice changes nothing"
     again = accepted(client.post("/embed", json=body_of(20), headers=ASYNC))
     assert again != running and wait(client, again)["state"] == "succeeded"
     folders = [path for path in (tmp_path / "scpalm-jobs").iterdir() if path.is_dir()]
     assert [path.name for path in folders] == [again.rpartition("/")[2]], "cancelled jobs leave no files"
 
 
-def test_a_job_that_another_process_ends_holds_its_model_no_longer(own_client: Client, session: FakeSession) -> None:
+def test_a_job_ended_by_another_process_releases_its_model(own_client: Client, session: FakeSession) -> None:
     client, jobs = own_client, own_client.service.jobs
     session.gate.clear()
     running = accepted(client.post("/embed", json=body_of(20), headers=ASYNC))
@@ -148,7 +148,7 @@ def test_a_job_that_another_process_ends_holds_its_model_no_longer(own_client: C
     assert wait(client, accepted(client.post("/embed", json=body_of(22), headers=ASYNC)))["state"] == "succeeded"
 
 
-def test_unknown_jobs(client: Client) -> None:
+def test_unknown_jobs_are_not_found(client: Client) -> None:
     for answer in (
         client.get("/jobs/nope"),
         client.get("/jobs/nope/result"),
@@ -158,7 +158,7 @@ def test_unknown_jobs(client: Client) -> None:
         assert answer.status_code == 404 and answer.json()["type"].endswith("unknown-job")
 
 
-def test_an_unfinished_job_goes_on_after_a_restart_with_what_is_missing(
+def test_an_unfinished_job_continues_after_a_restart(
     make_app: Callable[..., FastAPI], session: FakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scpalm.app.jobs.store.CHUNK_ROWS", 512)
@@ -188,7 +188,7 @@ def test_an_unfinished_job_goes_on_after_a_restart_with_what_is_missing(
         client.wait_until_loaded()
         assert wait(client, location)["state"] == "succeeded"
         assert client.get(f"{location}/result").json() == expected
-    assert sum(map(len, session.calls)) <= 1500 - 512, "committed chunks are not computed again"
+    assert sum(map(len, session.calls)) <= 1500 - 512, "committed chunks must not be computed again"
 
 
 def test_two_services_do_not_share_a_folder(make_app: Callable[..., FastAPI], tmp_path: Path) -> None:

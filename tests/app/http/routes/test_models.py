@@ -12,7 +12,7 @@ def test_the_list_and_the_card(client: Client, bundle_dir: Path) -> None:
     assert client.get("/models/fake").json() == json.loads((bundle_dir / "manifest.json").read_text())
 
 
-def test_an_unknown_model_is_a_problem_that_names_the_known(client: Client) -> None:
+def test_an_unknown_model_is_a_problem_that_lists_the_known_ones(client: Client) -> None:
     answer = client.get("/models/large")
     assert answer.status_code == 404
     assert answer.json()["type"] == "urn:scpalm:problem:unknown-model"
@@ -67,7 +67,7 @@ def test_the_documentation_has_stable_operations_schemas_and_examples(client: Cl
     assert client.get("/docs").status_code == 200
 
 
-def test_the_vocabulary_and_what_is_known_of_its_codes(client: Client) -> None:
+def test_the_vocabulary_and_the_annotation_of_the_codes(client: Client) -> None:
     genes = client.get("/models/fake/genes").json()
     assert genes["symbols"][:2] == ["GENE0", "GENE1"] and len(genes["ensembl_ids"]) == 300
     unnamed = client.get("/models/fake/pathways")

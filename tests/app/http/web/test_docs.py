@@ -1,4 +1,4 @@
-"""The page of /docs needs nothing but this server. (A browser's view of it is tested by hand.)"""
+"""The page /docs needs no other server. (Its rendering in a browser is tested by hand.)"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from tests.app.fakes import Client
 
 
-def test_the_page_and_all_it_names_come_from_here(client: Client) -> None:
+def test_the_page_and_its_assets_are_local(client: Client) -> None:
     page = client.get("/docs")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
     named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
@@ -20,7 +20,7 @@ def test_the_page_and_all_it_names_come_from_here(client: Client) -> None:
     assert client.get("/openapi.json").status_code == 200
 
 
-def test_the_policy_lets_no_other_server_and_no_inline_script_in(client: Client) -> None:
+def test_the_policy_forbids_other_servers_and_inline_scripts(client: Client) -> None:
     policy = client.get("/docs").headers["content-security-policy"]
     assert "default-src 'none'" in policy and "script-src 'self';" in policy and "http" not in policy
     assert "<script>" not in client.get("/docs").text

@@ -1,4 +1,4 @@
-"""The interface of every ledger, and what is special to each."""
+"""The interface that all ledgers share, and the special features of each."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def take(ledger: Ledger, *models: str) -> Job:
 
 
 async def take_soon(ledger: Ledger, *renewed: Job) -> Job:
-    """Take the next job whose lease lapses, renewing others meanwhile."""
+    """Take the next job whose lease expires, renewing the other leases meanwhile."""
     async with asyncio.timeout(5):
         while (job := await ledger.take(("m",))) is None:
             for other in renewed:
@@ -96,7 +96,7 @@ def test_jobs_run_in_order_and_once(check: Callable[[Scenario], None]) -> None:
     check(scenario)
 
 
-def test_a_job_put_back_is_another_attempt_and_the_former_one_is_fenced_off(check: Callable[[Scenario], None]) -> None:
+def test_a_requeued_job_is_a_new_attempt_that_fences_off_the_previous_one(check: Callable[[Scenario], None]) -> None:
     async def scenario(ledger: Ledger) -> None:
         await add(ledger, "a")
         stale = await take(ledger)
@@ -119,20 +119,22 @@ def test_the_same_request_is_the_same_job_unless_it_failed(check: Callable[[Scen
     async def scenario(ledger: Ledger) -> None:
         await add(ledger, "a", fingerprint="same")
         assert (await add(ledger, "b", fingerprint="same")).id == "a"
-        assert (await add(ledger, "c", owner="other", fingerprint="same")).id == "c", "owners do not share"
+        assert (await add(ledger, "c", owner="other", fingerprint="same")).id == "c", "owners do not share jobs"
         assert await ledger.end(await take(ledger), "failed", "why")
         assert (await add(ledger, "d", fingerprint="same")).id == "d"
         failed = await ledger.get("a")
         assert failed is not None and (failed.state, failed.error) == ("failed", "why")
         await add(ledger, "e", owner="Ä:{x}", key="k")
-        assert (await add(ledger, "f", owner="Ä:{x}", fingerprint="another", key="k")).id == "e", "the key names it"
+        assert (await add(ledger, "f", owner="Ä:{x}", fingerprint="another", key="k")).id == "e", (
+            "the key identifies the job"
+        )
         assert await ledger.get("e", "Ä:{x}") is not None and await ledger.get("e", "another") is None
         assert [job.id for job in await ledger.latest("Ä:{x}")] == ["e"]
 
     check(scenario)
 
 
-def test_a_cancelled_job_has_no_holder(check: Callable[[Scenario], None]) -> None:
+def test_a_cancelled_job_fences_off_its_holder(check: Callable[[Scenario], None]) -> None:
     async def scenario(ledger: Ledger) -> None:
         await add(ledger, "a")
         await add(ledger, "b")
@@ -165,12 +167,12 @@ def test_old_jobs_are_forgotten_with_their_chunks(check: Callable[[Scenario], No
     check(scenario)
 
 
-def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
+def test_committed_chunks_survive_a_kill(tmp_path: Path) -> None:
     async def scenario() -> None:
         first = SqliteLedger(tmp_path / "jobs.sqlite")
         await add(first, "a", owner="owner")
         await first.commit_chunk(await take(first), 0, 7)
-        # Not closed: as after a kill.
+        # Not closed, as after a kill.
         second = SqliteLedger(tmp_path / "jobs.sqlite")
         again = await second.get("a", "owner")
         assert again is not None and again.rows_done == 7 and again.state == "running"
@@ -201,7 +203,7 @@ def test_a_job_that_kills_every_process_fails(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_file_of_the_previous_release_is_read(tmp_path: Path) -> None:
+def test_a_ledger_of_the_previous_release_is_read(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "jobs.sqlite")
     database.execute(
         "CREATE TABLE jobs (id TEXT PRIMARY KEY, owner TEXT NOT NULL, fingerprint TEXT NOT NULL, idempotency_key TEXT, "
@@ -224,7 +226,7 @@ def test_a_file_of_the_previous_release_is_read(tmp_path: Path) -> None:
 
 
 @needs_redis
-def test_a_job_whose_lease_lapses_is_taken_over(redis_server: RedisServer) -> None:
+def test_a_job_with_an_expired_lease_is_taken_over(redis_server: RedisServer) -> None:
     redis_server.client().flushall()
 
     async def scenario() -> None:
@@ -239,13 +241,13 @@ def test_a_job_whose_lease_lapses_is_taken_over(redis_server: RedisServer) -> No
             assert not await one.commit_chunk(stale, 0, 1) and not await one.end(stale, "succeeded")
             assert await other.commit_chunk(fresh, 0, 1)
             job = await other.get("a")
-            assert job is not None and job.deaths == 0, "a committed chunk starts the count again"
+            assert job is not None and job.deaths == 0, "a committed chunk resets the count"
 
     asyncio.run(scenario())
 
 
 @needs_redis
-def test_a_job_that_kills_processes_is_a_dead_letter_until_it_is_replayed(redis_server: RedisServer) -> None:
+def test_a_job_that_kills_processes_becomes_a_dead_letter_and_can_be_replayed(redis_server: RedisServer) -> None:
     redis_server.client().flushall()
 
     async def scenario() -> None:
@@ -272,7 +274,7 @@ def test_a_job_that_kills_processes_is_a_dead_letter_until_it_is_replayed(redis_
 
 
 @needs_redis
-def test_a_process_takes_only_jobs_of_models_it_serves(redis_server: RedisServer) -> None:
+def test_a_process_takes_only_jobs_of_its_models(redis_server: RedisServer) -> None:
     redis_server.client().flushall()
 
     async def scenario() -> None:
@@ -285,7 +287,7 @@ def test_a_process_takes_only_jobs_of_models_it_serves(redis_server: RedisServer
 
 
 @needs_redis
-def test_a_ledger_that_is_away_says_so(tmp_path: Path) -> None:
+def test_an_unreachable_ledger_is_an_error(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "data").start()
 
     async def scenario() -> None:
@@ -304,7 +306,7 @@ def test_a_ledger_that_is_away_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [2, -1])
-def test_a_file_of_another_release_is_refused(tmp_path: Path, version: int) -> None:
+def test_a_ledger_of_a_newer_release_is_refused(tmp_path: Path, version: int) -> None:
     database = sqlite3.connect(tmp_path / "jobs.sqlite")
     database.execute(f"PRAGMA user_version = {version}")
     database.close()
@@ -320,14 +322,14 @@ def test_a_file_that_is_not_a_ledger_is_refused(tmp_path: Path) -> None:
 
 @needs_redis
 @pytest.mark.parametrize("version", ["3", "garbage", ""])
-def test_a_ledger_in_redis_of_another_release_is_refused(redis_server: RedisServer, version: str) -> None:
+def test_a_redis_ledger_of_a_newer_release_is_refused(redis_server: RedisServer, version: str) -> None:
     redis_server.client().flushall()
     redis_server.client().set("scpalm:{jobs}:version", version)
 
     async def scenario() -> None:
         async with in_redis(redis_server) as ledger:
             for command in (ledger.take(("m",)), ledger.get("a"), add(ledger, "a"), ledger.counts()):
-                with pytest.raises(LedgerVersionError, match=f"version '{version}', this release reads up to 2"):
+                with pytest.raises(LedgerVersionError, match=f"version '{version}'; this release reads up to 2"):
                     await command
 
     asyncio.run(scenario())
@@ -335,8 +337,8 @@ def test_a_ledger_in_redis_of_another_release_is_refused(redis_server: RedisServ
 
 
 @needs_redis
-def test_leases_of_the_previous_release_are_honoured_until_they_lapse(redis_server: RedisServer) -> None:
-    """Version 1 kept them in a sorted set, and had no version."""
+def test_leases_of_the_previous_release_are_honoured_until_they_expire(redis_server: RedisServer) -> None:
+    """Version 1 kept leases in a sorted set and had no version key."""
     client = redis_server.client()
     client.flushall()
     job: Any = {
@@ -359,4 +361,4 @@ def test_leases_of_the_previous_release_are_honoured_until_they_lapse(redis_serv
 
     asyncio.run(scenario())
     assert client.get("scpalm:{jobs}:version") == b"2" and not client.exists("scpalm:{jobs}:running")
-    assert client.xlen("scpalm:{jobs}:running:m") == 0, "a lease that has ended leaves nothing behind"
+    assert client.xlen("scpalm:{jobs}:running:m") == 0, "a finished lease must leave nothing behind"

@@ -1,4 +1,4 @@
-"""Real processes: what `--cluster` gives is what one process gives, whatever happens to the workers."""
+"""`--cluster` with real processes gives the result of one process, even if workers are killed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def kill_a_worker() -> None:
     os.kill(workers[0].pid, signal.SIGKILL)
 
 
-def test_stopped_gone_on_with_and_a_worker_killed_the_result_is_that_of_one_process(
+def test_an_interrupted_run_with_a_killed_worker_gives_the_result_of_one_process(
     tmp_path: Path, source: Path, one_process: NDArray[np.float32]
 ) -> None:
     out = tmp_path / "out.zarr"
@@ -71,7 +71,7 @@ def test_stopped_gone_on_with_and_a_worker_killed_the_result_is_that_of_one_proc
             os.kill(os.getpid(), signal.SIGTERM)
 
     first = RecordedProgress(stop_after_two)
-    with pytest.raises(ClusterError, match=r"the same command goes on from there"):
+    with pytest.raises(ClusterError, match=r"Run the same command to continue"):
         run(source, out, first, processes=1)
     assert not out.exists() and first.advanced[0] == 0
 
@@ -82,7 +82,7 @@ def test_stopped_gone_on_with_and_a_worker_killed_the_result_is_that_of_one_proc
     again = RecordedProgress(kill_at_first)
     run(source, out, again, processes=2)
     assert again.advanced[0] >= 2 * TASK_ROWS and sum(again.advanced) == 100, (
-        "what was kept was computed again, or rows were lost"
+        "finished rows were computed again, or rows were lost"
     )
     result = anndata.read_zarr(out)
     np.testing.assert_array_equal(result.obsm["X_scpalm"], one_process)
@@ -91,7 +91,7 @@ def test_stopped_gone_on_with_and_a_worker_killed_the_result_is_that_of_one_proc
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_a_cluster_at_an_address_reads_either_format(
+def test_a_cluster_at_an_address_reads_h5ad_and_zarr(
     tmp_path: Path, source: Path, one_process: NDArray[np.float32], address: str, kind: str
 ) -> None:
     store = source
@@ -102,7 +102,7 @@ def test_a_cluster_at_an_address_reads_either_format(
     np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "out.zarr").obsm["X_scpalm"], one_process)
 
 
-def test_a_bad_cell_far_on_is_named_and_what_was_done_is_kept(
+def test_a_late_invalid_cell_is_named_and_finished_rows_are_kept(
     tmp_path: Path, real_cells: anndata.AnnData, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Fewer cells are looked at before the work begins, so that it is a worker that finds the fault.
@@ -130,7 +130,9 @@ def test_a_worker_of_another_release_or_model_is_refused(
             run(source, tmp_path / f"{name}.zarr", address=address)
 
 
-def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_scheduler_is_an_error_with_its_address(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(driver, "_PATIENCE", 0.5)
     with pytest.raises(ClusterError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run(source, tmp_path / "out.zarr", address="tcp://127.0.0.1:9")

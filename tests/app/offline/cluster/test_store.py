@@ -61,7 +61,7 @@ def test_the_result_is_an_anndata_store(tmp_path: Path, atlas: Atlas) -> None:
     assert {path.name for path in (tmp_path / "out.zarr").iterdir()} == {"obs", "obsm", "uns", "var", "zarr.json"}
 
 
-def test_what_was_committed_is_known_again_but_for_a_line_cut_off(tmp_path: Path, atlas: Atlas) -> None:
+def test_committed_rows_are_read_back_except_for_a_truncated_line(tmp_path: Path, atlas: Atlas) -> None:
     with AtlasStore(tmp_path / "out.zarr", atlas) as store:
         write(store, 4, 8)
     with (tmp_path / "out.zarr.partial" / "scpalm-done.txt").open("a") as ledger:
@@ -73,22 +73,22 @@ def test_what_was_committed_is_known_again_but_for_a_line_cut_off(tmp_path: Path
         assert store.done == {(0, 4), (4, 8)}
 
 
-def test_a_run_with_another_model_or_another_input_is_not_gone_on_with(tmp_path: Path, atlas: Atlas) -> None:
+def test_a_run_with_a_different_model_or_input_is_not_continued(tmp_path: Path, atlas: Atlas) -> None:
     with AtlasStore(tmp_path / "out.zarr", atlas):
         pass
-    with pytest.raises(ClusterError, match="begun with another"):
+    with pytest.raises(ClusterError, match="started with a different"):
         AtlasStore(tmp_path / "out.zarr", dataclasses.replace(atlas, manifest="other"))
     atlas.source.write_bytes(b"changed")
-    with pytest.raises(ClusterError, match="begun with another"):
+    with pytest.raises(ClusterError, match="started with a different"):
         AtlasStore(tmp_path / "out.zarr", atlas)
 
 
-def test_two_commands_do_not_write_one_result(tmp_path: Path, atlas: Atlas) -> None:
-    with AtlasStore(tmp_path / "out.zarr", atlas), pytest.raises(ClusterError, match="Another command"):
+def test_two_commands_cannot_write_the_same_result(tmp_path: Path, atlas: Atlas) -> None:
+    with AtlasStore(tmp_path / "out.zarr", atlas), pytest.raises(ClusterError, match="Another process"):
         AtlasStore(tmp_path / "out.zarr", atlas)
 
 
-def test_what_is_there_is_never_overwritten(tmp_path: Path, atlas: Atlas) -> None:
+def test_existing_results_are_never_overwritten(tmp_path: Path, atlas: Atlas) -> None:
     for name in ("out.zarr", "out.zarr.partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "precious").touch()
