@@ -8,10 +8,9 @@ import pytest
 
 from tests.chaos.cases import CASES, Case
 from tests.chaos.cluster import cluster
-from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE
 from tests.redis_server import needs_redis
 
-pytestmark = [needs_redis, pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUNDLE} is absent: export it first")]
+pytestmark = needs_redis
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped, unused-ignore]
 import pytest
 import yaml
+from cloudcoil.models.keda import v1alpha1 as keda
 
 from scpalm.app.settings import PREFIX, Settings
 from tests.deploy.files import DEPLOY, compose, tool
@@ -33,14 +35,12 @@ def pod(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("version", ["1.28", "1.37"])
 def test_manifests_match_the_kubernetes_schema(manifest: dict[str, Any], version: str) -> None:
     if manifest["kind"] == "ScaledObject":
-        models = pytest.importorskip("cloudcoil.models.keda.v1alpha1")
-        read = models.ScaledObject.model_validate(manifest)
+        read = keda.ScaledObject.model_validate(manifest)
         # The models keep unknown fields under their original names, so a round trip shows which fields were understood.
         assert read.model_dump(by_alias=True, exclude_none=True, mode="json")["spec"] == manifest["spec"]
         assert not read.spec.model_extra
         return
-    validate = pytest.importorskip("kubernetes_validate")
-    validate.validate(manifest, version, strict=True)
+    kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_kustomize_builds_the_manifests_and_labels_the_pods() -> None:

@@ -11,9 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import typer
 
-from scpalm.app.cli.main import cli
 from scpalm.model.bundle import Bundle
 from tests.bench.bench_service import as_json, real_cells, take
 from tests.deploy.image import build
@@ -21,8 +19,6 @@ from tests.deploy.show_dashboard import run
 from tests.deploy.stack import Stack
 
 pytestmark = pytest.mark.slow
-
-SPLIT = "worker" in typer.main.get_command(cli).commands  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +57,6 @@ def test_the_api_image_has_no_model_runtime(tmp_path: Path) -> None:
     assert subprocess.run([bin / "scpalm", "--version"], cwd="/", capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.skipif(not SPLIT, reason="this release has no `scpalm worker`: only the service `single` runs")
 def test_api_and_workers_give_the_results_of_one_process_and_stop_in_order(bin: Path, tmp_path: Path) -> None:
     with Stack(["single"], tmp_path, bin) as stack:
         alone = embedded(stack.url("single-0"))

@@ -22,7 +22,6 @@ from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 
 # The packaged bundle, or another one to test.
 BUNDLE = Path(os.environ.get("SCPALM_BUNDLE", DEFAULT_BUNDLE))
-BUNDLE_IS_THERE = (BUNDLE / "manifest.json").is_file()
 
 
 class Server:
@@ -100,8 +99,6 @@ def starter(folder: Path) -> Iterator[Callable[..., Server]]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the packaged bundle, shared by tests that do not stop it."""
-    if not BUNDLE_IS_THERE:
-        pytest.skip(f"{BUNDLE} is absent: export it first")
     server = Server(tmp_path_factory.mktemp("server") / "log").wait_until_ready()
     yield server
     assert server.stop() == 0
@@ -110,8 +107,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An h5ad file of 150 cells with the genes of the packaged model and seeded random counts."""
-    if not BUNDLE_IS_THERE:
-        pytest.skip(f"{BUNDLE} is absent: export it first")
     genes = Bundle.load(BUNDLE).vocabulary.symbols[:4000]
     random = np.random.default_rng(0)
     counts = random.poisson(random.gamma(0.2, 1.0, len(genes)), (150, len(genes))).astype(np.float32)

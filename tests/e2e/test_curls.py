@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from tests.e2e.conftest import Server
-from tests.e2e.test_serve import StartServer, needs_bundle
+from tests.e2e.test_serve import StartServer
 
 README = Path(__file__).parents[2] / "app" / "README.md"
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -24,7 +24,6 @@ def commands() -> list[str]:
     return text.split("```sh\n", 1)[1].split("```", 1)[0].strip().splitlines()
 
 
-@needs_bundle
 @needs_curl
 def test_every_documented_command_works(start_server: StartServer, cells: Path, tmp_path: Path) -> None:
     if subprocess.run(["curl", "--url-query", "a=b", "--version"], capture_output=True, check=False).returncode:

@@ -19,10 +19,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
-from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server, starter
+from tests.e2e.conftest import BUNDLE, Server, starter
 from tests.redis_server import RedisServer, needs_redis
-
-pytestmark = pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUNDLE} is absent: export it first")
 
 ROOT = Path(__file__).parents[2]
 JSON = {"Accept": "application/json"}

@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped, unused-ignore]
 from numpy.typing import NDArray
 
 from tests.e2e.conftest import Server
-from tests.e2e.test_serve import StartServer, as_json, embed_json, needs_bundle
+from tests.e2e.test_serve import StartServer, as_json, embed_json
 
 CLIENTS, PATIENT_SHARE, CELLS = 200, 0.2, 5
 MEMORY_GROWTH = 150 << 20
@@ -75,7 +75,6 @@ def values_of(answer: bytes) -> NDArray[np.float32]:
     return np.array(orjson.loads(rest)["values"], np.float32)
 
 
-@needs_bundle
 def test_waiting_clients_are_served_and_disconnected_ones_leave_nothing_behind(
     start_server: StartServer, cells: Path, tmp_path: Path
 ) -> None:

@@ -10,13 +10,10 @@ from pathlib import Path
 import anndata
 import httpx
 import numpy as np
-import pytest
 
 from scpalm.app.jobs.store import CHUNK_ROWS
-from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server
+from tests.e2e.conftest import Server
 from tests.e2e.test_serve import H5AD
-
-pytestmark = pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUNDLE} is absent: export it first")
 
 
 def test_a_job_survives_kill_9(start_server: Callable[..., Server], cells: Path, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import anndata
 import httpx
 import pytest
 
-from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server, starter
+from tests.e2e.conftest import BUNDLE, Server, starter
 from tests.e2e.test_serve import H5AD, as_json
 from tests.redis_server import RedisServer, needs_redis
 
-pytestmark = [needs_redis, pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUNDLE} is absent: export it first")]
+pytestmark = needs_redis
 NPY = {"Accept": "application/x-npy"}
 
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pytest
 
 from scpalm.app.jobs.store import CHUNK_ROWS
-from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server, starter
+from tests.e2e.conftest import Server, starter
 from tests.e2e.test_serve import H5AD
 from tests.redis_server import RedisServer, needs_redis
 
-pytestmark = [needs_redis, pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUNDLE} is absent: export it first")]
+pytestmark = needs_redis
 ARROW = "application/vnd.apache.arrow.stream"
 LEASE_SECONDS = 1.5
 

@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 
 from scpalm.app.http.schemas import SparseCells
 from scpalm.model.bundle import Bundle
-from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server
+from tests.e2e.conftest import BUNDLE, Server
 
 StartServer = Callable[..., Server]
 H5AD = "application/x-hdf5"
-
-needs_bundle = pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUNDLE} is absent: export it first")
 
 
 def as_json(cells: anndata.AnnData) -> dict[str, object]:
@@ -120,7 +118,6 @@ def test_cards_metrics_and_documentation(server: Server) -> None:
     assert httpx.get(f"{server.url}/docs").status_code == 200
 
 
-@needs_bundle
 def test_sigterm_finishes_running_requests_and_exits_0(start_server: StartServer, cells: Path) -> None:
     server = start_server(drain_seconds="1.5", bulk_cells="100").wait_until_ready()
     data = anndata.read_h5ad(cells)
@@ -144,7 +141,6 @@ def test_sigterm_finishes_running_requests_and_exits_0(start_server: StartServer
     assert answers[0].json()["shape"][0] == 900
 
 
-@needs_bundle
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_loading_exits_0(start_server: StartServer, number: int) -> None:
     server = start_server().wait_until_listening()
@@ -168,7 +164,6 @@ def test_a_port_in_use_exits_1_with_one_line(start_server: StartServer) -> None:
     assert line.startswith("scpalm: Cannot listen on")
 
 
-@needs_bundle
 def test_json_logs_are_json(start_server: StartServer) -> None:
     server = start_server(log_format="json").wait_until_ready()
     httpx.get(f"{server.url}/nowhere")
@@ -192,7 +187,6 @@ def has_upload(server: Server) -> bool:
     return httpx.post(f"{server.url}/embed", json={}, timeout=60).status_code == 429
 
 
-@needs_bundle
 def test_a_stalled_client_gets_a_response_and_is_disconnected(start_server: StartServer) -> None:
     server = start_server(body_idle_seconds="0.5").wait_until_ready()
     with stall(server) as client:
@@ -202,7 +196,6 @@ def test_a_stalled_client_gets_a_response_and_is_disconnected(start_server: Star
     assert server.stop() == 0
 
 
-@needs_bundle
 def test_a_stalled_client_does_not_delay_shutdown(start_server: StartServer) -> None:
     server = start_server(max_uploads="1", stop_seconds="1", drain_seconds="0").wait_until_ready()
     with stall(server):

@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.e2e.conftest import BUNDLE, BUNDLE_IS_THERE, Server
+from tests.e2e.conftest import BUNDLE, Server
 from tests.e2e.test_serve import H5AD, as_json
-
-pytestmark = pytest.mark.skipif(not BUNDLE_IS_THERE, reason=f"{BUNDLE} is absent: export it first")
 
 
 def ask(server: Server, path: str, cells: anndata.AnnData) -> dict[str, object]:

@@ -21,7 +21,6 @@ from scpalm.model.stream import CellReader
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    pytest.importorskip("onnxruntime")
     return scpalm.load(device="cpu", threads=1)
 
 

@@ -18,7 +18,6 @@ from scpalm.model.spec import RequestSpec
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    pytest.importorskip("onnxruntime")
     return load(device="cpu", threads=1)
 
 
