@@ -61,7 +61,7 @@ def test_embed_writes_the_file_and_shows_progress(
     ("arguments", "words"),
     [
         (["embed", "missing.h5ad", "-o", "out.h5ad"], "missing.h5ad is not a file"),
-        (["embed", "CELLS", "-o", "CELLS", "--bundle", "BUNDLE"], "input itself"),
+        (["embed", "CELLS", "-o", "CELLS", "--bundle", "BUNDLE"], "the input file"),
         (["embed", "CELLS", "-o", "no/such/folder/out.h5ad", "--bundle", "BUNDLE"], "No such file"),
         (["embed", "CELLS", "-o", "out.h5ad", "--bundle", "no-bundle"], "manifest.json"),
         (["embed", "CELLS", "-o", "out.h5ad", "--bundle", "BUNDLE", "--layer", "spliced"], "no layer 'spliced'"),

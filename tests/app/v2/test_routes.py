@@ -119,7 +119,7 @@ def test_binary_tensors_in_requests_and_responses(head: Head, client: Client) ->
         ({"outputs": [{"name": "weather"}]}, 422, "Choose from embedding"),
         ({"outputs": [{"name": "ic50"}, {"name": "embedding"}]}, 422, "POST /ic50"),
         ({"parameters": {"scale": "cubic"}, "outputs": [{"name": "imputed"}]}, 422, "'log' or 'counts'"),
-        ({"parameters": {"scale": "counts"}}, 422, "not asked for"),
+        ({"parameters": {"scale": "counts"}}, 422, "none of its outputs is requested"),
         ({"parameters": [1]}, 422, "not an object"),
         ({"inputs": [{"name": "indptr", "datatype": "FP32", "shape": [2], "data": [0, 1]}]}, 422, "INT datatype"),
     ],

@@ -316,7 +316,7 @@ def test_a_ledger_of_a_newer_release_is_refused(tmp_path: Path, version: int) ->
 
 def test_a_file_that_is_not_a_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(LedgerVersionError, match="is not a ledger"):
+    with pytest.raises(LedgerVersionError, match="is not a job ledger"):
         SqliteLedger(tmp_path / "jobs.sqlite")
 
 
