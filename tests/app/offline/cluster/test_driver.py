@@ -123,7 +123,7 @@ def test_a_worker_of_another_release_or_model_is_refused(
     atlas = real(source, Bundle.load(), RequestSpec(("embed",)), TASK_ROWS)
     for name, other, words in (
         ("release", dataclasses.replace(atlas, release="other"), "this command is other"),
-        ("manifest", dataclasses.replace(atlas, manifest="other"), "another model"),
+        ("manifest", dataclasses.replace(atlas, manifest="other"), "different model"),
     ):
         monkeypatch.setattr(Atlas, "of", lambda *args, _other=other, **more: _other)
         with pytest.raises(ClusterError, match=words):
@@ -133,6 +133,6 @@ def test_a_worker_of_another_release_or_model_is_refused(
 def test_an_unreachable_scheduler_is_an_error_with_its_address(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "_PATIENCE", 0.5)
+    monkeypatch.setattr(driver, "_CONNECT_SECONDS", 0.5)
     with pytest.raises(ClusterError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run(source, tmp_path / "out.zarr", address="tcp://127.0.0.1:9")
