@@ -196,7 +196,7 @@ def test_mutation_and_methylation_are_read_or_refused(head: Head) -> None:
     methylation = np.full((cells, 2), 0.5, dtype=np.float32)
     with pytest.raises(InputError, match="without mutation"):
         head.session.predict(head.embedding, head.rows, drugs, methylation=methylation)
-    with pytest.raises(InputError, match="no drug response head that reads methylation"):
+    with pytest.raises(InputError, match="no drug response head for methylation"):
         head.session.predict(head.embedding, head.rows, drugs, mutation=calls, methylation=methylation)
 
 
