@@ -44,7 +44,7 @@ def optional_inputs(
         found[field] = table
     if "methylation" in found and "mutation" not in found:
         raise ParameterError(
-            "Methylation requires mutation calls. Send both (null for unknown calls), or neither.",
+            "Methylation needs mutation calls. Send both (null for unknown calls), or neither.",
             field="mutation",
         )
     return found
