@@ -81,7 +81,8 @@ class Engine:
     """A model on a device. Every method returns bit for bit the numbers of the service.
 
     Methods that take an AnnData modify it and return None, like scanpy's ``tl`` functions. With ``copy=True`` they
-    return a modified copy instead. ``layer`` and ``input`` select the matrix and say what its values are.
+    return a modified copy instead. ``key_added`` replaces the default key. For ``layer`` and ``input`` see
+    `ReadOptions`. They raise InputError, which names the cell or gene at fault.
 
     Attributes:
         bundle: the model.
@@ -127,14 +128,6 @@ class Engine:
         self, adata: AnnData, *, key_added: str | None = None, copy: bool = False, **how: Unpack[ReadOptions]
     ) -> AnnData | None:
         """Embed every cell; writes ``obsm["X_scpalm"]`` ``[B, D]`` float32.
-
-        Args:
-            adata: the cells.
-            key_added: key to use instead of ``X_scpalm``.
-            copy: return a modified copy instead of changing ``adata``.
-            how: see `ReadOptions`.
-
-        Raises InputError, which names the cell or gene at fault.
 
         Example:
             >>> engine.embed(adata)
@@ -202,9 +195,6 @@ class Engine:
         Args:
             adata: the cells.
             drugs: names, PubChem ids or SMILES. Default: every drug in the training data.
-            key_added: key to use instead of ``X_scpalm_ic50``.
-            copy: return a modified copy instead of changing ``adata``.
-            how: see `ReadOptions`.
 
         Example:
             >>> engine.ic50(adata, ["Cisplatin"])
@@ -231,8 +221,6 @@ class Engine:
             reference: labelled cells, read from X.
             label: column of the reference's ``obs`` that holds the labels.
             key_added: prefix of the new columns.
-            copy: return a modified copy instead of changing ``adata``.
-            how: see `ReadOptions`.
 
         Example:
             >>> engine.annotate(adata, "atlas.h5ad", label="cell_type")

@@ -44,7 +44,7 @@ def optional_inputs(
         found[field] = table
     if "methylation" in found and "mutation" not in found:
         raise ParameterError(
-            "Methylation requires mutation calls. Send both (null for unknown calls), or neither.",
+            "Methylation needs mutation calls. Send both (null for unknown calls), or neither.",
             field="mutation",
         )
     return found
@@ -74,7 +74,7 @@ def _matrix(field: str, given: object, num_cells: int) -> tuple[list[str], NDArr
         raise ParameterError(f"'{field}' has no list 'genes'. {shape}", field=field)
     names = given["genes"]
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise ParameterError(f"'{field}' has genes that are not strings or are repeated. {shape}", field=field)
+        raise ParameterError(f"'{field}' has genes that are not strings, or one twice. {shape}", field=field)
     try:
         values = np.array(given.get("values"), dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:

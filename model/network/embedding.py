@@ -92,7 +92,7 @@ class GeneEmbedding(nn.Module):
     @torch.no_grad()
     def freeze(self) -> None:
         """Stop training the embedding and cache its tables."""
-        self.requires_grad_(False)
+        self.requires_grad_(requires_grad=False)
         self._frozen = self.tables() if isinstance(self.value_map, nn.Linear) else None
 
     def forward(self, cells: SparseCells) -> Tensor:

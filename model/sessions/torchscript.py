@@ -39,7 +39,7 @@ def _filled(network: Network, bundle: Bundle) -> Network:
         network.load_state_dict(wanted)
     except RuntimeError as error:
         raise BundleError(f"{bundle.path}/{WEIGHTS_FILE} does not fit the network: {error}") from error
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def _dequantised(stored: dict[str, torch.Tensor], name: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A progress that remembers what it heard."""
+"""A progress that records its calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scpalm.model.genes.vocabulary import Coverage
 
 
 class RecordedProgress:
-    """``advanced``: each number of cells. ``on_advance`` is called after it was recorded."""
+    """``advanced``: the number of cells of each call. ``on_advance`` is called after a call was recorded."""
 
     def __init__(self, on_advance: Callable[[], None] = lambda: None) -> None:
         self.num_cells = 0

@@ -1,4 +1,4 @@
-"""Small cells to write files of, and files read back as a plain array."""
+"""Small matrices of cells to write to files, and a reader that returns a plain array."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ NAMED = (
     ("ENSG00000000003", "MS4A1", ["CD20", "SHARED"]),
     ("ENSG00000000004", "HLA-A", ["HLAA"]),
 )
-FILLER = 40  # GENE0 ... so that most names of a file can be known
+FILLER = 40  # GENE0, GENE1, ...: so that a file can have mostly known names
 
 
 def small_vocabulary() -> Vocabulary:
@@ -37,7 +37,7 @@ def matrix_of(
     ensembl_ids: Sequence[str] | None = None,
     totals: Sequence[float] | None = None,
 ) -> CellMatrix:
-    """Dense ``[cells, genes]`` values as a CellMatrix; cells are called c0, c1 ..."""
+    """Dense ``[cells, genes]`` values as a CellMatrix, with cells c0, c1, ..."""
     rows = sparse.csr_matrix(np.asarray(table, dtype=np.float32))
     return CellMatrix(
         rows.indptr.astype(np.int64),

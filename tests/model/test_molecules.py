@@ -1,4 +1,4 @@
-"""SMILES to graph: against DeepCDR's own graphs, on molecules with known answers, and on hostile input."""
+"""SMILES to graph: compared with the graphs of DeepCDR, on molecules with known features, and on hostile input."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _dense(graph: MoleculeGraph) -> NDArray[np.float64]:
 
 
 def _refined(features: NDArray[np.generic], edges: NDArray[np.generic]) -> list[int]:
-    """Colours of Weisfeiler-Lehman refinement, started from the features: equal for graphs equal up to order."""
+    """Weisfeiler-Lehman colours, initialised with the features. Equal for graphs that are equal up to atom order."""
     neighbours: list[list[int]] = [[] for _ in features]
     for start, end in edges.tolist():
         neighbours[start].append(end)

@@ -26,7 +26,7 @@ def test_nearest_does_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_ties_go_to_the_lower_index_and_never_to_the_cell_itself() -> None:
-    # A far offset, so that float noise would break the ties if distances were not rounded.
+    # A large offset, so that rounding errors would break the ties if distances were not rounded.
     array = np.tile(np.array([[1000.1, -77.7]]), (6, 1))
     array[5] += [0.3, 0.4]
     found = nearest(array, 4)

@@ -78,8 +78,8 @@ class Stage1Trainer(StageTrainer[Part]):
         if config.score_weight == 0:
             self.model.score_weight.requires_grad = False
             self.model.score_bias.requires_grad = False
-        mine = slices_of_process(config.batch_size, config.accumulate)
-        self._feed = Feed(ThinnedCells(corpus, self.sampler, config, mine), config.steps, config.workers)
+        slices = slices_of_process(config.batch_size, config.accumulate)
+        self._feed = Feed(ThinnedCells(corpus, self.sampler, config, slices), config.steps, config.workers)
         # Statistics and codes start from whole batches, which every process reads.
         self._whole_batches = ThinnedCells(corpus, self.sampler, config, [slice(0, config.batch_size)])
         self.revived = 0
@@ -174,11 +174,11 @@ class Stage1Trainer(StageTrainer[Part]):
         rows = self.corpus.held_out_rows
         if not len(rows):
             return {}
-        mine = rows[rank() :: world_size()]
+        own_rows = rows[rank() :: world_size()]
         sums = torch.zeros(3, dtype=torch.float64)  # squared errors, score errors, measured values
         usage = torch.zeros(len(self.model.quantizer.codes), dtype=torch.float64)
-        for start in range(0, len(mine), self.config.batch_size):
-            batch = to_device(self.corpus.batch(mine[start : start + self.config.batch_size]), self.device)
+        for start in range(0, len(own_rows), self.config.batch_size):
+            batch = to_device(self.corpus.batch(own_rows[start : start + self.config.batch_size]), self.device)
             out = self.model(batch, quantize=self.quantizing)
             weight = float(batch.measured.sum())
             score_error = F.mse_loss(out.scores[:, : self.scores.vectors.shape[1]], self.scores.of(batch))

@@ -22,7 +22,7 @@ GENES = [f"GENE{i}" for i in range(20)]
 
 
 def test_bulk_and_a_cell_of_the_same_composition_read_the_same() -> None:
-    """TPM of a whole transcriptome, cut to a panel, against the counts of all genes."""
+    """TPM of a whole transcriptome, restricted to a panel, compared with counts of all genes."""
     counts = np.random.default_rng(0).integers(0, 50, (3, 120)).astype(np.float32)
     names = [f"GENE{i}" for i in range(120)]
     tpm = counts / counts.sum(1, keepdims=True) * 1e6

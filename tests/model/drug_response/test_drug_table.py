@@ -11,7 +11,7 @@ from scpalm.model.errors import BundleError, InputError
 
 ASPIRIN = Drug("Aspirin", "CC(=O)Oc1ccccc1C(=O)O", 2244, "PTGS1", "Other", ("ASA",), known=True, in_training=True)
 SALT = Drug("Cis-platin", "N.N.[Cl-].[Cl-].[Pt+2]", 84691, known=True, in_training=True)
-TAKEN = Drug("ASA", "CCO", 7, known=True)  # its own name is the other's synonym
+TAKEN = Drug("ASA", "CCO", 7, known=True)  # its name is a synonym of the other drug
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_published_head_has_the_parameter_count_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"cell_width": 0}, "cell_width"),
         ({"cell_width": 1, "dropout": 1.0}, "dropout"),
@@ -95,8 +95,8 @@ def test_published_head_has_the_parameter_count_of_the_paper() -> None:
         ({}, "cell_width"),
     ],
 )
-def test_invalid_sizes_are_refused(options: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_sizes_are_refused(options: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         DrugResponseConfig.from_dict(options)
 
 

@@ -1,4 +1,4 @@
-"""The runtime of drug response: what the networks say, the same in any company; and what it refuses."""
+"""Drug response in NumPy equals the torch networks, whatever else is in the batch, and refuses damaged heads."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ask(head: Head, cells: slice | list[int] = slice(None), drugs: list[int] | N
 
 
 def test_folded_members_equal_the_torch_networks(head: Head) -> None:
-    """Literal: each member's torch network on features made by hand."""
+    """The literal computation: the torch network of each member, on features computed by hand."""
     panel = np.where(np.isnan(values := head.session.panel.values(head.rows)), head.standards["cell"].mean[16:], values)
     features = np.concatenate([head.embedding, panel], axis=1)
     cells = (features - head.standards["cell"].mean) / head.standards["cell"].sd
@@ -90,7 +90,7 @@ def test_a_new_drug_is_predicted_with_its_similarity(head: Head) -> None:
 
 
 def test_a_training_molecule_sent_as_a_new_drug_uses_the_smooth_layer(head: Head) -> None:
-    """The same molecule by the layer for other drugs: as the ridge solution of the networks says."""
+    """The layer for new drugs equals the ridge solution of the networks."""
     drug = head.session.drugs.drugs[0]
     stranger = Drug("stranger", drug.smiles)
     both = head.session.predict(head.embedding, head.rows, [drug, stranger]).ln_ic50
@@ -101,9 +101,9 @@ def test_a_training_molecule_sent_as_a_new_drug_uses_the_smooth_layer(head: Head
     cells = np.nan_to_num((np.concatenate([head.embedding, panel], axis=1) - mean) / sd)
     wanted = []
     for network in head.networks:
-        said = network.drug_encoder(graphs)
-        weight, bias = solve(said, network.head.drug(said), NEW_DRUG_RIDGE)
-        units = network.head.drug_units((said.double() @ weight + bias).float())[:1]
+        encoded = network.drug_encoder(graphs)
+        weight, bias = solve(encoded, network.head.drug(encoded), NEW_DRUG_RIDGE)
+        units = network.head.drug_units((encoded.double() @ weight + bias).float())[:1]
         cell_units = network.cell_units(CellTensors((torch.from_numpy(cells.astype(np.float32)),)))
         wanted.append((cell_units @ units.T)[:, 0] * network.scale + network.mean)
     np.testing.assert_allclose(both[:, 1], torch.stack(wanted).mean(0), rtol=1e-3, atol=1e-3)
@@ -142,7 +142,7 @@ def test_a_non_finite_embedding_is_an_error(head: Head) -> None:
 
 
 def test_a_setting_inherits_the_tensors_of_the_previous_one(head: Head, tmp_path: Path) -> None:
-    """Methylation as mutation with a branch more: only what differs is stored."""
+    """Methylation has one more branch than mutation; only the tensors that differ are stored."""
     folder = shutil.copytree(head.bundle.path, tmp_path / "bundle")
     card = json.loads((folder / CARD_FILE).read_text())
     entry = json.loads(json.dumps(card["settings"]["mutation"]))
@@ -168,7 +168,7 @@ def test_a_setting_inherits_the_tensors_of_the_previous_one(head: Head, tmp_path
         return session.predict(head.embedding, head.rows, session.drugs.drugs[:3], mutation=calls, **extra).ln_ic50
 
     without = ask_with(tensors)
-    # Within rounding: a wider product may be summed in another order, which depends on the processor.
+    # Equal within rounding: on some processors a wider product is summed in another order.
     np.testing.assert_allclose(ask_with(tensors, methylation=shares), without, rtol=1e-6)
     tensors["methylation.head.cell.weight"] = np.concatenate([old, columns], axis=1)
     assert np.abs(ask_with(tensors, methylation=shares) - without).max() > 0.01
@@ -196,7 +196,7 @@ def test_mutation_and_methylation_are_read_or_refused(head: Head) -> None:
     methylation = np.full((cells, 2), 0.5, dtype=np.float32)
     with pytest.raises(InputError, match="without mutation"):
         head.session.predict(head.embedding, head.rows, drugs, methylation=methylation)
-    with pytest.raises(InputError, match="no drug response head that reads methylation"):
+    with pytest.raises(InputError, match="no drug response head for methylation"):
         head.session.predict(head.embedding, head.rows, drugs, mutation=calls, methylation=methylation)
 
 
@@ -217,7 +217,7 @@ def test_a_bundle_without_one_of_the_files_is_refused(head: Head, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "expected"),
     [
         (("version",), 99, "version 99"),
         (("settings", "expression", "config", "rank"), 5, "head.cell.weight"),
@@ -225,12 +225,12 @@ def test_a_bundle_without_one_of_the_files_is_refused(head: Head, tmp_path: Path
         (("settings", "expression", "inputs"), ["tokens"], "parts"),
         (("settings", "expression", "interval"), {}, "spread"),
         (("settings",), {}, "no head for expression"),
-        (("genes",), GENES[:5], "reads 46, not 21"),
+        (("genes",), GENES[:5], "has 46 features, not 21"),
         (("domain",), None, "do not fit"),
     ],
 )
 def test_an_invalid_card_is_refused(
-    head: Head, tmp_path: Path, path: tuple[str, ...], value: object, said: str
+    head: Head, tmp_path: Path, path: tuple[str, ...], value: object, expected: str
 ) -> None:
     folder = shutil.copytree(head.bundle.path, tmp_path / "bundle")
     card = json.loads((folder / CARD_FILE).read_text())
@@ -239,7 +239,7 @@ def test_an_invalid_card_is_refused(
         at = at[key]
     at[path[-1]] = value
     add_files(folder, {CARD_FILE: json.dumps(card).encode()}, {})
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=expected):
         DrugResponseSession(Bundle.load(folder))
 
 

@@ -26,7 +26,7 @@ def test_large_fractions_are_expected_counts() -> None:
 
 
 def whole_transcriptome(values: np.ndarray) -> CellMatrix:
-    """The values, among so many genes without counts that a file of them is complete."""
+    """The values, with enough genes without counts to make a file that counts as complete."""
     genes = fillers(COMPLETE_GENES)
     return matrix_of(np.pad(values, ((0, 0), (0, len(genes) - values.shape[1]))), genes)
 

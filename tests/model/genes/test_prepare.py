@@ -24,7 +24,7 @@ def counts(cells: int = 9, seed: int = 0) -> NDArray[np.float64]:
 
 
 def permuted(matrix: CellMatrix, order: NDArray[np.int64]) -> CellMatrix:
-    """The same cells with their columns in another order; entries of a row stay where they were, so come unsorted."""
+    """The same cells with their columns in another order. The entries of a row keep their order, so are unsorted."""
     place = np.argsort(order)
     return replace(
         matrix, indices=place[matrix.indices].astype(np.int32), genes=[matrix.genes[int(column)] for column in order]
@@ -100,7 +100,7 @@ def test_explicit_zeros_are_not_expressed() -> None:
 
 
 def test_duplicate_genes_are_summed() -> None:
-    # CD3E by symbol, previous symbol, id and the name that make_unique gives.
+    # CD3E by symbol, previous symbol, id and a name from var_names_make_unique.
     genes = [*fillers(10), "CD3E", "T3E", "ENSG00000000001.3", "CD3E-1"]
     table = np.random.default_rng(1).poisson(2.0, (4, len(genes))) + 1.0
     merged = np.hstack([table[:, :10], table[:, 10:].sum(axis=1, keepdims=True)])
@@ -167,7 +167,7 @@ def test_fractions_where_counts_were_declared() -> None:
 
 
 class TestStreams:
-    """A file that comes chunk by chunk is one file: what its first cells are, the later ones must be."""
+    """All chunks of a file must hold the same kind of values as the first."""
 
     @staticmethod
     def preparer(first: NDArray[np.float64], declared: Declared = "auto") -> Preparer:

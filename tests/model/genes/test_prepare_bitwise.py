@@ -1,4 +1,4 @@
-"""The fast way from cells to rows against the plain one, one entry at a time: the same bits."""
+"""The fast preparation of rows gives the same bits as the plain one, which handles one entry at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.model.small_genes import fillers, matrix_of, small_vocabulary
 VOCABULARY = small_vocabulary()
 REPEATED = [*fillers(30), "CD3E", "ENSG00000000002", "unknown_gene", "GENE3-1", "GENE3-2", "OLD7"]
 DISTINCT = [*fillers(30), "CD3E", "ENSG00000000002", "unknown_gene"]
-COMPLETE = [*REPEATED, *(f"GENE{n % 40}-9" for n in range(5_000))]  # log values are brought to a total of 10,000
+COMPLETE = [*REPEATED, *(f"GENE{n % 40}-9" for n in range(5_000))]  # log values are rescaled to a total of 10,000
 CELLS = 20
 Entry = tuple[int, np.float32]
 
 
 def literally(matrix: CellMatrix, kind: str, rescale: bool) -> list[list[Entry]]:
-    """Rows as lists of (vocabulary position, value), by the definition, in float64."""
+    """Rows as lists of (vocabulary position, value), computed from the definition in float64."""
     target = VOCABULARY.align(matrix.genes).target
     rows = []
     for cell in range(matrix.num_cells):

@@ -16,7 +16,7 @@ CD3E, CD8A, MS4A1, HLA_A = range(4)
     "name, position, how",
     [
         ("ENSG00000000001", CD3E, "ensembl"),
-        ("ENSG00000000001.14", CD3E, "ensembl"),  # the version is no part of the id
+        ("ENSG00000000001.14", CD3E, "ensembl"),  # the version is not part of the id
         (" CD3E ", CD3E, "symbol"),
         ("T3E", CD3E, "alias"),
         ("CD20", MS4A1, "alias"),

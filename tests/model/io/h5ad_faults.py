@@ -1,4 +1,4 @@
-"""Ways to spoil an h5ad file, each with the code of the error it must give."""
+"""Ways to damage an h5ad file, each with the expected error code."""
 
 from __future__ import annotations
 

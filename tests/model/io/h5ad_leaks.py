@@ -1,4 +1,4 @@
-"""Ways to make an h5ad file lead out of itself, each with the code of the error it must give."""
+"""Ways to make an h5ad file refer to data outside it, each with the expected error code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any rows of a file of either format, without the rest of it."""
+"""A range of rows is read from either file format without reading the rest."""
 
 from __future__ import annotations
 

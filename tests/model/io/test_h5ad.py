@@ -150,7 +150,7 @@ def test_obs_columns_in_every_encoding(tmp_path: Path) -> None:
     cells.obs["nullable_flag"] = pd.array([None, *[True] * (n - 1)], dtype="boolean")
     cells.write_h5ad(tmp_path / "cells.h5ad")
     with h5py.File(tmp_path / "cells.h5ad", "r+") as raw, anndata.settings.override(allow_write_nullable_strings=True):
-        # write_h5ad would make a category of it.
+        # write_h5ad would convert it to a categorical.
         anndata.io.write_elem(raw["obs"], "nullable_text", pd.array([None, *["x"] * (n - 1)], dtype="string"))
         assert raw["obs/nullable_text"].attrs["encoding-type"] == "nullable-string-array"
     with H5adFile(tmp_path / "cells.h5ad") as file:
@@ -179,7 +179,7 @@ def test_nullable_strings_as_categories_and_as_index(tmp_path: Path) -> None:
 
 
 def test_the_encodings_of_old_files(tmp_path: Path) -> None:
-    """anndata 0.7 kept categories beside the columns; some writers use fixed-length names and no encoding-type."""
+    """anndata 0.7 kept categories in a separate group; some writers use fixed-length names and no encoding-type."""
     path = tmp_path / "old.h5ad"
     with h5py.File(path, "w") as file:
         x = file.create_group("X")

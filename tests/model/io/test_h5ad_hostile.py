@@ -1,4 +1,4 @@
-"""Files that are broken, or made to break the reader: each a clear error, never one of h5py's."""
+"""Damaged and malicious files give a clear error, never an exception of h5py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Algorithm 2 of the paper, gene by gene as printed. Slow, and the measure of the fast one."""
+"""Algorithm 2 of the paper, gene by gene as printed. Slow; the reference for the fast implementation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from scpalm.model.network.embedding import GeneEmbedding
 
 
-def gene_says(embedding: GeneEmbedding, gene: int, x: Tensor) -> Tensor:
+def gene_embedding(embedding: GeneEmbedding, gene: int, x: Tensor) -> Tensor:
     """``E_g [N]`` of one gene with value ``x`` (a scalar)."""
     r = F.leaky_relu(x * embedding.scale[gene])
     value = embedding.gate[gene] * r + embedding.value_map(r)
@@ -22,8 +22,8 @@ def literal_read_out(embedding: GeneEmbedding, x: Tensor, measured: Tensor) -> T
     Genes that were not measured say nothing.
     """
     genes = torch.nonzero(measured)[:, 0].tolist()
-    expressed = [gene_says(embedding, gene, x[gene]) for gene in genes if x[gene] > 0]
-    zeros = [gene_says(embedding, gene, x[gene]) for gene in genes if x[gene] == 0]
+    expressed = [gene_embedding(embedding, gene, x[gene]) for gene in genes if x[gene] > 0]
+    zeros = [gene_embedding(embedding, gene, x[gene]) for gene in genes if x[gene] == 0]
     pooled = [torch.stack(zeros).mean(0)] if zeros else []
-    said = torch.stack([*expressed, *pooled])
-    return said.sum(0) if embedding.pooling == "sum" else said.mean(0)
+    embeddings = torch.stack([*expressed, *pooled])
+    return embeddings.sum(0) if embedding.pooling == "sum" else embeddings.mean(0)

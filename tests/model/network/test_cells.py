@@ -20,7 +20,7 @@ def tokens(cells: int = 2, count: int = N) -> Tensor:
 
 
 def encoder() -> CellEncoder:
-    """With weights away from a start at which parts of it may be silent."""
+    """An encoder with random weights: initially some branches are zero and would not be tested."""
     torch.manual_seed(0)
     model = CellEncoder(CONFIG)
     with torch.no_grad():

@@ -25,7 +25,7 @@ def random_embedding(
 ) -> GeneEmbedding:
     torch.manual_seed(seed)
     embedding = GeneEmbedding(genes, tokens, width, pooling, value_map)
-    with torch.no_grad():  # gates and identities as training would leave them: away from their start
+    with torch.no_grad():  # gates and identities that differ from their initial values, as after training
         embedding.gate.copy_(torch.randn_like(embedding.gate))
         embedding.identity.copy_(torch.randn_like(embedding.identity))
     return embedding
@@ -164,7 +164,7 @@ def test_a_frozen_embedding_is_equal_and_has_no_gradient() -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the largest result of any operation, backward ones too."""
+    """Records the size of the largest result of any operation, including the backward pass."""
 
     numel = 0
 
@@ -184,7 +184,7 @@ def test_no_tensor_has_cells_and_genes_and_a_third_dimension() -> None:
     batch = SparseCells(index, torch.ones(len(index)), torch.arange(0, len(index), 50), torch.ones(1, genes) > 0)
     with LargestTensor() as largest:
         embedding(batch).sum().backward()
-    # [G, 2 d1] and [entries, N] are all there is: nothing near [B, G, N].
+    # The largest tensors are [G, 2 d1] and [entries, N], far smaller than [B, G, N].
     assert 0 < largest.numel <= max(genes * 2 * width, len(index) * tokens)
     assert largest.numel < cells * genes * min(tokens, width) / 10
 

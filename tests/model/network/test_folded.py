@@ -15,7 +15,7 @@ from tests.model.small_network import CONFIG, random_cells, small_cells, sparse_
 
 
 def trained(config: NetworkConfig = CONFIG) -> tuple[PathwayAutoencoder, CellEncoder]:
-    """Both stages with the statistics of a trained network, not those of a new one."""
+    """Both stages, with running statistics that differ from their initial values, as after training."""
     torch.manual_seed(0)
     stage1, cells = PathwayAutoencoder(config), CellEncoder(config)
     with torch.no_grad():

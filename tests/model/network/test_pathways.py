@@ -15,7 +15,7 @@ def network() -> PathwayAutoencoder:
 
 def test_every_gene_reads_its_own_token() -> None:
     torch.manual_seed(0)
-    genes, count, width = 50, 8, 16  # S = 7: the last token owns one gene
+    genes, count, width = 50, 8, 16  # S = 7: the last token has one gene
     head = GeneHead(genes, count, width)
     with torch.no_grad():
         head.bias.copy_(torch.randn(genes))
@@ -34,7 +34,7 @@ def test_a_shared_head_reads_all_tokens_with_one_weight() -> None:
     values = head(tokens)
     assert head.weight.shape == (1, 16, 7)
     assert values.shape == (3, 50)
-    # Equal tokens give equal values at the same place of every region.
+    # Equal tokens give equal values at the same position of every region.
     torch.testing.assert_close(values[:, :7], values[:, 7:14])
 
 
@@ -61,7 +61,7 @@ def test_encode_gives_the_codes_that_forward_uses() -> None:
 
 def test_a_cells_output_in_eval_does_not_depend_on_the_batch() -> None:
     model = network()
-    for seed in range(20):  # statistics by which cells differ
+    for seed in range(20):  # move the running statistics away from their initial values
         model(small_cells(seed=seed))
     model.eval()
     x, measured = random_cells()
@@ -82,7 +82,7 @@ def test_code_width_zero_means_full_width() -> None:
 def test_every_parameter_gets_a_gradient() -> None:
     model = network()
     with torch.no_grad():
-        for parameter in model.parameters():  # away from the zeros that stop a gradient
+        for parameter in model.parameters():  # replace initial zeros, which would stop gradients
             parameter.add_(0.1 * torch.randn_like(parameter))
     out = model(small_cells())
     assert out.quantized is not None

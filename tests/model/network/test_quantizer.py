@@ -20,7 +20,7 @@ def encoded(cells: int = 20, seed: int = 0) -> Tensor:
 
 
 def trained(code_width: int = NARROW, *, affine: Affine = "running") -> Quantizer:
-    """With statistics and an affine map that are not those of the start."""
+    """A quantizer whose statistics and affine map differ from their initial values."""
     module = quantizer(code_width, affine=affine)
     if affine == "learned":
         with torch.no_grad():
@@ -129,7 +129,7 @@ def test_the_gradient_goes_straight_through() -> None:
     weight = torch.randn(20, TOKENS, WIDTH)
     out = module(x)
     (out.tokens * weight).sum().backward()
-    # As if tokens were the standardised point itself.
+    # Read the tokens as the standardised points.
     torch.testing.assert_close(x.grad, weight / module.input_std)
 
 

@@ -1,4 +1,4 @@
-"""Imputation: codes -> values of chosen genes, the same in both runtimes and in any company."""
+"""Imputation: codes -> values of chosen genes, equal in both runtimes and independent of the rest of the batch."""
 
 from __future__ import annotations
 

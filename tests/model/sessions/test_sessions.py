@@ -1,4 +1,4 @@
-"""What both runtimes promise."""
+"""The session protocol, for both runtimes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNTIMES = ("onnx", "torchscript")
 
 
 def random_rows(cells: int, *, seed: int = 0) -> list[Rows]:
-    """Cells one by one, of two gene sets in turn; each expresses between a few and nearly all of its genes."""
+    """Single cells, alternately of two gene sets; they express between a few and nearly all of their genes."""
     random = np.random.default_rng(seed)
     sets = (GeneSet(np.ones(NUM_GENES, bool)), GeneSet(random.random(NUM_GENES) < 0.6))
     out = []
@@ -74,7 +74,7 @@ def test_the_runtimes_agree(tiny_bundle: Bundle) -> None:
 
 
 def companies(parts: list[Rows]) -> Iterator[tuple[str, list[int]]]:
-    """Ways to put cells together, as lists of their numbers."""
+    """Batches of cells, as lists of their numbers."""
     everyone = list(range(len(parts)))
     yield "reversed", everyone[::-1]
     yield "shuffled", np.random.default_rng(0).permutation(len(parts)).tolist()
@@ -100,7 +100,7 @@ def test_torchscript_agrees_within_rounding_whatever_the_batch(tiny_bundle: Bund
     session = open_session(tiny_bundle, runtime="torchscript", device="cpu", threads=1)
     parts = random_rows(40)
     alone = np.concatenate([session.encode(part).embedding for part in parts])
-    # Its matrix products are cut up by batch size.
+    # Its matrix products are split by batch size.
     np.testing.assert_allclose(session.encode(Rows.concat(parts)).embedding, alone, rtol=0, atol=5e-6)
 
 
@@ -139,7 +139,7 @@ def test_an_absent_device_is_named(tiny_bundle: Bundle, runtime: str, device: st
 
 
 class TestBrokenBundles:
-    """The checksums fit, the content does not: e.g. files put together from two exports."""
+    """Bundles whose checksums match but whose content does not fit, e.g. files from two exports."""
 
     @staticmethod
     def copy(bundle: Bundle, folder: Path) -> Path:

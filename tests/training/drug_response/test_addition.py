@@ -97,7 +97,7 @@ def test_fine_tuning_starts_from_the_bundle_and_keeps_its_best_pass(small: Small
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"fine_tune": True, "inputs": "genes"}, "no h_C"),
         ({"fine_tune": True, "setting": "mutation"}, "extras=joint"),
@@ -105,6 +105,6 @@ def test_fine_tuning_starts_from_the_bundle_and_keeps_its_best_pass(small: Small
         ({"tune_lr": 0.0}, "tune_lr"),
     ],
 )
-def test_options_without_effect_are_refused(options: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_options_without_effect_are_refused(options: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         DrugTrainingConfig(**options)  # type: ignore[arg-type]

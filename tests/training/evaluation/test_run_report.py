@@ -47,7 +47,7 @@ def test_a_finished_run_has_curves_codes_and_cells_in_one_file(run: Run, tmp_pat
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-def test_a_run_half_way_has_what_there_is(run: Run, tmp_path: Path) -> None:
+def test_an_unfinished_run_reports_what_exists(run: Run, tmp_path: Path) -> None:
     (run.path / "stage2.pt").unlink()
     page = write_report(run, tmp_path / "report.html").read_text()
     assert "UMAP of the codes (stage 2 has no checkpoint yet)" in page

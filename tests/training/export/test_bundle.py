@@ -24,7 +24,7 @@ from tests.training.bundles import Exported
 from tests.training.tiny import NUM_GENES, SIZES
 
 
-def test_the_bundle_loads_and_tells_what_it_is(tiny_export: Exported) -> None:
+def test_the_bundle_loads_and_describes_itself(tiny_export: Exported) -> None:
     bundle = Bundle.load(tiny_export.bundle)
     manifest = bundle.manifest
     assert (bundle.name, bundle.version, manifest["preset"]) == ("tiny", "7", "mini")
@@ -37,13 +37,13 @@ def test_the_bundle_loads_and_tells_what_it_is(tiny_export: Exported) -> None:
     assert bundle.vocabulary.ensembl_ids == Corpus(tiny_export.corpus).vocabulary.ensembl_ids
 
 
-def test_the_files_of_a_bundle_may_be_read_as_any_new_file_may(tiny_export: Exported, tmp_path: Path) -> None:
+def test_bundle_files_have_the_default_permissions(tiny_export: Exported, tmp_path: Path) -> None:
     (tmp_path / "new").touch()
     usual = (tmp_path / "new").stat().st_mode
     assert {path.stat().st_mode for path in tiny_export.bundle.iterdir()} == {usual}
 
 
-def test_parity_is_measured_and_stands_in_manifest_and_report(tiny_export: Exported) -> None:
+def test_parity_is_in_the_manifest_and_the_report(tiny_export: Exported) -> None:
     parity = Bundle.load(tiny_export.bundle).manifest["parity"]
     assert parity["cells"] == 300
     assert parity["max_abs_difference"] < 1e-4
@@ -53,7 +53,7 @@ def test_parity_is_measured_and_stands_in_manifest_and_report(tiny_export: Expor
     assert f"MB -> {tiny_export.bundle}" in tiny_export.report[-1]
 
 
-def test_the_bundle_computes_what_the_run_does(tiny_export: Exported) -> None:
+def test_the_bundle_computes_the_same_as_the_run(tiny_export: Exported) -> None:
     corpus = Corpus(tiny_export.corpus)
     chosen = parity_cells(corpus, 1000)
     rows = as_rows(corpus, chosen)
@@ -77,7 +77,7 @@ def test_the_graph_keeps_its_weights_in_the_safetensors_file(tiny_export: Export
     assert all(dim.dim_value != NUM_GENES for v in graph.input for dim in v.type.tensor_type.shape.dim)
 
 
-def test_matrices_are_halves_and_the_sensitive_rest_is_not(tiny_export: Exported) -> None:
+def test_only_matrices_are_stored_as_float16(tiny_export: Exported) -> None:
     stored = load_file(tiny_export.bundle / "weights.safetensors")
     assert stored["slope"].dtype == np.float16
     for name in ("code_table", "point_scale", "point_shift", "encoder.norm.weight"):
@@ -87,7 +87,7 @@ def test_matrices_are_halves_and_the_sensitive_rest_is_not(tiny_export: Exported
     assert set(network.state_dict()) <= set(stored)
 
 
-def test_the_cost_of_halves_stands_in_manifest_and_report(tiny_export: Exported) -> None:
+def test_the_cost_of_float16_is_in_the_manifest_and_the_report(tiny_export: Exported) -> None:
     cost = Bundle.load(tiny_export.bundle).manifest["precision"]
     assert cost["weights"] == "float16"
     assert LIMITS["float16"].code_agreement <= cost["code_agreement"] <= 1
@@ -129,7 +129,7 @@ def test_a_precision_that_costs_too_much_is_refused(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_each_limit_is_held() -> None:
+def test_each_limit_is_enforced() -> None:
     fine = {"code_agreement": 0.99, "mean_cosine": 0.999, "ari_before": 0.7, "ari_after": 0.69}
     assert beyond(fine, "int8") == ""
     for change, text in (
@@ -183,7 +183,7 @@ def test_a_run_of_other_sizes_is_refused(tiny_export: Exported, tmp_path: Path) 
         export_run(run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
 
 
-def test_what_cannot_be_folded_is_refused_with_the_reason(tiny_export: Exported, tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_folded_is_refused_with_the_reason(tiny_export: Exported, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_export.run, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     config["network"]["value_map"] = "two_layer"

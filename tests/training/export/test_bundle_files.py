@@ -42,6 +42,6 @@ def test_a_damaged_bundle_is_refused_and_left_alone(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../a.json", "manifest.json", "sub/a"])
-def test_only_plain_names_enter(bundle: Path, name: str) -> None:
+def test_only_plain_file_names_are_accepted(bundle: Path, name: str) -> None:
     with pytest.raises(ValueError, match="name of a file"):
         add_files(bundle, {name: b""}, {})

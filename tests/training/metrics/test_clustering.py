@@ -32,7 +32,7 @@ def test_groups_that_modularity_finds_score_ari_one() -> None:
     assert row["num_clusters"] == 8
 
 
-def test_labels_without_relation_to_the_array_score_nothing() -> None:
+def test_random_labels_score_zero() -> None:
     array, labels = blobs((100, 100))
     shuffled = np.random.default_rng(1).permutation(labels)
     row = score_embedding(array, shuffled, seeds=[0])[0]
@@ -55,7 +55,7 @@ def test_the_same_seeds_give_the_same_rows_whatever_the_global_generators_do() -
     assert random.getstate() == state
 
 
-def test_seeds_matter_where_groups_overlap() -> None:
+def test_seeds_change_the_score_of_overlapping_groups() -> None:
     array, labels = blobs(spread=0.1)
     rows = score_embedding(array, labels, seeds=range(6))
     assert len({row["ari"] for row in rows}) > 1
@@ -69,7 +69,7 @@ def test_float32_and_a_shift_change_nothing() -> None:
     assert score_embedding(array, labels, [0]) == score_embedding(array.astype(np.float32) + 64, labels, [0])
 
 
-def test_unlabelled_cells_shape_the_graph_and_are_not_scored() -> None:
+def test_unlabelled_cells_are_in_the_graph_but_not_scored() -> None:
     array, labels = blobs((30,) * 8)
     labels[:20] = "unassigned"
     labels[20:25] = np.nan
@@ -80,7 +80,7 @@ def test_unlabelled_cells_shape_the_graph_and_are_not_scored() -> None:
     assert row["num_clusters"] == 8
 
 
-def test_faults_say_what_is_wrong() -> None:
+def test_invalid_input_is_named() -> None:
     array, labels = blobs()
     with pytest.raises(InputError, match="180 cells and there are 179 labels"):
         score_embedding(array, labels[1:])
@@ -94,7 +94,7 @@ def test_faults_say_what_is_wrong() -> None:
         score_embedding(array[:, 0], labels)
 
 
-def test_what_looks_at_the_labels_is_asked_for_and_named_apart() -> None:
+def test_label_dependent_metrics_are_optional_and_named_separately() -> None:
     array, labels = blobs((40, 30, 30))
     (plain,), (row,) = score_embedding(array, labels, [0]), score_embedding(array, labels, [0], extended=True)
     assert "best_ari" not in plain and {key: row[key] for key in plain} == plain

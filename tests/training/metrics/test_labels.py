@@ -17,7 +17,7 @@ def test_codes_follow_the_sorted_names() -> None:
 
 
 @pytest.mark.parametrize("nothing", [np.nan, None, pd.NA, "", "  ", "nan", "Unassigned", "NA"])
-def test_what_counts_as_unlabelled(nothing: object) -> None:
+def test_values_that_mean_unlabelled(nothing: object) -> None:
     labels = encode_labels([nothing, *FIVE])
     assert labels.names == ("B", "T")
     assert labels.codes[0] == -1

@@ -228,7 +228,7 @@ def test_a_cell_without_known_genes_is_null_and_reported(head: Head, client: Cli
             "",
             {"methylation": {"genes": ["X"], "values": [[2]] * CELLS}},
             "invalid-parameter",
-            "is 2; it must be a share",
+            "is 2; it must be a fraction",
         ),
         ("", {"methylation": {"genes": ["X"], "values": [[0.2]] * CELLS}}, "invalid-parameter", "needs mutation"),
     ],

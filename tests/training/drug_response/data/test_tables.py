@@ -39,7 +39,7 @@ def _set(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "expected"),
     [
         ("response", _drop("ln_ic50"), "no column 'ln_ic50'"),
         ("response", _set("ln_ic50", np.inf), "ln_ic50 of row 2 is inf"),
@@ -54,7 +54,7 @@ def _set(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
     ],
 )
 def test_inconsistent_tables_are_named(
-    small: Small, tmp_path: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame] | None, said: str
+    small: Small, tmp_path: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame] | None, expected: str
 ) -> None:
     folder = shutil.copytree(small.folder, tmp_path / "data")
     path = folder / f"{name}.parquet"
@@ -62,7 +62,7 @@ def test_inconsistent_tables_are_named(
         path.write_bytes(b"PAR1 broken")
     else:
         change(pd.read_parquet(path)).to_parquet(path)
-    with pytest.raises(TablesError, match=said) as caught:
+    with pytest.raises(TablesError, match=expected) as caught:
         load_tables(folder)
     assert name in str(caught.value) or name == "drugs"
 

@@ -32,7 +32,7 @@ def test_low_counts_are_hidden_more_often() -> None:
     assert 0.92 < share < 0.97
 
 
-def test_the_seed_decides() -> None:
+def test_the_mask_depends_on_the_seed() -> None:
     matrix = matrix_of(low_rank_counts()[0])
     first, again, other = (mask_positive(matrix, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.gene, again.gene)
@@ -54,7 +54,7 @@ def test_thinning_splits_every_count() -> None:
     assert thinned.held_out.sum() / counts.sum() == pytest.approx(0.1, abs=0.01)
 
 
-def test_cells_too_thin_to_mask_and_values_with_fractions_are_refused() -> None:
+def test_sparse_cells_and_fractional_values_are_refused() -> None:
     with pytest.raises(InputError, match="positive entries"):
         mask_positive(matrix_of(np.eye(5)))
     with pytest.raises(InputError, match=r"GENE1.*cell0.*raw counts"):

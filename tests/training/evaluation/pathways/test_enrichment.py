@@ -54,7 +54,7 @@ def test_planted_programs_are_found(method: str) -> None:
     assert isinstance(codes, list) and codes[0]["terms"][0]["term"] == "program 0" and len(codes[0]["genes"]) == 10
 
 
-def test_codes_that_say_nothing_score_as_their_permutations_do() -> None:
+def test_uninformative_codes_score_like_their_permutations() -> None:
     cells = planted()
     shuffled = np.random.default_rng(7).permuted(cells.values.toarray(), axis=0)  # each gene separately
     noise = PathwayCells(cells.codes, sparse.csr_matrix(shuffled), cells.labels, SYMBOLS)
@@ -62,7 +62,7 @@ def test_codes_that_say_nothing_score_as_their_permutations_do() -> None:
         assert found.hits <= 1 and max(found.null_hits) <= 1
 
 
-def test_the_association_is_what_the_paper_says_cell_by_cell() -> None:
+def test_the_association_equals_the_definition_of_the_paper() -> None:
     cells = planted(30)
     x, literal = cells.values.toarray(), np.zeros((5, 120))
     for cell in range(30):
@@ -76,7 +76,7 @@ def test_the_association_is_what_the_paper_says_cell_by_cell() -> None:
     assert r[1, 14] == pytest.approx(np.corrcoef(share[:, 1], x[:, 14])[0, 1], rel=1e-4)
 
 
-def test_rare_genes_do_not_compete() -> None:
+def test_rare_genes_are_ignored() -> None:
     cells = planted()
     values = cells.values.tolil()
     values[:, 119] = 0
