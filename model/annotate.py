@@ -66,7 +66,7 @@ class Reference:
             raise InputError(
                 "length-mismatch",
                 f"The reference has {len(array)} cells and {len(labels)} labels.",
-                mend="Give one label per cell.",
+                hint="Give one label per cell.",
             )
         text = np.array(["" if value is None else str(value).strip() for value in labels], dtype=object)
         kept = np.array([value.lower() not in _UNLABELLED for value in text], dtype=bool)
@@ -76,14 +76,14 @@ class Reference:
             raise InputError(
                 "too-few-cells",
                 f"The reference has {len(wide)} labelled cells, but at least {k + 1} are needed.",
-                mend="Use a reference with more labelled cells, or choose another column (--label).",
+                hint="Use a reference with more labelled cells, or choose another column (--label).",
             )
         names, self._codes = np.unique(text[kept].astype(str), return_inverse=True)
         if len(names) < 2:
             raise InputError(
                 "single-label",
                 f"All labelled cells of the reference have the label '{names[0]}'.",
-                mend="Choose a column with at least two different labels (--label).",
+                hint="Choose a column with at least two different labels (--label).",
             )
         self.names = tuple(str(name) for name in names)
         self.k = k
@@ -105,7 +105,7 @@ class Reference:
             raise InputError(
                 "embedding-shape",
                 f"The cells have shape {wide.shape}, but the reference has width {self.width}.",
-                mend="Embed both with the same model.",
+                hint="Embed both with the same model.",
             )
         _require_finite(wide, "query")
         found = self._search.query(wide, self.k)
@@ -129,5 +129,5 @@ def _require_finite(array: NDArray[np.float64], role: str) -> None:
         raise InputError(
             "not-finite",
             f"The embedding of {role} cell {bad[0]} is not finite.",
-            mend="Check that the bundle is intact.",
+            hint="Check that the bundle is intact.",
         )

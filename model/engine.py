@@ -264,7 +264,7 @@ class Engine:
                 raise InputError(
                     "no-label-column",
                     f"{name} has no column '{label}' in obs.",
-                    mend="Pass the name of the column that holds the labels (--label).",
+                    hint="Pass the name of the column that holds the labels (--label).",
                     field=label,
                 )
             progress.start(labelled.num_cells + cells.num_cells)

@@ -13,7 +13,7 @@ class InputError(UserError, ValueError):
     Attributes:
         code: stable slug of the fault, such as ``negative-value``. It becomes the problem type of the HTTP response.
         detail: one sentence that says what is wrong and where.
-        mend: one sentence that says how to fix it.
+        hint: one sentence that says how to fix it.
         field, cell, gene: what is at fault, where known.
     """
 
@@ -22,15 +22,15 @@ class InputError(UserError, ValueError):
         code: str,
         detail: str,
         *,
-        mend: str,
+        hint: str,
         field: str | None = None,
         cell: str | None = None,
         gene: str | None = None,
     ) -> None:
-        super().__init__(f"{detail} {mend}".strip())
+        super().__init__(f"{detail} {hint}".strip())
         self.code = code
         self.detail = detail
-        self.mend = mend
+        self.hint = hint
         self.field = field
         self.cell = cell
         self.gene = gene
@@ -58,7 +58,7 @@ class ParameterError(InputError):
     """An invalid value of an option, parameter or JSON member. The detail says what is allowed."""
 
     def __init__(self, detail: str, *, field: str | None = None) -> None:
-        super().__init__("invalid-parameter", detail, mend="", field=field)
+        super().__init__("invalid-parameter", detail, hint="", field=field)
 
 
 class MissingPartError(UserError, RuntimeError):

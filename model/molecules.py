@@ -88,8 +88,8 @@ NUM_FEATURES = sum(width for _, width in FEATURE_BLOCKS)
 class MoleculeError(InputError):
     """A drug whose SMILES cannot be used; the detail names the drug and the reason."""
 
-    def __init__(self, code: str, drug: str, reason: str, *, mend: str) -> None:
-        super().__init__(code, f"Drug '{drug[:80]}' {reason}", mend=mend, field="drugs")
+    def __init__(self, code: str, drug: str, reason: str, *, hint: str) -> None:
+        super().__init__(code, f"Drug '{drug[:80]}' {reason}", hint=hint, field="drugs")
         self.drug = drug
         self.reason = reason
 
@@ -151,19 +151,19 @@ def parse_smiles(smiles: str, *, drug: str | None = None, allow_salt: bool = Fal
             "salt",
             name,
             "has more than one part (a salt or a mixture).",
-            mend="Send the SMILES of the active part only, in its neutral form if it has one.",
+            hint="Send the SMILES of the active part only, in its neutral form if it has one.",
         )
     if any(atom.GetAtomicNum() == 0 for atom in molecule.GetAtoms()):
         raise MoleculeError(
             "polymer",
             name,
             "has an open end or a placeholder atom ('*'), like a polymer or a fragment.",
-            mend="Send one complete molecule.",
+            hint="Send one complete molecule.",
         )
     heavy = molecule.GetNumHeavyAtoms()
     if not 1 <= heavy <= MAX_HEAVY_ATOMS:
         reason = f"has {heavy} heavy atoms; the model accepts 1 to {MAX_HEAVY_ATOMS}."
-        raise MoleculeError("molecule-size", name, reason, mend="Send a small molecule.")
+        raise MoleculeError("molecule-size", name, reason, hint="Send a small molecule.")
     return _graph(molecule)
 
 
@@ -195,27 +195,27 @@ def _molecule(smiles: str, name: str) -> Mol:
     from rdkit.rdBase import BlockLogs
 
     if not smiles.strip():
-        raise MoleculeError("empty-smiles", _shown(name), "has an empty SMILES.", mend="Send a SMILES, e.g. CCO.")
+        raise MoleculeError("empty-smiles", _shown(name), "has an empty SMILES.", hint="Send a SMILES, e.g. CCO.")
     if len(smiles) > MAX_SMILES:
         reason = f"has a SMILES of {len(smiles):,} characters; the limit is {MAX_SMILES:,}."
-        raise MoleculeError("smiles-too-long", name, reason, mend="Send a small molecule.")
+        raise MoleculeError("smiles-too-long", name, reason, hint="Send a small molecule.")
     if not smiles.isascii() or not smiles.isprintable() or any(c.isspace() for c in smiles):
         reason = "has a SMILES with a space, a control character or a non-ASCII character."
-        raise MoleculeError("bad-smiles", name, reason, mend="Send only the SMILES, without a name after it.")
+        raise MoleculeError("bad-smiles", name, reason, hint="Send only the SMILES, without a name after it.")
     with BlockLogs():  # RDKit would log errors to stderr
         parsed = Chem.MolFromSmiles(smiles, sanitize=False)
         if parsed is None:
-            raise MoleculeError("bad-smiles", name, "is not valid SMILES.", mend="Check brackets and ring closures.")
+            raise MoleculeError("bad-smiles", name, "is not valid SMILES.", hint="Check brackets and ring closures.")
         if parsed.GetNumAtoms() > 5 * MAX_HEAVY_ATOMS:
-            raise MoleculeError("molecule-size", name, "has too many atoms.", mend="Send a small molecule.")
+            raise MoleculeError("molecule-size", name, "has too many atoms.", hint="Send a small molecule.")
         problems = Chem.DetectChemistryProblems(parsed)
         if problems:
             reason = f"is not a valid molecule: {problems[0].Message()}."
-            raise MoleculeError("impossible-molecule", name, reason, mend="Check charges, bonds and aromatic rings.")
+            raise MoleculeError("impossible-molecule", name, reason, hint="Check charges, bonds and aromatic rings.")
         # Parse again with sanitization, which removes explicit hydrogens.
         molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
-        raise MoleculeError("bad-smiles", name, "is not valid SMILES.", mend="Check brackets and ring closures.")
+        raise MoleculeError("bad-smiles", name, "is not valid SMILES.", hint="Check brackets and ring closures.")
     return molecule
 
 

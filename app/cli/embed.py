@@ -83,7 +83,7 @@ def embed_on_cluster(
     from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 
     if not source.exists():
-        raise InputError("no-such-file", f"{source} does not exist.", mend="Give an .h5ad file or a zarr store.")
+        raise InputError("no-such-file", f"{source} does not exist.", hint="Give an .h5ad file or a zarr store.")
     try:
         from scpalm.app.offline.cluster.driver import ClusterOptions, embed_atlas
     except ModuleNotFoundError as error:

@@ -68,7 +68,7 @@ def run_task(source: Path, out: Path, bundle: Path | None, spec: RequestSpec) ->
     from scpalm.model.errors import InputError
 
     if not source.is_file():
-        raise InputError("no-such-file", f"{source} is not a file.", mend="Give an .h5ad file.")
+        raise InputError("no-such-file", f"{source} is not a file.", hint="Give an .h5ad file.")
     engine = load(bundle)
     with CellProgress() as progress:
         process_file(source, out, engine, spec, progress)

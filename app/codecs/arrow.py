@@ -46,7 +46,7 @@ class ArrowCodec:
 
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
         if options.layer is not None:
-            raise InputError("no-such-layer", "Arrow has no layers.", mend="Remove the layer parameter.", field="layer")
+            raise InputError("no-such-layer", "Arrow has no layers.", hint="Remove the layer parameter.", field="layer")
         yield _matrix(body.read_bytes() if isinstance(body, Path) else body, options)
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
@@ -94,7 +94,7 @@ def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
         raise UnreadableError(
             "not-arrow",
             f"The body cannot be read as an Arrow IPC stream ({' '.join(str(error).split())[:200]}).",
-            mend=_HINT,
+            hint=_HINT,
             field="body",
         ) from error
     table = pa.Table.from_batches(batches, schema)
@@ -104,7 +104,7 @@ def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
     if not np.array_equal(indptr, data_indptr):
         row = int(np.flatnonzero(indptr != data_indptr)[0]) - 1
         raise InputError(
-            "length-mismatch", f"'indices' and 'data' have different lengths in row {row}.", mend=_HINT, field="data"
+            "length-mismatch", f"'indices' and 'data' have different lengths in row {row}.", hint=_HINT, field="data"
         )
     cells = _cells(table)
     matrix = CellMatrix(
@@ -133,14 +133,14 @@ def _batches(reader: pa.RecordBatchStreamReader, options: DecodeOptions) -> Iter
             raise OverLimitError(
                 "too-many-cells",
                 f"The body has more than {options.max_cells} cells, which is the limit.",
-                mend="Split it into several requests.",
+                hint="Split it into several requests.",
                 field="indices",
             )
         if options.max_bytes is not None and num_bytes > options.max_bytes:
             raise OverLimitError(
                 "declared-size",
                 f"The decoded body is larger than {options.max_bytes} bytes, which is the limit.",
-                mend="Send fewer cells per request.",
+                hint="Send fewer cells per request.",
                 field="body",
             )
         yield batch
@@ -149,7 +149,7 @@ def _batches(reader: pa.RecordBatchStreamReader, options: DecodeOptions) -> Iter
 def _genes(schema: pa.Schema) -> list[str]:
     text = (schema.metadata or {}).get(b"genes")
     if text is None:
-        raise InputError("missing-field", "The schema metadata has no 'genes'.", mend=_HINT, field="genes")
+        raise InputError("missing-field", "The schema metadata has no 'genes'.", hint=_HINT, field="genes")
     return _names_in(text)
 
 
@@ -159,7 +159,7 @@ def _names_in(text: bytes) -> list[str]:
     try:
         genes = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InputError("wrong-type", "'genes' in the metadata is not JSON.", mend=_HINT, field="genes") from error
+        raise InputError("wrong-type", "'genes' in the metadata is not JSON.", hint=_HINT, field="genes") from error
     return names_of({"genes": genes}, "genes")
 
 
@@ -170,12 +170,12 @@ def _lists(
     column = _column(table, name)
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not allowed(kind.value_type):
-        raise InputError("wrong-type", f"Column '{name}' has the type {str(kind)[:100]}.", mend=_HINT, field=name)
+        raise InputError("wrong-type", f"Column '{name}' has the type {str(kind)[:100]}.", hint=_HINT, field=name)
     indptr, values = [np.zeros(1, np.int64)], []
     for chunk in column.chunks:
         inner = chunk.flatten()
         if chunk.null_count or inner.null_count:
-            raise InputError("not-finite", f"Column '{name}' has missing values.", mend=_HINT, field=name)
+            raise InputError("not-finite", f"Column '{name}' has missing values.", hint=_HINT, field=name)
         offsets = chunk.offsets.to_numpy().astype(np.int64)
         indptr.append(offsets[1:] - offsets[0] + indptr[-1][-1])
         values.append(inner.to_numpy())
@@ -186,7 +186,7 @@ def _lists(
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if table.schema.names.count(name) != 1:
-        raise InputError("missing-field", f"The table must have exactly one column '{name}'.", mend=_HINT, field=name)
+        raise InputError("missing-field", f"The table must have exactly one column '{name}'.", hint=_HINT, field=name)
     return table.column(name)
 
 
@@ -195,5 +195,5 @@ def _cells(table: pa.Table) -> list[str]:
         return [str(row) for row in range(table.num_rows)]
     column = _column(table, "obs_names")
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
-        raise InputError("wrong-type", "'obs_names' must contain only strings.", mend=_HINT, field="obs_names")
+        raise InputError("wrong-type", "'obs_names' must contain only strings.", hint=_HINT, field="obs_names")
     return names_of({"obs_names": column.to_pylist()}, "obs_names")

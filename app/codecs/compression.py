@@ -48,7 +48,7 @@ def _blocks(source: IO[bytes], encoding: str) -> Iterator[bytes]:
         raise UnreadableError(
             "bad-compression",
             f"The body is not valid {encoding} data ({str(error)[:200]}).",
-            mend="Compress it again, or send it uncompressed without Content-Encoding.",
+            hint="Compress it again, or send it uncompressed without Content-Encoding.",
             field="Content-Encoding",
         ) from error
 

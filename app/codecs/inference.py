@@ -36,14 +36,14 @@ class InferenceReader:
         tensors = _read(body, options).tensors
         for name in tensors:
             if name not in (*CELL_INPUTS, *option_inputs()):
-                raise InputError("unknown-input", f"There is no input '{name}'.", mend=HINT, field=name)
+                raise InputError("unknown-input", f"There is no input '{name}'.", hint=HINT, field=name)
         indptr = _integers(tensors, "indptr")
         num_cells = max(0, len(indptr) - 1)
         if options.max_cells is not None and num_cells > options.max_cells:
             raise OverLimitError(
                 "too-many-cells",
                 f"The request has {num_cells} cells; the limit is {options.max_cells}.",
-                mend="Split it into several requests.",
+                hint="Split it into several requests.",
                 field="indptr",
             )
         indices, data = _integers(tensors, "indices"), _numbers(tensors, "data")
@@ -79,16 +79,16 @@ def _read(body: bytes | Path, options: DecodeOptions) -> Message:
 def _numbers(tensors: dict[str, Tensor], name: str) -> NDArray[np.generic]:
     found = tensors.get(name)
     if found is None:
-        raise InputError("missing-field", f"There is no input '{name}'.", mend=HINT, field=name)
+        raise InputError("missing-field", f"There is no input '{name}'.", hint=HINT, field=name)
     if isinstance(found, list):
-        raise InputError("wrong-type", f"Input '{name}' is BYTES but must be numeric.", mend=HINT, field=name)
+        raise InputError("wrong-type", f"Input '{name}' is BYTES but must be numeric.", hint=HINT, field=name)
     return found
 
 
 def _integers(tensors: dict[str, Tensor], name: str) -> NDArray[np.int64]:
     found = _numbers(tensors, name)
     if found.dtype.kind not in "iu":
-        raise InputError("wrong-type", f"Input '{name}' must have an INT datatype.", mend=HINT, field=name)
+        raise InputError("wrong-type", f"Input '{name}' must have an INT datatype.", hint=HINT, field=name)
     # UINT64 values beyond INT64 become negative here, and validation then refuses them.
     return found.astype(np.int64)
 
@@ -96,7 +96,7 @@ def _integers(tensors: dict[str, Tensor], name: str) -> NDArray[np.int64]:
 def _strings(tensors: dict[str, Tensor], name: str) -> list[str]:
     found = tensors.get(name)
     if found is None:
-        raise InputError("missing-field", f"There is no input '{name}'.", mend=HINT, field=name)
+        raise InputError("missing-field", f"There is no input '{name}'.", hint=HINT, field=name)
     if not isinstance(found, list):
-        raise InputError("wrong-type", f"Input '{name}' must have the datatype BYTES.", mend=HINT, field=name)
+        raise InputError("wrong-type", f"Input '{name}' must have the datatype BYTES.", hint=HINT, field=name)
     return names_of({name: found}, name)

@@ -51,27 +51,27 @@ def read_message(body: bytes, header_bytes: int | None) -> Message:
         raise UnreadableError(
             "header-length",
             f"Inference-Header-Content-Length is {length}, but the body has {len(body)} bytes.",
-            mend="Send the length of the JSON part in this header.",
+            hint="Send the length of the JSON part in this header.",
             field="Inference-Header-Content-Length",
         )
     try:
         head = orjson.loads(body[:length])
     except orjson.JSONDecodeError as error:
-        raise UnreadableError("not-json", f"The request is not valid JSON: {error.msg}.", mend=HINT) from error
+        raise UnreadableError("not-json", f"The request is not valid JSON: {error.msg}.", hint=HINT) from error
     inputs = head.get("inputs") if isinstance(head, dict) else None
     if not isinstance(inputs, list) or not inputs:
-        raise InputError("missing-field", "The request has no list 'inputs'.", mend=HINT, field="inputs")
+        raise InputError("missing-field", "The request has no list 'inputs'.", hint=HINT, field="inputs")
     tensors: dict[str, Tensor] = {}
     offset = length
     for position, entry in enumerate(inputs):
         name, kind, size, count = _declaration(entry, position)
         if name in tensors:
-            raise InputError("twice", f"There are two inputs '{name}'.", mend=HINT, field=name)
+            raise InputError("twice", f"There are two inputs '{name}'.", hint=HINT, field=name)
         if count > len(body):  # every value takes at least one byte, in JSON as well
             raise InputError(
                 "length-mismatch",
                 f"Input '{name}' declares {count} values, more than the body has bytes.",
-                mend=HINT,
+                hint=HINT,
                 field=name,
             )
         if size is None:
@@ -81,7 +81,7 @@ def read_message(body: bytes, header_bytes: int | None) -> Message:
                 raise UnreadableError(
                     "truncated",
                     f"Input '{name}' declares {size} bytes, but only {len(body) - offset} are left.",
-                    mend="Send the complete body.",
+                    hint="Send the complete body.",
                     field=name,
                 )
             tensors[name] = _of_bytes(name, kind, body[offset : offset + size], count)
@@ -93,21 +93,21 @@ def _declaration(entry: object, position: int) -> tuple[str, str, int | None, in
     """Name, datatype, number of bytes of binary data (None for JSON), and number of values."""
     field = f"inputs[{position}]"
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise InputError("missing-field", f"'{field}' has no name.", mend=HINT, field=field)
+        raise InputError("missing-field", f"'{field}' has no name.", hint=HINT, field=field)
     name, kind, shape = entry["name"][:100], entry.get("datatype"), entry.get("shape")
     if kind not in (*NUMBERS, "BYTES"):
         raise InputError(
-            "wrong-type", f"Input '{name}' has the unknown datatype {str(kind)[:50]!r}.", mend=HINT, field=name
+            "wrong-type", f"Input '{name}' has the unknown datatype {str(kind)[:50]!r}.", hint=HINT, field=name
         )
     if not isinstance(shape, list) or not all(isinstance(n, int) and 0 <= n < 2**40 for n in shape) or len(shape) > 8:
         raise InputError(
-            "wrong-shape", f"The shape of input '{name}' must be a list of integers.", mend=HINT, field=name
+            "wrong-shape", f"The shape of input '{name}' must be a list of integers.", hint=HINT, field=name
         )
     parameters = entry.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None and (not isinstance(size, int) or size < 0):
         raise InputError(
-            "wrong-type", f"binary_data_size of '{name}' must be a number of bytes.", mend=HINT, field=name
+            "wrong-type", f"binary_data_size of '{name}' must be a number of bytes.", hint=HINT, field=name
         )
     return name, str(kind), size, prod(shape)
 
@@ -119,21 +119,21 @@ def _of_json(name: str, kind: str, data: object, count: int) -> Tensor:
         raise InputError(
             "length-mismatch",
             f"Input '{name}' has {found} in 'data', but its shape declares {count} values.",
-            mend=HINT,
+            hint=HINT,
             field=name,
         )
     if kind == "BYTES":
         if not all(isinstance(value, str) for value in flat):
-            raise InputError("wrong-type", f"Input '{name}' must contain only strings.", mend=HINT, field=name)
+            raise InputError("wrong-type", f"Input '{name}' must contain only strings.", hint=HINT, field=name)
         return [str(value) for value in flat]
     if not set(map(type, flat)) <= {int, float, bool}:
-        raise InputError("wrong-type", f"Input '{name}' must contain only numbers.", mend=HINT, field=name)
+        raise InputError("wrong-type", f"Input '{name}' must contain only numbers.", hint=HINT, field=name)
     try:
         with np.errstate(over="ignore"):
             return np.array(flat, dtype=NUMBERS[kind])
     except (OverflowError, ValueError, TypeError) as error:
         raise InputError(
-            "out-of-range", f"Input '{name}' has a number outside the range of {kind}.", mend=HINT, field=name
+            "out-of-range", f"Input '{name}' has a number outside the range of {kind}.", hint=HINT, field=name
         ) from error
 
 
@@ -154,7 +154,7 @@ def _of_bytes(name: str, kind: str, content: bytes, count: int) -> Tensor:
         raise InputError(
             "length-mismatch",
             f"Input '{name}' has {len(content)} bytes, but its shape needs {count} values of {dtype.itemsize} bytes.",
-            mend=HINT,
+            hint=HINT,
             field=name,
         )
     return np.frombuffer(content, dtype)
@@ -172,8 +172,8 @@ def _strings(name: str, content: bytes, count: int) -> list[str]:
         try:
             out.append(element.decode())
         except UnicodeDecodeError as error:
-            raise InputError("bad-name", f"Input '{name}' is not valid UTF-8.", mend=HINT, field=name) from error
+            raise InputError("bad-name", f"Input '{name}' is not valid UTF-8.", hint=HINT, field=name) from error
         offset += 4 + length
     if offset != len(content) or len(out) != count:
-        raise InputError("length-mismatch", f"Input '{name}' does not contain {count} elements.", mend=HINT, field=name)
+        raise InputError("length-mismatch", f"Input '{name}' does not contain {count} elements.", hint=HINT, field=name)
     return out

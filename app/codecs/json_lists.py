@@ -25,14 +25,14 @@ def list_of(members: Mapping[str, object], field: str) -> list[object]:
     """A member that must be a list. Raises InputError."""
     if field not in members:
         raise InputError(
-            "missing-field", f"'{field}' is missing.", mend=f"Send an object such as {EXAMPLE}.", field=field
+            "missing-field", f"'{field}' is missing.", hint=f"Send an object such as {EXAMPLE}.", field=field
         )
     value = members[field]
     if not isinstance(value, list):
         raise InputError(
             "wrong-type",
             f"'{field}' is {_kind(value)} instead of a list.",
-            mend=f"Send an object such as {EXAMPLE}.",
+            hint=f"Send an object such as {EXAMPLE}.",
             field=field,
         )
     return value
@@ -51,7 +51,7 @@ def _refuse_types(values: list[object], field: str, allowed: set[type], what: st
     raise InputError(
         "wrong-type",
         f"'{field}' has {_kind(values[position])} at position {position}, but must contain only {what}.",
-        mend=f"Send {what} in '{field}'.",
+        hint=f"Send {what} in '{field}'.",
         field=field,
     )
 
@@ -64,7 +64,7 @@ def integers_of(members: Mapping[str, object], field: str) -> NDArray[np.int64]:
         return np.array(values, dtype=np.int64)
     except OverflowError as error:
         raise InputError(
-            "index-out-of-range", f"'{field}' has a number above 2^63.", mend="Check the array.", field=field
+            "index-out-of-range", f"'{field}' has a number above 2^63.", hint="Check the array.", field=field
         ) from error
 
 
@@ -78,7 +78,7 @@ def numbers_of(members: Mapping[str, object], field: str) -> NDArray[np.float32]
             return np.array(values, dtype=np.float64).astype(np.float32)
     except OverflowError as error:
         raise InputError(
-            "not-finite", f"'{field}' has a number too large for a float.", mend="Check the array.", field=field
+            "not-finite", f"'{field}' has a number too large for a float.", hint="Check the array.", field=field
         ) from error
 
 
@@ -92,7 +92,7 @@ def names_of(members: Mapping[str, object], field: str) -> list[str]:
         raise InputError(
             "bad-name",
             f"'{field}' has a name of {longest} characters, or one with a NUL character.",
-            mend=f"Use names of at most {MAX_NAME} printable characters.",
+            hint=f"Use names of at most {MAX_NAME} printable characters.",
             field=field,
         )
     try:
@@ -101,7 +101,7 @@ def names_of(members: Mapping[str, object], field: str) -> list[str]:
         raise InputError(
             "bad-name",
             f"'{field}' has a name that is not valid Unicode: it contains half of a surrogate pair.",
-            mend="Encode the names as UTF-8.",
+            hint="Encode the names as UTF-8.",
             field=field,
         ) from error
     return names

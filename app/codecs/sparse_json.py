@@ -37,7 +37,7 @@ class SparseJsonCodec:
             raise InputError(
                 "no-such-layer",
                 "Sparse JSON has no layers.",
-                mend="Remove the layer parameter, or send h5ad.",
+                hint="Remove the layer parameter, or send h5ad.",
                 field="layer",
             )
         members = _parse(body.read_bytes() if isinstance(body, Path) else body)
@@ -47,7 +47,7 @@ class SparseJsonCodec:
             raise OverLimitError(
                 "too-many-cells",
                 f"The body has {num_cells} cells; the limit is {options.max_cells}.",
-                mend="Split it into several requests.",
+                hint="Split it into several requests.",
                 field="indptr",
             )
         genes = names_of(members, "genes")
@@ -107,7 +107,7 @@ def _parse(body: bytes) -> dict[str, object]:
         members = _parse_with_nan(body, error)
     if not isinstance(members, dict):
         raise InputError(
-            "wrong-type", "The body is not a JSON object.", mend=f"Send an object such as {EXAMPLE}.", field="body"
+            "wrong-type", "The body is not a JSON object.", hint=f"Send an object such as {EXAMPLE}.", field="body"
         )
     return members
 
@@ -122,6 +122,6 @@ def _parse_with_nan(body: bytes, error: orjson.JSONDecodeError) -> object:
     raise UnreadableError(
         "not-json",
         f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).",
-        mend=f"Send an object such as {EXAMPLE}.",
+        hint=f"Send an object such as {EXAMPLE}.",
         field="body",
     ) from error

@@ -56,7 +56,7 @@ def annotate_file(
     """
     for source in (query, reference.path):
         if not source.is_file():
-            raise InputError("no-such-file", f"{source} is not a file.", mend="Give an .h5ad file.")
+            raise InputError("no-such-file", f"{source} is not a file.", hint="Give an .h5ad file.")
     refuse_same_file(target, query, reference.path)
     names, found = engine.transfer_labels(query, reference.path, label=reference.label, spec=spec, progress=progress)
     columns: dict[str, pd.Categorical | NDArray[np.float64]] = {
@@ -81,7 +81,7 @@ def _add_columns(file: h5py.File, columns: dict[str, pd.Categorical | NDArray[np
         raise UnreadableError(
             "old-h5ad",
             "obs is stored in an old format that cannot be extended.",
-            mend="Write the file again with a current anndata, or choose a .csv output with -o.",
+            hint="Write the file again with a current anndata, or choose a .csv output with -o.",
         )
     try:
         order = [str(name) for name in obs.attrs.get("column-order", ())]
@@ -95,5 +95,5 @@ def _add_columns(file: h5py.File, columns: dict[str, pd.Categorical | NDArray[np
         raise UnreadableError(
             "broken-h5ad",
             f"The labels cannot be written to the copy of the file ({str(error)[:200]}).",
-            mend="Write the file again with a current anndata, or choose a .csv output with -o.",
+            hint="Write the file again with a current anndata, or choose a .csv output with -o.",
         ) from error

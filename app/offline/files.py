@@ -18,7 +18,7 @@ def refuse_same_file(target: Path, *sources: Path) -> None:
     """Raise InputError if the output is one of the inputs."""
     for source in sources:
         if target.exists() and target.samefile(source):
-            raise InputError("same-file", f"{target} is the input file.", mend="Choose another output file with -o.")
+            raise InputError("same-file", f"{target} is the input file.", hint="Choose another output file with -o.")
 
 
 def process_file(source: Path, target: Path, engine: Engine, spec: RequestSpec, progress: Progress) -> None:
@@ -30,7 +30,7 @@ def process_file(source: Path, target: Path, engine: Engine, spec: RequestSpec, 
         OSError: reading or writing failed.
     """
     if not source.is_file():
-        raise InputError("no-such-file", f"{source} is not a file.", mend="Give an .h5ad file.")
+        raise InputError("no-such-file", f"{source} is not a file.", hint="Give an .h5ad file.")
     refuse_same_file(target, source)
     with engine.stream(source, spec) as stream, replaced_when_whole(target) as partial:
         num_cells = stream.reader.num_cells

@@ -22,7 +22,7 @@ def find_sample() -> Path:
     raise InputError(
         "no-sample",
         "The sample cells are part of the package celltypist, which is not installed.",
-        mend="Install it with `pip install celltypist`, or use your own h5ad file.",
+        hint="Install it with `pip install celltypist`, or use your own h5ad file.",
     )
 
 

@@ -225,6 +225,6 @@ def _refusal(error: ProcessError) -> InputError | TooLargeError:
     return UnreadableError(
         "parser-timeout" if error.reason == "timeout" else "parser-crash",
         f"The upload cannot be read: {reason}.",
-        mend="Send fewer cells per request. If a small file fails too, write it again with anndata's write_h5ad.",
+        hint="Send fewer cells per request. If a small file fails too, write it again with anndata's write_h5ad.",
         field="body",
     )

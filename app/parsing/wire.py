@@ -218,7 +218,7 @@ def pack_error(error: InputError | ServiceError | BundleError) -> Message:
     if isinstance(error, ServiceError):
         content = {"class": "ServiceError", "code": error.code, "retry_after": error.retry_after}
         return Message("error", {**content, "detail": error.detail, "field": error.field})
-    content = {"class": type(error).__name__, "code": error.code, "mend": error.mend, "detail": error.detail}
+    content = {"class": type(error).__name__, "code": error.code, "hint": error.hint, "detail": error.detail}
     return Message("error", {**content, "field": error.field, "cell": error.cell, "gene": error.gene})
 
 
@@ -236,7 +236,7 @@ def read_error(message: Message) -> Exception:
         return _INPUT_ERRORS[name](
             str(content["code"]),
             detail,
-            mend=str(content["mend"]),
+            hint=str(content["hint"]),
             field=content["field"],
             cell=content["cell"],
             gene=content["gene"],

@@ -69,7 +69,7 @@ class Panel:
                 raise InputError(
                     "few-panel-genes",
                     f"The file has {gene_set.num_measured} of the {len(self)} genes that predict drug response.",
-                    mend=f"Send at least {int(np.ceil(MIN_PANEL_SHARE * len(self)))} of them, preferably all genes.",
+                    hint=f"Send at least {int(np.ceil(MIN_PANEL_SHARE * len(self)))} of them, preferably all genes.",
                     field="genes",
                 )
         kept = inside[rows.gene_index]

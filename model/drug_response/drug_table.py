@@ -92,7 +92,7 @@ class DrugTable:
         text = asked.strip()
         if not text:
             raise InputError(
-                "empty-drug", "The name of a drug is empty.", mend="Give a name, or leave it out.", field="drugs"
+                "empty-drug", "The name of a drug is empty.", hint="Give a name, or leave it out.", field="drugs"
             )
         if drug := self._by_name.get(_folded(text)) or self._by_smiles.get(text):
             return drug
@@ -119,7 +119,7 @@ class DrugTable:
             raise InputError(
                 "too-many-drugs",
                 f"{len(asked):,} drugs are requested, but the limit is {MAX_DRUGS:,}.",
-                mend="Split the drugs over several requests.",
+                hint="Split the drugs over several requests.",
                 field="drugs",
             )
         return [self.find(text) for text in asked] if asked else [drug for drug in self.drugs if drug.in_training]
@@ -168,6 +168,6 @@ def _unknown(text: str, kind: str) -> InputError:
     return InputError(
         "unknown-drug",
         f"Drug '{text[:80]}' is neither a known {kind} nor a SMILES.",
-        mend="GET /drugs lists the known drugs; send any other drug as SMILES.",
+        hint="GET /drugs lists the known drugs; send any other drug as SMILES.",
         field="drugs",
     )

@@ -207,7 +207,7 @@ class DrugResponseSession:
             raise InputError(
                 "mutation-missing",
                 "Methylation was sent without mutation, but the head needs both.",
-                mend="Send both (-1 for unknown calls), or neither.",
+                hint="Send both (-1 for unknown calls), or neither.",
                 field="mutation",
             )
         setting: Setting = "expression" if mutation is None else "mutation" if methylation is None else "methylation"
@@ -219,7 +219,7 @@ class DrugResponseSession:
             raise InputError(
                 "setting-missing",
                 f"This model has no drug response head for {setting}.",
-                mend=f"Leave it out; the model has heads for {', '.join(self._heads)}.",
+                hint=f"Leave it out; the model has heads for {', '.join(self._heads)}.",
                 field=setting,
             )
         return self._heads[setting]
@@ -274,7 +274,7 @@ def _check(field: str, values: NDArray[np.generic], shape: tuple[int, int], boun
         raise InputError(
             "bad-shape",
             f"'{field}' has shape {values.shape}, not {shape} (cells, columns).",
-            mend="Send one row per cell and one column per name.",
+            hint="Send one row per cell and one column per name.",
             field=field,
         )
     numbers = values.astype(np.float64)
@@ -287,6 +287,6 @@ def _check(field: str, values: NDArray[np.generic], shape: tuple[int, int], boun
         raise InputError(
             "bad-value",
             f"'{field}' is {values[row, column]} in cell number {row + 1}, column {column + 1}; it must be {allowed}.",
-            mend="Correct it, or leave it out.",
+            hint="Correct it, or leave it out.",
             field=field,
         )

@@ -69,9 +69,9 @@ class CellMatrix:
 
     def _check_lengths(self) -> None:
         if self.num_cells < 1:
-            raise InputError("no-cells", "The matrix has 0 cells.", mend="Send at least one cell.", field="indptr")
+            raise InputError("no-cells", "The matrix has 0 cells.", hint="Send at least one cell.", field="indptr")
         if self.num_genes < 1:
-            raise InputError("no-genes", "The matrix has 0 genes.", mend="Name the columns in 'genes'.", field="genes")
+            raise InputError("no-genes", "The matrix has 0 genes.", hint="Name the columns in 'genes'.", field="genes")
         pairs = [
             ("data", len(self.data), "indices", len(self.indices)),
             ("indices", len(self.indices), "the last value of indptr", int(self.indptr[-1])),
@@ -86,21 +86,21 @@ class CellMatrix:
                 raise InputError(
                     "length-mismatch",
                     f"'{name}' has length {length}, but {other} requires {expected}.",
-                    mend="Make the CSR arrays agree: len(data) = len(indices) = indptr[-1], len(indptr) = cells + 1.",
+                    hint="Make the CSR arrays agree: len(data) = len(indices) = indptr[-1], len(indptr) = cells + 1.",
                     field=name,
                 )
 
     def _check_structure(self) -> None:
         if self.indptr[0] != 0:
             raise InputError(
-                "indptr-start", "indptr does not start with 0.", mend="Start indptr with 0.", field="indptr"
+                "indptr-start", "indptr does not start with 0.", hint="Start indptr with 0.", field="indptr"
             )
         falls = np.flatnonzero(np.diff(self.indptr) < 0)
         if len(falls):
             raise InputError(
                 "indptr-order",
                 f"indptr decreases after position {falls[0]}.",
-                mend="Make indptr non-decreasing.",
+                hint="Make indptr non-decreasing.",
                 field="indptr",
                 cell=self.cells[falls[0]],
             )
@@ -113,7 +113,7 @@ class CellMatrix:
             raise InputError(
                 "index-out-of-range",
                 f"Cell '{cell}' has gene index {self.indices[outside[0]]}, but there are {self.num_genes} genes.",
-                mend=f"Use indices from 0 to {self.num_genes - 1}.",
+                hint=f"Use indices from 0 to {self.num_genes - 1}.",
                 field="indices",
                 cell=cell,
             )
@@ -133,7 +133,7 @@ class CellMatrix:
                     code,
                     f"The value of gene '{gene}' in cell '{cell}' is {word} ({self.data[at[0]]}); "
                     f"{len(at)} such values.",
-                    mend="Send raw counts or log1p-normalised values, finite and not negative; do not scale or centre.",
+                    hint="Send raw counts or log1p-normalised values, finite and not negative; do not scale or centre.",
                     field="data",
                     cell=cell,
                     gene=gene,

@@ -62,7 +62,7 @@ def check_length(length: int, expected: int, what: str, axis: str) -> None:
         raise InputError(
             "shape-mismatch",
             f"'{what}' has {length} {axis}, but the matrix has {expected}.",
-            mend="Write the file again from a valid AnnData object.",
+            hint="Write the file again from a valid AnnData object.",
             field=what,
         )
 

@@ -57,7 +57,7 @@ def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport
                 "not-counts",
                 f"Counts were declared, but gene '{gene}' in cell '{cell}' is {values[entry]:g}; "
                 f"{len(fractions)} of {len(values)} values are not whole numbers.",
-                mend="Send raw counts, name the layer that holds them (?layer=counts), or declare input=log.",
+                hint="Send raw counts, name the layer that holds them (?layer=counts), or declare input=log.",
                 field="data",
                 cell=cell,
                 gene=gene,
@@ -70,7 +70,7 @@ def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport
             "not-log",
             f"Log values were declared, but gene '{gene}' in cell '{cell}' is {largest:g}, "
             "too large for a log1p value.",
-            mend="Declare input=counts, or leave input=auto.",
+            hint="Declare input=counts, or leave input=auto.",
             field="data",
             cell=cell,
             gene=gene,
@@ -107,7 +107,7 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
         raise InputError(
             "empty-cell",
             f"{len(empty)} cell(s) have no counts: {names}.",
-            mend="Remove empty cells before sending the data.",
+            hint="Remove empty cells before sending the data.",
             field="data",
             cell=str(matrix.cells[empty[0]]),
         )

@@ -122,7 +122,7 @@ class Preparer:
             raise InputError(
                 "mixed-input",
                 f"The first cells of the file hold {first}, but later cells do not. {error.detail}",
-                mend="Send raw counts for all cells, or declare input=counts or input=log.",
+                hint="Send raw counts for all cells, or declare input=counts or input=log.",
                 field="data",
                 cell=error.cell,
                 gene=error.gene,
@@ -137,7 +137,7 @@ class Preparer:
             raise InputError(
                 "no-known-gene-in-cell",
                 f"{len(unknown)} cell(s) have no counts for any gene that the model knows: {names}.",
-                mend="Remove these cells, or name the genes by HGNC symbol or Ensembl id.",
+                hint="Remove these cells, or name the genes by HGNC symbol or Ensembl id.",
                 field="data",
                 cell=str(matrix.cells[unknown[0]]),
             )

@@ -163,7 +163,7 @@ class Vocabulary:
                 "wrong-species",
                 f"The gene names look like those of another species, e.g. '{example}'; "
                 f"only {matched} of {len(genes)} are human.",
-                mend="The model knows human genes only: map the names to human orthologues (HGNC symbols or ENSG ids).",
+                hint="The model knows human genes only: map the names to human orthologues (HGNC symbols or ENSG ids).",
                 field="genes",
                 gene=example,
             )
@@ -171,7 +171,7 @@ class Vocabulary:
             raise InputError(
                 "no-known-gene" if matched == 0 else "too-few-genes",
                 f"The model knows {matched} of the {len(genes)} gene names; unknown is, for example, '{example}'.",
-                mend="Name the genes by HGNC symbol or Ensembl gene id (ENSG...).",
+                hint="Name the genes by HGNC symbol or Ensembl gene id (ENSG...).",
                 field="genes",
                 gene=example,
             )

@@ -35,7 +35,7 @@ class AnnDataCells:
         var = adata.raw.var if layer == "raw" else adata.var
         for number, axis in ((adata.n_obs, "cells"), (len(var), "genes")):
             if number < 1:
-                raise InputError(f"no-{axis}", f"The AnnData has 0 {axis}.", mend="Pass at least one.", field="X")
+                raise InputError(f"no-{axis}", f"The AnnData has 0 {axis}.", hint="Pass at least one.", field="X")
         names = name_genes(FrameTable(var), "raw/var" if layer == "raw" else "var", self._matrix.shape[1])
         self.genes, self.ensembl_ids = names.genes, names.ensembl_ids
         self._totals = None if totals_column is None else np.asarray(adata.obs[totals_column], dtype=np.float64)
@@ -93,6 +93,6 @@ def _matrix(adata: AnnData, layer: str | None) -> Any:
         names = [*(["raw"] if adata.raw is not None else []), *adata.layers]
         others = f"Choose another matrix with layer=: {', '.join(names)}." if names else "It has no other matrix."
         if layer in (None, "X"):
-            raise InputError("no-x", "The AnnData has no X.", mend=others, field="X")
-        raise InputError("no-such-layer", f"The AnnData has no layer '{layer}'.", mend=others, field="layer")
+            raise InputError("no-x", "The AnnData has no X.", hint=others, field="X")
+        raise InputError("no-such-layer", f"The AnnData has no layer '{layer}'.", hint=others, field="layer")
     return matrix

@@ -82,5 +82,5 @@ def open_cells(source: Source, *, layer: str | None = None, totals_column: str |
 
         return ZarrFile(path, layer=layer, totals_column=totals_column)
     if not path.is_file():
-        raise InputError("no-such-file", f"There is no file {path}.", mend="Give an .h5ad file or a zarr store.")
+        raise InputError("no-such-file", f"There is no file {path}.", hint="Give an .h5ad file or a zarr store.")
     return H5adFile(path, layer=layer, totals_column=totals_column)

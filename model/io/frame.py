@@ -30,11 +30,11 @@ class Frame:
             raise InputError(
                 "legacy-h5ad",
                 f"'{name}' is stored as one table, in the format of anndata before version 0.7.",
-                mend=_WRITE_AGAIN,
+                hint=_WRITE_AGAIN,
                 field=name,
             )
         if node is None:
-            raise InputError("missing-part", f"The file has no '{name}'.", mend=_WRITE_AGAIN, field=name)
+            raise InputError("missing-part", f"The file has no '{name}'.", hint=_WRITE_AGAIN, field=name)
         self._group = node
         self._name = name
         self._max_bytes = max_bytes
@@ -44,12 +44,12 @@ class Frame:
         """Names of the rows, or of a slice of them. Raises InputError or UnreadableError."""
         values = self.column(self._index_name, rows)
         if values is None:
-            raise InputError("missing-part", f"'{self._name}' has no index.", mend=_WRITE_AGAIN, field=self._name)
+            raise InputError("missing-part", f"'{self._name}' has no index.", hint=_WRITE_AGAIN, field=self._name)
         if values.dtype.kind in "iu":
             return [str(int(value)) for value in values]
         if values.dtype != object:
             raise InputError(
-                "not-strings", f"The index of '{self._name}' does not hold names.", mend=_WRITE_AGAIN, field=self._name
+                "not-strings", f"The index of '{self._name}' does not hold names.", hint=_WRITE_AGAIN, field=self._name
             )
         return values.tolist()
 
@@ -62,7 +62,7 @@ class Frame:
             raise InputError(
                 "too-many-columns",
                 f"'{self._name}' has more than {most} columns.",
-                mend="Keep only the columns that are needed.",
+                hint="Keep only the columns that are needed.",
                 field=self._name,
             )
         return names
@@ -101,13 +101,13 @@ class Frame:
             return self._categorical(find(group, "codes"), find(group, "categories"), what, rows)
         if not encoding.startswith("nullable-"):
             raise InputError(
-                "unknown-encoding", f"'{what}' is stored as '{encoding[:50]}'.", mend=_WRITE_AGAIN, field=what
+                "unknown-encoding", f"'{what}' is stored as '{encoding[:50]}'.", hint=_WRITE_AGAIN, field=what
             )
         values = self._dataset(find(group, "values"), what, rows)
         mask = self._dataset(find(group, "mask"), what, rows)
         if mask.dtype != bool or len(mask) != len(values):
             raise InputError(
-                "wrong-shape", f"The mask of '{what}' does not match its values.", mend=_WRITE_AGAIN, field=what
+                "wrong-shape", f"The mask of '{what}' does not match its values.", hint=_WRITE_AGAIN, field=what
             )
         if values.dtype.kind in "iu":
             values = values.astype(np.float64)
@@ -128,7 +128,7 @@ class Frame:
                 raise InputError(
                     "unknown-encoding",
                     f"The categories of '{what}' are categorical themselves.",
-                    mend=_WRITE_AGAIN,
+                    hint=_WRITE_AGAIN,
                     field=what,
                 )
             known = self._group_column(categories, what)
@@ -136,7 +136,7 @@ class Frame:
             known = self._dataset(categories, what)
         if position.dtype.kind not in "iu" or (len(position) and (position.max() >= len(known) or position.min() < -1)):
             raise InputError(
-                "index-out-of-range", f"'{what}' has codes without a category.", mend=_WRITE_AGAIN, field=what
+                "index-out-of-range", f"'{what}' has codes without a category.", hint=_WRITE_AGAIN, field=what
             )
         if known.dtype == object:
             missing = np.array([""], dtype=object)

@@ -29,11 +29,11 @@ def numbers_of(name: str, table: object) -> dict[str, object]:
         raise InputError(
             "not-a-dataframe",
             f"'obsm/{name}' has no column names.",
-            mend=f"Store a pandas DataFrame with one column per gene in obsm['{name}'].",
+            hint=f"Store a pandas DataFrame with one column per gene in obsm['{name}'].",
             field=f"obsm/{name}",
         )
     for column in table:
         if not pd.api.types.is_numeric_dtype(table[column]):
             what = f"obsm/{name}/{str(column)[:200]}"
-            raise InputError("not-numbers", f"'{what}' does not hold numbers.", mend="Leave it out.", field=what)
+            raise InputError("not-numbers", f"'{what}' does not hold numbers.", hint="Leave it out.", field=what)
     return {"genes": [str(column) for column in table], "values": table.to_numpy(dtype=np.float32)}

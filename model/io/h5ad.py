@@ -131,7 +131,7 @@ class H5adFile:
             raise InputError(
                 "not-a-dataframe",
                 f"'{path}' has no column names.",
-                mend=f"Store a pandas DataFrame with one column per gene in obsm['{name}'].",
+                hint=f"Store a pandas DataFrame with one column per gene in obsm['{name}'].",
                 field=path,
             )
         frame = Frame(node, path, self._max_bytes)
@@ -142,7 +142,7 @@ class H5adFile:
             found = frame.column(column)
             what = f"{path}/{column[:200]}"
             if found is None or found.dtype.kind not in "biuf":
-                raise InputError("not-numbers", f"'{what}' does not hold numbers.", mend="Leave it out.", field=what)
+                raise InputError("not-numbers", f"'{what}' does not hold numbers.", hint="Leave it out.", field=what)
             check_length(len(found), self.num_cells, what, "cells")
             values[:, number] = found
         return names, values
@@ -193,13 +193,13 @@ class H5adFile:
                 raise InputError(
                     "no-x",
                     "The file has no X.",
-                    mend=others or "Store the raw counts in X and write the file again.",
+                    hint=others or "Store the raw counts in X and write the file again.",
                     field="X",
                 )
             raise InputError(
                 "no-such-layer",
                 f"The file has no layer '{layer[:100]}'.",
-                mend=others or "Leave out layer: X is the only matrix in the file.",
+                hint=others or "Leave out layer: X is the only matrix in the file.",
                 field="layer",
             )
         return StoredMatrix(node, path, self._max_bytes)
@@ -214,17 +214,17 @@ class H5adFile:
         for number, axis in ((num_cells, "cells"), (num_genes, "genes")):
             if number < 1:
                 raise InputError(
-                    f"no-{axis}", f"'{matrix.name}' has 0 {axis}.", mend="Send at least one.", field=matrix.name
+                    f"no-{axis}", f"'{matrix.name}' has 0 {axis}.", hint="Send at least one.", field=matrix.name
                 )
             if number > _LARGEST_AXIS:
                 raise OverLimitError(
-                    "declared-size", f"'{matrix.name}' has {number} {axis}.", mend="Check the file.", field=matrix.name
+                    "declared-size", f"'{matrix.name}' has {number} {axis}.", hint="Check the file.", field=matrix.name
                 )
         if max_cells is not None and num_cells > max_cells:
             raise OverLimitError(
                 "too-many-cells",
                 f"The file has {num_cells} cells, but the limit is {max_cells}.",
-                mend=f"Send it in parts of at most {max_cells} cells, or use `scpalm embed`.",
+                hint=f"Send it in parts of at most {max_cells} cells, or use `scpalm embed`.",
                 field=matrix.name,
             )
 
@@ -245,7 +245,7 @@ class H5adFile:
             raise InputError(
                 "no-totals",
                 f"obs has no column of numbers named '{self._totals_column}'.",
-                mend="Give the name of the column that holds each cell's total count.",
+                hint="Give the name of the column that holds each cell's total count.",
                 field=f"obs/{self._totals_column}",
             )
         totals = numbers
@@ -255,7 +255,7 @@ class H5adFile:
             raise InputError(
                 "bad-total",
                 f"Cell '{cell}' has the total {totals[bad[0]]} in '{self._totals_column}'.",
-                mend="Totals must be finite and greater than 0.",
+                hint="Totals must be finite and greater than 0.",
                 field=f"obs/{self._totals_column}",
                 cell=cell,
             )

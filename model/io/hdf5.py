@@ -41,7 +41,7 @@ def guarded(what: str) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UnreadableError(
-            "broken-h5ad", f"{what} cannot be read ({reason}).", mend=f"The file is damaged. {_WRITE_AGAIN}"
+            "broken-h5ad", f"{what} cannot be read ({reason}).", hint=f"The file is damaged. {_WRITE_AGAIN}"
         ) from error
 
 
@@ -53,7 +53,7 @@ def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
     """
     path = Path(path)
     if not path.is_file():
-        raise UnreadableError("no-such-file", f"There is no file {path}.", mend="Check the path.", field="file")
+        raise UnreadableError("no-such-file", f"There is no file {path}.", hint="Check the path.", field="file")
     with path.open("rb") as stream:
         head = stream.read(8)
     if head != _SIGNATURE and not h5py.is_hdf5(path):
@@ -69,11 +69,11 @@ def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
             raise UnreadableError(
                 "truncated-h5ad",
                 f"The HDF5 file is truncated after {path.stat().st_size} bytes.",
-                mend="Copy or upload the whole file again.",
+                hint="Copy or upload the whole file again.",
                 field="file",
             ) from error
         raise UnreadableError(
-            "broken-h5ad", f"The HDF5 file cannot be opened ({text[:200]}).", mend=_WRITE_AGAIN, field="file"
+            "broken-h5ad", f"The HDF5 file cannot be opened ({text[:200]}).", hint=_WRITE_AGAIN, field="file"
         ) from error
     try:
         _refuse_links_out(file)
@@ -84,13 +84,13 @@ def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
 
 
 def _not_hdf5(head: bytes) -> UnreadableError:
-    kind, mend = "not HDF5", "Send an .h5ad file, as written by anndata's write_h5ad."
+    kind, hint = "in an unknown format", "Send an .h5ad file, as written by anndata's write_h5ad."
     if not head:
         kind = "empty"
-    for magic, name, hint in _OTHER_KINDS:
+    for magic, other_kind, other_hint in _OTHER_KINDS:
         if head.startswith(magic):
-            kind, mend = name, hint
-    return UnreadableError("not-hdf5", f"The file is {kind}, not an HDF5 file.", mend=mend, field="file")
+            kind, hint = other_kind, other_hint
+    return UnreadableError("not-hdf5", f"The file is {kind}, not an HDF5 file.", hint=hint, field="file")
 
 
 def _refuse_links_out(file: h5py.File) -> None:
@@ -107,7 +107,7 @@ def _refuse_links_out(file: h5py.File) -> None:
         # This visits the links themselves and follows neither soft nor external ones.
         fault = file.id.links.visit(visit, info=True)
     if fault:
-        raise InputError("external-link", f"The file is refused: {fault}.", mend=_WRITE_AGAIN, field="file")
+        raise InputError("external-link", f"The file is refused: {fault}.", hint=_WRITE_AGAIN, field="file")
 
 
 def find(group: h5py.Group, path: str, _hops: int = 0) -> Node | None:
@@ -132,7 +132,7 @@ def find(group: h5py.Group, path: str, _hops: int = 0) -> Node | None:
                 raise InputError(
                     "external-link",
                     f"'{path[:200]}' is a link that leads out of the file or in a circle.",
-                    mend=_WRITE_AGAIN,
+                    hint=_WRITE_AGAIN,
                     field=path[:200],
                 )
             if not isinstance(below, h5py.Group | h5py.Dataset):
@@ -168,13 +168,13 @@ def checked(node: Node | None, what: str, *, ndim: int = 1, max_bytes: int | Non
     OverLimitError (``declared-size``).
     """
     if not isinstance(node, h5py.Dataset):
-        raise InputError("missing-part", f"'{what}' is missing from the file.", mend=_WRITE_AGAIN, field=what)
+        raise InputError("missing-part", f"'{what}' is missing from the file.", hint=_WRITE_AGAIN, field=what)
     with guarded(f"'{what}'"):
         properties = node.id.get_create_plist()
         # Check this before reading the shape: for a virtual dataset, that may already open other files.
         if properties.get_layout() == h5d.VIRTUAL or properties.get_external_count():
             raise InputError(
-                "external-storage", f"'{what}' stores its values in other files.", mend=_WRITE_AGAIN, field=what
+                "external-storage", f"'{what}' stores its values in other files.", hint=_WRITE_AGAIN, field=what
             )
         for position in range(properties.get_nfilters()):
             code, _, _, name = properties.get_filter(position)
@@ -182,14 +182,14 @@ def checked(node: Node | None, what: str, *, ndim: int = 1, max_bytes: int | Non
                 raise InputError(
                     "unknown-compression",
                     f"'{what}' is compressed with an unsupported filter ({code}, {name!r}).",
-                    mend="Write the file with compression='gzip' or without compression.",
+                    hint="Write the file with compression='gzip' or without compression.",
                     field=what,
                 )
         shape, itemsize = node.shape, node.dtype.itemsize
         chunk = int(np.prod(node.chunks, dtype=np.float64)) if node.chunks else 0
     if shape is None or len(shape) != ndim:
         raise InputError(
-            "wrong-shape", f"'{what}' has shape {shape}, but must have {ndim} axes.", mend=_WRITE_AGAIN, field=what
+            "wrong-shape", f"'{what}' has shape {shape}, but must have {ndim} axes.", hint=_WRITE_AGAIN, field=what
         )
     # In floats, because the product of the declared axes may overflow NumPy's integers.
     declared = max(float(np.prod(shape, dtype=np.float64)), float(chunk)) * itemsize
@@ -203,7 +203,7 @@ def refuse_over(declared: float, max_bytes: int | None, what: str) -> None:
         raise OverLimitError(
             "declared-size",
             f"'{what}' takes {declared:.3g} bytes in memory, but the limit is {max_bytes}.",
-            mend="Send fewer cells at a time, or a sparse matrix instead of a dense one.",
+            hint="Send fewer cells at a time, or a sparse matrix instead of a dense one.",
             field=what,
         )
 
@@ -215,7 +215,7 @@ def read_strings(dataset: h5py.Dataset, what: str, rows: slice = slice(None)) ->
     """
     with guarded(f"'{what}'"):
         if h5py.check_string_dtype(dataset.dtype) is None:
-            raise InputError("not-strings", f"'{what}' does not hold strings.", mend=_WRITE_AGAIN, field=what)
+            raise InputError("not-strings", f"'{what}' does not hold strings.", hint=_WRITE_AGAIN, field=what)
         first, last, _ = rows.indices(len(dataset))
         values = np.empty(max(0, last - first), dtype=object)
         for start in range(0, len(values), _STRING_BLOCK):
@@ -226,7 +226,7 @@ def read_strings(dataset: h5py.Dataset, what: str, rows: slice = slice(None)) ->
                 raise InputError(
                     "name-too-long",
                     f"'{what}' has a string of {longest} characters.",
-                    mend=f"Shorten names to at most {MAX_NAME} characters.",
+                    hint=f"Shorten names to at most {MAX_NAME} characters.",
                     field=what,
                 )
             values[start : start + len(block)] = block

@@ -72,7 +72,7 @@ class StoredMatrix:
             raise InputError(
                 "unknown-encoding",
                 f"'{name}' is stored as '{encoding[:50]}', not as a csr, csc or dense matrix.",
-                mend=_WRITE_AGAIN,
+                hint=_WRITE_AGAIN,
                 field=name,
             )
         self.shape = self._declared_shape(node)
@@ -86,7 +86,7 @@ class StoredMatrix:
             value = np.asarray(node.attrs.get("shape", node.attrs.get("h5sparse_shape", ())))
             if value.shape != (2,) or value.dtype.kind not in "iu" or value.min() < 0 or value.max() > 2**62:
                 raise InputError(
-                    "wrong-shape", f"'{self.name}' has no valid shape.", mend=_WRITE_AGAIN, field=self.name
+                    "wrong-shape", f"'{self.name}' has no valid shape.", hint=_WRITE_AGAIN, field=self.name
                 )
             return int(value[0]), int(value[1])
 
@@ -97,7 +97,7 @@ class StoredMatrix:
             raise InputError(
                 "wrong-type",
                 f"'{what}' holds {dataset.dtype} values instead of {'numbers' if 'f' in kinds else 'whole numbers'}.",
-                mend="Store counts as an integer or float matrix.",
+                hint="Store counts as an integer or float matrix.",
                 field=what,
             )
 
@@ -121,7 +121,7 @@ class StoredMatrix:
                 raise InputError(
                     "length-mismatch",
                     f"'{self.name}/{part}' has length {length} instead of {expected}.",
-                    mend=_WRITE_AGAIN,
+                    hint=_WRITE_AGAIN,
                     field=f"{self.name}/{part}",
                 )
 
@@ -141,7 +141,7 @@ class StoredMatrix:
             raise InputError(
                 "by-columns",
                 f"'{self.name}' is stored by columns (csc): reading a few rows takes a pass over the whole file.",
-                mend="Convert it once with anndata: adata.X = adata.X.tocsr().",
+                hint="Convert it once with anndata: adata.X = adata.X.tocsr().",
                 field=self.name,
             )
         with guarded(f"'{self.name}/indptr'"):
@@ -161,7 +161,7 @@ class StoredMatrix:
         return InputError(
             "indptr-order",
             f"'{self.name}/indptr' does not increase from 0 to the number of entries ({len(self._data)}).",
-            mend=_WRITE_AGAIN,
+            hint=_WRITE_AGAIN,
             field=f"{self.name}/indptr",
         )
 
@@ -175,7 +175,7 @@ class StoredMatrix:
         return InputError(
             "index-out-of-range",
             f"{where} has index {index}, but there are {limit} {axis}.",
-            mend=f"Indices must be between 0 and {limit - 1}. {_WRITE_AGAIN}",
+            hint=f"Indices must be between 0 and {limit - 1}. {_WRITE_AGAIN}",
             field=f"{self.name}/indices",
             cell=cell,
         )

@@ -39,7 +39,7 @@ class ZarrFile:
             chosen = {None: "X", "X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
             if chosen not in root:
                 raise InputError(
-                    "no-such-layer", f"The store has no '{chosen}'.", mend="Choose another layer.", field="layer"
+                    "no-such-layer", f"The store has no '{chosen}'.", hint="Choose another layer.", field="layer"
                 )
             where = "raw/var" if layer == "raw" else "var"
             var: pd.DataFrame = read_elem(root[where])
@@ -107,7 +107,7 @@ class ZarrFile:
             raise InputError(
                 "by-columns",
                 f"'{self._name}' is stored column by column ({self._encoding}).",
-                mend="Convert it once with anndata: adata.X = adata.X.tocsr().",
+                hint="Convert it once with anndata: adata.X = adata.X.tocsr().",
                 field=self._name,
             )
         try:
@@ -160,7 +160,7 @@ def _broken(error: Exception) -> InputError:
     return InputError(
         "broken-zarr",
         f"The store cannot be read ({type(error).__name__}: {error}).",
-        mend=_WRITE_AGAIN,
+        hint=_WRITE_AGAIN,
         field="X",
     )
 
@@ -173,6 +173,6 @@ def _refuse_pickles(path: Path) -> None:
                 raise InputError(
                     "pickled-zarr",
                     f"'{file.relative_to(path)}' is stored as pickled objects.",
-                    mend=_WRITE_AGAIN,
+                    hint=_WRITE_AGAIN,
                     field=str(file.relative_to(path).parent),
                 )

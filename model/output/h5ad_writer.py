@@ -28,7 +28,7 @@ def _guarded() -> Iterator[None]:
         raise UnreadableError(
             "broken-h5ad",
             f"The results cannot be written into the copy of the file ({str(error)[:200]}).",
-            mend=f"Check that the disk has free space. Otherwise {_WRITE_AGAIN}.",
+            hint=f"Check that the disk has free space. Otherwise {_WRITE_AGAIN}.",
         ) from error
 
 
@@ -75,7 +75,7 @@ class H5adWriter:
             raise InputError(
                 "legacy-h5ad",
                 f"'{name}' is not a group, or is stored as one table, in the format of anndata before version 0.7.",
-                mend=f"Request JSON, or {_WRITE_AGAIN}.",
+                hint=f"Request JSON, or {_WRITE_AGAIN}.",
                 field=name,
             )
         return node

@@ -127,7 +127,7 @@ def test_a_bad_smiles_is_one_line_that_names_the_drug(smiles: str, code: str) ->
     assert caught.value.code == code
     assert caught.value.field == "drugs"
     assert "my drug" in str(caught.value) and "\n" not in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_rdkit_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:

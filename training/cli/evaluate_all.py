@@ -47,7 +47,7 @@ def evaluate_all(
         raise InputError(
             "half-pathways",
             "Pathways need both a corpus and gene sets.",
-            mend="Give both --corpus and --gene-sets, or neither.",
+            hint="Give both --corpus and --gene-sets, or neither.",
         )
     out.mkdir(parents=True, exist_ok=True)
     done: list[Path] = []

@@ -144,25 +144,25 @@ def _checked(array: NDArray[np.floating], labels: Labels) -> NDArray[np.float64]
     wide = np.asarray(array, dtype=np.float64)
     if wide.ndim != 2 or wide.shape[1] < 1:
         raise InputError(
-            "embedding-shape", f"The embedding has shape {wide.shape}.", mend="Give one row of numbers per cell."
+            "embedding-shape", f"The embedding has shape {wide.shape}.", hint="Give one row of numbers per cell."
         )
     if len(wide) != len(labels.codes):
         raise InputError(
             "length-mismatch",
             f"The embedding has {len(wide)} cells and there are {len(labels.codes)} labels.",
-            mend="Give one label per cell ('' for none).",
+            hint="Give one label per cell ('' for none).",
         )
     if len(wide) < MIN_CELLS:
         raise InputError(
             "too-few-cells",
             f"There are {len(wide)} cells, but a graph of {K} neighbours needs {MIN_CELLS}.",
-            mend="Evaluate on more cells.",
+            hint="Evaluate on more cells.",
         )
     bad = np.flatnonzero(~np.isfinite(wide).all(axis=1))
     if len(bad):
         raise InputError(
             "not-finite",
             f"The embedding of cell {bad[0]} is not finite ({len(bad)} such cells).",
-            mend="Check for a training that diverged or a broken bundle.",
+            hint="Check for a training that diverged or a broken bundle.",
         )
     return wide

@@ -50,14 +50,14 @@ def encode_labels(values: Sequence[object] | NDArray[np.generic] | pd.Series, *,
         raise InputError(
             "no-labels",
             f"No cell has a label in '{field}' ({len(series)} cells, all empty, NaN or 'unassigned').",
-            mend="Name a column that holds labels with --label.",
+            hint="Name a column that holds labels with --label.",
             field=field,
         )
     if len(names) == 1:
         raise InputError(
             "single-label",
             f"All labelled cells have the same label in '{field}': '{names[0]}'.",
-            mend="Name a column with two or more labels with --label.",
+            hint="Name a column with two or more labels with --label.",
             field=field,
         )
     largest = int(np.bincount(codes_of_known).max())
@@ -65,7 +65,7 @@ def encode_labels(values: Sequence[object] | NDArray[np.generic] | pd.Series, *,
         raise InputError(
             "labels-too-fine",
             f"'{field}' has {len(names)} labels, and the most frequent has {largest} cells.",
-            mend=f"Name a column in which at least one label has {MIN_CELLS_OF_A_LABEL} cells with --label.",
+            hint=f"Name a column in which at least one label has {MIN_CELLS_OF_A_LABEL} cells with --label.",
             field=field,
         )
     codes = np.full(len(series), -1, dtype=np.int64)

@@ -31,7 +31,7 @@ class FaultyParser(Parser):
         yield Message("double", arrays={"values": message.arrays["values"] * 2})
 
     def wrong_cells(self, message: Message) -> Iterator[Message]:
-        raise InputError("negative-value", "It is negative.", mend="Do not.", cell="a", gene="B")
+        raise InputError("negative-value", "It is negative.", hint="Do not.", cell="a", gene="B")
 
     def surprise(self, message: Message) -> Iterator[Message]:
         raise LookupError("unforeseen")

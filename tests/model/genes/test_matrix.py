@@ -24,7 +24,7 @@ def good() -> CellMatrix:
 def fault(matrix: CellMatrix) -> InputError:
     with pytest.raises(InputError) as caught:
         matrix.validate()
-    assert caught.value.mend
+    assert caught.value.hint
     return caught.value
 
 
@@ -89,7 +89,7 @@ def test_a_wrong_value_names_cell_and_gene(value: float, code: str) -> None:
 
 
 def test_an_error_can_be_pickled() -> None:
-    error = OverLimitError("too-many-cells", "Too many.", mend="Send fewer.", field="X", cell="c", gene="g")
+    error = OverLimitError("too-many-cells", "Too many.", hint="Send fewer.", field="X", cell="c", gene="g")
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is OverLimitError
     assert vars(copy) == vars(error)

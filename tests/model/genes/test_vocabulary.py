@@ -82,7 +82,7 @@ def test_mouse_symbols_are_refused() -> None:
     error = refused([f"Gene{i}" for i in range(FILLER)] + ["Cd3e"])
     assert error.code == "wrong-species"
     assert error.gene == "Gene0"
-    assert "orthologues" in error.mend
+    assert "orthologues" in error.hint
 
 
 def test_mouse_ensembl_ids_are_refused() -> None:

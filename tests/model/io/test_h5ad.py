@@ -218,7 +218,7 @@ def test_layers_and_raw(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             H5adFile(tmp_path / "cells.h5ad", layer=missing)
         assert caught.value.code == "no-such-layer"
-        assert "raw, twice" in caught.value.mend
+        assert "raw, twice" in caught.value.hint
 
 
 def test_totals_come_from_the_named_column_only(tmp_path: Path) -> None:

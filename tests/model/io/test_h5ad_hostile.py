@@ -28,7 +28,7 @@ def caught_from(path: Path, *, max_cells: int | None = None, max_bytes: int | No
         read(path, max_cells=max_cells, max_bytes=max_bytes)
     error = caught.value
     assert error.detail
-    assert error.mend
+    assert error.hint
     return error
 
 
@@ -158,5 +158,5 @@ def test_without_x_the_error_lists_the_other_matrices(tmp_path: Path) -> None:
     cells.write_h5ad(tmp_path / "cells.h5ad")
     error = caught_from(tmp_path / "cells.h5ad")
     assert error.code == "no-x"
-    assert "counts" in error.mend
+    assert "counts" in error.hint
     read(tmp_path / "cells.h5ad", layer="counts")

@@ -42,4 +42,4 @@ def test_labels_that_cannot_be_scored_name_the_column(values: list[object], code
         encode_labels(values, field="cell_type")
     assert caught.value.code == code
     assert caught.value.field == "cell_type"
-    assert "--label" in caught.value.mend
+    assert "--label" in caught.value.hint

@@ -51,7 +51,7 @@ class Cells:
             raise InputError(
                 "no-labels",
                 f"No data set of the corpus has {_FEWEST_CELLS} cells with two cell types of ten.",
-                mend="Name labelled cells with --file.",
+                hint="Name labelled cells with --file.",
             )
         best = sorted(found, key=lambda one: (-one[0], one[1]))[:3]
         return [

@@ -52,7 +52,7 @@ def compare_annotation(
                 "no-common-label",
                 f"{query.name} and {reference.name} have no label in common: "
                 f"{', '.join(query.labels.names[:5])} and {', '.join(reference.labels.names[:5])}.",
-                mend="Map the labels with --map query=reference.",
+                hint="Map the labels with --map query=reference.",
             )
         for method in methods:
             progress(f"{reference.name} -> {query.name}: {method}")
@@ -90,7 +90,7 @@ def _arrays(
         raise InputError(
             "no-common-gene",
             f"{reference.name} and {query.name} share no gene name.",
-            mend="Use the same gene names, or leave pca50 out with --methods h_C.",
+            hint="Use the same gene names, or leave pca50 out with --methods h_C.",
         )
     left, right = (np.array(side, dtype=np.int64) for side in zip(*pairs, strict=True))
     parts = [

@@ -35,14 +35,14 @@ def score_batches(array: NDArray[np.floating], labels: Labels, batches: Sequence
         raise InputError(
             "no-scib-metrics",
             "Batch metrics need scib-metrics, which is not installed.",
-            mend="Install it with pip install 'scpalm[integration]', or leave --batch-key out.",
+            hint="Install it with pip install 'scpalm[integration]', or leave --batch-key out.",
         ) from error
     names, batch = np.unique(np.asarray(batches, dtype=str), return_inverse=True)
     if len(names) < 2 or len(batch) != len(array) or "" in names:
         raise InputError(
             "one-batch",
             f"There are {len(names)} batches in the column, for {len(array)} cells.",
-            mend="Name a column of obs with two batches or more, and one for every cell, with --batch-key.",
+            hint="Name a column of obs with two batches or more, and one for every cell, with --batch-key.",
         )
 
     def neighbors(cells: NDArray[np.floating], number: int) -> NeighborsResults:

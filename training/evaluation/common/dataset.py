@@ -87,20 +87,20 @@ def _column(cells: anndata.AnnData, name: str, path: Path, hint: str) -> pd.Seri
     raise InputError(
         "no-label-column",
         f"{path.name} has no column '{name}' in obs; it has: {', '.join(map(str, cells.obs.columns)) or 'none'}.",
-        mend=hint,
+        hint=hint,
         field=name,
     )
 
 
 def _read(path: Path) -> anndata.AnnData:
     if not path.is_file():
-        raise UnreadableError("no-file", f"There is no file {path}.", mend="Check the path.")
+        raise UnreadableError("no-file", f"There is no file {path}.", hint="Check the path.")
     try:
         return anndata.read_h5ad(path)
     except Exception as error:  # anndata and h5py raise many types for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableError(
-            "not-h5ad", f"{path} could not be read as h5ad: {reason}.", mend="Write it again with AnnData.write_h5ad."
+            "not-h5ad", f"{path} could not be read as h5ad: {reason}.", hint="Write it again with AnnData.write_h5ad."
         ) from error
 
 
@@ -114,12 +114,12 @@ def _to_matrix(cells: anndata.AnnData, path: Path, layer: str | None) -> CellMat
         raise InputError(
             "no-layer",
             f"{path.name} has no layer '{layer}'; it has: {', '.join(map(str, cells.layers)) or 'none'}.",
-            mend="Name a layer of the file, or none to use X.",
+            hint="Name a layer of the file, or none to use X.",
             field=layer,
         )
     values = cells.X if layer is None else cells.layers[layer]
     if values is None:
-        raise InputError("no-x", f"{path.name} has no X.", mend="Put the counts in X, or name a layer.", field="X")
+        raise InputError("no-x", f"{path.name} has no X.", hint="Put the counts in X, or name a layer.", field="X")
     table = sparse.csr_matrix(values).astype(np.float32)
     table.sum_duplicates()
     ensembl = next((name for name in ENSEMBL_COLUMNS if name in cells.var), None)

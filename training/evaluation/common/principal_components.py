@@ -28,7 +28,7 @@ def principal_components(log: sparse.csr_matrix, num: int, seed: int = 0) -> NDA
         raise InputError(
             "too-few-genes",
             f"The file has {expressed.shape[0]} cells and {expressed.shape[1]} genes with a count.",
-            mend="Principal components need 3 of each.",
+            hint="Principal components need 3 of each.",
         )
     if expressed.shape[0] <= _CELLS_BY_PRODUCTS:
         scores = _from_inner_products(expressed, width)
@@ -62,7 +62,7 @@ def components(values: sparse.csr_matrix | NDArray[np.float32], num: int, seed: 
     width = min(num, cells - 1, genes - 1)
     if width < 2:
         raise InputError(
-            "too-few-genes", f"{cells} cells and {genes} genes are left.", mend="Imputation needs 3 of each at least."
+            "too-few-genes", f"{cells} cells and {genes} genes are left.", hint="Imputation needs 3 of each at least."
         )
     if cells > _CELLS_BY_PRODUCTS:
         dense = as_dense(values)

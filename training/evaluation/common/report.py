@@ -29,9 +29,9 @@ def read_rows(path: Path) -> list[Row]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UnreadableError("not-rows", f"{path} cannot be read as JSON ({error}).", mend=hint) from error
+        raise UnreadableError("not-rows", f"{path} cannot be read as JSON ({error}).", hint=hint) from error
     if not isinstance(rows, list) or not all(isinstance(r, dict) and {"dataset", "method"} <= r.keys() for r in rows):
-        raise UnreadableError("not-rows", f"{path} is not a list of rows with 'dataset' and 'method'.", mend=hint)
+        raise UnreadableError("not-rows", f"{path} is not a list of rows with 'dataset' and 'method'.", hint=hint)
     return rows
 
 

@@ -129,7 +129,7 @@ def _common_genes(dataset: Dataset, model: ModelImputer) -> CellMatrix:
             "too-many-cells",
             f"{dataset.name} has {dataset.matrix.num_cells:,} cells and {len(columns):,} genes: "
             f"the baselines hold all of them in memory, and the limit is {MAX_VALUES:,} values.",
-            mend=f"Evaluate on a sample of {MAX_VALUES // max(len(columns), 1):,} cells.",
+            hint=f"Evaluate on a sample of {MAX_VALUES // max(len(columns), 1):,} cells.",
         )
     matrix = select_genes(dataset.matrix, columns)
     empty = np.flatnonzero(np.diff(matrix.indptr) == 0)
@@ -138,7 +138,7 @@ def _common_genes(dataset: Dataset, model: ModelImputer) -> CellMatrix:
         raise InputError(
             "empty-cell",
             f"{dataset.name}: cell '{cell}' expresses no gene that the model knows.",
-            mend="Remove it.",
+            hint="Remove it.",
             cell=cell,
         )
     return matrix

@@ -55,7 +55,7 @@ def require_counts(matrix: CellMatrix, name: str) -> None:
         raise InputError(
             "not-counts",
             f"{name}: gene '{gene}' in cell '{cell}' is {matrix.data[entry]:g}, and masking needs raw counts.",
-            mend="Put raw counts in X, or name the layer that holds them with --layer.",
+            hint="Put raw counts in X, or name the layer that holds them with --layer.",
             field="data",
             cell=cell,
             gene=gene,
@@ -85,7 +85,7 @@ def mask_positive(matrix: CellMatrix, *, share: float = SHARE, seed: int = 0) ->
         raise InputError(
             "too-few-counts",
             f"No cell has the {int(np.ceil(1 / share))} positive entries that masking {share:.0%} of them needs.",
-            mend="Evaluate on deeper cells, with all genes.",
+            hint="Evaluate on deeper cells, with all genes.",
         )
     totals = cell_totals(matrix)
     counts = table.data[chosen].astype(np.float64)
@@ -121,7 +121,7 @@ def thin(matrix: CellMatrix, *, keep: float = TRAIN_SHARE, seed: int = 0) -> Thi
         raise InputError(
             "too-few-counts",
             f"Cell '{matrix.cells[empty[0]]}' has no count left after thinning.",
-            mend="Leave out cells with fewer than 100 counts.",
+            hint="Leave out cells with fewer than 100 counts.",
             cell=str(matrix.cells[empty[0]]),
         )
     return Thinned(_with_counts(matrix, kept, cell_totals(matrix) - lost), held_out)

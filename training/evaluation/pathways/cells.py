@@ -75,7 +75,7 @@ def _corpus_rows(path: Path, bundle: Bundle) -> tuple[list[Rows], list[str]]:
         raise InputError(
             "other-genes",
             f"{path} and {bundle.path} have different genes.",
-            mend="Name the corpus that the bundle was trained on.",
+            hint="Name the corpus that the bundle was trained on.",
         )
     sets = tuple(GeneSet(measured) for measured in corpus.measured)
     files = corpus.obs["file"].to_numpy(np.int32)

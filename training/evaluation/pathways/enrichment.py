@@ -67,12 +67,12 @@ def code_pathways(
         raise InputError(
             "too-few-genes",
             f"{len(candidates)} genes are seen in {max(MIN_CELLS, int(MIN_SHARE * len(cells)))} cells or more.",
-            mend="Give more cells.",
+            hint="Give more cells.",
         )
     background = over(cells.symbols, sets)
     if not background.names:
         raise InputError(
-            "no-gene-set", "No gene set has 5 genes that the model knows.", mend="Name a GMT of human symbols."
+            "no-gene-set", "No gene set has 5 genes that the model knows.", hint="Name a GMT of human symbols."
         )
     common = sparse.csr_matrix(values[:, candidates])
     share = code_shares(cells.codes, num_codes)

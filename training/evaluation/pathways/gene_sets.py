@@ -38,12 +38,12 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
     """Term -> gene symbols. Raises UnreadableError that names an invalid line."""
     path = Path(path)
     if not path.is_file():
-        raise UnreadableError("no-file", f"There is no file {path}.", mend="Check the path.")
+        raise UnreadableError("no-file", f"There is no file {path}.", hint="Check the path.")
     sets: dict[str, list[str]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UnreadableError("not-gmt", f"{path} is not text.", mend="Name a .gmt file.") from error
+        raise UnreadableError("not-gmt", f"{path} is not text.", hint="Name a .gmt file.") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -53,11 +53,11 @@ def read_gmt(path: Path | str) -> dict[str, list[str]]:
             raise UnreadableError(
                 "not-gmt",
                 f"{path.name}, line {number}, is not a gene set.",
-                mend="Lines are: name, description, genes, separated by tabs.",
+                hint="Lines are: name, description, genes, separated by tabs.",
             )
         sets[name.strip()] = genes
     if not sets:
-        raise UnreadableError("not-gmt", f"{path} has no gene set.", mend="Name a .gmt file.")
+        raise UnreadableError("not-gmt", f"{path} has no gene set.", hint="Name a .gmt file.")
     return sets
 
 
