@@ -57,17 +57,17 @@ class BudgetStore(Protocol):
 
 
 class Budgets:
-    """Checks and charges the budgets of API keys. ``key`` is None where no key is needed; then nothing is charged.
+    """Checks and charges the budgets of API keys. ``key`` is None if no key is required; then nothing is charged.
 
-    A key without budgets never asks the store. When the store is away, a key with budgets gets NotReadyError (503):
-    an outage must not lift the limits, and the queue is in the same Redis anyway.
+    Keys without budgets never query the store. While the store is unreachable, keys with budgets get NotReadyError
+    (503): an outage must not lift the limits, and the queue is in the same Redis anyway.
     """
 
     def __init__(self, store: BudgetStore) -> None:
         self._store = store
 
     async def check(self, key: ApiKey | None) -> None:
-        """Raises RateLimitError while a budget of the key is empty, NotReadyError when the store is away."""
+        """Raise RateLimitError while a budget of the key is empty, and NotReadyError if the store is unreachable."""
         if key is not None and (charges := _charges(key)):
             _refuse_empty(charges, await self._store.charge(charges))
 
@@ -78,7 +78,7 @@ class Budgets:
             _refuse_empty([charge], await self._store.charge([charge]))
 
     async def charge_bytes(self, key: ApiKey | None, num_bytes: int) -> None:
-        """Charge received bytes, even if that overdraws the budget. Raises NotReadyError when the store is away."""
+        """Charge received bytes, even beyond the budget. Raises NotReadyError if the store is unreachable."""
         if key is not None and key.bytes_per_minute is not None and num_bytes:
             await self._store.owe(Charge("bytes", key.name, key.bytes_per_minute, num_bytes))
 

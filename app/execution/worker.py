@@ -73,7 +73,7 @@ class Worker:
         return not self._failed and all(thread.is_alive() for thread in self._threads)
 
     def stalled_seconds(self) -> float:
-        """Seconds since the slower of the two loops last moved. The device's loop stands still while a batch runs."""
+        """Seconds since the slower of the two loops last made progress. The device loop makes none during a batch."""
         return time.monotonic() - min(self._moved.values())
 
     def renew(self) -> None:

@@ -44,9 +44,12 @@ class QueueOptions:
     """What a transport needs to open.
 
     Attributes:
-        url: of the queue's server; "" for the queue in this process. spool_url: where large payloads are kept.
-        max_rows, max_bytes: most that may wait in all. lease_seconds: a worker silent for longer loses its work.
-        stall_seconds: a worker whose device stands still for longer gets no renewal.
+        max_rows: maximum number of waiting rows.
+        max_bytes: maximum size of waiting payloads.
+        url: URL of the queue's server; "" for the queue in this process.
+        spool_url: where large payloads are stored.
+        lease_seconds: a worker that does not renew its leases for this long loses its work.
+        stall_seconds: a worker whose device makes no progress for this long gets no renewals.
     """
 
     max_rows: int
@@ -63,9 +66,9 @@ class TransportKind:
     """How one transport is chosen and opened.
 
     Attributes:
-        schemes: URL schemes that choose it; "" stands for an empty URL.
-        in_process: the device is in the process that takes requests. Otherwise `scpalm worker` processes have it.
-        open: makes the transport, not yet started. Raises QueueError, SpoolError.
+        schemes: URL schemes that choose it; "" means an empty URL.
+        in_process: whether the device is in the process that takes requests, not in `scpalm worker` processes.
+        open: creates the transport without starting it. Raises QueueError, SpoolError.
     """
 
     schemes: tuple[str, ...]

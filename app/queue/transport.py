@@ -102,9 +102,9 @@ class Transport(Protocol):
     # --- life
 
     async def start(self, bundle: Bundle, on_wait: Callable[[str], object]) -> None:
-        """Connect to the queue of this bundle, and wait while its server is away.
+        """Connect to the queue of this bundle, and wait while its server is unreachable.
 
-        ``on_wait`` gets a sentence that says what is missing. Raises QueueError for a server that cannot be used.
+        ``on_wait`` receives a message that says what is missing. Raises QueueError if the server cannot be used.
         """
         ...
 

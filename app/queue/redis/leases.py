@@ -88,7 +88,7 @@ class Leases:
                 self._client.delete(self._keys.beats + self.name)
                 leave_group(self._client, [self._keys.stream(lane) for lane in LANES], self.name)
             except (RedisError, OSError) as error:
-                log.warning("this worker could not sign off from Redis: %s", error)
+                log.warning("this worker could not remove itself from Redis: %s", error)
         self._client.close()
 
     @property
@@ -119,16 +119,16 @@ class Leases:
 
     def _note_failure(self, error: Exception) -> None:
         if not self._away:
-            log.error("Redis is away: %s", error)
+            log.error("Redis is unreachable: %s", error)
         self._away = True
 
     def _note_answer(self) -> None:
         if self._away:
-            log.info("Redis is back")
+            log.info("Redis is reachable again")
         self._away = False
 
     def _take_lapsed(self, wait: float) -> Sequence[Lease] | None:
-        """One lapsed item; [] when it must wait for the items in flight; None when no lease has lapsed."""
+        """Take one expired item; [] if it must wait for items in flight, None if no lease has expired."""
         if any(item.lease is not None and item.lease.deliveries > 1 for item in self._in_flight.all()):
             self._stopped.wait(min(wait, _PAUSE_SECONDS))
             return []
@@ -151,7 +151,7 @@ class Leases:
         return None
 
     def _claim(self, lane: Lane) -> tuple[bytes, dict[bytes, bytes] | None, int] | None:
-        """Entry, fields and deliveries of a lapsed item; no fields when it became a dead letter; None for none."""
+        """Entry, fields and deliveries of an expired item, or None. A dead letter has no fields."""
         keys = self._keys
         got = self._claim_script(
             keys=[keys["load"], keys.stream(lane), keys["dead"]],

@@ -175,7 +175,7 @@ class Requests:
             self._in_background(self._withdraw(sent))
 
     async def _run(self, script: str, keys: list[str], arguments: list[Any], *, retry_seconds: float = 0.0) -> Any:
-        """A script's answer; repeated for ``retry_seconds`` while Redis is away. Raises ServiceError."""
+        """Run a script; retry for ``retry_seconds`` while Redis is unreachable. Raises ServiceError."""
         ends = time.monotonic() + retry_seconds
         while True:
             try:

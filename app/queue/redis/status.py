@@ -94,13 +94,13 @@ class View:
         if self._away is not None:
             # It may have come back without its data.
             await make_groups(self._client, keys)
-            log.info("Redis is back")
+            log.info("Redis is reachable again")
         self.status, self._away = read_status(answer), None
 
     def note_failure(self, error: Exception) -> None:
         """Redis did not answer as it should."""
         if self._away is None:
-            log.error("Redis is away: %s", error)
+            log.error("Redis is unreachable: %s", error)
         self._away = as_service_error(error)
 
     @property
