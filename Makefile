@@ -80,7 +80,7 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 		echo "redis-server (7 or later) is missing: apt-get install redis-server"; \
 		if [ "$$(id -u)" != 0 ] || ! { export DEBIAN_FRONTEND=noninteractive; install="timeout 120 apt-get install -y -q redis-server"; \
 			$$install >/dev/null 2>&1 || { timeout 120 apt-get update -q >/dev/null 2>&1 && $$install >/dev/null 2>&1; }; }; then \
-			echo "redis-server could not be installed. Tests that need it will be skipped." >&2; \
+			echo "redis-server could not be installed. Tests that need it are skipped, and fail in CI." >&2; \
 		fi; \
 	fi
 	@# [dev] includes everything that [cpu] does.
