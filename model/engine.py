@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -99,7 +100,11 @@ class Engine:
         self, source: Source, *, layer: str | None = None, input: Declared = "auto", totals_column: str | None = None
     ) -> CellReader:
         """Open a file, a zarr store or an AnnData and align its genes with the model's. Raises InputError."""
-        return CellReader(self.bundle, open_cells(source, layer=layer, totals_column=totals_column), input)
+        with ExitStack() as opened:
+            cells = opened.enter_context(open_cells(source, layer=layer, totals_column=totals_column))
+            reader = CellReader(self.bundle, cells, input)
+            opened.pop_all()
+        return reader
 
     def encode(self, prepared: Prepared) -> Encoded:
         """Run the network once: embedding and pathway codes of prepared cells."""
@@ -115,12 +120,11 @@ class Engine:
 
         Raises InputError, ParameterError or MissingPartError.
         """
-        cells = open_cells(source, layer=spec.layer)
-        try:
-            return Stream(self.bundle, self.session, CellReader(self.bundle, cells, spec.input, report), spec)
-        except BaseException:
-            cells.__exit__(None, None, None)
-            raise
+        with ExitStack() as opened:
+            cells = opened.enter_context(open_cells(source, layer=spec.layer))
+            stream = Stream(self.bundle, self.session, CellReader(self.bundle, cells, spec.input, report), spec)
+            opened.pop_all()
+        return stream
 
     # --- AnnData
 

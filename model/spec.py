@@ -75,6 +75,11 @@ class RequestSpec:
             name = ".".join(map(str, first["loc"])) or task.name
             raise ParameterError(f"'{name}': {first['msg']}.", field=name) from error
 
+    def check_options(self) -> None:
+        """Check names and types of the options; `bind` resolves genes and drugs. Raises ParameterError."""
+        for task in self.kinds():
+            self.options_of(task)
+
     @property
     def quick(self) -> bool:
         """Whether `bind` is fast enough to run on an event loop."""

@@ -11,11 +11,11 @@ from uuid import uuid4
 from scpalm.app.codecs.result import OutputValues
 from scpalm.app.errors import InferenceError
 from scpalm.app.queue.transport import Lane, Transport, WorkItem, WorkResult
-from scpalm.app.storage.values import SpooledArray
+from scpalm.app.storage.values import SpooledArray, StoredValues
 from scpalm.model.genes.normalize import InputReport
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared
 from scpalm.model.spec import outputs_of
-from scpalm.model.tasks.task import BoundTask
+from scpalm.model.tasks.task import BoundTask, Values
 
 # Bounds the results that are computed but not yet stored: cells of wide tasks go to the device in smaller items, and
 # few of these are in flight at once.
@@ -146,9 +146,14 @@ class Execution:
     async def outputs(self) -> tuple[OutputValues, ...]:
         """The values of all cells, once they are done. Raises ServiceError, InputError."""
         await self.wait()
-        return tuple(OutputValues(spec, self._tables[spec.name].finish()) for spec in self._specs)
+        return tuple([OutputValues(spec, await _finished(self._tables[spec.name])) for spec in self._specs])
 
     def timing(self) -> Timing:
         """Call it when `outputs` has returned."""
         queue = self._queue_seconds or 0.0
         return Timing(self._started, queue, time.monotonic() - self._started - queue)
+
+
+async def _finished(table: SpooledArray) -> Values | StoredValues:
+    # A file is flushed to the disk, which takes seconds for gigabytes.
+    return await asyncio.to_thread(table.finish) if table.in_file else table.finish()

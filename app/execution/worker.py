@@ -196,7 +196,8 @@ class Worker:
             if len(requests) == 1:
                 log.exception("the session failed on request %s", batch.segments[0].pending.lease.work.id)
                 detail = (
-                    f"The model failed with {type(error).__name__}. Send the cells in smaller requests to find which."
+                    f"The model failed with {type(error).__name__}. "
+                    "Send the cells in smaller requests to find out which cell causes it."
                 )
                 self._settle(batch.segments[0].pending, InferenceError(detail))
                 return

@@ -7,7 +7,8 @@ from fastapi import Request, Response
 
 from scpalm.app.errors import IdempotencyError, InvalidParameterError
 from scpalm.app.http.dependencies import charge_cells
-from scpalm.app.http.request import bind, received
+from scpalm.app.http.disconnect import unless_disconnected
+from scpalm.app.http.request import CellRequest, bind, received
 from scpalm.app.jobs.manifest import Manifest
 from scpalm.app.service import Service
 from scpalm.model.spec import RequestSpec
@@ -34,9 +35,7 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
             raise InvalidParameterError(
                 f"The idempotency key must have 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key"
             )
-        head = await call.model.parsers.head(call.upload)
-        await bind(call.upload.spec, call.model, head)
-        await charge_cells(request, head.num_cells)
+        await unless_disconnected(request, _check(call))
         manifest = Manifest.of(call.upload, call.model.identity)
         job = await service.jobs.accept(owner, call.upload.body, manifest, key, call.model)
         if key is not None and Manifest.from_json(job.manifest) != manifest:
@@ -46,3 +45,10 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
     content = orjson.dumps({"id": job.id, "state": job.state})
     return Response(content, 202, headers, media_type="application/json")
+
+
+async def _check(call: CellRequest) -> None:
+    """Open the body, resolve the options, and charge the cells to the key."""
+    head = await call.model.parsers.head(call.upload)
+    await bind(call.upload.spec, call.model, head)
+    await charge_cells(call.request, head.num_cells)

@@ -28,6 +28,7 @@ from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.service import Service
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import scratch_folder
+from scpalm.model.errors import ParameterError
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.output.note import note_of
 from scpalm.model.spec import RequestSpec, metadata_of
@@ -56,8 +57,7 @@ async def _answer(call: CellRequest) -> Response:
         result = await call.compute(spec, head, parts)
     encoding = time.monotonic()
     content = await encode(call.model, result, spec.format, call.upload)
-    call.stages["encode"] = (encoding, time.monotonic())
-    call.trace(head.num_cells)
+    call.trace(encoding, head.num_cells)
     return respond(content, spec.format, call.durations(), result.outputs[0].spec.key)
 
 
@@ -74,19 +74,21 @@ async def received(
         reader: fixed reader of a route that accepts one media type. Default: chosen by the headers.
 
     Raises:
-        ServiceError: the request cannot be accepted.
+        ServiceError, ParameterError: the request cannot be accepted.
     """
-    try:
-        model = service.ready_model(spec.model, spec.version)
-        reader, media_type = negotiate(request, reader)
-    except ServiceError:
-        await discard_body(request, idle_seconds=service.limits.idle_seconds)
-        raise
-    spec = replace(spec, format=media_type)
-    with model.held(), scratch_folder(service.limits.spool_dir) as folder, ExitStack() as slot:
-        slot.enter_context(service.upload_slot())
-        upload = await read_upload(request, folder, reader, spec, service.limits)
-        yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
+    with ExitStack() as slot:
+        try:
+            spec.check_options()
+            model = service.ready_model(spec.model, spec.version)
+            reader, media_type = negotiate(request, reader)
+            slot.enter_context(service.upload_slot())
+        except (ServiceError, ParameterError):
+            await discard_body(request, idle_seconds=service.limits.idle_seconds)
+            raise
+        spec = replace(spec, format=media_type)
+        with model.held(), scratch_folder(service.limits.spool_dir) as folder:
+            upload = await read_upload(request, folder, reader, spec, service.limits)
+            yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
 
 
 @dataclass(eq=False)
@@ -147,14 +149,17 @@ class CellRequest:
             "inference": (on_device, on_device + timing.inference_seconds),
         }
         name = (model.bundle.name, model.bundle.version)
-        return Result(execution.cells, outputs, note_of(name, head.coverage, execution.report, metadata_of(tasks)))
+        # For drugs it compares fingerprints, which takes as long as binding them.
+        metadata = metadata_of(tasks) if spec.quick else await asyncio.to_thread(metadata_of, tasks)
+        return Result(execution.cells, outputs, note_of(name, head.coverage, execution.report, metadata))
 
     def durations(self) -> dict[str, float]:
         """Duration of each stage in seconds. Parsing and inference overlap."""
         return {name: end - start for name, (start, end) in self.stages.items()}
 
-    def trace(self, num_cells: int) -> None:
-        """Record the stages as spans, if tracing is on."""
+    def trace(self, encoding: float, num_cells: int) -> None:
+        """End the stage ``encode``, which began at ``encoding``, and record all stages as spans, if tracing is on."""
+        self.stages["encode"] = (encoding, time.monotonic())
         if self.service.tracing is not None:
             stages = [(name, start, end) for name, (start, end) in self.stages.items()]
             self.service.tracing.stages(stages, cells=num_cells)

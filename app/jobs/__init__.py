@@ -1,4 +1,4 @@
 """Jobs: accepted requests come in; their results are computed in chunks and fetched later.
 
-Used by http and the command line. `runner.py` runs jobs, `ledger` records their state, `store.py` keeps the results.
+Opened by the service; used by http and the command line. `runner.py` runs jobs, `ledger` records their state.
 """

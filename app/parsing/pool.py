@@ -14,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import pyarrow as pa
+from pyarrow import parquet
+
 from scpalm.app.codecs.compression import check_encoding
 from scpalm.app.codecs.registry import readable_types, reader_for, writer_for
 from scpalm.app.codecs.result import Result
@@ -22,7 +25,7 @@ from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import PartReader, pack_result, pack_upload
-from scpalm.model.errors import InputError, UnreadableError
+from scpalm.model.errors import BundleError, InputError, UnreadableError
 from scpalm.model.genes.prepare import Prepared
 
 log = logging.getLogger("scpalm.parsing")
@@ -45,6 +48,8 @@ class ParserPool:
     def __init__(
         self, genes: Path, limits: ParserLimits, *, num_processes: int = 2, directory: Path | None = None
     ) -> None:
+        # What the processes send is checked against these.
+        self._num_genes, self._max_cells = _num_genes(genes), limits.max_cells
         self._directory = Path(tempfile.mkdtemp(prefix="scpalm-", dir=directory))
         self._processes = [ParserProcess(genes, limits) for _ in range(num_processes)]
         self._threads = ThreadPoolExecutor(num_processes, thread_name_prefix="parser")
@@ -55,7 +60,7 @@ class ParserPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process IDs, for monitoring."""
+        """Process IDs of the processes."""
         return [process.pid for process in self._processes]
 
     async def start(self) -> None:
@@ -95,7 +100,7 @@ class ParserPool:
         received: asyncio.Queue[tuple[UploadHead | Prepared, ...] | None] = asyncio.Queue()
 
         def pump(process: ParserProcess, scratch: Path) -> None:
-            parts = PartReader()
+            parts = PartReader(self._num_genes, self._max_cells)
             for message in process.stream(_command("parse", upload, scratch)):
                 loop.call_soon_threadsafe(received.put_nowait, parts.read(message))
 
@@ -121,9 +126,11 @@ class ParserPool:
         _refuse_unknown(upload)
 
         def read(process: ParserProcess, scratch: Path) -> UploadHead:
-            found = PartReader().read(process.call(_command("head", upload, scratch)))[0]
-            assert isinstance(found, UploadHead)
-            return found
+            parts = PartReader(self._num_genes, self._max_cells)
+            for found in parts.read(process.call(_command("head", upload, scratch))):
+                if isinstance(found, UploadHead):
+                    return found
+            raise MessageError("The reply has no head.")
 
         return await self._run(upload.num_bytes, read)
 
@@ -147,7 +154,11 @@ class ParserPool:
             }
             upload_content, body = (None, {}) if upload is None or not writer.extends_files else pack_upload(upload)
             reply = process.call(Message("encode", {**content, "upload": upload_content}, {**arrays, **body}))
-            return None if reply.content.get("in_file") else reply.arrays["bytes"].tobytes()
+            if reply.content.get("in_file"):
+                return None
+            if "bytes" not in reply.arrays:
+                raise MessageError("The reply has no bytes.")
+            return reply.arrays["bytes"].tobytes()
 
         try:
             content = await self._run(result.num_bytes + (upload.num_bytes if upload is not None else 0), write)
@@ -188,6 +199,13 @@ class ParserPool:
             raise _refusal(error) from error
         except MessageError as error:
             raise _refusal(ProcessError("message", str(error))) from error
+
+
+def _num_genes(genes: Path) -> int:
+    try:
+        return int(parquet.read_metadata(genes).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise BundleError(f"{genes} cannot be read: {error}") from error
 
 
 def default_limits(

@@ -1,14 +1,16 @@
 """The service's side of a parser process: start it with limits, send commands, and replace it when it dies.
 
-The child is a fresh interpreter, not a fork. It has no copy of the service's memory or environment, and each library
-in it uses a single thread.
+The child is a fresh interpreter, not a fork. It has no copy of the service's memory, few of its environment variables,
+and each library in it uses a single thread.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -26,6 +28,7 @@ from scpalm.app.parsing.wire import read_error
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "HOME", "LD_LIBRARY_PATH", "HDF5_PLUGIN_PATH")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "ARROW_NUM_THREADS")
 _SETUP_SECONDS = 120.0
+_LAST_KINDS = ("done", "error", "memory", "fault")
 CHILD_MODULE = "scpalm.app.parsing.child"
 
 
@@ -92,6 +95,10 @@ class ParserProcess:
                 # Ctrl-C must reach only the parent; the child exits when the parent closes the connection.
                 start_new_session=True,
             )
+        # A process that stops in the middle of a message must not block a thread of the service.
+        timeout = struct.pack("ll", math.ceil(self._limits.seconds), 0)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            parent_socket.setsockopt(socket.SOL_SOCKET, option, timeout)
         self._connection = Connection(parent_socket.detach())
         self._is_set_up = False
         limits = self._limits
@@ -107,7 +114,7 @@ class ParserProcess:
     def set_up(self) -> None:
         """Wait until the process is ready. Raises BundleError, ProcessError."""
         if not self._is_set_up:
-            self._receive(_SETUP_SECONDS)
+            _raise_failure(self._receive(time.monotonic() + _SETUP_SECONDS, _SETUP_SECONDS))
             self._is_set_up = True
 
     def call(self, command: Message) -> Message:
@@ -123,21 +130,20 @@ class ParserProcess:
         Closing the iterator early kills the process, and a new one replaces it.
         """
         with self._busy_process():
-            send(self._connection, command)
             ends = time.monotonic() + self._limits.seconds
-            finished = False
+            complete = False
             try:
+                send(self._connection, command)
                 while True:
-                    message = self._receive(max(0.0, ends - time.monotonic()))
-                    if message.kind == "done":
-                        finished = True
+                    message = self._receive(ends, self._limits.seconds)
+                    complete = message.kind in _LAST_KINDS
+                    _raise_failure(message)
+                    if complete:
                         return
                     yield message
-            except Exception:
-                finished = True
-                raise
             finally:
-                if not finished:  # the caller closed the iterator early
+                # The caller closed the iterator, or the reply is broken: the next one must not begin with its rest.
+                if not complete:
                     self._process.kill()
                     self._process.wait()
 
@@ -184,24 +190,22 @@ class ParserProcess:
         self._connection.close()
         self._launch()
 
-    def _receive(self, seconds: float) -> Message:
+    def _receive(self, ends: float, limit: float) -> Message:
+        """The next message, by the monotonic time ``ends``. Any error kills the process."""
         try:
-            if not self._connection.poll(seconds):
-                self._process.kill()
-                self._process.wait()
-                raise ProcessError("timeout", f"it took longer than {seconds:g} s")
-            message = receive(self._connection, self._limits.memory_bytes)
-            if message.kind == "error":
-                raise read_error(message)
+            if not self._connection.poll(max(0.0, ends - time.monotonic())):
+                raise BlockingIOError
+            return receive(self._connection, self._limits.memory_bytes)
+        except BlockingIOError as error:  # also when the process stops in the middle of a message
+            self._process.kill()
+            self._process.wait()
+            raise ProcessError("timeout", f"it took longer than {limit:g} s") from error
         except (EOFError, OSError) as error:
             raise self._dead() from error
         except MessageError as error:
             self._process.kill()
             self._process.wait()
             raise ProcessError("message", str(error)) from error
-        if message.kind in ("memory", "fault"):
-            raise ProcessError(message.kind, str(message.content.get("detail", "")))
-        return message
 
     def _dead(self) -> ProcessError:
         self._process.kill()
@@ -210,6 +214,13 @@ class ParserProcess:
             return ProcessError("timeout", f"it took more than {self._limits.seconds:g} s of CPU time")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return ProcessError("killed", f"the process that read it ended with {name}")
+
+
+def _raise_failure(message: Message) -> None:
+    if message.kind == "error":
+        raise read_error(message)
+    if message.kind in ("memory", "fault"):
+        raise ProcessError(message.kind, str(message.content.get("detail", "")))
 
 
 def _environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.errors import ServiceError, service_error
@@ -25,6 +26,7 @@ from scpalm.model.tasks.task import OutputSpec
 
 _INPUT_ERRORS = {kind.__name__: kind for kind in (InputError, UnreadableError, OverLimitError)}
 _BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+_COVERAGE, _INPUT = TypeAdapter(Coverage), TypeAdapter(InputReport)
 
 # --- uploads
 
@@ -76,25 +78,42 @@ def pack_part(head: UploadHead | None, measured: NDArray[np.bool_] | None, cells
 
 
 class PartReader:
-    """Reads the messages of one upload, in order."""
+    """Reads the messages of one upload, in order.
 
-    def __init__(self) -> None:
+    Args:
+        num_genes: genes of the model.
+        max_cells: most cells of an upload; None for no limit.
+    """
+
+    def __init__(self, num_genes: int, max_cells: int | None) -> None:
+        self._num_genes, self._max_cells = num_genes, max_cells
         self._head: UploadHead | None = None
-        self._gene_set = GeneSet(np.zeros(0, bool))
+        self._gene_set = GeneSet(np.zeros(num_genes, bool))
+        self._left = 0
 
     def read(self, message: Message) -> tuple[UploadHead | Prepared, ...]:
         """The head, the cells, or both. Raises MessageError."""
         try:
             found: list[UploadHead | Prepared] = []
             if message.content["head"] is not None:
-                self._gene_set = GeneSet(_array(message, "measured", np.bool_))
-                self._head = _read_head(message.content["head"], message)
-                found.append(self._head)
+                found.append(self._read_head(message.content["head"], message))
             if message.content["cells"] is not None:
                 found.append(self._read_cells(message.content["cells"], message))
             return tuple(found)
         except _BROKEN as error:
             raise MessageError(f"The cells cannot be read ({type(error).__name__}: {error}).") from error
+
+    def _read_head(self, content: Mapping[str, Any], message: Message) -> UploadHead:
+        if self._head is not None:
+            raise MessageError("The upload has two heads.")
+        head = _read_head(content, message)
+        measured, columns = _array(message, "measured", np.bool_), head.columns
+        if len(measured) != self._num_genes or ((columns < -1) | (columns >= self._num_genes)).any():
+            raise MessageError("The genes of the upload are not those of the model.")
+        if head.num_cells < 1 or (self._max_cells is not None and head.num_cells > self._max_cells):
+            raise MessageError(f"The upload declares {head.num_cells} cells.")
+        self._head, self._gene_set, self._left = head, GeneSet(measured), head.num_cells
+        return head
 
     def _read_cells(self, content: Mapping[str, Any], message: Message) -> Prepared:
         if self._head is None:
@@ -108,18 +127,20 @@ class PartReader:
             (self._gene_set,),
             np.zeros(num_rows, np.int32),
         )
-        rows.check(len(self._gene_set.measured))
+        rows.check(self._num_genes)
+        self._left -= num_rows
+        if self._left < 0:
+            raise MessageError("The upload has more cells than it declared.")
         names = [str(name) for name in content["names"]]
         if not len(names) == len(totals) == num_rows:
             raise MessageError("The number of names or totals differs from the number of cells.")
-        return Prepared(rows, names, self._head.coverage, InputReport(**content["input"]), totals)
+        return Prepared(rows, names, self._head.coverage, _INPUT.validate_python(content["input"]), totals)
 
 
 def _read_head(content: Mapping[str, Any], message: Message) -> UploadHead:
-    coverage = content["coverage"]
     return UploadHead(
         int(content["num_cells"]),
-        Coverage(**{**coverage, "unmatched": tuple(coverage["unmatched"])}),
+        _COVERAGE.validate_python(content["coverage"]),
         _array(message, "columns", np.int32),
         _read_members(content["members"], message.arrays),
     )
@@ -230,16 +251,23 @@ def read_error(message: Message) -> Exception:
         if name == "BundleError":
             return BundleError(detail)
         if name == "ServiceError":
-            return service_error(str(content["code"]), detail, content["field"], content["retry_after"])
+            seconds = content["retry_after"]
+            return service_error(
+                str(content["code"]), detail, _text(content["field"]), None if seconds is None else int(seconds)
+            )
         if name == "ParameterError":
-            return ParameterError(detail, field=content["field"])
+            return ParameterError(detail, field=_text(content["field"]))
         return _INPUT_ERRORS[name](
             str(content["code"]),
             detail,
             hint=str(content["hint"]),
-            field=content["field"],
-            cell=content["cell"],
-            gene=content["gene"],
+            field=_text(content["field"]),
+            cell=_text(content["cell"]),
+            gene=_text(content["gene"]),
         )
     except _BROKEN as error:
         raise MessageError(f"The error message cannot be read ({type(error).__name__}).") from error
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -62,12 +62,12 @@ class ModelOpener:
             transport = open_transport(self.queue_options())
             await parsers.start()
             await transport.start(bundle, on_wait)
+            device = Device(session_info(bundle)) if opened is None else self._start_device(*opened, transport)
         except BaseException:
             await asyncio.to_thread(parsers.close)
             if transport is not None:
                 await transport.stop()
             raise
-        device = Device(session_info(bundle)) if opened is None else self._start_device(*opened, transport)
         limits = ServingLimits(settings.bulk_cells, settings.stall_seconds, settings.stop_seconds)
         return ServedModel(bundle, parsers, transport, device, limits)
 

@@ -1,4 +1,4 @@
-"""Traces of requests with OpenTelemetry (the extra ``[tracing]``): the route, then parse, queue, device and write.
+"""Traces of requests with OpenTelemetry (the extra ``[tracing]``): the route, then parse, queue, inference and encode.
 
 OpenTelemetry is imported only when ``SCPALM_OTLP_ENDPOINT`` names a collector. A span holds times, the route, the
 status and the number of cells, and nothing else about the cells.

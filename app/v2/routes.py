@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
@@ -154,7 +155,9 @@ async def _answer(call: CellRequest) -> Response:
         spec = requested.spec(call.upload.spec, head.members)
         # The spec now contains the options from the members.
         result = await call.compute(spec, replace(head, members={}), parts)
+    encoding = time.monotonic()
     body, length = await asyncio.to_thread(compose, result, requested)
+    call.trace(encoding, head.num_cells)
     if length is None:
         return Response(body, media_type="application/json")
     return Response(body, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")

@@ -88,7 +88,7 @@ def parsed(parser: Parser, scratch: Path, upload: Upload) -> Prepared:
     """Parse an upload in this process."""
     described, arrays = pack_upload(upload)
     command = Message("parse", {"upload": described, "scratch": str(scratch)}, arrays)
-    reader = PartReader()
+    reader = PartReader(len(parser.vocabulary), None)
     return joined(part for message in parser.parse(command) for part in reader.read(message))
 
 

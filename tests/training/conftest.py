@@ -12,7 +12,7 @@ from tests.training.drug_response.small import Small, make_small
 from tests.training.tiny import write_corpus
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """One thread: tests that run at the same time do not slow each other down, and their sums are reproducible."""
     before = torch.get_num_threads()

@@ -21,7 +21,7 @@ class FaultyParser(Parser):
 
     def commands(self) -> dict[str, Callable[[Message], Iterator[Message]]]:
         own = (self.facts, self.double, self.wrong_cells, self.surprise, self.memory, self.spin, self.sleep, self.die)
-        return {command.__name__: command for command in (*own, self.leave, self.garbage, self.pickle)}
+        return {command.__name__: command for command in (*own, self.leave, self.garbage, self.half, self.pickle)}
 
     def facts(self, message: Message) -> Iterator[Message]:
         modules = sorted(sys.modules)
@@ -56,6 +56,11 @@ class FaultyParser(Parser):
 
     def garbage(self, message: Message) -> Iterator[Message]:
         Connection(int(sys.argv[1])).send_bytes(bytes.fromhex(message.content["frame"]))
+        yield Message("never")
+
+    def half(self, message: Message) -> Iterator[Message]:
+        os.write(int(sys.argv[1]), (1000).to_bytes(4, "big") + b"only the beginning")
+        time.sleep(60)
         yield Message("never")
 
     def pickle(self, message: Message) -> Iterator[Message]:

@@ -78,7 +78,7 @@ def test_memory_is_limited(process: ParserProcess) -> None:
     assert take(64 << 20) == 64 << 20
 
 
-@pytest.mark.parametrize("busy", ["spin", "sleep"])
+@pytest.mark.parametrize("busy", ["spin", "sleep", "half"])
 def test_time_is_limited(busy: str) -> None:
     process = start(seconds=1.0)
     try:
@@ -203,6 +203,7 @@ HEADERS = {
     "not JSON": b"{",
     "not an object": b"[1]",
     "objects for numbers": b'{"kind": "x", "content": {}, "inline": true, "arrays": [["a", "|O", [1]]]}',
+    "a type that NumPy cannot parse": b'{"kind": "x", "content": {}, "inline": true, "arrays": [["a", "(,,f4", [1]]]}',
     "negative shape": b'{"kind": "x", "content": {}, "inline": true, "arrays": [["a", "<f4", [-1]]]}',
     "more than there is": b'{"kind": "x", "content": {}, "inline": true, "arrays": [["a", "<f4", [1000]]]}',
     "terabytes": b'{"kind": "x", "content": {}, "inline": false, "arrays": [["a", "<f8", [200000000000]]]}',

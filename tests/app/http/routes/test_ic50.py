@@ -216,7 +216,7 @@ def test_a_cell_without_known_genes_is_null_and_reported(head: Head, client: Cli
         ("", {"mutation": [1]}, "invalid-parameter", "mutation"),
         ("", {"mutation": {"genes": ["no such"], "values": [[1]] * CELLS}}, "invalid-parameter", "none of the 1"),
         ("", {"mutation": {"genes": ["no such"], "values": [[1]]}}, "invalid-parameter", "1 x 1"),
-        ("", {"mutation": {"genes": ["a", "a"], "values": []}}, "invalid-parameter", "repeated"),
+        ("", {"mutation": {"genes": ["a", "a"], "values": []}}, "invalid-parameter", "one twice"),
         ("", {"mutation": {"genes": ["a"], "values": "x"}}, "invalid-parameter", "numbers"),
         (
             "",
@@ -230,7 +230,7 @@ def test_a_cell_without_known_genes_is_null_and_reported(head: Head, client: Cli
             "invalid-parameter",
             "is 2; it must be a fraction",
         ),
-        ("", {"methylation": {"genes": ["X"], "values": [[0.2]] * CELLS}}, "invalid-parameter", "requires mutation"),
+        ("", {"methylation": {"genes": ["X"], "values": [[0.2]] * CELLS}}, "invalid-parameter", "needs mutation"),
     ],
 )
 def test_invalid_requests_are_problems(
