@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+import torch
 from fastapi import FastAPI
 
 from tests.app.fakes import Client
@@ -27,6 +28,13 @@ def running(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield client.wait_until_loaded()
 
 
+@pytest.fixture
+def subnormal_floats() -> None:
+    """Hypothesis refuses to draw floats after a library built with -ffast-math made this thread flush subnormals."""
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.usefixtures("subnormal_floats")
 def test_the_openapi_description_is_valid_and_followed(running: Client) -> None:
     from hypothesis import HealthCheck, Phase, given, seed, settings
 
