@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scpalm.model.annotate import Annotation, Reference
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.errors import InputError, MissingRuntimeError
-from scpalm.model.genes.normalize import Declared, InputReport
+from scpalm.model.genes.declared import AUTO, Declaration, Declared
 from scpalm.model.genes.prepare import Prepared
+from scpalm.model.genes.report import InputReport
 from scpalm.model.io.cells import Source, open_cells
 from scpalm.model.progress import NoProgress, Progress
 from scpalm.model.sessions.session import Encoded, Session, open_session
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
 class ReadOptions(TypedDict, total=False):
     """How to read an AnnData.
 
-    ``layer``: None for X, ``raw``, or the name of a layer. ``input``: ``counts`` or ``log``; detected by default.
+    ``layer``: ``X``, ``raw`` or the name of a layer; by default the one that holds the counts. ``input``: what the
+    values are, such as ``counts`` or ``log2_tpm``; detected by default. ``total``: what a whole cell sums to before the
+    logarithm.
     """
 
     layer: str | None
     input: Declared
+    total: float | None
 
 
 def load(
@@ -97,12 +101,17 @@ class Engine:
     # --- steps
 
     def read(
-        self, source: Source, *, layer: str | None = None, input: Declared = "auto", totals_column: str | None = None
+        self,
+        source: Source,
+        *,
+        layer: str | None = None,
+        declared: Declaration = AUTO,
+        totals_column: str | None = None,
     ) -> CellReader:
         """Open a file, a zarr store or an AnnData and align its genes with the model's. Raises InputError."""
         with ExitStack() as opened:
             cells = opened.enter_context(open_cells(source, layer=layer, totals_column=totals_column))
-            reader = CellReader(self.bundle, cells, input)
+            reader = CellReader(self.bundle, cells, declared)
             opened.pop_all()
         return reader
 
@@ -122,7 +131,7 @@ class Engine:
         """
         with ExitStack() as opened:
             cells = opened.enter_context(open_cells(source, layer=spec.layer))
-            stream = Stream(self.bundle, self.session, CellReader(self.bundle, cells, spec.input, report), spec)
+            stream = Stream(self.bundle, self.session, CellReader(self.bundle, cells, spec.declaration, report), spec)
             opened.pop_all()
         return stream
 
@@ -261,7 +270,7 @@ class Engine:
         Raises InputError.
         """
         spec, progress = spec or RequestSpec(()), progress or NoProgress()
-        with self.read(reference) as labelled, self.read(source, layer=spec.layer, input=spec.input) as cells:
+        with self.read(reference) as labelled, self.read(source, layer=spec.layer, declared=spec.declaration) as cells:
             labels = labelled.source.obs_column(label)
             if labels is None:
                 name = Path(reference).name if isinstance(reference, Path | str) else "The reference"

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 
 from scpalm.model.errors import ParameterError
-from scpalm.model.genes.normalize import Declared
+from scpalm.model.genes.declared import Declaration, Declared
 from scpalm.model.tasks.registry import tasks
 from scpalm.model.tasks.task import AnyTask, BoundTask, OutputSpec, TaskContext, TaskOptions
 
@@ -21,8 +21,9 @@ class RequestSpec:
     Attributes:
         tasks: names of the tasks, the main one first.
         options: JSON values by option name, for all tasks.
-        layer: which matrix to read: None for X, ``raw``, or the name of a layer.
+        layer: which matrix to read: ``X``, ``raw``, the name of a layer, or None for the one that holds the counts.
         input: what its values are.
+        total: what a whole cell sums to before the logarithm, for selections of genes; None if that is not said.
         model: name of the model, or None for the default.
         version: version of the model, or "" for any.
         format: media type of the response.
@@ -35,6 +36,7 @@ class RequestSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     layer: str | None = None
     input: Declared = "auto"
+    total: float | None = None
     model: str | None = None
     version: str = ""
     format: str = ""
@@ -43,6 +45,11 @@ class RequestSpec:
         # JSON has lists only. Convert now, so that a spec read back from storage equals the original.
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
         object.__setattr__(self, "options", options)
+
+    @property
+    def declaration(self) -> Declaration:
+        """What the user says about the values."""
+        return Declaration(self.input, self.total)
 
     @property
     def members(self) -> tuple[str, ...]:

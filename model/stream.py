@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.genes.normalize import Declared, InputReport
+from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.declared import AUTO, Declaration
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared, Preparer
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.report import InputReport
 from scpalm.model.io.cells import CellSource
 from scpalm.model.output.note import note_of
 from scpalm.model.sessions.session import Session
@@ -48,10 +49,10 @@ class CellReader:
     """
 
     def __init__(
-        self, bundle: Bundle, source: CellSource, declared: Declared = "auto", report: InputReport | None = None
+        self, bundle: Bundle, source: CellSource, declared: Declaration = AUTO, report: InputReport | None = None
     ) -> None:
         self.source = source
-        self.preparer = Preparer(bundle.vocabulary, source.genes, source.ensembl_ids, declared, report)
+        self.preparer = Preparer(bundle.vocabulary, source.columns, declared, report)
         self.num_cells = source.num_cells
 
     def __enter__(self) -> CellReader:

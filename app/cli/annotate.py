@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption
+from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, TotalOption
 from scpalm.model.spec import RequestSpec
 
 
@@ -24,6 +24,7 @@ def annotate(  # one parameter per command-line option
     bundle: BundleOption = None,
     layer: LayerOption = None,
     input: InputOption = "auto",
+    total: TotalOption = None,
 ) -> None:
     """Label cells by their nearest labelled cells in the embedding; 'unknown' if none is close enough."""
     from scpalm.app.cli.progress import CellProgress
@@ -33,7 +34,12 @@ def annotate(  # one parameter per command-line option
     engine = load(bundle)
     with CellProgress() as progress:
         found = annotate_file(
-            source, LabelSource(reference, label), out, engine, RequestSpec((), layer=layer, input=input), progress
+            source,
+            LabelSource(reference, label),
+            out,
+            engine,
+            RequestSpec((), layer=layer, input=input, total=total),
+            progress,
         )
     unknown = int((found.label == "unknown").sum())
     typer.echo(f"{out}: {len(found.label):,} cells, {unknown:,} unknown", err=True)

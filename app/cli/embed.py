@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, OutOption
+from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, OutOption, TotalOption
 from scpalm.app.cli.task_commands import run_task
 from scpalm.model.errors import InputError, MissingRuntimeError
 from scpalm.model.spec import RequestSpec
@@ -49,12 +49,13 @@ def embed(  # one parameter per command-line option
     bundle: BundleOption = None,
     layer: LayerOption = None,
     input: InputOption = "auto",
+    total: TotalOption = None,
     cluster: ClusterOption = None,
     processes: ProcessesOption = None,
 ) -> None:
     """Embed the cells of a file into obsm['X_scpalm']. Memory use does not grow with the number of cells."""
     _check(cluster, processes, out)
-    spec = RequestSpec(("embed",), layer=layer, input=input)
+    spec = RequestSpec(("embed",), layer=layer, input=input, total=total)
     if cluster is None:
         run_task(source, out, bundle, spec)
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scpalm.model.genes.normalize import Declared
+from scpalm.model.genes.declared import Declared
 
 InArgument = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="File with the cells.")]
 OutOption = Annotated[
@@ -17,6 +17,13 @@ BundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="Folder of the model. Default: the packaged model.")
 ]
 LayerOption = Annotated[
-    str | None, typer.Option(help="Matrix to use: raw for raw.X, or the name of a layer. Default: X.")
+    str | None,
+    typer.Option(
+        help="Matrix to use: X, raw for raw.X, or the name of a layer. Default: the one that holds the counts."
+    ),
 ]
-InputOption = Annotated[Declared, typer.Option("--input", help="Type of the values; auto detects it.")]
+InputOption = Annotated[Declared, typer.Option("--input", help="What the values are; auto detects it.")]
+TotalOption = Annotated[
+    float | None,
+    typer.Option("--total", help="What a whole cell sums to before the logarithm, e.g. 1e4 (CP10K), 1e6 (TPM)."),
+]

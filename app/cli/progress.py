@@ -8,7 +8,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.align import Coverage
 
 
 class CellProgress:

@@ -10,12 +10,19 @@ from typing import Annotated, Any, Literal, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, OutOption
+from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, OutOption, TotalOption
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.task import AnyTask, Flag
 
-_COMMON = {"source": InArgument, "out": OutOption, "bundle": BundleOption, "layer": LayerOption, "input": InputOption}
-_DEFAULTS = {"bundle": None, "layer": None, "input": "auto"}
+_COMMON = {
+    "source": InArgument,
+    "out": OutOption,
+    "bundle": BundleOption,
+    "layer": LayerOption,
+    "input": InputOption,
+    "total": TotalOption,
+}
+_DEFAULTS = {"bundle": None, "layer": None, "input": "auto", "total": None}
 
 
 def task_command(task: AnyTask) -> Callable[..., None]:
@@ -23,7 +30,7 @@ def task_command(task: AnyTask) -> Callable[..., None]:
     fields = task.options.model_fields
 
     def command(source: Path, out: Path, bundle: Path | None, **arguments: Any) -> None:
-        common = {name: arguments.pop(name) for name in ("layer", "input")}
+        common = {name: arguments.pop(name) for name in ("layer", "input", "total")}
         # typer passes repeatable options as lists; an empty list means that the option was not given.
         options = {name: value for name, value in arguments.items() if value not in (None, [])}
         run_task(source, out, bundle, RequestSpec((task.name,), options, **common))

@@ -12,8 +12,8 @@ from scpalm.app.codecs.result import OutputValues
 from scpalm.app.errors import InferenceError
 from scpalm.app.queue.transport import Lane, Transport, WorkItem, WorkResult
 from scpalm.app.storage.values import SpooledArray, StoredValues
-from scpalm.model.genes.normalize import InputReport
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared
+from scpalm.model.genes.report import InputReport
 from scpalm.model.spec import outputs_of
 from scpalm.model.tasks.task import BoundTask, Values
 

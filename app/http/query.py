@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field, create_model
 
 from scpalm.model.errors import ParameterError
-from scpalm.model.genes.normalize import Declared
+from scpalm.model.genes.declared import Declared
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.registry import combinable, tasks
 from scpalm.model.tasks.task import AnyTask, Names
@@ -25,11 +25,22 @@ class CellsQuery(BaseModel):
     )
     layer: str | None = Field(
         None,
-        description="Matrix of an h5ad file to use: `raw` for raw.X, or the name of a layer. Default: X.",
+        description="Matrix of an h5ad file to use: `X`, `raw` for raw.X, or the name of a layer. Default: the one "
+        "that holds the counts.",
         max_length=200,
     )
     input: Declared = Field(
-        "auto", description="Type of the values: raw counts, log1p-normalised values, or detected (auto)."
+        "auto",
+        description="What the values are: `counts` (fractions allowed), `linear` (normalised, no logarithm), or "
+        "logarithms of `x + 1`: `log` (natural), `log2`, `log10`; also by name, such as `log2_tpm`. Default: detected, "
+        "or refused if that is not certain.",
+    )
+    total: float | None = Field(
+        None,
+        description="What a whole cell sums to before the logarithm, such as 1e4 (CP10K) or 1e6 (CPM, TPM). Needed for "
+        "normalised values of a selection of genes.",
+        gt=0,
+        le=1e12,
     )
 
 
@@ -62,7 +73,7 @@ def _fields(task: AnyTask) -> dict[str, Any]:
 def spec_of(name: str, query: CellsQuery) -> RequestSpec:
     """The spec of a request to a task's route. Raises ParameterError."""
     given = query.model_dump(exclude_unset=True)
-    common = {field: given.pop(field) for field in ("model", "layer", "input") if field in given}
+    common = {field: given.pop(field) for field in ("model", "layer", "input", "total") if field in given}
     also = given.pop("also", ())
     for text in [*_texts(given), str(common.get("layer") or "")]:
         if "\0" in text:

@@ -83,13 +83,25 @@ class CoverageReport(BaseModel):
     by_symbol: int = Field(description="Columns matched by HGNC symbol.")
     by_ensembl: int = Field(description="Columns matched by Ensembl ID.")
     by_alias: int = Field(description="Columns matched by an alias or a previous symbol.")
+    repaired: dict[str, int] = Field({}, description="Matched columns whose names were repaired, by kind of repair.")
+    left_out: dict[str, int] = Field(
+        {}, description="Columns that are no human genes, by reason. They are no part of the totals."
+    )
     unmatched: list[str] = Field(description="The first 20 names that were not found.")
+    counts_matched: float | None = Field(None, description="Share of the counts in matched columns (first cells).")
 
 
 class InputKind(BaseModel):
     """How the values were interpreted."""
 
-    detected: Literal["counts", "log"]
+    model_config = ConfigDict(populate_by_name=True)
+
+    detected: Literal["counts", "linear", "log"] = Field(
+        description="Counts, normalised values without a logarithm, or logarithms of x + 1."
+    )
+    base: Literal["e", "2", "10"] | None = Field(None, description="Base of the logarithm.")
+    total: float | None = Field(None, description="What a whole cell sums to before the logarithm, where known.")
+    source: str = Field("X", alias="from", description="`X`, `raw` or the name of the layer that was read.")
     why: str = Field(description="Reason for this interpretation.")
 
 
@@ -118,9 +130,19 @@ class CellsAnswer(BaseModel):
                     "by_symbol": 12,
                     "by_ensembl": 0,
                     "by_alias": 0,
+                    "repaired": {},
+                    "left_out": {},
                     "unmatched": [],
+                    "counts_matched": 1.0,
                 },
-                "input": {"detected": "counts", "why": "every value is a whole number"},
+                "input": {
+                    "detected": "counts",
+                    "base": None,
+                    "total": None,
+                    "from": "X",
+                    "why": "every value is a whole number",
+                },
+                "warnings": [],
             }
         }
     )
@@ -135,6 +157,7 @@ class CellsAnswer(BaseModel):
     impute: TaskValues | None = None
     coverage: CoverageReport
     input: InputKind
+    warnings: list[str] = Field([], description="What you should know about how the cells were read.")
 
 
 _DESCRIPTIONS = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.errors import JobStorageError
@@ -15,16 +17,16 @@ from scpalm.app.jobs.files import JobFiles
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.parsing.wire import describe_output, read_output
 from scpalm.app.storage.values import SpooledArray
-from scpalm.model.genes.normalize import InputReport
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.report import InputReport
 from scpalm.model.output.note import note_of
 from scpalm.model.spec import metadata_of, outputs_of
 from scpalm.model.tasks.task import BoundTask
 
 # zarr is imported inside the methods, because the import takes a second and most services rarely run jobs.
 CHUNK_ROWS = 2048
-# 1: one part per result. 2: a description of each output.
-VERSION = 2
+# 1: one part per result. 2: a description of each output. 3: all of the input report.
+VERSION = 3
 _OTHER_RELEASE = "The result was written by another release. Send the job again."
 
 
@@ -74,7 +76,7 @@ class JobStore:
             # Write the whole chunk at once; zarr would have to read and rewrite a partial one.
             block = output.load()
             array[start : start + len(block)] = block
-        self._write(f"cells-{number:06d}.json", {"cells": cells, "input": report.as_dict()})
+        self._write(f"cells-{number:06d}.json", {"cells": cells, "input": asdict(report)})
         self._files.sync()
 
     def read(self, model: tuple[str, str], scratch: Path) -> Result:
@@ -87,8 +89,8 @@ class JobStore:
             raise JobStorageError(_OTHER_RELEASE)
         outputs = tuple(self._output(described, facts["num_cells"], scratch) for described in facts["outputs"])
         chunks = [json.loads(self._files.read(name)) for name in self._files.names("cells-")]
-        report = InputReport(chunks[0]["input"]["detected"], chunks[0]["input"]["why"])
-        coverage = Coverage(**{**facts["coverage"], "unmatched": tuple(facts["coverage"]["unmatched"])})
+        report = TypeAdapter(InputReport).validate_python(chunks[0]["input"])
+        coverage = TypeAdapter(Coverage).validate_python(facts["coverage"])
         cells = [cell for chunk in chunks for cell in chunk["cells"]]
         return Result(cells, outputs, note_of(model, coverage, report, facts["metadata"]))
 

@@ -10,8 +10,8 @@ import resource
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,26 +25,28 @@ from scpalm.app.parsing.messages import Message, receive, send
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import pack_error, pack_part, unpack_result, unpack_upload
 from scpalm.model.errors import BundleError, InputError, OverLimitError
+from scpalm.model.genes.align import Alignment, align
+from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
-from scpalm.model.genes.vocabulary import Alignment, Vocabulary
+from scpalm.model.genes.vocabulary import Vocabulary
 
 _MAX_CACHED_LISTS = 8  # clients often repeat a gene list, and matching it is the most expensive step
 _MAX_CACHED_GENES = 100_000  # longer lists are not cached, which bounds the memory
 
 
-class _CachingVocabulary(Vocabulary):
-    """A vocabulary that caches the alignment of recent gene lists."""
+class AlignmentCache:
+    """Matches gene lists, and keeps the results for recent lists that are only names."""
 
-    _alignments: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Alignment]
+    def __init__(self) -> None:
+        self._alignments: OrderedDict[tuple[str, ...], Alignment] = OrderedDict()
 
-    def align(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None = None) -> Alignment:
-        if len(genes) > _MAX_CACHED_GENES:
-            return super().align(genes, ensembl_ids)
-        if not hasattr(self, "_alignments"):
-            self._alignments = OrderedDict()
-        key = tuple(genes), tuple(ensembl_ids or ())
+    def align(self, vocabulary: Vocabulary, columns: GeneColumns) -> Alignment:
+        """See `scpalm.model.genes.align.align`."""
+        if len(columns) > _MAX_CACHED_GENES or not columns.plain:
+            return align(vocabulary, columns)
+        key = tuple(columns.names)
         if key not in self._alignments:
-            self._alignments[key] = super().align(genes, ensembl_ids)
+            self._alignments[key] = align(vocabulary, columns)
         self._alignments.move_to_end(key)
         if len(self._alignments) > _MAX_CACHED_LISTS:
             self._alignments.popitem(last=False)
@@ -59,17 +61,19 @@ class Parser:
         vocabulary: vocabulary of the model.
         max_cells: maximum number of cells in an upload; None for no limit.
         max_bytes: maximum size of an upload, before and after decompression; None for no limit.
+        alignments: matches lists of genes.
     """
 
     vocabulary: Vocabulary
     max_cells: int | None
     max_bytes: int | None
+    alignments: AlignmentCache = field(default_factory=AlignmentCache)
 
     @classmethod
     def open(cls, setup: Message) -> Parser:
         """Create the parser described by a setup message. Raises BundleError if the genes cannot be loaded."""
         content = setup.content
-        return cls(_CachingVocabulary.load(content["genes"]), content["max_cells"], content["max_bytes"])
+        return cls(Vocabulary.load(content["genes"]), content["max_cells"], content["max_bytes"])
 
     def commands(self) -> dict[str, Callable[[Message], Iterator[Message]]]:
         """The commands by the kind of their messages."""
@@ -98,7 +102,9 @@ class Parser:
             body = self._body(upload, Path(message.content["scratch"]), as_file=reader.reads_files)
             for matrix in reader.decode(body, options):
                 if preparer is None:
-                    preparer = Preparer(self.vocabulary, matrix.genes, matrix.ensembl_ids, spec.input)
+                    preparer = Preparer(
+                        self.vocabulary, matrix.gene_columns, spec.declaration, align=self.alignments.align
+                    )
                     num_cells = matrix.cells_in_all or matrix.num_cells
                     members = self._members(upload, reader, body, options)
                     head = UploadHead(num_cells, preparer.coverage, preparer.target, members)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.align import Coverage
 from scpalm.model.spec import RequestSpec
 
 

@@ -17,10 +17,10 @@ from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.storage.values import StoredValues
 from scpalm.model.errors import BundleError, InputError, OverLimitError, ParameterError, UnreadableError
-from scpalm.model.genes.normalize import InputReport
+from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.prepare import Prepared
+from scpalm.model.genes.report import InputReport
 from scpalm.model.genes.rows import GeneSet, Rows
-from scpalm.model.genes.vocabulary import Coverage
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.task import OutputSpec
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -91,7 +91,7 @@ class RequestedOutputs:
                     f"'{option}' is an option of {task.name}, but none of its outputs is requested.", field=option
                 )
             options |= found
-        return RequestSpec(names, options, None, received.input, received.model, received.version)
+        return replace(received, tasks=names, options=options, layer=None, format="")
 
 
 def compose(result: Result, requested: RequestedOutputs) -> tuple[bytes, int | None]:

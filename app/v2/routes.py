@@ -20,7 +20,7 @@ from scpalm.app.http.request import CellRequest, received
 from scpalm.app.http.routes.health import live, ready
 from scpalm.app.http.schemas import PROBLEMS
 from scpalm.app.v2.outputs import DEFAULT, RequestedOutputs, compose, outputs
-from scpalm.model.genes.normalize import Declared
+from scpalm.model.genes.declared import Declared
 from scpalm.model.spec import RequestSpec
 
 router = APIRouter(prefix="/v2", tags=["inference protocol"])
@@ -139,11 +139,15 @@ async def infer(
             alias="input", description="Type of the values: raw counts, log1p-normalised values, or detected (auto)."
         ),
     ] = "auto",
+    total: Annotated[float | None, Query(gt=0, description="What a whole cell sums to before the logarithm.")] = None,
     version: str = "",
 ) -> Response:
     """Compute outputs for cells given as tensors. The values are the same as from the task routes."""
     async with received(
-        request, service, RequestSpec((), input=declared, model=name, version=version), reader_for(MEDIA_TYPE)
+        request,
+        service,
+        RequestSpec((), input=declared, total=total, model=name, version=version),
+        reader_for(MEDIA_TYPE),
     ) as call:
         return await unless_disconnected(request, _answer(call))
 

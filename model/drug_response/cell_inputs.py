@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.align import align
+from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.genes.vocabulary import Vocabulary
@@ -48,7 +50,7 @@ class Panel:
 
     def __init__(self, genes: Sequence[str], vocabulary: Vocabulary) -> None:
         self.genes = list(genes)
-        self.position = vocabulary.align(self.genes).target.astype(np.int64)
+        self.position = align(vocabulary, GeneColumns(self.genes)).target.astype(np.int64)
         self._panel_column = np.full(len(vocabulary), -1, dtype=np.int64)  # [G]: column in the panel, or -1
         known = self.position >= 0
         self._panel_column[self.position[known]] = np.flatnonzero(known)

@@ -9,6 +9,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.columns import GeneColumns
+
+_NOT_FINITE = (
+    "NaN usually means that a gene was not measured in some cells, as after ad.concat(join='outer'): send the batches "
+    "one by one, or join='inner'."
+)
+_NEGATIVE = (
+    "These are scaled or centred values: send raw counts or log1p-normalised values. Choose another matrix of the file "
+    "with layer= (layer=raw, layer=counts)."
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a matrix was found, and what the file says about its values.
+
+    Attributes:
+        name: ``X``, ``raw`` or the name of a layer.
+        why: why this matrix was read, if not because it was asked for.
+        log_base: base of the logarithm as noted in ``uns["log1p"]``, or None.
+        truth_values: whether the values were stored as booleans.
+        totals_column: column of ``obs`` that `CellMatrix.obs_totals` is from.
+    """
+
+    name: str = "X"
+    why: str = ""
+    log_base: float | None = None
+    truth_values: bool = False
+    totals_column: str = ""
+
+
+PLAIN = Origin()
 
 
 @dataclass(frozen=True)
@@ -24,6 +56,10 @@ class CellMatrix:
         ensembl_ids: Ensembl id of each column ("" where unknown), or None if the file has none.
         totals: ``[B]`` counts of each cell over all genes, if the columns are only a selection of the genes.
         cells_in_all: number of cells in the file that these cells are a part of; None if these are all.
+        columns: what the file says about the columns; None if it has only ``genes`` and ``ensembl_ids``.
+        origin: where the matrix was found.
+        obs_totals: ``[B]`` totals that the file has for the cells, which may be those of a selection of genes.
+        num_left_out: columns without entries because they are no genes.
     """
 
     indptr: NDArray[np.int64]
@@ -34,10 +70,51 @@ class CellMatrix:
     ensembl_ids: Sequence[str] | None = None
     totals: NDArray[np.float64] | None = field(default=None)
     cells_in_all: int | None = None
+    columns: GeneColumns | None = None
+    origin: Origin = PLAIN
+    obs_totals: NDArray[np.float64] | None = None
+    num_left_out: int = 0
+
+    @property
+    def gene_columns(self) -> GeneColumns:
+        """What is known about the columns."""
+        return self.columns or GeneColumns(self.genes, self.ensembl_ids, cells=self.cells[:200])
 
     @property
     def num_cells(self) -> int:
         return len(self.indptr) - 1
+
+    @property
+    def num_gene_columns(self) -> int:
+        """Columns that are genes, known or not."""
+        return self.num_genes - self.num_left_out
+
+    def select(self, rows: NDArray[np.int64]) -> CellMatrix:
+        """Some cells, as a copy."""
+        counts = np.diff(self.indptr)[rows]
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        entries = np.repeat(self.indptr[rows] - ends[:-1], counts) + np.arange(ends[-1])
+        return replace(
+            self,
+            indptr=ends.astype(np.int64),
+            indices=self.indices[entries],
+            data=self.data[entries],
+            cells=[self.cells[row] for row in rows],
+            totals=None if self.totals is None else self.totals[rows],
+            obs_totals=None if self.obs_totals is None else self.obs_totals[rows],
+        )
+
+    def without(self, left_out: NDArray[np.bool_]) -> CellMatrix:
+        """The matrix without the entries of some columns. The columns stay, so that positions do."""
+        keep = ~left_out[self.indices]
+        indptr = np.concatenate([[0], np.cumsum(keep)])[self.indptr]
+        return replace(
+            self,
+            indptr=indptr,
+            indices=self.indices[keep],
+            data=self.data[keep],
+            num_left_out=int(left_out.sum()),
+        )
 
     @property
     def num_genes(self) -> int:
@@ -58,6 +135,7 @@ class CellMatrix:
                 data=self.data[entries],
                 cells=self.cells[start:stop],
                 totals=None if self.totals is None else self.totals[start:stop],
+                obs_totals=None if self.obs_totals is None else self.obs_totals[start:stop],
                 cells_in_all=self.cells_in_all or self.num_cells,
             )
 
@@ -122,9 +200,9 @@ class CellMatrix:
         # Both comparisons are false for NaN.
         if not len(self.data) or (self.data.min() >= 0 and self.data.max() < np.inf):
             return
-        for code, bad, word in (
-            ("not-finite", ~np.isfinite(self.data), "not a finite number"),
-            ("negative-value", self.data < 0, "negative"),
+        for code, bad, word, hint in (
+            ("not-finite", ~np.isfinite(self.data), "not a finite number", _NOT_FINITE),
+            ("negative-value", self.data < 0, "negative", _NEGATIVE),
         ):
             at = np.flatnonzero(bad)
             if len(at):
@@ -133,7 +211,7 @@ class CellMatrix:
                     code,
                     f"The value of gene '{gene}' in cell '{cell}' is {word} ({self.data[at[0]]}); "
                     f"{len(at)} such values.",
-                    hint="Send raw counts or log1p-normalised values, finite and not negative; do not scale or centre.",
+                    hint=hint,
                     field="data",
                     cell=cell,
                     gene=gene,

@@ -1,85 +1,99 @@
-"""Gene names and Ensembl ids of the columns of a matrix, by the same rules for every kind of file."""
+"""Which parts of ``var`` name the columns of a matrix, by the same rules for every kind of file."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TypeVar
 
-from scpalm.model.errors import InputError
+from scpalm.model.genes.columns import GeneColumns, GeneTable, check_length
 
-SYMBOL_COLUMNS = ("symbol", "feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "hgnc_symbol")
-ENSEMBL_COLUMNS = ("ensembl_id", "ensembl_ids", "gene_ids", "gene_id", "feature_id", "ensembl", "ensembl_gene_id")
-_ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{11}(?:\.\d+)?$", re.MULTILINE)
-
-
-class GeneTable(Protocol):
-    """``var`` of a file: one row per gene."""
-
-    def index(self) -> list[str]:
-        """Names of the rows."""
-        ...
-
-    def names_of(self, column: str) -> list[str] | None:
-        """A column of strings ("" where missing), or None if it is absent or does not hold strings."""
-        ...
+_SYMBOL_COLUMNS = (
+    *("symbol", "symbols", "featurename", "genesymbol", "genesymbols", "genename", "genenames", "geneshortname"),
+    *("hgncsymbol", "externalgenename", "genes", "gene"),
+)
+_ENSEMBL_COLUMNS = (
+    *("ensemblid", "ensemblids", "geneid", "geneids", "featureid", "ensembl", "ensemblgeneid", "ensg", "id"),
+)
+_KIND_COLUMNS = ("featuretypes", "featuretype", "modality", "featurecategory")
+_GENOME_COLUMNS = ("genome", "genomes")
+_ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{11}(?:[._]\w+)*$", re.MULTILINE)
+_Values = TypeVar("_Values", bound=Sequence[object])
 
 
-@dataclass(frozen=True)
-class GeneNames:
-    """Names of the columns, preferably symbols, and their Ensembl ids ("" where unknown), if the file has any."""
-
-    genes: list[str]
-    ensembl_ids: list[str] | None
-
-
-def name_genes(var: GeneTable, name: str, num_genes: int) -> GeneNames:
+def name_genes(var: GeneTable, name: str, num_genes: int, cells: Sequence[str] = ()) -> GeneColumns:
     """Find the names of the ``num_genes`` columns of a matrix.
 
     Names are the index of ``var``, unless the index holds Ensembl ids (or plain numbers) and a column holds symbols.
-    Ensembl ids are the index, or a column that holds them. ``name``: the name of the table in messages.
+    Ensembl ids are the index, or a column that holds them. The names of columns are compared without case and
+    punctuation, and without the number that a concatenation adds (``feature_types-0``).
+
+    Args:
+        var: the table.
+        name: its name in messages.
+        num_genes: number of columns of the matrix.
+        cells: names of some rows.
 
     Raises InputError (``shape-mismatch``).
     """
     names = var.index()
     check_length(len(names), num_genes, name, "genes")
-    named_by_id = _mostly_ensembl(names)
+    columns = _Columns(var, name, num_genes)
+    named_by_id = mostly_ensembl(names)
     symbols = None
     if named_by_id or all(text.isdigit() for text in names):
-        symbols = _first_column(var, SYMBOL_COLUMNS, name, num_genes, ensembl=False)
+        symbols = columns.first(_SYMBOL_COLUMNS, ensembl=False)
     if named_by_id:
         # A gene without a symbol keeps its Ensembl id as its name.
-        return GeneNames([s or id_ for s, id_ in zip(symbols, names, strict=True)] if symbols else names, names)
-    ids = _first_column(var, ENSEMBL_COLUMNS, name, num_genes, ensembl=True)
-    if symbols:
-        names = [symbol or number for symbol, number in zip(symbols, names, strict=True)]
-    return GeneNames(names, ids)
+        ids: list[str] | None = names
+        names = [s or id_ for s, id_ in zip(symbols, names, strict=True)] if symbols else names
+    else:
+        ids = columns.first(_ENSEMBL_COLUMNS, ensembl=True)
+        if symbols:
+            names = [symbol or number for symbol, number in zip(symbols, names, strict=True)]
+    filtered = columns.checked("feature_is_filtered", var.flags_of("feature_is_filtered"))
+    return GeneColumns(
+        names,
+        ids,
+        columns.first(_KIND_COLUMNS, ensembl=False),
+        columns.first(_GENOME_COLUMNS, ensembl=False),
+        filtered,
+        var,
+        cells,
+    )
 
 
-def check_length(length: int, expected: int, what: str, axis: str) -> None:
-    """Raise InputError (``shape-mismatch``) if a part of a file does not have the length of its matrix."""
-    if length != expected:
-        raise InputError(
-            "shape-mismatch",
-            f"'{what}' has {length} {axis}, but the matrix has {expected}.",
-            hint="Write the file again from a valid AnnData object.",
-            field=what,
-        )
+class _Columns:
+    """Columns of ``var`` by their plain names."""
+
+    def __init__(self, var: GeneTable, name: str, length: int) -> None:
+        self._var, self._name, self._length = var, name, length
+        self._names: dict[str, list[str]] = {}
+        for column in var.columns_named():
+            self._names.setdefault(plain(column), []).append(column)
+
+    def first(self, wanted: Sequence[str], *, ensembl: bool) -> list[str] | None:
+        """The first of the wanted columns with strings (Ensembl ids, if ``ensembl``)."""
+        for name in wanted:
+            for column in self._names.get(name, ()):
+                values = self._var.names_of(column)
+                if values is not None and any(values) and (not ensembl or mostly_ensembl(values)):
+                    return self.checked(column, values)
+        return None
+
+    def checked(self, column: str, values: _Values | None) -> _Values | None:
+        if values is not None:
+            check_length(len(values), self._length, f"{self._name}/{column}", "genes")
+        return values
 
 
-def _first_column(
-    var: GeneTable, columns: tuple[str, ...], name: str, length: int, *, ensembl: bool
-) -> list[str] | None:
-    for column in columns:
-        values = var.names_of(column)
-        if values is not None and any(values) and (_mostly_ensembl(values) or not ensembl):
-            check_length(len(values), length, f"{name}/{column}", "genes")
-            return values
-    return None
+def plain(column: str) -> str:
+    """The name of a column without case, punctuation and the number of a concatenated batch."""
+    return re.sub(r"[^a-z]", "", re.sub(r"-\d+$", "", column).lower())
 
 
-def _mostly_ensembl(names: list[str]) -> bool:
+def mostly_ensembl(names: Sequence[str]) -> bool:
     """Whether more than half of the non-empty names are Ensembl gene ids of any species."""
-    given = len(names) - names.count("")
+    given = sum(1 for name in names if name)
     # One search through the joined names is much faster than matching each name.
     return 2 * sum(1 for _ in _ENSEMBL_ID.finditer("\n".join(names))) > given

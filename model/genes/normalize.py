@@ -1,130 +1,250 @@
-"""Decide whether values are counts or logs, and convert either to log1p CP10K."""
+"""Decide what the values of a file are: counts, normalised values or logarithms, and what whole cells sum to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-from scpalm.model.errors import InputError
+from scpalm.model.genes import shapes
+from scpalm.model.genes.declared import AUTO, Declaration
+from scpalm.model.genes.evidence import Evidence
+from scpalm.model.genes.linear import linear_sums, row_sums_of
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.refusals import (
+    contradiction,
+    mixed,
+    not_logs,
+    over_total,
+    total_needed,
+    undecided,
+    unusable,
+)
+from scpalm.model.genes.report import InputReport
 
-Declared = Literal["auto", "counts", "log"]
-SCALE = 1e4
-# No log1p value is larger: e^20 is 485 million counts of one gene.
-_LARGEST_LOG = 20.0
-# A file with at least this many columns holds nearly all genes, so a cell's sum is its total. Fewer are a selection.
+# A file with at least this many genes holds nearly all of them, so a cell's sum is its total. Fewer are a selection.
 COMPLETE_GENES = 5000
+# Largest plausible value of each logarithm: 1e9 of one gene.
+_LARGEST = {"log": 21.0, "log2": 30.0, "log10": 9.1}
+_BASES: dict[str, Literal["e", "2", "10"]] = {"log": "e", "log2": "2", "log10": "10"}
+_SAMPLED_CELLS, _CHECKED_CELLS = 32, 8
+_FEW_VALUES = 20  # fewer values cannot show what they are
+# What whole cells are usually brought to, the most usual first. All powers of ten that hold are multiples of another.
+_USUAL_TOTALS = (1e4, 1e5, 1e6, 1.0)
 
 
-@dataclass(frozen=True)
-class InputReport:
-    """What the values were classified as.
+def detect_input(matrix: CellMatrix, declared: Declaration = AUTO) -> InputReport:
+    """Decide what the values of a validated matrix of genes are, from its first cells.
 
-    Attributes:
-        detected: ``counts`` or ``log``.
-        why: the reason, in one sentence.
-        rescale: whether the ``expm1`` values of each cell are rescaled to a sum of 10,000 (``log`` only).
-        expected: whether these are expected counts, which may have fractions (``counts`` only).
+    Raises InputError if that is not certain, if a declaration contradicts the values, or if they cannot be used.
     """
+    shapes.refuse_unusable(matrix, declared)
+    if declared.name == "auto" and shapes.is_whole(matrix.data):
+        return _counts(matrix, "every value is a whole number")
+    evidence = Evidence.of(matrix, _SAMPLED_CELLS)
+    found = evidence.transform()
+    if declared.name != "auto":
+        return _declared(matrix, declared, evidence, found)
+    if found is not None:
+        _refuse_mixed(matrix, evidence, found)
+    if found in ("sqrt", "log of log"):
+        raise unusable(found)
+    if found == "linear" or (found is None and shapes.mostly_whole(matrix)):
+        return _linear(matrix, declared, evidence)
+    if found is not None:
+        return _log(matrix, declared, evidence, found)
+    return _without_steps(matrix, declared)
 
-    detected: Literal["counts", "log"]
-    why: str
-    rescale: bool = False
-    expected: bool = False
 
-    def as_dict(self) -> dict[str, str]:
-        return {"detected": self.detected, "why": self.why}
+def _counts(matrix: CellMatrix, why: str) -> InputReport:
+    if matrix.totals is None and _has_totals(matrix, row_sums_of(matrix)):
+        column = matrix.origin.totals_column
+        why += f"; the columns are a selection of genes, and the totals are those of obs['{column}']"
+        return _report(matrix, InputReport("counts", why, divide_by="obs"))
+    return _report(matrix, InputReport("counts", why))
 
 
-def detect_input(matrix: CellMatrix, declared: Declared = "auto") -> InputReport:
-    """Classify the values of a validated matrix as counts or log values.
+def _report(matrix: CellMatrix, report: InputReport) -> InputReport:
+    why = f"{matrix.origin.why}; {report.why}" if matrix.origin.why else report.why
+    return replace(report, why=why, source=matrix.origin.name)
 
-    Raises InputError if counts were declared but a value has a fraction, or if log values were declared but a value is
-    too large.
-    """
-    values = matrix.data
-    largest = float(values.max(initial=0.0))
-    fractions = np.flatnonzero(values != np.rint(values))
-    if declared == "counts":
-        if len(fractions):
-            entry = int(fractions[0])
-            cell, gene = matrix.cell_of_entry(entry), str(matrix.genes[matrix.indices[entry]])
-            raise InputError(
-                "not-counts",
-                f"Counts were declared, but gene '{gene}' in cell '{cell}' is {values[entry]:g}; "
-                f"{len(fractions)} of {len(values)} values are not whole numbers.",
-                hint="Send raw counts, name the layer that holds them (?layer=counts), or declare input=log.",
-                field="data",
-                cell=cell,
-                gene=gene,
-            )
-        return InputReport("counts", "declared as counts, and every value is a whole number")
-    if declared == "log" and largest > _LARGEST_LOG:
-        entry = int(values.argmax())
-        cell, gene = matrix.cell_of_entry(entry), str(matrix.genes[matrix.indices[entry]])
-        raise InputError(
-            "not-log",
-            f"Log values were declared, but gene '{gene}' in cell '{cell}' is {largest:g}, "
-            "too large for a log1p value.",
-            hint="Declare input=counts, or leave input=auto.",
-            field="data",
-            cell=cell,
-            gene=gene,
-        )
-    if declared == "auto" and not len(fractions):
-        return InputReport("counts", "every value is a whole number")
-    if declared == "auto" and largest > _LARGEST_LOG:
-        return InputReport(
-            "counts",
-            f"values have fractions but reach {largest:g}, too large for log1p: "
-            "treated as expected counts (normalised values without a logarithm give the same result)",
-            expected=True,
-        )
-    origin = "declared as log values" if declared == "log" else f"values have fractions and stay under {_LARGEST_LOG:g}"
-    # Decide from the genes, not from the values: a cell's result must not depend on other cells.
-    if matrix.num_genes >= COMPLETE_GENES:
-        return InputReport("log", f"{origin}: natural logs, each cell rescaled to a total of 10,000", rescale=True)
-    return InputReport(
-        "log",
-        f"{origin}: used unchanged as log1p CP10K ({matrix.num_genes} genes are only a selection, so totals are "
-        "unknown)",
+
+def _is_complete(matrix: CellMatrix) -> bool:
+    return matrix.num_gene_columns >= COMPLETE_GENES
+
+
+def _linear(matrix: CellMatrix, declared: Declaration, evidence: Evidence) -> InputReport:
+    """Whole counts with some fractions, scaled counts, or normalised values without a logarithm."""
+    units = np.array([fit.unit for fit in evidence.of_transform("linear") if fit.levels])
+    if not len(units) or shapes.mostly_whole(matrix) or bool((np.abs(units - 1) < 1e-3).all()):
+        return _counts(matrix, "nearly all values are whole numbers")
+    if len(units) > 1 and np.ptp(units) < 1e-3 * units.mean():
+        return _counts(matrix, f"all values are multiples of {units.mean():.4g}: counts with a common factor")
+    why = "the values of each cell are multiples of one number, and not logarithms: normalised counts"
+    return _normalised(matrix, declared, evidence, InputReport("linear", why))
+
+
+def _log(matrix: CellMatrix, declared: Declaration, evidence: Evidence, name: str) -> InputReport:
+    base = _BASES[name]
+    why = (
+        f"undoing a {'natural logarithm' if base == 'e' else f'logarithm of base {base}'} gives whole multiples of one "
+        "number in each cell, undoing others does not"
     )
+    units = np.array([fit.unit for fit in evidence.of_transform(name) if fit.levels])
+    report = InputReport("log", why, base)
+    if len(units) and bool((np.abs(units - 1) < 1e-3).all()):
+        return _report(matrix, replace(report, why=f"{why}: log of raw counts"))
+    return _normalised(matrix, declared, evidence, report)
 
 
-def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Linear values ``[entries]``, which may be summed over duplicate genes, and totals ``[B]``.
+def _normalised(matrix: CellMatrix, declared: Declaration, evidence: Evidence, report: InputReport) -> InputReport:
+    """Find what cells of normalised counts are to be divided by. Raises InputError if a selection does not show it."""
+    sums = linear_sums(matrix, report.transform)
+    complete = _is_complete(matrix)
+    total = declared.whole_cell
+    if total is not None:
+        return _with_total(matrix, report, sums, total, "as declared")
+    if not complete and _has_totals(matrix, _counted(matrix, evidence, report.transform)):
+        why = f"{report.why}; the totals are those of obs['{matrix.origin.totals_column}']"
+        return _report(matrix, replace(report, why=why, divide_by="unit"))
+    constant = shapes.constant_sum(sums)
+    if constant is not None:
+        return _report(matrix, replace(report, why=f"{report.why}; each cell sums to {constant:g}", total=constant))
+    total = _total_of_whole_numbers(evidence, report.transform, sums)
+    if total is not None and (not complete or (sums > 0.5 * total).all()):
+        return _with_total(matrix, report, sums, total, "which makes the cells' totals whole numbers")
+    if complete:
+        return _report(matrix, replace(report, why=f"{report.why}; each cell is divided by its sum"))
+    raise total_needed(matrix, report.base, sums)
 
-    The model's input is ``log1p(1e4 * value / total)``. Raises InputError, which names the cell, if a cell is empty.
-    """
-    sums = row_sums(matrix.data, matrix.indices, matrix.indptr, matrix.num_genes)
-    empty = np.flatnonzero(sums <= 0)
-    if len(empty):
-        names = ", ".join(f"'{matrix.cells[i]}'" for i in empty[:5])
-        raise InputError(
-            "empty-cell",
-            f"{len(empty)} cell(s) have no counts: {names}.",
-            hint="Remove empty cells before sending the data.",
-            field="data",
-            cell=str(matrix.cells[empty[0]]),
-        )
+
+def _with_total(
+    matrix: CellMatrix, report: InputReport, sums: NDArray[np.float64], total: float, reason: str
+) -> InputReport:
+    over = np.flatnonzero(sums > total * (1 + 1e-3))
+    if len(over):
+        raise over_total(matrix, int(over[0]), float(sums[over[0]]), total)
+    why = f"{report.why}; a whole cell sums to {total:g}, {reason}"
+    return _report(matrix, replace(report, why=why, total=total, divide_by="total"))
+
+
+def _without_steps(matrix: CellMatrix, declared: Declaration) -> InputReport:
+    """Values that are no multiples of one number: of corrected counts, of lengths of genes, or of something else."""
+    for name in ("linear", *_BASES):
+        if float(matrix.data.max(initial=0)) > _LARGEST.get(name, np.inf):
+            continue
+        constant = shapes.constant_sum(linear_sums(matrix, name))
+        if constant is not None:
+            kind = "without a logarithm" if name == "linear" else f"after undoing a logarithm of base {_BASES[name]}"
+            why = f"each cell sums to {constant:g} {kind}"
+            report = InputReport("linear" if name == "linear" else "log", why, _BASES.get(name), constant)
+            return _report(matrix, report)
+    if shapes.nearly_whole(matrix):
+        return _counts(matrix, "most values lie just under whole numbers: corrected counts")
+    noted = next((name for name, base in _BASES.items() if _same_base(matrix.origin.log_base, base)), None)
+    if noted is not None:
+        report = InputReport("log", f"uns['log1p'] notes a logarithm of base {_BASES[noted]}", _BASES[noted])
+        return _by_sum_or_total(matrix, declared, report)
+    raise undecided(matrix)
+
+
+def _same_base(noted: float | None, base: str) -> bool:
+    return noted is not None and math.isclose(noted, math.e if base == "e" else float(base), rel_tol=1e-6)
+
+
+def _declared(matrix: CellMatrix, declared: Declaration, evidence: Evidence, found: str | None) -> InputReport:
+    whole = shapes.is_whole(matrix.data)
+    why = f"declared as {declared.name}"
+    if declared.name == "counts":
+        few = len(matrix.data) < _FEW_VALUES and not whole
+        if few or (not whole and found not in (None, "linear") and not shapes.mostly_whole(matrix)):
+            raise contradiction(matrix, declared, found)
+        return _counts(matrix, f"{why}, and every value is a whole number" if whole else f"{why}, with fractions")
+    kind = "linear" if declared.linear else declared.name.partition("_")[0]
+    if kind != "linear":
+        entry = int(matrix.data.argmax()) if len(matrix.data) else 0
+        if len(matrix.data) and matrix.data[entry] > _LARGEST[kind]:
+            raise not_logs(matrix, declared, entry)
+    certain = whole and len(matrix.data) >= _FEW_VALUES and kind != "linear"
+    if certain or (found is not None and found != kind and kind != "linear"):
+        raise contradiction(matrix, declared, "counts" if whole else found)
+    if found not in (None, kind):
+        raise contradiction(matrix, declared, found)
+    report = InputReport("linear" if kind == "linear" else "log", why, _BASES.get(kind))
+    if found == kind:
+        return _normalised(matrix, declared, evidence, report)
+    return _by_sum_or_total(matrix, declared, report)
+
+
+def _by_sum_or_total(matrix: CellMatrix, declared: Declaration, report: InputReport) -> InputReport:
+    sums = linear_sums(matrix, report.transform)
+    if declared.whole_cell is not None:
+        return _with_total(matrix, report, sums, declared.whole_cell, "as declared")
+    constant = shapes.constant_sum(sums)
+    if constant is None and not _is_complete(matrix):
+        raise total_needed(matrix, report.base, sums)
+    return _report(matrix, replace(report, why=f"{report.why}; each cell is divided by its sum", total=constant))
+
+
+def _refuse_mixed(matrix: CellMatrix, evidence: Evidence, name: str) -> None:
+    row = evidence.disagreeing(name)
+    if row is not None:
+        raise mixed(matrix, row)
+
+
+# --- totals
+
+
+def _has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
+    """Whether the file's own totals are those of whole cells, of which the columns are a selection."""
+    totals = matrix.obs_totals
+    if totals is None or _is_complete(matrix) or not len(counts):
+        return False
+    usable = np.isfinite(totals).all() and (totals >= counts * (1 - 1e-6) - 0.5).all() and (totals > 0).all()
+    # Totals of normalised values are all the same.
+    same = len(totals) > 2 and np.ptp(totals) <= 1e-3 * totals.mean()
+    return bool(usable and not same)
+
+
+def _counted(matrix: CellMatrix, evidence: Evidence, name: str) -> NDArray[np.float64]:
+    """``[B]`` sums in units of one count, of the cells that were looked at; 0 for others."""
+    counts = np.zeros(matrix.num_cells)
+    for row, fits in zip(evidence.rows, evidence.fits, strict=True):
+        counts[row] = fits[name].counts if name in fits else np.inf
+    return counts
+
+
+def _total_of_whole_numbers(evidence: Evidence, name: str, sums: NDArray[np.float64]) -> float | None:
+    """What whole cells sum to: a usual total that makes the number of counts of each cell a whole number."""
+    fits = [fit for fit in evidence.of_transform(name) if fit.levels]
+    if not fits:
+        return None
+    for total in _USUAL_TOTALS:
+        counts = np.array([total / fit.unit for fit in fits])
+        slack = np.maximum(3e-3, counts * np.array([3 * fit.precision for fit in fits]))
+        enough = (counts >= np.array([fit.counts for fit in fits]) - 0.5).all() and sums.max() <= total * (1 + 1e-3)
+        # Totals known less precisely than to a quarter of a count tell nothing.
+        if enough and (slack < 0.25).all() and (np.abs(counts - np.rint(counts)) <= slack).all():
+            return total
+    return None
+
+
+def check_chunk(matrix: CellMatrix, report: InputReport) -> None:
+    """Check that later cells of a file are what the first ones were. Raises InputError (``mixed-input``)."""
     if report.detected == "counts":
-        return matrix.data.astype(np.float64), sums if matrix.totals is None else matrix.totals
-    linear = np.expm1(matrix.data.astype(np.float64))
-    if not report.rescale:
-        return linear, np.full(matrix.num_cells, SCALE)
-    return linear, row_sums(linear, matrix.indices, matrix.indptr, matrix.num_genes)
-
-
-def row_sums(
-    values: NDArray[np.floating], indices: NDArray[np.int32], indptr: NDArray[np.int64], num_columns: int
-) -> NDArray[np.float64]:
-    """``[B]`` sums in float64. The entries of a row are added in order, so a sum does not depend on other rows."""
-    table = sparse.csr_matrix(
-        (values.astype(np.float64, copy=False), indices, indptr), shape=(len(indptr) - 1, num_columns)
-    )
-    sums: NDArray[np.float64] = table @ np.ones(num_columns)
-    return sums
+        odd = shapes.rows_with_fractions(matrix)
+        if not len(odd):
+            return
+        evidence = Evidence.of(matrix.select(odd[:_SAMPLED_CELLS]), _SAMPLED_CELLS)
+        row = evidence.disagreeing("linear")
+        if row is not None:
+            raise mixed(matrix, int(odd[row]))
+        return
+    whole = shapes.whole_rows(matrix, _FEW_VALUES)
+    if len(whole):
+        raise mixed(matrix, int(whole[0]))
+    evidence = Evidence.of(matrix, _CHECKED_CELLS)
+    _refuse_mixed(matrix, evidence, report.transform)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.align import Alignment, Coverage, align
+from scpalm.model.genes.columns import GeneColumns
+from scpalm.model.genes.declared import AUTO, Declaration
+from scpalm.model.genes.linear import SCALE, to_linear
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import SCALE, Declared, InputReport, detect_input, to_linear
+from scpalm.model.genes.normalize import check_chunk, detect_input
+from scpalm.model.genes.report import InputReport
 from scpalm.model.genes.rows import Rows
-from scpalm.model.genes.vocabulary import Coverage, Vocabulary
+from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.genes.warn import warnings_of
 
 # Cells prepared at once: about half a million values, which fit a processor's cache. The first chunk decides whether
 # values are counts or logs, so every reader must use this size: service and command line have to agree.
@@ -59,9 +65,10 @@ class Preparer:
 
     Args:
         vocabulary: the model's genes.
-        genes, ensembl_ids: names of the file's columns.
+        columns: what the file says about its columns, or their names.
         declared: what the user says the values are.
         report: classification of the file's first chunk, if this preparer starts at a later one.
+        align: matches the columns; `scpalm.model.genes.align.align`, or a cache of it.
 
     The constructor raises InputError for unusable genes, ``prepare`` for faulty values.
     """
@@ -69,17 +76,17 @@ class Preparer:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        genes: Sequence[str],
-        ensembl_ids: Sequence[str] | None = None,
-        declared: Declared = "auto",
+        columns: GeneColumns | Sequence[str],
+        declared: Declaration = AUTO,
         report: InputReport | None = None,
+        align: Callable[[Vocabulary, GeneColumns], Alignment] = align,
     ) -> None:
         self._num_genes = len(vocabulary)
-        self._alignment = vocabulary.align(genes, ensembl_ids)
+        self._alignment = align(vocabulary, columns if isinstance(columns, GeneColumns) else GeneColumns(columns))
         target, coverage = self._alignment.target, self._alignment.coverage
         self._columns = np.where(target < 0, np.int32(self._num_genes), target)  # unknown: one past the last
         self._has_duplicates = coverage.genes_of_model < coverage.genes_matched
-        self._declared: Declared = declared
+        self._declared = declared
         self._report = report
 
     @property
@@ -99,34 +106,30 @@ class Preparer:
     def prepare(self, matrix: CellMatrix) -> Prepared:
         """Normalise a chunk of the file. Its genes must be those of the constructor. Raises InputError."""
         matrix.validate()
+        if self.coverage.left_out:
+            matrix = matrix.without(self._alignment.left_out)
+        first = self._report is None
         if self._report is None:
             self._report = detect_input(matrix, self._declared)
-        elif self._declared != "auto":
-            detect_input(matrix, self._declared)
         else:
-            self._check_same_kind(matrix, self._report)
+            check_chunk(matrix, self._report)
         linear, totals = to_linear(matrix, self._report)
+        if first:
+            self._report = self._with_warnings(matrix, linear, totals)
         # Counts are already linear; float32 needs half the memory.
-        rows = self._to_rows(matrix, matrix.data if self._report.detected == "counts" else linear, totals)
-        if self._report.detected == "log":
+        rows = self._to_rows(matrix, linear if self._report.base else matrix.data, totals)
+        if self._report.detected != "counts":
             totals = np.full(matrix.num_cells, SCALE)
         return Prepared(rows, [str(cell) for cell in matrix.cells], self.coverage, self._report, totals)
 
-    def _check_same_kind(self, matrix: CellMatrix, report: InputReport) -> None:
-        if report.expected:
-            return
-        try:
-            detect_input(matrix, report.detected)
-        except InputError as error:
-            first = "whole numbers" if report.detected == "counts" else "log values"
-            raise InputError(
-                "mixed-input",
-                f"The first cells of the file hold {first}, but later cells do not. {error.detail}",
-                hint="Send raw counts for all cells, or declare input=counts or input=log.",
-                field="data",
-                cell=error.cell,
-                gene=error.gene,
-            ) from error
+    def _with_warnings(
+        self, matrix: CellMatrix, linear: NDArray[np.float64], totals: NDArray[np.float64]
+    ) -> InputReport:
+        assert self._report is not None
+        share = linear / np.repeat(totals, np.diff(matrix.indptr))
+        known = float(share[self._columns[matrix.indices] < self._num_genes].sum() / max(share.sum(), 1e-300))
+        report = replace(self._report, counts_matched=round(known, 4))
+        return replace(report, warnings=warnings_of(self.coverage, report, totals))
 
     def _to_rows(self, matrix: CellMatrix, linear: NDArray[np.floating], totals: NDArray[np.float64]) -> Rows:
         table = self._aligned(matrix, linear)
@@ -185,7 +188,7 @@ class Preparer:
         return _Table(np.concatenate([[0], ends]), indices[known][order], linear[known][order])
 
 
-def prepare(matrix: CellMatrix, vocabulary: Vocabulary, declared: Declared = "auto") -> Prepared:
+def prepare(matrix: CellMatrix, vocabulary: Vocabulary, declared: Declaration = AUTO) -> Prepared:
     """Prepare a whole matrix at once. Raises InputError."""
     matrix.validate()
-    return Preparer(vocabulary, matrix.genes, matrix.ensembl_ids, declared).prepare(matrix)
+    return Preparer(vocabulary, matrix.gene_columns, declared).prepare(matrix)

@@ -3,81 +3,60 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from scpalm.model.errors import BundleError, InputError
-from scpalm.model.genes.rows import GeneSet
+from scpalm.model.errors import BundleError
 
-_HUMAN_ID = re.compile(r"^ENSG\d{11}(\.\d+)?$")
-_OTHER_SPECIES_ID = re.compile(r"^ENS[A-Z]{3,4}G\d{11}")
-# With fewer known names than this, or a smaller share of them, a file uses other names; it is not just a small panel.
-_FEW_GENES = 10
-_FEW_SHARE = 0.02
+# Version, second copy on the Y chromosome, and the number of a lift to another assembly: ENSG00000169100.14_PAR_Y.
+HUMAN_ID = re.compile(r"(ENSG(?:\d{11}|R\d{10}))(?:[._][\w.]*)?\Z")
 
-
-@dataclass(frozen=True)
-class Coverage:
-    """How many of a file's genes the model knows, and by which name.
-
-    Attributes:
-        genes_in: columns of the file. genes_matched: columns found in the vocabulary.
-        genes_of_model: different vocabulary genes found, at most ``genes_matched``.
-        by_symbol, by_ensembl, by_alias: how the matched columns were found (alias includes previous symbols).
-        unmatched: the first 20 names that were not found.
-    """
-
-    genes_in: int
-    genes_matched: int
-    genes_of_model: int
-    by_symbol: int
-    by_ensembl: int
-    by_alias: int
-    unmatched: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, int | tuple[str, ...]]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Alignment:
-    """A file's columns in the vocabulary.
-
-    Attributes:
-        target: ``[genes_in]`` int32, vocabulary position of each column, -1 where unknown.
-        coverage: the report for the user.
-        gene_set: the vocabulary genes that the file measured.
-    """
-
-    target: NDArray[np.int32]
-    coverage: Coverage
-    gene_set: GeneSet
+How = Literal["ensembl", "symbol", "previous", "alias", ""]
+NOT_FOUND: tuple[int, How] = (-1, "")
 
 
 class Vocabulary:
     """G genes in a fixed order.
 
-    An alias (or previous symbol) of more than one gene is ambiguous and matches nothing. The current symbol of a gene
-    always means that gene, even if it is also an alias of another one.
+    The current symbol of a gene always means that gene, a previous symbol comes before an alias, and a name of two
+    genes on the same level means neither; see `candidates`.
+
+    Args:
+        ensembl_ids, symbols: ``[G]`` names of the genes.
+        aliases: other names of each gene.
+        previous: symbols that each gene had before.
     """
 
-    def __init__(self, ensembl_ids: Sequence[str], symbols: Sequence[str], aliases: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self,
+        ensembl_ids: Sequence[str],
+        symbols: Sequence[str],
+        aliases: Sequence[Sequence[str]],
+        previous: Sequence[Sequence[str]] | None = None,
+    ) -> None:
         self.ensembl_ids = list(ensembl_ids)
         self.symbols = list(symbols)
         self.aliases = [list(names) for names in aliases]
-        self._by_ensembl = {name: position for position, name in enumerate(self.ensembl_ids)}
-        self._by_symbol = {name: position for position, name in enumerate(self.symbols)}
-        owners: dict[str, int] = {}
-        for position, names in enumerate(self.aliases):
-            for name in names:
-                owners[name] = position if owners.get(name, position) == position else -1
-        self._by_alias = {name: p for name, p in owners.items() if p >= 0 and name not in self._by_symbol}
+        self.previous = [list(names) for names in previous] if previous is not None else [[] for _ in self.symbols]
+        self.by_ensembl: Mapping[str, int] = {name: position for position, name in enumerate(self.ensembl_ids)}
+        self.by_symbol: Mapping[str, int] = {name: position for position, name in enumerate(self.symbols)}
+        self._previous_owners = _owners(self.previous)
+        self._alias_owners = _owners(self.aliases)
+        others: dict[str, tuple[int, How]] = {}
+        levels: tuple[tuple[How, Mapping[str, tuple[int, ...]]], ...] = (
+            ("alias", self._alias_owners),
+            ("previous", self._previous_owners),
+        )
+        for how, owners in levels:
+            for name, genes in owners.items():
+                others[name] = (genes[0], how) if len(genes) == 1 else NOT_FOUND
+        self._others = {name: found for name, found in others.items() if name not in self.by_symbol}
 
     def __len__(self) -> int:
         return len(self.ensembl_ids)
@@ -86,92 +65,71 @@ class Vocabulary:
     def load(cls, path: Path | str) -> Vocabulary:
         """Read ``genes.parquet``. Raises BundleError if it is unreadable or lacks a column."""
         try:
-            table = pq.read_table(path, columns=["ensembl_id", "symbol", "aliases"])
+            table = pq.read_table(path)
+            ensembl, symbol = (table.column(name).to_pylist() for name in ("ensembl_id", "symbol"))
+            # Tables written before release 0.2 have previous symbols among the aliases.
+            aliases, previous = (
+                _split(table.column(name).to_pylist()) if name in table.column_names or name == "aliases" else None
+                for name in ("aliases", "previous")
+            )
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise BundleError(f"{path} is not a gene table ({error}). Export the bundle again.") from error
-        ensembl, symbol, aliases = (table.column(i).to_pylist() for i in range(3))
-        return cls(ensembl, symbol, [names.split("|") if names else [] for names in aliases])
+        return cls(ensembl, symbol, aliases or [], previous)
 
     def save(self, path: Path | str) -> None:
-        """Write ``genes.parquet``: ensembl_id, symbol, aliases (joined by '|'), in vocabulary order."""
+        """Write ``genes.parquet``: ensembl_id, symbol, previous, aliases (each joined by '|'), in vocabulary order."""
         columns = {
             "ensembl_id": self.ensembl_ids,
             "symbol": self.symbols,
+            "previous": ["|".join(names) for names in self.previous],
             "aliases": ["|".join(names) for names in self.aliases],
         }
         pq.write_table(pa.table(columns), path, compression="zstd")
 
-    def find(self, name: str) -> tuple[int, str]:
-        """Position of a gene and how its name was found (``ensembl``, ``symbol`` or ``alias``), or (-1, "")."""
-        name = name.strip()
-        if _HUMAN_ID.match(name):
-            return self._by_ensembl.get(name.partition(".")[0], -1), "ensembl"
-        for table, how in ((self._by_symbol, "symbol"), (self._by_alias, "alias")):
-            if name in table:
-                return table[name], how
-        return self._find_made_unique(name)
+    def find(self, name: str) -> tuple[int, How]:
+        """Position of a gene and how its name was found, or (-1, "").
 
-    def _find_made_unique(self, name: str) -> tuple[int, str]:
-        # anndata's var_names_make_unique turns a repeated symbol into SYMBOL-1, SYMBOL-2 and so on.
-        stem, dash, number = name.rpartition("-")
-        if dash and number.isdigit() and stem in self._by_symbol:
-            return self._by_symbol[stem], "alias"
-        return -1, ""
-
-    def align(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None = None) -> Alignment:
-        """Find each column by its Ensembl id if that is known, else by its name.
-
-        Raises InputError if no gene or too few genes are known, or if the names are those of another species.
+        Example:
+            >>> vocabulary.find("ENSG00000167286.9")
+            (4711, 'ensembl')
         """
-        target = np.full(len(genes), -1, dtype=np.int32)
-        found = {"ensembl": 0, "symbol": 0, "alias": 0}
-        unmatched: list[str] = []
-        for column, name in enumerate(genes):
-            position, how = self.find(ensembl_ids[column]) if ensembl_ids is not None else (-1, "")
-            if position < 0:
-                position, how = self.find(str(name))
-            if position >= 0:
-                target[column] = position
-                found[how] += 1
-            elif len(unmatched) < 20:
-                unmatched.append(str(name))
-        matched = sum(found.values())
-        self._check_matches(genes, ensembl_ids, matched)
-        measured = np.zeros(len(self), dtype=bool)
-        measured[target[target >= 0]] = True
-        coverage = Coverage(
-            genes_in=len(genes),
-            genes_matched=matched,
-            genes_of_model=int(measured.sum()),
-            by_symbol=found["symbol"],
-            by_ensembl=found["ensembl"],
-            by_alias=found["alias"],
-            unmatched=tuple(unmatched),
-        )
-        return Alignment(target, coverage, GeneSet(measured))
+        name = name.strip()
+        if name in self.by_symbol:
+            return self.by_symbol[name], "symbol"
+        found = self.find_id(name)
+        return (found, "ensembl") if found >= 0 else self._others.get(name, NOT_FOUND)
 
-    def _check_matches(self, genes: Sequence[str], ensembl_ids: Sequence[str] | None, matched: int) -> None:
-        few = (matched < _FEW_GENES and 2 * matched < len(genes)) or matched < _FEW_SHARE * len(genes)
-        if not few and 4 * matched >= len(genes):
-            return
-        foreign = sum(bool(_OTHER_SPECIES_ID.match(str(name))) for name in (*genes, *(ensembl_ids or ())))
-        # Mouse symbols are the human ones in title case.
-        title_case = sum(str(name) not in self._by_symbol and str(name).upper() in self._by_symbol for name in genes)
-        example = next((str(name) for name in genes if self.find(str(name))[0] < 0), "")
-        if 2 * foreign > len(genes) or (title_case > matched and 10 * title_case >= len(genes)):
-            raise InputError(
-                "wrong-species",
-                f"The gene names look like those of another species, e.g. '{example}'; "
-                f"only {matched} of {len(genes)} are human.",
-                hint="The model knows human genes only: map the names to human orthologues (HGNC symbols or ENSG ids).",
-                field="genes",
-                gene=example,
-            )
-        if few:
-            raise InputError(
-                "no-known-gene" if matched == 0 else "too-few-genes",
-                f"The model knows {matched} of the {len(genes)} gene names; unknown is, for example, '{example}'.",
-                hint="Name the genes by HGNC symbol or Ensembl gene id (ENSG...).",
-                field="genes",
-                gene=example,
-            )
+    def find_id(self, name: str) -> int:
+        """Position of an Ensembl gene id, with or without version or ``_PAR_Y``, or -1."""
+        position = self.by_ensembl.get(name, -1)
+        if position < 0 and name.startswith("ENSG"):
+            match = HUMAN_ID.match(name)
+            if match:
+                # GENCODE once numbered copies on the Y chromosome ENSGR...
+                return self.by_ensembl.get(match[1].replace("ENSGR", "ENSG0"), -1)
+        return position
+
+    def candidates(self, name: str) -> tuple[int, ...]:
+        """All genes that had the symbol ``name``; if there are none, all that have it as an alias."""
+        return self._previous_owners.get(name) or self._alias_owners.get(name, ())
+
+    @cached_property
+    def by_folded(self) -> Mapping[str, int]:
+        """Position by symbol in capitals, where that is unique."""
+        folded: dict[str, int] = {}
+        for position, symbol in enumerate(self.symbols):
+            key = symbol.upper()
+            folded[key] = -1 if key in folded else position
+        return {name: position for name, position in folded.items() if position >= 0}
+
+
+def _owners(names: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...]]:
+    owners: dict[str, list[int]] = defaultdict(list)
+    for position, of_gene in enumerate(names):
+        for name in dict.fromkeys(of_gene):
+            owners[name].append(position)
+    return {name: tuple(genes) for name, genes in owners.items()}
+
+
+def _split(texts: list[str]) -> list[list[str]]:
+    return [text.split("|") if text else [] for text in texts]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.h5ad import H5adFile
 
@@ -25,16 +26,12 @@ class CellSource(Protocol):
     """B cells x genes, read in chunks; a context manager.
 
     Attributes:
-        genes: names of the columns.
-        ensembl_ids: Ensembl id of each column ("" where unknown), or None if the source has none.
+        columns: what the source says about the columns.
         num_cells: B.
     """
 
     @property
-    def genes(self) -> Sequence[str]: ...
-
-    @property
-    def ensembl_ids(self) -> Sequence[str] | None: ...
+    def columns(self) -> GeneColumns: ...
 
     @property
     def num_cells(self) -> int: ...
@@ -67,7 +64,7 @@ def open_cells(source: Source, *, layer: str | None = None, totals_column: str |
 
     Args:
         source: path of a file or folder, or an AnnData.
-        layer: None for X, ``raw``, or the name of a layer.
+        layer: ``X``, ``raw``, the name of a layer, or None for the matrix that holds the counts.
         totals_column: column of ``obs`` with each cell's total count over all genes, for files with only some genes.
 
     Raises InputError.

@@ -2,49 +2,69 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.model.io.hdf5 import attribute, checked, find, guarded, read_strings
+from scpalm.model.io.hdf5 import attribute, checked, child_names, find, guarded, read_strings
 
 _WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
 _ALL = slice(None)
+
+
+_INDEX_NAMES = (
+    "features",
+    "feature",
+    "genes",
+    "gene",
+    "cell",
+    "cells",
+    "barcodes",
+    "barcode",
+    "rownames",
+    "names",
+    "name",
+)
+_MOST_COLUMNS = 2_000
 
 
 class Frame:
     """One dataframe of an h5ad file.
 
     Args:
-        node: the group of the dataframe.
+        node: the group of the dataframe, or the compound dataset that anndata wrote before 0.7.
         name: ``obs``, ``var`` or ``raw/var``, for messages.
         max_bytes: largest size of a column as declared by the file.
 
-    Raises InputError if the group is missing (``missing-part``) or is a compound dataset, as written by anndata before
-    0.7 (``legacy-h5ad``).
+    Raises InputError if the group is missing (``missing-part``).
     """
 
     def __init__(self, node: h5py.Group | h5py.Dataset | None, name: str, max_bytes: int | None = None) -> None:
-        if isinstance(node, h5py.Dataset):
+        if node is None:
             raise InputError(
-                "legacy-h5ad",
-                f"'{name}' is stored as one table, in the format of anndata before version 0.7.",
-                hint=_WRITE_AGAIN,
+                "missing-part",
+                f"The file has no '{name}', which an h5ad file must have.",
+                hint="Write it with anndata's write_h5ad.",
                 field=name,
             )
-        if node is None:
-            raise InputError("missing-part", f"The file has no '{name}'.", hint=_WRITE_AGAIN, field=name)
-        self._group = node
+        self._node = node
         self._name = name
         self._max_bytes = max_bytes
-        self._index_name = attribute(node, "_index") or ("_index" if find(node, "_index") is not None else "index")
 
     def index(self, rows: slice = _ALL) -> list[str]:
         """Names of the rows, or of a slice of them. Raises InputError or UnreadableError."""
-        values = self.column(self._index_name, rows)
+        name = self._index_name
+        values = None if name is None else self.column(name, rows)
         if values is None:
-            raise InputError("missing-part", f"'{self._name}' has no index.", hint=_WRITE_AGAIN, field=self._name)
+            raise InputError(
+                "missing-part",
+                f"'{self._name}' has no index: neither an attribute '_index' nor a column that looks like names.",
+                hint=f"Set it: h5py.File(path, 'r+')['{self._name}'].attrs['_index'] = 'name of the column'.",
+                field=self._name,
+            )
         if values.dtype.kind in "iu":
             return [str(int(value)) for value in values]
         if values.dtype != object:
@@ -53,10 +73,39 @@ class Frame:
             )
         return values.tolist()
 
+    @cached_property
+    def _index_name(self) -> str | None:
+        if isinstance(self._node, h5py.Dataset):
+            return next((name for name in self.columns_named() if name in ("index", "_index")), None)
+        given = attribute(self._node, "_index")
+        if given:
+            return given
+        for name in ("_index", "index"):
+            if find(self._node, name) is not None:
+                return name
+        # Writers other than anndata forget the attribute.
+        names = self.columns_named()
+        likely = [name for wanted in _INDEX_NAMES for name in names if name.lower() == wanted]
+        for name in likely or names:
+            values = self.names_of(name)
+            if values and len(set(values)) == len(values):
+                return name
+        return None
+
+    def columns_named(self) -> list[str]:
+        """Names of the columns, the first of them if there are very many."""
+        if isinstance(self._node, h5py.Dataset):
+            return list(self._node.dtype.names or ())
+        with guarded(f"The columns of '{self._name}'"):
+            order = self._node.attrs.get("column-order")
+            if order is not None and len(np.atleast_1d(order)):
+                return [_text(name) for name in np.atleast_1d(order)[:_MOST_COLUMNS]]
+        return [name for name in child_names(self._node, _MOST_COLUMNS) if name != "__categories"]
+
     def columns(self, most: int) -> list[str]:
         """Names of the columns in order, without the index. Raises InputError if there are more than ``most``."""
         with guarded(f"The columns of '{self._name}'"):
-            order = self._group.attrs.get("column-order")
+            order = self._node.attrs.get("column-order")
             names = [] if order is None else [_text(name) for name in np.atleast_1d(order)[: most + 1]]
         if len(names) > most:
             raise InputError(
@@ -69,8 +118,22 @@ class Frame:
 
     def names_of(self, column: str) -> list[str] | None:
         """A column of strings, or None if it is absent or does not hold strings."""
-        values = self.column(column)
+        values = self._readable(column)
         return values.tolist() if values is not None and values.dtype == object else None
+
+    def flags_of(self, column: str) -> NDArray[np.bool_] | None:
+        """A column of booleans, or None if it is absent or does not hold booleans."""
+        values = self._readable(column)
+        return values if values is not None and values.dtype == np.bool_ else None
+
+    def _readable(self, column: str) -> NDArray[np.generic] | None:
+        try:
+            return self.column(column)
+        except InputError as error:
+            # A column that is only looked at, such as one of arrays, is no reason to refuse the file.
+            if error.code in ("unknown-encoding", "not-strings", "wrong-shape", "missing-part"):
+                return None
+            raise
 
     def column(self, column: str, rows: slice = _ALL) -> NDArray[np.generic] | None:
         """A column ``[rows]``, or None if there is none.
@@ -78,15 +141,30 @@ class Frame:
         Strings are Python strings ("" where missing), numbers are as stored (NaN where missing) and booleans are bool
         (False where missing). Raises InputError for any other content.
         """
-        node = find(self._group, column)
         what = f"{self._name}/{column[:200]}"
+        if isinstance(self._node, h5py.Dataset):
+            return self._field(self._node, column, what, rows)
+        node = find(self._node, column)
         if isinstance(node, h5py.Dataset):
             # anndata 0.7 kept the categories of all columns in one separate group.
-            categories = find(self._group, f"__categories/{column}")
+            categories = find(self._node, f"__categories/{column}")
             if categories is None:
                 return self._dataset(node, what, rows)
             return self._categorical(node, categories, what, rows)
         return None if node is None else self._group_column(node, what, rows)
+
+    def _field(self, table: h5py.Dataset, column: str, what: str, rows: slice) -> NDArray[np.generic] | None:
+        """A field of a compound dataset."""
+        if column not in (table.dtype.names or ()):
+            return None
+        checked(table, self._name, max_bytes=self._max_bytes)
+        with guarded(f"'{what}'"):
+            values = np.asarray(table.fields(column)[rows])
+            if values.dtype.kind == "S":
+                values = np.char.decode(values, "utf-8")
+            if values.dtype.kind == "O":
+                values = np.array([_text(value) for value in values], dtype=object)
+        return values.astype(object) if values.dtype.kind == "U" else values
 
     def _dataset(self, node: h5py.Dataset | h5py.Group | None, what: str, rows: slice = _ALL) -> NDArray[np.generic]:
         dataset = checked(node, what, max_bytes=self._max_bytes)

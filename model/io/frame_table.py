@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
 
@@ -16,6 +17,14 @@ class FrameTable:
 
     def index(self) -> list[str]:
         return [str(name) for name in self._frame.index]
+
+    def columns_named(self) -> list[str]:
+        return [str(name) for name in self._frame.columns]
+
+    def flags_of(self, column: str) -> NDArray[np.bool_] | None:
+        if column not in self._frame or self._frame[column].dtype != np.bool_:
+            return None
+        return self._frame[column].to_numpy(dtype=np.bool_)
 
     def names_of(self, column: str) -> list[str] | None:
         if column not in self._frame or pd.api.types.is_numeric_dtype(self._frame[column]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,23 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError, OverLimitError
-from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.names import check_length, name_genes
+from scpalm.model.genes.columns import GeneColumns, check_length
+from scpalm.model.genes.matrix import CellMatrix, Origin
+from scpalm.model.genes.names import name_genes
+from scpalm.model.io.choose import SAMPLE_VALUES, choose_matrix, totals_column
 from scpalm.model.io.frame import Frame
-from scpalm.model.io.hdf5 import attribute, child_names, find, open_hdf5, refuse_over
+from scpalm.model.io.hdf5 import Node, child_names, find, open_hdf5
+from scpalm.model.io.obsm import obsm_table
 from scpalm.model.io.stored_matrix import Axes, StoredMatrix
 
-_MAX_COLUMNS = 50_000  # of a dataframe in obsm
 _LARGEST_AXIS = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One matrix of the file, with the names of its columns."""
+    """One matrix of the file, with the names of its columns and what the file says about its values."""
 
     matrix: StoredMatrix
-    genes: list[str]
-    ensembl_ids: list[str] | None
+    columns: GeneColumns
+    origin: Origin
 
 
 class H5adFile:
@@ -40,7 +43,8 @@ class H5adFile:
 
     Args:
         path: the file.
-        layer: None or ``X`` for X, ``raw`` for ``raw.X``, or the name of a layer.
+        layer: ``X``, ``raw`` for ``raw.X``, or the name of a layer; None for the one that holds the counts
+            (`scpalm.model.io.choose`).
         totals_column: column of ``obs`` with each cell's total count over all genes, for files with only some genes.
         max_cells: largest number of cells.
         max_bytes: largest declared, uncompressed size of the matrix, and of any column of names.
@@ -67,7 +71,7 @@ class H5adFile:
         try:
             self._obs = Frame(find(self._file, "obs"), "obs", max_bytes)
             self._sources: dict[str, _Source] = {}
-            self._layer = layer or "X"
+            self._layer, self._why = (layer, "") if layer else choose_matrix(self)
             # Open the matrix first: checking its shape against the limits is cheap, reading names is not.
             matrix = self._open_matrix(self._layer)
             self._check_axes(matrix, max_cells)
@@ -94,14 +98,9 @@ class H5adFile:
         return self._num_cells
 
     @property
-    def genes(self) -> list[str]:
-        """Names of the columns of the chosen matrix, preferably symbols."""
-        return self._sources[self._layer].genes
-
-    @property
-    def ensembl_ids(self) -> list[str] | None:
-        """Ensembl id of each column ("" where unknown), or None if the file has none."""
-        return self._sources[self._layer].ensembl_ids
+    def columns(self) -> GeneColumns:
+        """What the file says about the columns of the chosen matrix."""
+        return self._sources[self._layer].columns
 
     @cached_property
     def cells(self) -> list[str]:
@@ -117,39 +116,9 @@ class H5adFile:
             check_length(len(values), self.num_cells, f"obs/{name[:200]}", "cells")
         return values
 
-    def obsm_table(self, name: str) -> tuple[list[str], NDArray[np.float32]] | None:
-        """A dataframe of numbers in ``obsm``: column names, and values ``[B, columns]`` with NaN where missing.
-
-        Returns None if there is none. Raises InputError if it is not a dataframe of numbers, OverLimitError if it is
-        too large.
-        """
-        path = f"obsm/{name}"
-        node = find(self._file, path)
-        if node is None:
-            return None
-        if not isinstance(node, h5py.Group) or attribute(node, "encoding-type") != "dataframe":
-            raise InputError(
-                "not-a-dataframe",
-                f"'{path}' has no column names.",
-                hint=f"Store a pandas DataFrame with one column per gene in obsm['{name}'].",
-                field=path,
-            )
-        frame = Frame(node, path, self._max_bytes)
-        names = frame.columns(_MAX_COLUMNS)
-        refuse_over(4.0 * len(names) * self.num_cells, self._max_bytes, path)
-        values = np.empty((self.num_cells, len(names)), dtype=np.float32)
-        for number, column in enumerate(names):
-            found = frame.column(column)
-            what = f"{path}/{column[:200]}"
-            if found is None or found.dtype.kind not in "biuf":
-                raise InputError("not-numbers", f"'{what}' does not hold numbers.", hint="Leave it out.", field=what)
-            check_length(len(found), self.num_cells, what, "cells")
-            values[:, number] = found
-        return names, values
-
     def tables(self, names: Sequence[str]) -> dict[str, object]:
         """See `scpalm.model.io.cells.CellSource`. Raises InputError, OverLimitError."""
-        found = {name: self.obsm_table(name) for name in names}
+        found = {name: obsm_table(self._file, name, self.num_cells, self._max_bytes) for name in names}
         return {name: {"genes": table[0], "values": table[1]} for name, table in found.items() if table is not None}
 
     def chunks(self, size: int, layer: str | None = None) -> Iterator[CellMatrix]:
@@ -162,7 +131,7 @@ class H5adFile:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         source = self._source(layer or self._layer)
-        axes = Axes(self.cells, source.genes, source.ensembl_ids, self._totals(), self.num_cells)
+        axes = Axes(self.cells, source.columns, self.num_cells, source.origin, self._totals(), self._obs_totals())
         yield from source.matrix.blocks(size, axes)
 
     def rows(self, start: int, stop: int) -> CellMatrix:
@@ -172,8 +141,24 @@ class H5adFile:
         """
         source = self._source(self._layer)
         names = self._obs.index(slice(start, stop))
-        axes = Axes(names, source.genes, source.ensembl_ids, None, self.num_cells)
+        axes = Axes(names, source.columns, self.num_cells, source.origin, None, self._obs_totals(slice(start, stop)))
         return source.matrix.block(start, stop, axes)
+
+    def matrix_names(self) -> list[str]:
+        """Names of the matrices, as `layer` takes them; see `scpalm.model.io.choose.Matrices`."""
+        return ["X", *self._layer_names()]
+
+    def sample(self, name: str) -> NDArray[np.generic] | None:
+        """Some stored values of a matrix, or None if there is none."""
+        path, node = self._find_matrix(name)
+        if node is None:
+            return None
+        try:
+            return StoredMatrix(node, path, self._max_bytes).sample(SAMPLE_VALUES)
+        except InputError:
+            if name == "X":
+                raise
+            return None
 
     def _source(self, layer: str) -> _Source:
         if layer not in self._sources:
@@ -182,11 +167,20 @@ class H5adFile:
             self._sources[layer] = self._name_columns(layer, matrix)
         return self._sources[layer]
 
-    def _open_matrix(self, layer: str) -> StoredMatrix:
-        path = {"X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
+    def _find_matrix(self, layer: str) -> tuple[str, Node | None]:
+        """The path of a matrix and its node, or None if there is none."""
+        if layer == "raw":
+            # anndata before 0.7 wrote raw as objects of the root.
+            old = find(self._file, "raw.X")
+            return ("raw/X", find(self._file, "raw/X")) if old is None else ("raw.X", old)
+        path = "X" if layer == "X" else f"layers/{layer}"
         node = find(self._file, path) if "/" not in layer else None
         # Some versions of anndata write a missing X as an empty dataset.
-        if node is None or (isinstance(node, h5py.Dataset) and node.shape is None):
+        return path, None if isinstance(node, h5py.Dataset) and node.shape is None else node
+
+    def _open_matrix(self, layer: str) -> StoredMatrix:
+        path, node = self._find_matrix(layer)
+        if node is None:
             layers = self._layer_names()
             others = f"Choose another matrix of the file with layer=: {', '.join(layers)}." if layers else ""
             if layer == "X":
@@ -207,7 +201,7 @@ class H5adFile:
     def _layer_names(self) -> list[str]:
         layers = find(self._file, "layers")
         names = child_names(layers) if isinstance(layers, h5py.Group) else []
-        return (["raw"] if find(self._file, "raw/X") is not None else []) + names
+        return (["raw"] if self._find_matrix("raw")[1] is not None else []) + names
 
     def _check_axes(self, matrix: StoredMatrix, max_cells: int | None) -> None:
         num_cells, num_genes = matrix.shape
@@ -229,9 +223,37 @@ class H5adFile:
             )
 
     def _name_columns(self, layer: str, matrix: StoredMatrix) -> _Source:
-        name = "raw/var" if layer == "raw" else "var"
-        names = name_genes(Frame(find(self._file, name), name, self._max_bytes), name, matrix.shape[1])
-        return _Source(matrix, names.genes, names.ensembl_ids)
+        name = {"raw/X": "raw/var", "raw.X": "raw.var"}.get(matrix.name, "var")
+        cells = self._obs.index(slice(0, 200))
+        columns = name_genes(Frame(find(self._file, name), name, self._max_bytes), name, matrix.shape[1], cells)
+        origin = Origin(
+            layer,
+            self._why if layer == self._layer else "",
+            self._log_base() if layer in ("X", "raw") else None,
+            matrix.truth_values,
+            self._totals_name or "",
+        )
+        return _Source(matrix, columns, origin)
+
+    def _log_base(self) -> float | None:
+        """The base of the logarithm that scanpy noted."""
+        if find(self._file, "uns/log1p") is None:
+            return None
+        node = find(self._file, "uns/log1p/base")
+        if not isinstance(node, h5py.Dataset) or node.shape != () or node.dtype.kind not in "iuf":
+            return math.e
+        return float(node[()])
+
+    @cached_property
+    def _totals_name(self) -> str | None:
+        return totals_column(self._obs.columns_named())
+
+    def _obs_totals(self, rows: slice = slice(None)) -> NDArray[np.float64] | None:
+        """The totals of the cells that the file has, if it has any that are numbers."""
+        if self._totals_name is None:
+            return None
+        values = self._obs.column(self._totals_name, rows)
+        return values.astype(np.float64) if values is not None and values.dtype.kind in "iuf" else None
 
     def _totals(self) -> NDArray[np.float64] | None:
         if self._totals_column is None:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.columns import GeneColumns
+from scpalm.model.genes.matrix import PLAIN, CellMatrix, Origin
 from scpalm.model.io.hdf5 import attribute, checked, find, guarded, refuse_over
 
 _WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
@@ -24,29 +25,41 @@ _Csr: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32
 
 @dataclass(frozen=True)
 class Axes:
-    """Names of the rows and columns of a stored matrix.
+    """What belongs to the rows and columns of a stored matrix.
 
     Attributes:
         cells: names of the rows to read.
-        genes, ensembl_ids: names of the columns.
-        totals: total count of each row over all genes, if the columns are a selection of the genes.
+        columns: names of the columns.
         cells_in_all: number of cells in the file.
+        origin: where the matrix was found.
+        totals: total count of each row over all genes, if the columns are a selection of the genes.
+        obs_totals: totals that the file has, which may be those of a selection.
     """
 
     cells: Sequence[str]
-    genes: Sequence[str]
-    ensembl_ids: Sequence[str] | None
-    totals: NDArray[np.float64] | None
+    columns: GeneColumns
     cells_in_all: int
+    origin: Origin = PLAIN
+    totals: NDArray[np.float64] | None = None
+    obs_totals: NDArray[np.float64] | None = None
 
     def part(
         self, start: int, indptr: NDArray[np.int64], indices: NDArray[np.int32], data: NDArray[np.float32]
     ) -> CellMatrix:
         """The given rows as a `CellMatrix` with names; ``start``: position in ``cells`` of the first row."""
         rows = slice(start, start + len(indptr) - 1)
-        totals = None if self.totals is None else self.totals[rows]
         return CellMatrix(
-            indptr, indices, data, self.genes, self.cells[rows], self.ensembl_ids, totals, self.cells_in_all
+            indptr,
+            indices,
+            data,
+            self.columns.names,
+            self.cells[rows],
+            self.columns.ensembl_ids,
+            totals=None if self.totals is None else self.totals[rows],
+            cells_in_all=self.cells_in_all,
+            columns=self.columns,
+            origin=self.origin,
+            obs_totals=None if self.obs_totals is None else self.obs_totals[rows],
         )
 
 
@@ -84,7 +97,9 @@ class StoredMatrix:
     def _declared_shape(self, node: h5py.Group) -> tuple[int, int]:
         with guarded(f"The shape of '{self.name}'"):
             value = np.asarray(node.attrs.get("shape", node.attrs.get("h5sparse_shape", ())))
-            if value.shape != (2,) or value.dtype.kind not in "iu" or value.min() < 0 or value.max() > 2**62:
+            # R writes whole numbers as doubles.
+            whole = value.dtype.kind in "iu" or (value.dtype.kind == "f" and bool((value == np.rint(value)).all()))
+            if value.shape != (2,) or not whole or value.min() < 0 or value.max() > 2**62:
                 raise InputError(
                     "wrong-shape", f"'{self.name}' has no valid shape.", hint=_WRITE_AGAIN, field=self.name
                 )
@@ -124,6 +139,21 @@ class StoredMatrix:
                     hint=_WRITE_AGAIN,
                     field=f"{self.name}/{part}",
                 )
+
+    @property
+    def truth_values(self) -> bool:
+        """Whether the values are stored as booleans."""
+        values = self._node if isinstance(self._node, h5py.Dataset) else self._data
+        with guarded(f"'{self.name}'"):
+            return bool(values.dtype.kind == "b")
+
+    def sample(self, most: int) -> NDArray[np.generic]:
+        """Up to ``most`` stored values from the beginning."""
+        with guarded(f"'{self.name}'"):
+            if isinstance(self._node, h5py.Dataset):
+                rows = max(1, most // max(1, self.shape[1]))
+                return np.asarray(self._node[:rows]).ravel()
+            return np.asarray(self._data[:most])
 
     def blocks(self, size: int, axes: Axes) -> Iterator[CellMatrix]:
         """All rows in order, ``size`` at a time. Raises InputError."""

@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.names import check_length, name_genes
+from scpalm.model.genes.columns import check_length
+from scpalm.model.genes.matrix import CellMatrix, Origin
+from scpalm.model.genes.names import name_genes
+from scpalm.model.io.choose import choose_matrix
+from scpalm.model.io.choose import totals_column as find_totals
 from scpalm.model.io.frame_table import FrameTable, numbers_of
+from scpalm.model.io.loaded import log_base, sample_of, totals_of
 
 _WRITE_AGAIN = "Write the store again with anndata's write_zarr."
 
@@ -36,7 +40,10 @@ class ZarrFile:
             root: Any = zarr.open_group(str(path), mode="r")
             self._root: Any = root
             self._obs: Any = root["obs"]
-            chosen = {None: "X", "X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
+            why = ""
+            if layer is None:
+                layer, why = choose_matrix(self)
+            chosen = _path_of(layer)
             if chosen not in root:
                 raise InputError(
                     "no-such-layer", f"The store has no '{chosen}'.", hint="Choose another layer.", field="layer"
@@ -53,9 +60,14 @@ class ZarrFile:
             raise _broken(error) from error
         self._name = chosen
         check_length(num_names, self._shape[0], "obs", "cells")
-        names = name_genes(FrameTable(var), where, self._shape[1])
-        self.genes, self.ensembl_ids = names.genes, names.ensembl_ids
+        self.columns = name_genes(FrameTable(var), where, self._shape[1], self._names(slice(0, 200)))
         self._totals_column = totals_column
+        found = find_totals([str(name) for name in self._obs.attrs.get("column-order", ())])
+        self._obs_totals = None if found is None else totals_of(pd.Series(self.obs_column(found)))
+        noted = "uns/log1p" in root and layer in ("X", "raw")
+        base = log_base(read_elem(root["uns/log1p"])) if noted else None
+        values = self._matrix["data"] if self._encoding else self._matrix
+        self._origin = Origin(layer, why, base, values.dtype == np.bool_, found or "")
 
     def __enter__(self) -> ZarrFile:
         return self
@@ -69,6 +81,16 @@ class ZarrFile:
     def num_cells(self) -> int:
         """B, the number of rows."""
         return int(self._shape[0])
+
+    def matrix_names(self) -> list[str]:
+        """See `scpalm.model.io.choose.Matrices`."""
+        layers = list(self._root["layers"]) if "layers" in self._root else []
+        return ["X", *(["raw"] if "raw/X" in self._root else []), *layers]
+
+    def sample(self, name: str) -> NDArray[np.generic] | None:
+        """See `scpalm.model.io.choose.Matrices`."""
+        path = _path_of(name)
+        return sample_of(self._root[path]) if path in self._root else None
 
     def obs_column(self, name: str) -> NDArray[np.generic] | None:
         """A column of ``obs`` ``[B]``, or None if there is none. Strings are "" where missing."""
@@ -134,11 +156,14 @@ class ZarrFile:
             part.indptr.astype(np.int64),
             part.indices.astype(np.int32),
             part.data.astype(np.float32),
-            self.genes,
+            self.columns.names,
             self._names(rows),
-            self.ensembl_ids,
+            self.columns.ensembl_ids,
             None if self._totals is None else self._totals[rows],
             cells_in_all=self.num_cells,
+            columns=self.columns,
+            origin=self._origin,
+            obs_totals=None if self._obs_totals is None else self._obs_totals[rows],
         )
 
     @cached_property
@@ -154,6 +179,10 @@ class ZarrFile:
 
     def _names(self, rows: slice) -> list[str]:
         return [str(name) for name in np.asarray(self._index_node()[rows])]
+
+
+def _path_of(layer: str) -> str:
+    return {"X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
 
 
 def _broken(error: Exception) -> InputError:

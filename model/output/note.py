@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scpalm.model.genes.normalize import InputReport
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.report import InputReport
 from scpalm.model.tasks.task import OutputSpec
 
 NOTE_KEY = "scpalm"  # in uns
@@ -24,8 +24,9 @@ def note_of(
     """
     return {
         "model": {"name": model[0], "version": model[1]},
-        "coverage": coverage.as_dict(),
+        "coverage": coverage.as_dict() | {"counts_matched": None if report is None else report.counts_matched},
         "input": None if report is None else report.as_dict(),
+        "warnings": [] if report is None else list(report.warnings),
         **metadata,
     }
 

@@ -84,7 +84,7 @@ def main() -> None:
     print(f"{'format':8}{'MB':>8}{'decoded, cells/s':>20}{'prepared, cells/s':>20}{'target':>10}")
     with tempfile.TemporaryDirectory(prefix="scpalm-bench-") as folder:
         for name, reader, body in bodies(counts, genes, Path(folder)):
-            preparer = Preparer(vocabulary, genes, None)
+            preparer = Preparer(vocabulary, genes)
 
             def decode(reader: Reader = reader, body: bytes | Path = body) -> list[CellMatrix]:
                 return list(reader.decode(body, DecodeOptions()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.align import Coverage
 
 
 class RecordedProgress:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import SCALE
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
@@ -65,8 +65,8 @@ class KeptOut:
         """Add all cells of a file (h5ad or zarr). Raises InputError."""
         self._known.clear()
         with open_cells(path, layer=choose_layer(path, "auto")) as file:
-            preparer = Preparer(self._vocabulary, file.genes, file.ensembl_ids)
-            target = self._vocabulary.align(file.genes, file.ensembl_ids).target
+            preparer = Preparer(self._vocabulary, file.columns)
+            target = preparer.target
             for chunk in file.chunks(CHUNK):
                 # A cell without known genes cannot enter a corpus anyway.
                 some = np.flatnonzero(known_genes(chunk, target) > 0)

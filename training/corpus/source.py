@@ -83,16 +83,15 @@ class Source:
         with open_cells(self.path, layer=layer, totals_column=totals) as file:
             columns = {name: file.obs_column(name) for name in ("is_duplicate", *self.options.keep)}
             kept = {name: _first(file, names) for name, names in COLUMNS.items()}
-            preparer = Preparer(self.vocabulary, file.genes, file.ensembl_ids)
-            known = self.vocabulary.align(file.genes, file.ensembl_ids)
-            self.measured = known.gene_set.measured
-            coverage = known.coverage
+            preparer = Preparer(self.vocabulary, file.columns)
+            self.measured = preparer.measured
+            coverage = preparer.coverage
             self.summary = {"matrix": layer, "genes_in": coverage.genes_in, "genes_matched": coverage.genes_matched}
             start = 0
             for chunk in file.chunks(CHUNK):
                 at = slice(start, start + chunk.num_cells)
                 start += chunk.num_cells
-                wanted = self._wanted(chunk, columns, at, known.target)
+                wanted = self._wanted(chunk, columns, at, preparer.target)
                 report["filtered"] += int((~wanted).sum())
                 if not wanted.any():
                     continue

@@ -12,6 +12,7 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Part, Standardizer, bulk_matrix, mutation_features
 from scpalm.model.drug_response.network import CellTensors
 from scpalm.model.engine import load
+from scpalm.model.genes.declared import Declaration
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.training.drug_response.config import Inputs, Setting
@@ -38,7 +39,7 @@ class LineEmbeddings:
 
 def embed_lines(tables: Tables, bundle: Bundle, *, threads: int | None = None) -> LineEmbeddings:
     """Encode the bulk profiles with the frozen encoder, through the code that the service runs."""
-    preparer = Preparer(bundle.vocabulary, tables.genes, declared="log")
+    preparer = Preparer(bundle.vocabulary, tables.genes, Declaration("log_cp10k"))
     rows = preparer.prepare(bulk_matrix(tables.expression, tables.genes, tables.lines.tolist())).rows
     panel = Panel(tables.genes, bundle.vocabulary)
     rows = panel.only(rows)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from scpalm.model.bundle import Bundle, sha256_of
 from scpalm.model.errors import UserError
-from scpalm.model.genes.normalize import Declared, InputReport
+from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.declared import Declaration
 from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.report import InputReport
 from scpalm.model.io.cells import open_cells
 from scpalm.model.output.note import note_of
 from scpalm.model.release import release
@@ -45,7 +46,7 @@ class Atlas:
 
     source: Path
     layer: str | None
-    declared: Declared
+    declared: Declaration
     bundle: Path
     manifest: str
     model: str
@@ -61,13 +62,13 @@ class Atlas:
     def of(cls, source: Path, bundle: Bundle, spec: RequestSpec, task_rows: int) -> Atlas:
         """Read the genes and the first cells of a file. Raises InputError."""
         with open_cells(source, layer=spec.layer) as cells:
-            preparer = Preparer(bundle.vocabulary, cells.genes, cells.ensembl_ids, spec.input)
+            preparer = Preparer(bundle.vocabulary, cells.columns, spec.declaration)
             first = preparer.prepare(cells.rows(0, min(CHUNK_CELLS, cells.num_cells)))
             num_cells = cells.num_cells
         return cls(
             source=source.resolve(),
             layer=spec.layer,
-            declared=spec.input,
+            declared=spec.declaration,
             bundle=bundle.path.resolve(),
             manifest=sha256_of(bundle.path / "manifest.json"),
             model=bundle.name,

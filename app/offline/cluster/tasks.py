@@ -74,7 +74,7 @@ class EmbedPlugin(WorkerPlugin):
         if sha256_of(bundle.path / "manifest.json") != atlas.manifest:
             raise ClusterError(f"A worker has a different model in {bundle.path}. Copy the same model to all machines.")
         engine = load(bundle, threads=self._threads)
-        spec = RequestSpec(("embed",), layer=atlas.layer, input=atlas.declared)
+        spec = RequestSpec(("embed",), layer=atlas.layer, input=atlas.declared.name, total=atlas.declared.total)
         return _Opened(engine.stream(atlas.source, spec, report=atlas.report), ResultWriter(self._folder))
 
 

@@ -13,10 +13,10 @@ from scpalm.app.queue.transport import LANES
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.storage.values import row_blocks
 from scpalm.app.telemetry.metrics import Metrics
-from scpalm.model.genes.normalize import InputReport
+from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.prepare import Prepared
+from scpalm.model.genes.report import InputReport
 from scpalm.model.genes.rows import Rows
-from scpalm.model.genes.vocabulary import Coverage
 from scpalm.model.tasks.embed import Embed
 from scpalm.model.tasks.impute import Impute
 from scpalm.model.tasks.pathways import Pathways, PathwayShares

@@ -13,8 +13,8 @@ from scpalm.app.jobs.files import JobFiles, LocalJobFiles, SpoolJobFiles
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.storage.spool import Spool, SpoolError
-from scpalm.model.genes.normalize import InputReport
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.report import InputReport
 from scpalm.model.spec import outputs_of
 from scpalm.model.tasks.embed import Embed
 from scpalm.model.tasks.pathways import Pathways

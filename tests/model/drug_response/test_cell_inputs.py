@@ -12,6 +12,7 @@ from scpalm.model.drug_response.cell_inputs import (
     mutation_features,
 )
 from scpalm.model.errors import InputError
+from scpalm.model.genes.declared import Declaration
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Preparer, prepare
 from scpalm.model.genes.rows import Rows
@@ -27,7 +28,7 @@ def test_bulk_and_a_cell_of_the_same_composition_read_the_same() -> None:
     names = [f"GENE{i}" for i in range(120)]
     tpm = counts / counts.sum(1, keepdims=True) * 1e6
     panel = Panel(GENES, VOCABULARY)
-    bulk = Preparer(VOCABULARY, GENES, declared="log").prepare(
+    bulk = Preparer(VOCABULARY, GENES, Declaration("log_cp10k")).prepare(
         bulk_matrix(np.log2(tpm[:, :20] + 1).astype(np.float32), GENES, ["a", "b", "c"])
     )
     rows, columns = np.nonzero(counts)
@@ -97,4 +98,4 @@ def _rows(genes: list[str], counts: list[list[float]]) -> Rows:
     matrix = CellMatrix(
         indptr, columns.astype(np.int32), array[rows, columns], genes, [str(i) for i in range(len(array))]
     )
-    return prepare(matrix, VOCABULARY, "counts").rows
+    return prepare(matrix, VOCABULARY, Declaration("counts")).rows

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.declared import Declared
+from scpalm.model.genes.linear import to_linear
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import COMPLETE_GENES, Declared, detect_input, to_linear
+from scpalm.model.genes.normalize import COMPLETE_GENES, detect_input
 from tests.model.small_genes import fillers, matrix_of
 
 COUNTS = np.random.default_rng(0).poisson(3.0, (5, 12)).astype(np.float64) + 1

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.declared import Declared
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import Declared
 from scpalm.model.genes.prepare import Prepared, Preparer, prepare
 from tests.model.small_genes import fillers, matrix_of, small_vocabulary
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.engine import load
+from scpalm.model.genes.align import align
+from scpalm.model.genes.declared import Declaration
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
@@ -25,11 +27,11 @@ class DecodedCells:
 
     def columns(self, matrix: CellMatrix) -> NDArray[np.int64]:
         """``[genes]`` vocabulary position of each column, -1 where the model does not know the gene."""
-        return np.asarray(self.vocabulary.align(matrix.genes, matrix.ensembl_ids).target, dtype=np.int64)
+        return np.asarray(align(self.vocabulary, matrix.gene_columns).target, dtype=np.int64)
 
     def blocks(self, matrix: CellMatrix) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
         """For each block of cells: its rows, ``h_C [b, D]`` and ``o [b, G]`` clipped at 0. Raises InputError."""
-        yield from self.blocks_of_rows(prepare(matrix, self.vocabulary, "counts").rows)
+        yield from self.blocks_of_rows(prepare(matrix, self.vocabulary, Declaration("counts")).rows)
 
     def blocks_of_rows(self, rows: Rows) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
         """As ``blocks``, for prepared rows."""

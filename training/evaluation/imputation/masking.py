@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import SCALE
 from scpalm.training.evaluation.common.count_table import cell_totals, count_table
 
 SHARE = 0.1

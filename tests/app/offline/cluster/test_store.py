@@ -10,8 +10,8 @@ import pytest
 
 from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
 from scpalm.app.offline.cluster.store import AtlasStore, ResultWriter
-from scpalm.model.genes.normalize import InputReport
-from scpalm.model.genes.vocabulary import Coverage
+from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.report import InputReport
 
 
 @pytest.fixture

@@ -1,0 +1,257 @@
+"""Match the columns of a file with the model's genes: which are genes, and which gene is each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.genes.columns import GeneColumns
+from scpalm.model.genes.non_genes import foreign_genomes, kind_reasons, name_reason
+from scpalm.model.genes.other_names import few_known, other_species, refuse_contradiction
+from scpalm.model.genes.repair import NO_NAMES, Repairs, is_date, is_foreign
+from scpalm.model.genes.rows import GeneSet
+from scpalm.model.genes.vocabulary import How, Vocabulary
+
+_FEW_SHARE = 0.25  # with a smaller share of known names, other columns of var are tried
+_SAMPLE = 2_000  # names that decide whether a column of var holds names of genes
+_MOST_COLUMNS = 60
+# Files of several annotations have old and new symbols of many genes side by side, to be added. One such pair alone is
+# more likely a reporter or antibody whose name was once that of a gene.
+_MERGED_ANNOTATIONS = 5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of a file's genes the model knows, and by which name.
+
+    Attributes:
+        genes_in: columns of the file. genes_matched: columns found in the vocabulary.
+        genes_of_model: different vocabulary genes found, at most ``genes_matched``.
+        by_symbol, by_ensembl, by_alias: how the matched columns were found (alias includes previous symbols).
+        repaired: matched columns whose names had to be repaired, by kind of repair.
+        left_out: columns that are no human genes, by reason; they are no part of a cell's total either.
+        unmatched: the first 20 names that were not found.
+        notes: what a user should know about the names, in sentences.
+    """
+
+    genes_in: int
+    genes_matched: int
+    genes_of_model: int
+    by_symbol: int
+    by_ensembl: int
+    by_alias: int
+    repaired: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    unmatched: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_genes(self) -> int:
+        """Columns that are genes, known or not."""
+        return self.genes_in - sum(self.left_out.values())
+
+    def as_dict(self) -> dict[str, object]:
+        """The coverage as JSON, without the notes, which are warnings of the response."""
+        return {name: value for name, value in asdict(self).items() if name != "notes"}
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A file's columns in the vocabulary.
+
+    Attributes:
+        target: ``[genes_in]`` int32, vocabulary position of each column, -1 where unknown.
+        left_out: ``[genes_in]`` bool, columns that are no genes.
+        coverage: the report for the user.
+        gene_set: the vocabulary genes that the file measured.
+    """
+
+    target: NDArray[np.int32]
+    left_out: NDArray[np.bool_]
+    coverage: Coverage
+    gene_set: GeneSet
+
+
+def align(vocabulary: Vocabulary, columns: GeneColumns) -> Alignment:
+    """Find the gene of each column.
+
+    The order is: Ensembl id, symbol, previous symbol, alias, then the name with repairs (`Repairs`). Columns that are
+    certainly no human genes are left out.
+
+    Raises InputError if too few genes are known, if ids and names contradict each other, or if the names are those of
+    another species.
+    """
+    return _Aligner(vocabulary, columns).align()
+
+
+class _Aligner:
+    def __init__(self, vocabulary: Vocabulary, columns: GeneColumns) -> None:
+        self._vocabulary = vocabulary
+        self._columns = columns
+        self._notes: list[str] = []
+        self._repaired: Counter[str] = Counter()
+        self._reasons: dict[int, str] = {}
+        self._names = self._choose_names()
+        self._target = np.full(len(columns), -1, dtype=np.int32)
+        self._how: list[How] = [""] * len(columns)
+
+    def align(self) -> Alignment:
+        self._leave_out_by_type()
+        ids = self._ids()
+        for column, name in enumerate(self._names):
+            if column not in self._reasons:
+                self._set(column, *self._find(column, name, ids))
+        refuse_contradiction(self._vocabulary, self._names, ids)
+        other_species(self._vocabulary, self._columns, self._names, self._matched())
+        self._settle_shared_ids(ids)
+        self._repair()
+        self._drop_other_names()
+        matched = self._matched()
+        few_known(self._vocabulary, self._columns, self._names, matched, len(self._reasons))
+        measured = np.zeros(len(self._vocabulary), dtype=bool)
+        measured[self._target[self._target >= 0]] = True
+        left_out = np.zeros(len(self._columns), dtype=bool)
+        left_out[list(self._reasons)] = True
+        unmatched = [str(self._names[c]) for c in np.flatnonzero((self._target < 0) & ~left_out)[:20]]
+        found = Counter(self._how)
+        coverage = Coverage(
+            genes_in=len(self._columns),
+            genes_matched=matched,
+            genes_of_model=int(measured.sum()),
+            by_symbol=found["symbol"],
+            by_ensembl=found["ensembl"],
+            by_alias=found["alias"] + found["previous"],
+            repaired=dict(sorted(self._repaired.items())),
+            left_out=dict(sorted(Counter(self._reasons.values()).items())),
+            unmatched=tuple(unmatched),
+            notes=tuple(self._notes),
+        )
+        return Alignment(self._target, left_out, coverage, GeneSet(measured))
+
+    def _matched(self) -> int:
+        return int((self._target >= 0).sum())
+
+    def _set(self, column: int, position: int, how: How) -> None:
+        self._target[column] = position
+        self._how[column] = how if position >= 0 else ""
+
+    def _find(self, column: int, name: str, ids: Sequence[str] | None) -> tuple[int, How]:
+        if ids is not None:
+            position = self._vocabulary.find_id(ids[column])
+            if position >= 0:
+                return position, "ensembl"
+        return (-1, "") if name.upper() in NO_NAMES else self._vocabulary.find(name)
+
+    # --- names
+
+    def _choose_names(self) -> list[str]:
+        """The names of the columns, or a column of ``var`` if that holds names and the index does not."""
+        names = [str(name) for name in self._columns.names]
+        table = self._columns.table
+        if table is None or self._columns.ensembl_ids is not None or self._share(names) >= _FEW_SHARE:
+            return names
+        best, best_share = "", max(2 * self._share(names), _FEW_SHARE)
+        for column in table.columns_named()[:_MOST_COLUMNS]:
+            values = table.names_of(column)
+            if values is not None and len(values) == len(names) and (share := self._share(values)) > best_share:
+                best, best_share = column, share
+        if not best:
+            return names
+        self._notes.append(f"The index of var does not name genes, so the names are those of var['{best}'].")
+        return [value or name for value, name in zip(table.names_of(best) or [], names, strict=True)]
+
+    def _share(self, names: Sequence[str]) -> float:
+        step = max(1, len(names) // _SAMPLE)
+        sample = [name for name in names[::step] if name.upper() not in NO_NAMES]
+        return sum(self._vocabulary.find(name)[0] >= 0 for name in sample) / max(1, len(sample))
+
+    def _ids(self) -> Sequence[str] | None:
+        return self._columns.ensembl_ids
+
+    # --- columns that are no genes
+
+    def _leave_out_by_type(self) -> None:
+        columns = self._columns
+        if columns.kinds is not None:
+            reasons = kind_reasons(columns.kinds)
+            self._reasons |= {c: reasons[kind] for c, kind in enumerate(columns.kinds) if kind in reasons}
+        if columns.genomes is not None:
+            foreign = foreign_genomes(columns.genomes)
+            self._reasons |= {c: "gene of another species" for c, g in enumerate(columns.genomes) if g in foreign}
+        if columns.filtered is not None:
+            self._reasons |= {int(c): "filtered (feature_is_filtered)" for c in np.flatnonzero(columns.filtered)}
+
+    def _leave_out_by_name(self, column: int, name: str) -> bool:
+        reason = "gene of another species" if is_foreign(name) else name_reason(name)
+        if reason is None:
+            return False
+        self._reasons[column] = reason
+        self._set(column, -1, "")
+        return True
+
+    # --- names that need more than a look
+
+    def _settle_shared_ids(self, ids: Sequence[str] | None) -> None:
+        """Where columns share an id, one of them may have it by mistake: its name is a gene without a column."""
+        if ids is None:
+            return
+        counts = np.bincount(self._target[self._target >= 0], minlength=len(self._vocabulary))
+        for column in np.flatnonzero((self._target >= 0) & (counts[self._target] > 1)):
+            position, how = self._vocabulary.find(self._names[column])
+            if position >= 0 and position != self._target[column] and counts[position] == 0:
+                self._set(int(column), position, how)
+
+    def _repair(self) -> None:
+        repairs = Repairs(self._vocabulary, self._names)
+        dates = []
+        taken = set(self._target[self._target >= 0].tolist())
+        for column in np.flatnonzero(self._target < 0).tolist():
+            if column in self._reasons:
+                continue
+            name = self._names[column]
+            position, how, kind = repairs.find(name)
+            if position < 0:
+                position, how, kind = self._by_neighbours(name, taken)
+            if position >= 0 and not (kind == "part of the name" and name_reason(name)):
+                self._set(column, position, how)
+                self._repaired[kind] += 1
+            elif not self._leave_out_by_name(column, name) and is_date(name):
+                dates.append(name)
+        for column in np.flatnonzero(self._target >= 0).tolist():
+            if self._how[column] in ("alias", "previous") and name_reason(self._names[column]) is not None:
+                self._leave_out_by_name(column, self._names[column])
+        if dates:
+            self._notes.append(
+                f"{len(dates)} gene name(s) are dates, as Excel makes of MARCH1 or SEPT9 (e.g. '{dates[0]}'), and "
+                "could not be restored."
+            )
+
+    def _by_neighbours(self, name: str, taken: set[int]) -> tuple[int, How, str]:
+        """A symbol that several genes had: the only one of them that has no column of its own."""
+        free = [gene for gene in self._vocabulary.candidates(name) if gene not in taken]
+        previous = name.upper() not in NO_NAMES and any(name in self._vocabulary.previous[gene] for gene in free)
+        return (free[0], "previous", "previous symbol") if len(free) == 1 and previous else (-1, "", "")
+
+    def _drop_other_names(self) -> None:
+        """An alias or previous symbol is not added to a gene that has a column of its own."""
+        firm = {int(self._target[c]) for c, how in enumerate(self._how) if how in ("symbol", "ensembl")}
+        doubtful = [c for c, how in enumerate(self._how) if how in ("previous", "alias") and self._target[c] in firm]
+        old = [c for c in doubtful if self._how[c] == "previous"]
+        if len(old) >= _MERGED_ANNOTATIONS:
+            doubtful = [c for c in doubtful if self._how[c] == "alias"]
+        # Of an alias and a previous symbol of the same gene, the previous symbol is the gene.
+        previous = {int(self._target[c]) for c, how in enumerate(self._how) if how == "previous"}
+        doubtful += [c for c, how in enumerate(self._how) if how == "alias" and int(self._target[c]) in previous]
+        dropped = sorted(set(doubtful))
+        for column in dropped:
+            self._set(column, -1, "")
+        if dropped:
+            example = self._names[dropped[0]]
+            self._notes.append(
+                f"{len(dropped)} column(s), e.g. '{example}', are named by another name of a gene that has its own "
+                "column. They are not added to it."
+            )

@@ -1,0 +1,92 @@
+"""Which matrix of a file to read if the user names none: the one that holds the counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.genes.names import plain
+
+SAMPLE_VALUES = 20_000
+_MOST_LAYERS = 30
+_COUNT_NAMES = re.compile(
+    r"(?:raw|umi|gene|rna|cell|soupx|cellbender|corrected)?[ _.-]*(?:raw|umis?|counts?|reads)\d*\Z"
+)
+_NORMAL_NAMES = re.compile(r".*(?:log|norm|data|cp10k|cpm|tpm).*")
+# Counts of a part of each cell's RNA.
+_PARTS = re.compile(r".*(?:spliced|ambiguous|velocity|intron|exon|imputed|denoised|scaled?|magic|scvi).*")
+_TOTALS = (
+    *("totalcounts", "ncountrna", "ncounts", "totalumis", "totalumi", "numi", "numis", "ncount", "ncountumi"),
+    *("librarysize", "libsize", "totalreads", "umicount", "umicounts", "sum", "total"),
+)
+
+
+class Matrices(Protocol):
+    """The matrices of a file."""
+
+    def matrix_names(self) -> Sequence[str]:
+        """``X`` and ``raw``, if there are any, and the names of the layers."""
+        ...
+
+    def sample(self, name: str) -> NDArray[np.generic] | None:
+        """Some stored values of a matrix, or None if it is not there or holds no numbers."""
+        ...
+
+
+def choose_matrix(file: Matrices) -> tuple[str, str]:
+    """The name of the matrix to read, and why, if it is not X.
+
+    X is read if it holds counts; else a layer of counts or raw, if that holds counts; else X, unless it has negative
+    values and another matrix does not.
+    """
+    of_x = file.sample("X")
+    if _are_counts(of_x):
+        return "X", ""
+    names = [name for name in file.matrix_names() if name != "X"][:_MOST_LAYERS]
+    layers = [name for name in names if _COUNT_NAMES.match(name.lower()) and not _PARTS.match(name.lower())]
+    # raw comes after the layer that is called counts, and before others.
+    ordered = sorted(layers, key=lambda name: (name.lower() != "counts", name != "raw"))
+    for name in ordered:
+        if _are_counts(file.sample(name)):
+            found = "is empty" if of_x is None else "holds no counts"
+            return name, f"X {found}, but {describe(name)} does"
+    if of_x is not None and not _are_unusable(of_x):
+        return "X", ""
+    for name in ordered + [
+        name for name in names if _NORMAL_NAMES.match(name.lower()) and not _PARTS.match(name.lower())
+    ]:
+        values = file.sample(name)
+        if values is not None and len(values) and not _are_unusable(values):
+            return name, f"X {'is empty' if of_x is None else 'is scaled or binary'}, but {describe(name)} is not"
+    return "X", ""
+
+
+def describe(name: str) -> str:
+    """A matrix in words."""
+    return {"X": "X", "raw": "raw.X"}.get(name, f"layers['{name}']")
+
+
+def totals_column(names: Sequence[str]) -> str | None:
+    """The column of ``obs`` that may hold each cell's total count, or None."""
+    found = {plain(name): name for name in reversed(names)}
+    return next((found[name] for name in _TOTALS if name in found), None)
+
+
+def _are_counts(values: NDArray[np.generic] | None) -> bool:
+    if values is None or not len(values) or values.dtype.kind == "b":
+        return False
+    numbers = values.astype(np.float64)
+    return bool(numbers.min() >= 0 and numbers.max() > 1 and (numbers == np.rint(numbers)).all())
+
+
+def _are_unusable(values: NDArray[np.generic]) -> bool:
+    """Booleans, one value only, or negative values."""
+    if values.dtype.kind == "b":
+        return True
+    numbers = values.astype(np.float64)
+    stored = numbers[numbers != 0]
+    return bool(len(stored) > 200 and stored.max() == stored.min()) or bool(len(stored) and np.nanmin(stored) < 0)
