@@ -35,18 +35,21 @@ _MAX_CACHED_GENES = 100_000  # longer lists are not cached, which bounds the mem
 
 
 class AlignmentCache:
-    """Matches gene lists, and keeps the results for recent lists that are only names."""
+    """Matches gene lists, and keeps the results for recent lists."""
 
     def __init__(self) -> None:
-        self._alignments: OrderedDict[tuple[str, ...], Alignment] = OrderedDict()
+        self._alignments: OrderedDict[tuple[object, ...], Alignment] = OrderedDict()
 
     def align(self, vocabulary: Vocabulary, columns: GeneColumns) -> Alignment:
         """See `scpalm.model.genes.align.align`."""
-        if len(columns) > _MAX_CACHED_GENES or not columns.plain:
+        if len(columns) > _MAX_CACHED_GENES:
             return align(vocabulary, columns)
-        key = tuple(columns.names)
+        key = columns.key
         if key not in self._alignments:
-            self._alignments[key] = align(vocabulary, columns)
+            alignment = align(vocabulary, columns)
+            if alignment.names_from:
+                return alignment
+            self._alignments[key] = alignment
         self._alignments.move_to_end(key)
         if len(self._alignments) > _MAX_CACHED_LISTS:
             self._alignments.popitem(last=False)

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.non_genes import foreign_genomes, kind_reasons, name_reason
 from scpalm.model.genes.other_names import few_known, other_species, refuse_contradiction
-from scpalm.model.genes.repair import NO_NAMES, Repairs, is_date, is_foreign
+from scpalm.model.genes.repair import NO_NAMES, Repairs, is_clone, is_date, is_foreign, with_dashes
 from scpalm.model.genes.rows import GeneSet
 from scpalm.model.genes.vocabulary import How, Vocabulary
 
 _FEW_SHARE = 0.25  # with a smaller share of known names, other columns of var are tried
 _SAMPLE = 2_000  # names that decide whether a column of var holds names of genes
 _MOST_COLUMNS = 60
-# Files of several annotations have old and new symbols of many genes side by side, to be added. One such pair alone is
-# more likely a reporter or antibody whose name was once that of a gene.
-_MERGED_ANNOTATIONS = 5
+# Files of several annotations have old and new symbols of many genes side by side, to be added. A few such pairs are
+# more likely reporters or antibodies whose names were once those of genes.
+_MERGED_ANNOTATIONS = 100
+_NEVER_GENES = ("reporter", "antibody", "control probe")
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Coverage:
     notes: tuple[str, ...] = ()
 
     @property
-    def num_genes(self) -> int:
-        """Columns that are genes, known or not."""
-        return self.genes_in - sum(self.left_out.values())
+    def num_extra(self) -> int:
+        """Columns that are no genes, or further columns of the same gene."""
+        return sum(self.left_out.values()) + self.genes_matched - self.genes_of_model
 
     def as_dict(self) -> dict[str, object]:
         """The coverage as JSON, without the notes, which are warnings of the response."""
@@ -68,12 +69,14 @@ class Alignment:
         left_out: ``[genes_in]`` bool, columns that are no genes.
         coverage: the report for the user.
         gene_set: the vocabulary genes that the file measured.
+        names_from: column of ``var`` that the names are from, if not the index.
     """
 
     target: NDArray[np.int32]
     left_out: NDArray[np.bool_]
     coverage: Coverage
     gene_set: GeneSet
+    names_from: str = ""
 
 
 def align(vocabulary: Vocabulary, columns: GeneColumns) -> Alignment:
@@ -95,6 +98,7 @@ class _Aligner:
         self._notes: list[str] = []
         self._repaired: Counter[str] = Counter()
         self._reasons: dict[int, str] = {}
+        self._names_from = ""
         self._names = self._choose_names()
         self._target = np.full(len(columns), -1, dtype=np.int32)
         self._how: list[How] = [""] * len(columns)
@@ -130,7 +134,7 @@ class _Aligner:
             unmatched=tuple(unmatched),
             notes=tuple(self._notes),
         )
-        return Alignment(self._target, left_out, coverage, GeneSet(measured))
+        return Alignment(self._target, left_out, coverage, GeneSet(measured), self._names_from)
 
     def _matched(self) -> int:
         return int((self._target >= 0).sum())
@@ -144,7 +148,15 @@ class _Aligner:
             position = self._vocabulary.find_id(ids[column])
             if position >= 0:
                 return position, "ensembl"
-        return (-1, "") if name.upper() in NO_NAMES else self._vocabulary.find(name)
+        if name.upper() in NO_NAMES:
+            return -1, ""
+        position, how = self._vocabulary.find(name)
+        if how in ("previous", "alias"):
+            # NKX6.1 is what R makes of NKX6-1, and an alias of NKX6-2.
+            symbol = next((meant for meant in with_dashes(name) if meant in self._vocabulary.by_symbol), None)
+            if symbol is not None:
+                return self._vocabulary.by_symbol[symbol], "symbol"
+        return position, how
 
     # --- names
 
@@ -161,6 +173,7 @@ class _Aligner:
                 best, best_share = column, share
         if not best:
             return names
+        self._names_from = best
         self._notes.append(f"The index of var does not name genes, so the names are those of var['{best}'].")
         return [value or name for value, name in zip(table.names_of(best) or [], names, strict=True)]
 
@@ -207,22 +220,32 @@ class _Aligner:
 
     def _repair(self) -> None:
         repairs = Repairs(self._vocabulary, self._names)
-        dates = []
-        taken = set(self._target[self._target >= 0].tolist())
-        for column in np.flatnonzero(self._target < 0).tolist():
-            if column in self._reasons:
-                continue
+        unknown = [
+            column
+            for column in np.flatnonzero(self._target < 0).tolist()
+            if column not in self._reasons and not is_clone(self._names[column])
+        ]
+        for column in unknown:
             name = self._names[column]
             position, how, kind = repairs.find(name)
-            if position < 0:
-                position, how, kind = self._by_neighbours(name, taken)
-            if position >= 0 and not (kind == "part of the name" and name_reason(name)):
-                self._set(column, position, how)
-                self._repaired[kind] += 1
-            elif not self._leave_out_by_name(column, name) and is_date(name):
+            # Of an antibody's name, too, a part may be that of a gene.
+            if position >= 0 and (kind != "part of the name" or name_reason(name) is None):
+                self._set_repaired(column, position, how, kind)
+        taken = set(self._target[self._target >= 0].tolist())
+        dates = []
+        for column in unknown:
+            if self._target[column] >= 0:
+                continue
+            name = self._names[column]
+            cores = repairs.cores(name)
+            position, how, kind = self._by_neighbours(cores, taken)
+            if position >= 0:
+                self._set_repaired(column, position, how, kind)
+            elif not any(self._leave_out_by_name(column, core) for core in (name, *cores)) and is_date(name):
                 dates.append(name)
         for column in np.flatnonzero(self._target >= 0).tolist():
-            if self._how[column] in ("alias", "previous") and name_reason(self._names[column]) is not None:
+            # Names of reporters and antibodies are also other names of genes.
+            if self._how[column] in ("alias", "previous") and name_reason(self._names[column]) in _NEVER_GENES:
                 self._leave_out_by_name(column, self._names[column])
         if dates:
             self._notes.append(
@@ -230,18 +253,25 @@ class _Aligner:
                 "could not be restored."
             )
 
-    def _by_neighbours(self, name: str, taken: set[int]) -> tuple[int, How, str]:
+    def _set_repaired(self, column: int, position: int, how: How, kind: str) -> None:
+        self._set(column, position, how)
+        self._repaired[kind] += 1
+
+    def _by_neighbours(self, names: Sequence[str], taken: set[int]) -> tuple[int, How, str]:
         """A symbol that several genes had: the only one of them that has no column of its own."""
-        free = [gene for gene in self._vocabulary.candidates(name) if gene not in taken]
-        previous = name.upper() not in NO_NAMES and any(name in self._vocabulary.previous[gene] for gene in free)
-        return (free[0], "previous", "previous symbol") if len(free) == 1 and previous else (-1, "", "")
+        for name in names:
+            free = [gene for gene in self._vocabulary.candidates(name) if gene not in taken]
+            previous = name.upper() not in NO_NAMES and any(name in self._vocabulary.previous[gene] for gene in free)
+            if len(free) == 1 and previous:
+                return free[0], "previous", "previous symbol"
+        return -1, "", ""
 
     def _drop_other_names(self) -> None:
         """An alias or previous symbol is not added to a gene that has a column of its own."""
         firm = {int(self._target[c]) for c, how in enumerate(self._how) if how in ("symbol", "ensembl")}
         doubtful = [c for c, how in enumerate(self._how) if how in ("previous", "alias") and self._target[c] in firm]
         old = [c for c in doubtful if self._how[c] == "previous"]
-        if len(old) >= _MERGED_ANNOTATIONS:
+        if len({int(self._target[c]) for c in old}) >= _MERGED_ANNOTATIONS:
             doubtful = [c for c in doubtful if self._how[c] == "alias"]
         # Of an alias and a previous symbol of the same gene, the previous symbol is the gene.
         previous = {int(self._target[c]) for c, how in enumerate(self._how) if how == "previous"}

@@ -58,9 +58,11 @@ class GeneColumns:
         return len(self.names)
 
     @property
-    def plain(self) -> bool:
-        """Whether there are only names."""
-        return all(part is None for part in (self.ensembl_ids, self.kinds, self.genomes, self.filtered, self.table))
+    def key(self) -> tuple[object, ...]:
+        """What decides about the genes of the columns, as long as ``table`` is not needed."""
+        lists = (self.names, self.ensembl_ids, self.kinds, self.genomes)
+        filtered = None if self.filtered is None else self.filtered.tobytes()
+        return *(None if part is None else tuple(part) for part in lists), filtered
 
 
 def check_length(length: int, expected: int, what: str, axis: str) -> None:

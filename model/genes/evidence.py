@@ -23,6 +23,7 @@ _DIVISORS = 4  # the smallest value may be up to this many counts
 _COARSE = 0.06  # share of one count: levels known less precisely tell nothing
 _FIT = 0.95  # share of levels that must be whole multiples
 _FEW_LEVELS = 4
+_LARGEST_LINEAR = 1e15  # larger ones would overflow when squared, and are no counts
 
 
 def _power(base: float) -> Transform:
@@ -72,7 +73,7 @@ def fits_of(values: NDArray[np.float32], *, as_written: bool = False) -> dict[st
     for name, inverse in INVERSES.items():
         with np.errstate(over="ignore", invalid="ignore"):
             linear, above = inverse(levels), inverse(levels + error)
-        if np.isfinite(above).all() and linear[0] > 0:
+        if linear[0] > 0 and above[-1] < _LARGEST_LINEAR:
             found[name] = _fit(linear, above - linear, times)
     return found
 
@@ -140,10 +141,9 @@ class Evidence:
 
     def share(self, name: str) -> tuple[int, float]:
         """Number of levels of all cells that tell about a transform, and the share of whole multiples."""
-        levels = sum(fits[name].levels for fits in self.fits if name in fits)
-        missing = any(name not in fits for fits in self.fits)
-        hits = sum(fits[name].hits for fits in self.fits if name in fits)
-        return levels, 0.0 if missing else hits / max(1, levels)
+        found = [fits[name] for fits in self.fits if name in fits]
+        levels, hits = sum(fit.levels for fit in found), sum(fit.hits for fit in found)
+        return levels, hits / max(1, levels) if 2 * len(found) > len(self.fits) else 0.0
 
     def transform(self) -> str | None:
         """The one transform under which the values are multiples of one count, or None if there is none."""

@@ -59,7 +59,7 @@ class CellMatrix:
         columns: what the file says about the columns; None if it has only ``genes`` and ``ensembl_ids``.
         origin: where the matrix was found.
         obs_totals: ``[B]`` totals that the file has for the cells, which may be those of a selection of genes.
-        num_left_out: columns without entries because they are no genes.
+        num_extra: columns that are no genes, or further columns of the same gene.
     """
 
     indptr: NDArray[np.int64]
@@ -73,7 +73,7 @@ class CellMatrix:
     columns: GeneColumns | None = None
     origin: Origin = PLAIN
     obs_totals: NDArray[np.float64] | None = None
-    num_left_out: int = 0
+    num_extra: int = 0
 
     @property
     def gene_columns(self) -> GeneColumns:
@@ -86,8 +86,8 @@ class CellMatrix:
 
     @property
     def num_gene_columns(self) -> int:
-        """Columns that are genes, known or not."""
-        return self.num_genes - self.num_left_out
+        """Different genes of the columns, known or not."""
+        return self.num_genes - self.num_extra
 
     def select(self, rows: NDArray[np.int64]) -> CellMatrix:
         """Some cells, as a copy."""
@@ -105,7 +105,7 @@ class CellMatrix:
         )
 
     def without(self, left_out: NDArray[np.bool_]) -> CellMatrix:
-        """The matrix without the entries of some columns. The columns stay, so that positions do."""
+        """The matrix without the entries of some columns. The columns stay, so that positions do not change."""
         keep = ~left_out[self.indices]
         indptr = np.concatenate([[0], np.cumsum(keep)])[self.indptr]
         return replace(
@@ -113,7 +113,6 @@ class CellMatrix:
             indptr=indptr,
             indices=self.indices[keep],
             data=self.data[keep],
-            num_left_out=int(left_out.sum()),
         )
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TypeVar
 
 from scpalm.model.genes.columns import GeneColumns, GeneTable, check_length
 
@@ -18,7 +17,6 @@ _ENSEMBL_COLUMNS = (
 _KIND_COLUMNS = ("featuretypes", "featuretype", "modality", "featurecategory")
 _GENOME_COLUMNS = ("genome", "genomes")
 _ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{11}(?:[._]\w+)*$", re.MULTILINE)
-_Values = TypeVar("_Values", bound=Sequence[object])
 
 
 def name_genes(var: GeneTable, name: str, num_genes: int, cells: Sequence[str] = ()) -> GeneColumns:
@@ -51,7 +49,9 @@ def name_genes(var: GeneTable, name: str, num_genes: int, cells: Sequence[str] =
         ids = columns.first(_ENSEMBL_COLUMNS, ensembl=True)
         if symbols:
             names = [symbol or number for symbol, number in zip(symbols, names, strict=True)]
-    filtered = columns.checked("feature_is_filtered", var.flags_of("feature_is_filtered"))
+    filtered = var.flags_of("feature_is_filtered")
+    if filtered is not None:
+        check_length(len(filtered), num_genes, f"{name}/feature_is_filtered", "genes")
     return GeneColumns(
         names,
         ids,
@@ -78,13 +78,9 @@ class _Columns:
             for column in self._names.get(name, ()):
                 values = self._var.names_of(column)
                 if values is not None and any(values) and (not ensembl or mostly_ensembl(values)):
-                    return self.checked(column, values)
+                    check_length(len(values), self._length, f"{self._name}/{column}", "genes")
+                    return values
         return None
-
-    def checked(self, column: str, values: _Values | None) -> _Values | None:
-        if values is not None:
-            check_length(len(values), self._length, f"{self._name}/{column}", "genes")
-        return values
 
 
 def plain(column: str) -> str:

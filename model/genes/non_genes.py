@@ -19,8 +19,8 @@ _KINDS: tuple[tuple[str, str], ...] = (
 )
 
 _REPEATS = (
-    r"(?:L1(?:HS|M|P)\w*|L2[a-d]?|L[345]\w?|HAL1\w*|Alu(?:J|S|Y)\w*|FLAM_\w+|FRAM|FAM|SVA_[A-F]|MIR(?:b|c|3|1_Amn)|"
-    r"(?:LTR|MER|MLT|MST|MamGyp|MARNA|UCON|Eulor)\d\w*|MST[A-D]\w*|THE1[A-D]\w*|Tigger\d+\w*|Charlie\d+\w*|"
+    r"(?:L1(?:HS|M|P)\w*|L2[a-d]?|HAL1\w*|Alu(?:J|S|Y)\w*|FLAM_\w+|FRAM|FAM|SVA_[A-F]|MIR(?:b|c|3|1_Amn)|"
+    r"(?:LTR|MER|MLT|MamGyp|MARNA|UCON|Eulor)\d\w*|MST[A-D]\w*|THE1[A-D]\w*|Tigger\d+\w*|Charlie\d+\w*|"
     r"Zaphod\d*|Arthur\d+\w*|HERV(?:[A-Z]?\d*|IP\w*|K\w*|H\w*)-int|HERV\w*-int|\(\w+\)n|(?:GA|A|G|AT|GC)-rich)"
 )
 _PATTERNS: tuple[tuple[str, str], ...] = (
@@ -36,7 +36,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         r"(?:sg|g|non[-_]?target(?:ing)?|nt[-_]?)(?:RNA|[-_]?ctrl)[-_. ]?\S*|safe[-_]?targeting\S*|non[-_ ]?target\S*",
         "guide",
     ),
-    (r"\S+[-_](?:sg(?:RNA)?[-_]?|g)\d+|protospacer\S*|\S+_sgRNA\S*", "guide"),
+    (r"\S+[-_]sg(?:RNA)?[-_]?\d+|protospacer\S*|\S+_sgRNA\S*", "guide"),
     (
         r"(?:HTO|hash[-_. ]?tag|CMO|sample[-_ ]?tag|multiseq|bar|MULTI)[-_. ]?\d+\S*|HTO[-_.]\S+|hash[-_. ]?tag\S*",
         "hashtag",

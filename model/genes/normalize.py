@@ -61,8 +61,7 @@ def detect_input(matrix: CellMatrix, declared: Declaration = AUTO) -> InputRepor
 
 def _counts(matrix: CellMatrix, why: str) -> InputReport:
     if matrix.totals is None and _has_totals(matrix, row_sums_of(matrix)):
-        column = matrix.origin.totals_column
-        why += f"; the columns are a selection of genes, and the totals are those of obs['{column}']"
+        why = f"{why}; {_of_totals(matrix)}"
         return _report(matrix, InputReport("counts", why, divide_by="obs"))
     return _report(matrix, InputReport("counts", why))
 
@@ -82,7 +81,10 @@ def _linear(matrix: CellMatrix, declared: Declaration, evidence: Evidence) -> In
     if not len(units) or shapes.mostly_whole(matrix) or bool((np.abs(units - 1) < 1e-3).all()):
         return _counts(matrix, "nearly all values are whole numbers")
     if len(units) > 1 and np.ptp(units) < 1e-3 * units.mean():
-        return _counts(matrix, f"all values are multiples of {units.mean():.4g}: counts with a common factor")
+        why = f"all values are multiples of {units.mean():.4g}: counts with a common factor"
+        if _has_totals(matrix, _counted(matrix, evidence, "linear")):
+            return _report(matrix, InputReport("counts", f"{why}; {_of_totals(matrix)}", divide_by="unit"))
+        return _report(matrix, InputReport("counts", why))
     why = "the values of each cell are multiples of one number, and not logarithms: normalised counts"
     return _normalised(matrix, declared, evidence, InputReport("linear", why))
 
@@ -96,7 +98,9 @@ def _log(matrix: CellMatrix, declared: Declaration, evidence: Evidence, name: st
     units = np.array([fit.unit for fit in evidence.of_transform(name) if fit.levels])
     report = InputReport("log", why, base)
     if len(units) and bool((np.abs(units - 1) < 1e-3).all()):
-        return _report(matrix, replace(report, why=f"{why}: log of raw counts"))
+        report = replace(report, why=f"{why}: log of raw counts")
+        if not _has_totals(matrix, _counted(matrix, evidence, name)):
+            return _report(matrix, report)
     return _normalised(matrix, declared, evidence, report)
 
 
@@ -108,8 +112,7 @@ def _normalised(matrix: CellMatrix, declared: Declaration, evidence: Evidence, r
     if total is not None:
         return _with_total(matrix, report, sums, total, "as declared")
     if not complete and _has_totals(matrix, _counted(matrix, evidence, report.transform)):
-        why = f"{report.why}; the totals are those of obs['{matrix.origin.totals_column}']"
-        return _report(matrix, replace(report, why=why, divide_by="unit"))
+        return _report(matrix, replace(report, why=f"{report.why}; {_of_totals(matrix)}", divide_by="unit"))
     constant = shapes.constant_sum(sums)
     if constant is not None:
         return _report(matrix, replace(report, why=f"{report.why}; each cell sums to {constant:g}", total=constant))
@@ -133,6 +136,7 @@ def _with_total(
 
 def _without_steps(matrix: CellMatrix, declared: Declaration) -> InputReport:
     """Values that are no multiples of one number: of corrected counts, of lengths of genes, or of something else."""
+    shapes.refuse_dense(matrix)
     for name in ("linear", *_BASES):
         if float(matrix.data.max(initial=0)) > _LARGEST.get(name, np.inf):
             continue
@@ -198,6 +202,10 @@ def _refuse_mixed(matrix: CellMatrix, evidence: Evidence, name: str) -> None:
 # --- totals
 
 
+def _of_totals(matrix: CellMatrix) -> str:
+    return f"the columns are a selection of genes, and the totals are those of obs['{matrix.origin.totals_column}']"
+
+
 def _has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
     """Whether the file's own totals are those of whole cells, of which the columns are a selection."""
     totals = matrix.obs_totals
@@ -232,16 +240,24 @@ def _total_of_whole_numbers(evidence: Evidence, name: str, sums: NDArray[np.floa
     return None
 
 
-def check_chunk(matrix: CellMatrix, report: InputReport) -> None:
-    """Check that later cells of a file are what the first ones were. Raises InputError (``mixed-input``)."""
+def _check_fractions(matrix: CellMatrix, declared: Declaration) -> None:
+    odd = shapes.rows_with_fractions(matrix)
+    if not len(odd):
+        return
+    some = matrix.select(odd)
+    evidence = Evidence.of(some, _SAMPLED_CELLS)
+    row = evidence.disagreeing("linear")
+    if row is not None:
+        raise mixed(some, row)
+    likely = evidence.transform() == "linear" or shapes.mostly_whole(some) or shapes.nearly_whole(some)
+    if declared.name == "auto" and not likely:
+        raise mixed(some, 0)
+
+
+def check_chunk(matrix: CellMatrix, report: InputReport, declared: Declaration = AUTO) -> None:
+    """Check that all cells are what the first ones of the file were. Raises InputError (``mixed-input``)."""
     if report.detected == "counts":
-        odd = shapes.rows_with_fractions(matrix)
-        if not len(odd):
-            return
-        evidence = Evidence.of(matrix.select(odd[:_SAMPLED_CELLS]), _SAMPLED_CELLS)
-        row = evidence.disagreeing("linear")
-        if row is not None:
-            raise mixed(matrix, int(odd[row]))
+        _check_fractions(matrix, declared)
         return
     whole = shapes.whole_rows(matrix, _FEW_VALUES)
     if len(whole):

@@ -108,11 +108,11 @@ class Preparer:
         matrix.validate()
         if self.coverage.left_out:
             matrix = matrix.without(self._alignment.left_out)
+        matrix = replace(matrix, num_extra=self.coverage.num_extra)
         first = self._report is None
         if self._report is None:
             self._report = detect_input(matrix, self._declared)
-        else:
-            check_chunk(matrix, self._report)
+        check_chunk(matrix, self._report, self._declared)
         linear, totals = to_linear(matrix, self._report)
         if first:
             self._report = self._with_warnings(matrix, linear, totals)

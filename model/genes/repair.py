@@ -20,34 +20,26 @@ _DASHES = re.compile("[\u2010-\u2015\u2043\u207b\u208b\u2212\ufe58\ufe63\uff0d]"
 _QUOTES = "'\"`\u2018\u2019\u201c\u201d"
 _ID_INSIDE = re.compile(r"ENSG(?:\d{11}|R\d{10})(?!\d)")
 _SEPARATORS = re.compile(r"\s*(?:[|;:,/]|\s)\s*")
-_NUMBER_AT_END = re.compile(r"(.+?)(?:--|[-._])\d{1,2}\Z")
-_ORF = re.compile(r"C(\d+|X|Y)ORF(\d+\w*)\Z", re.IGNORECASE)
-_MONTHS = {"mar": "MARCHF", "sep": "SEPTIN", "dec": "DELEC", "march": "MARCHF", "sept": "SEPTIN", "oct": "", "feb": "",
-           "apr": "", "nov": "", "may": ""}  # fmt: skip
+# A number that makes a repeated name unique, or the Entrez id after an underscore.
+_NUMBER_AT_END = re.compile(r"(.+?)(?:(?:--|[-._])\d{1,2}|_\d+)\Z")
+_CLONE = re.compile(r"(?:(?:RP\d+|CT[A-D]|KB|GS1)-\w+\.\d+|A[A-Z]\d{6}\.\d+|LINC\d{5})\Z")
+# Families of genes whose symbols became dates of these months; "" for months of symbols that nobody uses.
+_MONTHS = {"mar": "MARCHF", "march": "MARCHF", "sep": "SEPTIN", "sept": "SEPTIN", "dec": "DELEC"}
+_MONTHS |= dict.fromkeys(("feb", "apr", "may", "oct", "nov"), "")
 _DATE = re.compile(r"(?:(\d{1,2})[-/. ]([A-Za-z]{3,5})|([A-Za-z]{3,5})[-/. ](\d{1,2}))\Z")
 _ISO_DATE = re.compile(r"(?:19|20)\d\d-(\d\d)-(\d\d)(?:[ T]00:00:00)?\Z")
 _ISO_MONTHS = {"03": "mar", "09": "sep", "12": "dec"}
 # MARCH1 and MARC1 both become 1-Mar, but only MARC1 and MARC2 exist: later numbers are MARCH3 and so on.
 _AMBIGUOUS_DATES = frozenset({("mar", 2)})
 
+_ROMAN = ((1, "I"), (2, "II"), (3, "III"))
 # Names of mitochondrial genes in RefSeq's annotation. COX1 and COX2 alone are aliases of PTGS1 and PTGS2, too.
 REFSEQ_MITOCHONDRIA = {
-    **{f"ND{n}": f"MT-ND{n}" for n in ("1", "2", "3", "4", "4L", "5", "6")},
-    **{f"COX{n}": f"MT-CO{n}" for n in (1, 2, 3)},
-    **{f"CO{n}": f"MT-CO{n}" for n in ("1", "2", "3", "I", "II", "III")},
-    "COXI": "MT-CO1",
-    "COXII": "MT-CO2",
-    "COXIII": "MT-CO3",
-    "ATP6": "MT-ATP6",
-    "ATP8": "MT-ATP8",
-    "CYTB": "MT-CYB",
-    "COB": "MT-CYB",
-    "CYB": "MT-CYB",
-    "RNR1": "MT-RNR1",
-    "RNR2": "MT-RNR2",
+    **{f"ND{number}": f"MT-ND{number}" for number in ("1", "2", "3", "4", "4L", "5", "6")},
+    **{f"{stem}{name}": f"MT-CO{n}" for stem in ("CO", "COX") for n, roman in _ROMAN for name in (n, roman)},
+    **{name: f"MT-{name}" for name in ("ATP6", "ATP8", "CYB", "RNR1", "RNR2")},
+    **dict.fromkeys(("CYTB", "COB"), "MT-CYB"),
 }
-for _roman, _number in (("I", 1), ("II", 2), ("III", 3)):
-    REFSEQ_MITOCHONDRIA[f"CO{_roman}"] = REFSEQ_MITOCHONDRIA[f"COX{_roman}"] = f"MT-CO{_number}"
 _FEW_MITOCHONDRIAL = 4
 
 
@@ -57,6 +49,14 @@ def clean(name: str) -> str:
         return name.strip().strip(_QUOTES).strip()
     name = _DASHES.sub("-", _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)))
     return name.replace("\u00a0", " ").strip().strip(_QUOTES).strip()
+
+
+def is_clone(name: str) -> bool:
+    """Whether this is the well-formed name of a transcript known by its clone only, such as RP11-34P13.7.
+
+    Thousands of such genes are in no vocabulary. There is nothing to repair.
+    """
+    return _CLONE.match(name) is not None
 
 
 def is_date(name: str) -> bool:
@@ -96,79 +96,95 @@ class Repairs:
 
     def find(self, name: str) -> tuple[int, How, str]:
         """Position of the gene, how its repaired name was found, and the kind of repair; (-1, "", "") if unknown."""
-        for meant, kind in self._readings(name):
+        cleaned = clean(name)
+        if cleaned.upper() in NO_NAMES:
+            return *NOT_FOUND, ""
+        if cleaned in self.mitochondria:
+            return *self._vocabulary.find(self.mitochondria[cleaned]), "mitochondrial name"
+        if cleaned != name.strip():
+            position, how = self._vocabulary.find(cleaned)
+            if position >= 0:
+                return position, how, "characters"
+        found = self._find_simple(cleaned)
+        if found[0] >= 0:
+            return found
+        for inner, kind in self._peeled(cleaned):
+            for position, how in (self._vocabulary.find(inner), self._find_simple(inner)[:2]):
+                if position >= 0:
+                    return position, how, kind
+        return self._find_part(cleaned)
+
+    def _find_simple(self, name: str) -> tuple[int, How, str]:
+        for meant, kind in self._simple(name):
             position, how = self._vocabulary.find(meant)
-            if position >= 0 and meant.upper() not in NO_NAMES:
+            if position >= 0:
                 return position, how, kind
         return *NOT_FOUND, ""
 
-    def _readings(self, name: str) -> Iterator[tuple[str, str]]:
-        cleaned = clean(name)
-        if cleaned.upper() in NO_NAMES:
-            return
-        if cleaned != name.strip():
-            yield cleaned, "characters"
-        if cleaned in self.mitochondria:
-            yield self.mitochondria[cleaned], "mitochondrial name"
-        rest = self._after_prefix(cleaned)
-        if rest is not None:
-            yield rest, "prefix"
-            yield from ((meant, "prefix") for meant, _ in self._of_one(rest))
-        yield from self._of_one(cleaned)
-
-    def _after_prefix(self, name: str) -> str | None:
-        match = HUMAN_PREFIX.match(name)
-        if match:
-            return name[match.end() :]
-        return name[len(self.prefix) :] if self.prefix and name.startswith(self.prefix) else None
-
-    def _of_one(self, name: str) -> Iterator[tuple[str, str]]:
+    def _simple(self, name: str) -> Iterator[tuple[str, str]]:
+        """What a name without prefixes and further parts may have been."""
         inside = _ID_INSIDE.search(name)
         if inside:
             yield inside[0], "id within the name"
-            return
+            yield name.replace(inside[0], "").strip("_|:;,.- "), "part of the name"
         date = _gene_of_date(name)
         if date is not None:
             yield date, "date of Excel"
             return
-        if self.unspliced and name[-2:] in ("-U", "-A", "-I"):
-            yield name[:-2], "unspliced"
-        yield from ((meant, "dots") for meant in _with_dashes(name))
+        folded = self._vocabulary.by_folded if name == name.upper() else {}
+        for meant in with_dashes(name):
+            yield meant, "dots"
+            if meant in folded:
+                yield folded[meant], "dots"
         stem = _NUMBER_AT_END.match(name)
         if stem:
-            yield from self._symbols((stem[1], *_with_dashes(stem[1])), "repeated name")
-        orf = _ORF.match(name)
-        if orf:
-            yield f"C{orf[1].upper()}orf{orf[2].lower()}", "case"
+            # A number after an alias may belong to it.
+            for meant in (stem[1], *with_dashes(stem[1])):
+                if self._vocabulary.find(meant)[1] in ("symbol", "previous"):
+                    yield meant, "repeated name"
         if name.startswith("X") and name[1:2].isdigit():
             yield name[1:], "dots"
-        if name == name.upper():
-            folded = self._vocabulary.by_folded.get(name.upper())
-            if folded is not None:
-                yield self._vocabulary.symbols[folded], "case"
-        yield from self._part(name)
+        if name in folded:
+            yield folded[name], "case"
 
-    def _symbols(self, names: Sequence[str], kind: str) -> Iterator[tuple[str, str]]:
-        """Those names that are current symbols: a number after an alias may belong to it."""
-        for name in names:
-            if name in self._vocabulary.by_symbol:
-                yield name, kind
+    def cores(self, name: str) -> list[str]:
+        """The name without invisible characters, and also without a prefix or mark."""
+        cleaned = clean(name)
+        return [cleaned, *(inner for inner, _ in self._peeled(cleaned))]
 
-    def _part(self, name: str) -> Iterator[tuple[str, str]]:
-        parts = [part for part in _SEPARATORS.split(name) if part]
-        if len(parts) < 2:
-            return
-        # More than one gene: a probe for a family, which is none of them.
-        found = {self._vocabulary.find(part)[0] for part in parts if part.upper() not in NO_NAMES} - {-1}
-        if len(found) == 1:
-            yield self._vocabulary.ensembl_ids[found.pop()], "part of the name"
+    def _peeled(self, name: str) -> Iterator[tuple[str, str]]:
+        """The name without the prefix of a reference, and without the mark of unspliced counts."""
+        match = HUMAN_PREFIX.match(name)
+        if match:
+            yield name[match.end() :], "prefix"
+        elif self.prefix and name.startswith(self.prefix):
+            yield name[len(self.prefix) :], "prefix"
+        if self.unspliced and name[-2:] in ("-U", "-A", "-I"):
+            yield name[:-2], "unspliced"
+
+    def _find_part(self, name: str) -> tuple[int, How, str]:
+        """The gene that one part of a name is, if it is the only gene among them."""
+        parts = [part for part in _SEPARATORS.split(name) if part.upper() not in NO_NAMES and not part.isdigit()]
+        if parts == [name]:
+            return *NOT_FOUND, ""
+        found: dict[int, How] = {}
+        for part in parts:
+            position, how = self._vocabulary.find(part)
+            if position < 0:
+                position, how, _ = self._find_simple(part)
+            found.setdefault(position, how)
+        found.pop(-1, None)
+        # More than one gene is a probe for a family, which is none of them.
+        return (*next(iter(found.items())), "part of the name") if len(found) == 1 else (*NOT_FOUND, "")
 
 
-def _with_dashes(name: str) -> Iterator[str]:
+def with_dashes(name: str) -> Iterator[str]:
     """R's make.names turns dashes into dots, other programs into underscores."""
     for character in "._":
-        if character in name:
+        number = name.count(character)
+        if number:
             yield name.replace(character, "-")
+        if number > 1:
             head, _, tail = name.partition(character)
             yield f"{head}-{tail}"
             head, _, tail = name.rpartition(character)
@@ -179,6 +195,7 @@ def _shared_prefix(names: Sequence[str]) -> str:
     """What nine of ten names begin with, up to a separator; "" if there is nothing."""
     if len(names) < 3:
         return ""
+    names = names[:: max(1, len(names) // 500)]
     firsts = Counter(match[0] for name in names if (match := re.match(r"[A-Za-z][\w]*?[_:|.]+|[A-Za-z]\w*?-+", name)))
     if not firsts:
         return ""
@@ -187,7 +204,7 @@ def _shared_prefix(names: Sequence[str]) -> str:
 
 
 def _mitochondria(names: Sequence[str]) -> dict[str, str]:
-    present = {name for name in map(clean, names) if name in REFSEQ_MITOCHONDRIA}
+    present = REFSEQ_MITOCHONDRIA.keys() & set(names)
     genes = {REFSEQ_MITOCHONDRIA[name] for name in present}
     # ATP6, COX1 and the like have other meanings; several together, and no MT- gene, can only be these.
     if len(genes) < _FEW_MITOCHONDRIAL or any(name.upper().startswith(("MT-", "MT.", "MT_")) for name in names):

@@ -11,8 +11,9 @@ from scpalm.model.genes.evidence import sampled_rows
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.refusals import unusable
 
-_MANY = 200  # values of a cell that show a distribution
-_MANY_GENES = 500
+_MANY = 200  # values that are all the same by no accident
+_SOME = 60  # values of a cell that show a distribution
+_MANY_GENES, _SOME_GENES = 500, 100
 _SAMPLE = 32
 _FLAT = 0.3  # share of a cell's values above half of its largest; counts have a few percent there
 _ROUND = (1.0, 1e2, 1e3, 1e4, 1e5, 1e6)
@@ -86,10 +87,9 @@ def refuse_unusable(matrix: CellMatrix, declared: Declaration) -> None:
     largest = float(matrix.data.max(initial=0))
     if largest <= 1 and len(matrix.data) >= _MANY and bool((matrix.data == largest).all()):
         raise unusable("binary")
-    kinds = {_flat_kind(values) for values in _cells(matrix)}
+    kinds = {_flat_kind(values) for values in _cells(matrix) if len(values) >= _SOME}
     if kinds and None not in kinds:
         raise unusable(next(iter(sorted(kind for kind in kinds if kind))))
-    _refuse_dense(matrix)
 
 
 def _cells(matrix: CellMatrix) -> list[NDArray[np.float32]]:
@@ -100,30 +100,31 @@ def _cells(matrix: CellMatrix) -> list[NDArray[np.float32]]:
 def _flat_kind(values: NDArray[np.float32]) -> str | None:
     """``ranked`` or ``binned`` if the values of a cell are spread evenly, as those of no counts are."""
     values = values[values > 0]
-    if len(values) < _MANY or float((2 * values > values.max()).mean()) < _FLAT:
+    if float((2 * values > values.max()).mean()) < _FLAT:
         return None
     distinct = len(np.unique(values))
     if distinct > 0.9 * len(values) and values.max() <= 2.5 * max(len(values), 1) and 2 * values.max() >= len(values):
         half = values * 2
         return "ranked" if bool((half == np.rint(half)).all()) else None
     bins = np.unique(values, return_counts=True)[1]
-    even = len(bins) <= 256 and float(bins.max()) < 4 * float(np.median(bins))
+    even = 5 <= len(bins) <= 256 and float(bins.max()) < 4 * float(np.median(bins))
     return "binned" if even and is_whole(values) else None
 
 
-def _refuse_dense(matrix: CellMatrix) -> None:
-    """Refuse values without zeros: imputed ones, and those of microarrays."""
-    if matrix.num_genes < _MANY_GENES or is_whole(matrix.data):
-        return
+def refuse_dense(matrix: CellMatrix) -> None:
+    """Refuse values without zeros: imputed ones, and those of microarrays. Raises InputError."""
     rows = sampled_rows(matrix.num_cells, _SAMPLE)
-    lengths = np.diff(matrix.indptr)[rows]
-    if bool((lengths >= 0.995 * matrix.num_genes).all()):
+    if matrix.num_genes >= _MANY_GENES and bool(
+        (np.diff(matrix.indptr)[rows] >= 0.995 * matrix.num_gene_columns).all()
+    ):
         raise unusable("dense")
-    if len(rows) < 3 or float(np.median(lengths)) < 0.3 * matrix.num_genes:
-        return
     part = matrix.select(rows)
+    sums = np.add.reduceat(part.data, part.indptr[:-1]) if len(part.data) else np.zeros(0)
+    if len(rows) < 3 or np.ptp(sums) == 0:
+        return
     found = sparse.csr_matrix((np.ones(len(part.data)), part.indices, part.indptr), (len(rows), matrix.num_genes))
     seen = np.asarray(found.sum(axis=0)).ravel()
     # Imputation fills a gene in all cells or in none.
-    if float(((seen > 0) & (seen < len(rows))).sum()) < 0.02 * float((seen > 0).sum()):
+    genes = int((seen > 0).sum())
+    if genes >= _SOME_GENES and int(((seen > 0) & (seen < len(rows))).sum()) < 0.02 * genes:
         raise unusable("imputed")

@@ -114,13 +114,12 @@ class Vocabulary:
         return self._previous_owners.get(name) or self._alias_owners.get(name, ())
 
     @cached_property
-    def by_folded(self) -> Mapping[str, int]:
-        """Position by symbol in capitals, where that is unique."""
-        folded: dict[str, int] = {}
-        for position, symbol in enumerate(self.symbols):
-            key = symbol.upper()
-            folded[key] = -1 if key in folded else position
-        return {name: position for name, position in folded.items() if position >= 0}
+    def by_folded(self) -> Mapping[str, str]:
+        """Names with small letters (``C1orf56``) by the same in capitals; symbols before other names."""
+        folded: dict[str, str] = {}
+        for names in (*self.aliases, *self.previous, self.symbols):
+            folded |= {name.upper(): name for name in names if name != name.upper()}
+        return folded
 
 
 def _owners(names: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...]]:

@@ -124,7 +124,7 @@ class Frame:
     def flags_of(self, column: str) -> NDArray[np.bool_] | None:
         """A column of booleans, or None if it is absent or does not hold booleans."""
         values = self._readable(column)
-        return values if values is not None and values.dtype == np.bool_ else None
+        return values.astype(np.bool_) if values is not None and values.dtype == np.bool_ else None
 
     def _readable(self, column: str) -> NDArray[np.generic] | None:
         try:

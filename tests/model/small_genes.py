@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.vocabulary import Vocabulary
 
 NAMED = (
-    ("ENSG00000000001", "CD3E", ["T3E", "SHARED", "CD8A"]),
+    ("ENSG00000000001", "CD3E", ["T3E", "SHARED", "CD8A", "FORMER"]),
     ("ENSG00000000002", "CD8A", ["CD8"]),
     ("ENSG00000000003", "MS4A1", ["CD20", "SHARED"]),
     ("ENSG00000000004", "HLA-A", ["HLAA"]),
@@ -23,11 +23,20 @@ FILLER = 40  # GENE0, GENE1, ...: so that a file can have mostly known names
 def small_vocabulary() -> Vocabulary:
     filler = [(f"ENSG00000001{i:03d}", f"GENE{i}", [f"OLD{i}"]) for i in range(FILLER)]
     ids, symbols, aliases = zip(*(*NAMED, *filler), strict=True)
-    return Vocabulary(ids, symbols, aliases)
+    previous = [["OLDCD8", "FORMER", "TWICE"] if s == "CD8A" else ["TWICE"] if s == "MS4A1" else [] for s in symbols]
+    return Vocabulary(ids, symbols, aliases, previous)
 
 
 def fillers(count: int) -> list[str]:
     return [f"GENE{i}" for i in range(count)]
+
+
+def cell_counts(cells: int, genes: int, seed: int = 0, depth: float = 3000.0) -> NDArray[np.float64]:
+    """Counts ``[cells, genes]`` with the spread of expression, and of depth, that cells have."""
+    random = np.random.default_rng(seed)
+    mean = random.lognormal(0, 2, genes)
+    depths = depth * random.lognormal(0, 0.3, (cells, 1))
+    return random.poisson(mean / mean.sum() * depths * random.gamma(5, 0.2, (cells, genes))).astype(np.float64)
 
 
 def matrix_of(

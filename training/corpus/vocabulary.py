@@ -91,7 +91,9 @@ def _settle(genes: dict[str, _Gene], symbols: set[str]) -> None:
             if winner is not None and gene is not winner:
                 gene.previous.remove(name)
     for gene in genes.values():
-        gene.aliases = [n for n in dict.fromkeys(gene.aliases) if n not in symbols and n not in owners]
+        # A number is an id of something else, or nothing.
+        names = [name for name in dict.fromkeys(gene.aliases) if not name.isdigit()]
+        gene.aliases = [name for name in names if name not in symbols and name not in owners]
 
 
 def _last_owner(name: str, claims: list[_Gene]) -> _Gene | None:

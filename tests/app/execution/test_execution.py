@@ -25,7 +25,7 @@ from tests.app.fakes import INFO, FakeSession, expected, make_rows
 
 POISON = 250
 REPORT = InputReport("counts", "whole numbers")
-COVERAGE = Coverage(3, 3, 3, 3, 0, 0, ())
+COVERAGE = Coverage(3, 3, 3, 3, 0, 0)
 
 
 def part_of(rows: Rows, first: int) -> Prepared:

@@ -21,7 +21,7 @@ from scpalm.model.tasks.pathways import Pathways
 from scpalm.model.tasks.task import Values
 from tests.app.fakes import INFO
 
-HEAD = UploadHead(5, Coverage(3, 2, 300, 2, 0, 0, ("X",)), np.array([0, 1, -1], np.int32), {"drugs": ["a"]})
+HEAD = UploadHead(5, Coverage(3, 2, 300, 2, 0, 0, unmatched=("X",)), np.array([0, 1, -1], np.int32), {"drugs": ["a"]})
 REPORT = InputReport("counts", "whole numbers")
 
 

@@ -2,100 +2,193 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.declared import Declared
+from scpalm.model.genes.declared import Declaration, Declared
 from scpalm.model.genes.linear import to_linear
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import COMPLETE_GENES, detect_input
-from tests.model.small_genes import fillers, matrix_of
+from scpalm.model.genes.normalize import COMPLETE_GENES, check_chunk, detect_input
+from scpalm.model.genes.report import InputReport
+from tests.model.small_genes import cell_counts, fillers, matrix_of
 
-COUNTS = np.random.default_rng(0).poisson(3.0, (5, 12)).astype(np.float64) + 1
-SHARES = COUNTS / COUNTS.sum(axis=1, keepdims=True)
-GENES = fillers(12)
-
-
-def test_whole_numbers_are_counts() -> None:
-    report = detect_input(matrix_of(COUNTS, GENES))
-    assert report.detected == "counts"
-    assert report.as_dict() == {"detected": "counts", "why": report.why}
+COUNTS = cell_counts(6, 400)
+GENES = fillers(400)
+SUMS = COUNTS.sum(axis=1, keepdims=True)
+CP10K = COUNTS / SUMS * 1e4
+SELECTION = slice(0, 120)
 
 
-def test_large_fractions_are_expected_counts() -> None:
-    report = detect_input(matrix_of(COUNTS * 33.3, GENES))
-    assert (report.detected, report.expected) == ("counts", True)
-    assert "expected counts" in report.why
-
-
-def whole_transcriptome(values: np.ndarray) -> CellMatrix:
+def whole(values: NDArray[np.float64]) -> CellMatrix:
     """The values, with enough genes without counts to make a file that counts as complete."""
     genes = fillers(COMPLETE_GENES)
     return matrix_of(np.pad(values, ((0, 0), (0, len(genes) - values.shape[1]))), genes)
 
 
-@pytest.mark.parametrize("total", [1e3, 1e4, 1e6])
-def test_log1p_of_all_genes_is_undone_whatever_its_total(total: float) -> None:
-    matrix = whole_transcriptome(np.log1p(SHARES * total))
+def part(values: NDArray[np.float64]) -> CellMatrix:
+    return matrix_of(values[:, SELECTION], GENES[SELECTION])
+
+
+def shares(matrix: CellMatrix, report: InputReport) -> NDArray[np.float64]:
+    linear, divisors = to_linear(matrix, report)
+    made: NDArray[np.float64] = linear / np.repeat(divisors, np.diff(matrix.indptr))
+    return made
+
+
+def refused(matrix: CellMatrix, declared: Declaration | None = None) -> InputError:
+    with pytest.raises(InputError) as caught:
+        detect_input(matrix, declared or Declaration())
+    return caught.value
+
+
+def test_whole_numbers_are_counts() -> None:
+    report = detect_input(matrix_of(COUNTS, GENES))
+    assert report.as_dict() == {"detected": "counts", "base": None, "total": None, "from": "X", "why": report.why}
+
+
+@pytest.mark.parametrize(
+    "name, values, base",
+    [
+        ("log", np.log1p(CP10K), "e"),
+        ("log", np.log1p(CP10K * 100), "e"),
+        ("log", np.log1p(COUNTS / SUMS * np.median(SUMS)), "e"),
+        ("log", np.log2(CP10K + 1), "2"),
+        ("log", np.log10(CP10K * 100 + 1), "10"),
+        ("log", np.log1p(COUNTS), "e"),
+        ("linear", CP10K, None),
+        ("linear", COUNTS / SUMS, None),
+        ("counts", COUNTS * 0.97, None),
+    ],
+    ids=["log1p cp10k", "log1p cpm", "median", "log2", "log10", "log of counts", "cp10k", "shares", "factor"],
+)
+@pytest.mark.parametrize("alone", [False, True], ids=["together", "alone"])
+def test_all_genes_give_the_same_shares_however_they_are_transformed(
+    name: str, values: NDArray[np.float64], base: str | None, alone: bool
+) -> None:
+    matrix, clean = whole(values), whole(COUNTS)
+    if alone:
+        matrix, clean = matrix.select(np.array([2])), clean.select(np.array([2]))
     report = detect_input(matrix)
-    assert (report.detected, report.rescale) == ("log", True)
-    linear, totals = to_linear(matrix, report)
-    np.testing.assert_allclose(linear / np.repeat(totals, 12), SHARES.ravel(), rtol=1e-4)
+    assert report.base == base
+    assert report.detected == name or (alone and name == "counts")
+    np.testing.assert_allclose(shares(matrix, report), shares(clean, detect_input(clean)), rtol=1e-4)
 
 
-def test_log_values_of_some_genes_are_used_unchanged() -> None:
-    matrix = matrix_of(np.log1p(SHARES * 1e4)[:, :3], GENES[:3])
+@pytest.mark.parametrize("alone", [False, True], ids=["together", "alone"])
+@pytest.mark.parametrize("total", [1e4, 1e6])
+def test_the_total_of_a_selection_is_the_one_that_makes_counts_whole(total: float, alone: bool) -> None:
+    matrix = part(np.log2(COUNTS / SUMS * total + 1))
+    matrix = matrix.select(np.array([1])) if alone else matrix
     report = detect_input(matrix)
-    assert (report.detected, report.rescale) == ("log", False)
-    linear, totals = to_linear(matrix, report)
-    np.testing.assert_array_equal(totals, 1e4)
-    np.testing.assert_allclose(np.log1p(linear), matrix.data, rtol=1e-6)
+    assert (report.base, report.total) == ("2", total)
+    expected = (COUNTS / SUMS)[:, SELECTION][1:2] if alone else (COUNTS / SUMS)[:, SELECTION]
+    np.testing.assert_allclose(shares(matrix, report), expected[expected > 0], rtol=1e-4)
 
 
-def test_totals_of_counts_do_not_rescale_log_values() -> None:
-    matrix = matrix_of(np.log1p(SHARES * 1e4)[:, :3], GENES[:3], totals=COUNTS.sum(axis=1).tolist())
-    linear, totals = to_linear(matrix, detect_input(matrix))
-    np.testing.assert_allclose(np.log1p(1e4 * linear / np.repeat(totals, 3)), matrix.data, rtol=1e-6)
+def test_a_selection_that_does_not_show_its_total_is_a_question() -> None:
+    values = part(np.log1p(COUNTS / SUMS * 2345.6))
+    error = refused(values)
+    assert (error.code, error.field) == ("total-needed", "total")
+    report = detect_input(values, Declaration(total=2345.6))
+    assert (report.divide_by, report.total) == ("total", 2345.6)
 
 
-@pytest.mark.parametrize("total", [3e3, 1e4, 1e6])
-def test_detection_of_a_cell_does_not_depend_on_other_cells(total: float) -> None:
-    values = np.log1p(SHARES * total * np.array([[1], [1], [3], [1], [2]]))
-    for build in (whole_transcriptome, lambda some: matrix_of(some, GENES)):
-        together, alone = build(values), build(values[:1])
-        linear, totals = to_linear(together, detect_input(together))
-        linear_alone, totals_alone = to_linear(alone, detect_input(alone))
-        np.testing.assert_array_equal(linear[:12], linear_alone)
-        assert totals[0] == totals_alone[0]
+def with_totals(matrix: CellMatrix, totals: NDArray[np.float64]) -> CellMatrix:
+    from dataclasses import replace
+
+    return replace(matrix, obs_totals=totals)
+
+
+@pytest.mark.parametrize("values", [COUNTS, np.log1p(CP10K), CP10K / 7], ids=["counts", "logs", "linear"])
+def test_totals_of_the_file_are_those_of_whole_cells(values: NDArray[np.float64]) -> None:
+    matrix = with_totals(part(values), SUMS.ravel())
+    expected = (COUNTS / SUMS)[:, SELECTION]
+    np.testing.assert_allclose(shares(matrix, detect_input(matrix)), expected[expected > 0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("totals", [SUMS.ravel() * 0 + 1e6, SUMS.ravel() * 0.001, SUMS.ravel() * np.nan])
+def test_totals_that_cannot_be_are_not_used(totals: NDArray[np.float64]) -> None:
+    matrix = with_totals(part(COUNTS), totals)
+    assert detect_input(matrix).divide_by == "sum"
 
 
 def test_given_totals_are_used_for_counts() -> None:
-    matrix = matrix_of(COUNTS, GENES, totals=[100.0] * 5)
-    np.testing.assert_array_equal(to_linear(matrix, detect_input(matrix))[1], 100.0)
+    matrix = matrix_of(COUNTS, GENES, totals=[1e5] * 6)
+    np.testing.assert_array_equal(to_linear(matrix, detect_input(matrix))[1], 1e5)
 
 
-def test_fractions_in_declared_counts_are_refused() -> None:
+def test_corrected_counts_are_counts() -> None:
+    rng = np.random.default_rng(3)
+    ambient = rng.dirichlet(np.full(400, 0.3)) * 0.05
+    corrected = np.maximum(COUNTS - SUMS * ambient, 0)
+    for matrix in (whole(corrected), matrix_of(corrected, GENES)):
+        assert detect_input(matrix).detected == "counts"
+
+
+def test_one_fraction_among_whole_numbers_does_not_make_logarithms() -> None:
     table = COUNTS.copy()
-    table[2, 7] = 1.5
-    with pytest.raises(InputError) as caught:
-        detect_input(matrix_of(table, GENES), "counts")
-    error = caught.value
-    assert (error.code, error.cell, error.gene) == ("not-counts", "c2", "GENE7")
-    assert "1 of 60 values" in error.detail
+    table[0, np.flatnonzero(table[0])[3]] += 0.5
+    assert detect_input(matrix_of(table, GENES)).detected == "counts"
 
 
-def test_large_values_in_declared_logs_are_refused() -> None:
-    table = np.log1p(COUNTS)
-    table[1, 4] = 300.0
-    with pytest.raises(InputError) as caught:
-        detect_input(matrix_of(table, GENES), "log")
-    assert (caught.value.code, caught.value.cell, caught.value.gene) == ("not-log", "c1", "GENE4")
+@pytest.mark.parametrize(
+    "values, code",
+    [
+        (np.sqrt(CP10K), "square-roots"),
+        (np.log1p(np.log1p(CP10K)), "log-of-log"),
+        ((COUNTS > 0) * 1.0, "binary-values"),
+        (np.log1p(CP10K) / np.log1p(CP10K).std(axis=0), "unclear-values"),
+    ],
+)
+def test_values_without_counts_behind_them_are_refused(values: NDArray[np.float64], code: str) -> None:
+    assert refused(matrix_of(np.nan_to_num(values), GENES)).code == code
 
 
-@pytest.mark.parametrize("declared", ["counts", "log"])
-def test_a_plausible_declaration_overrides_detection(declared: Declared) -> None:
-    report = detect_input(matrix_of(COUNTS, GENES), declared)
-    assert report.detected == declared
-    assert "declared" in report.why
+def test_counts_and_logs_in_one_file_are_refused() -> None:
+    mixed = np.log1p(CP10K)
+    mixed[3] = CP10K[3]
+    error = refused(whole(mixed))
+    assert (error.code, error.cell) == ("mixed-input", "c3")
+
+
+@pytest.mark.parametrize(
+    "declared, values, code",
+    [
+        ("counts", np.log1p(CP10K), "not-counts"),
+        ("log", np.log2(CP10K + 1), "wrong-declaration"),
+        ("log2", COUNTS, "not-log"),
+        ("linear", np.log1p(CP10K), "wrong-declaration"),
+        ("log", np.log1p(CP10K) + 30, "not-log"),
+    ],
+)
+def test_a_declaration_that_the_values_contradict_is_refused(
+    declared: Declared, values: NDArray[np.float64], code: str
+) -> None:
+    assert refused(whole(values), Declaration(declared)).code == code
+
+
+def test_too_few_values_to_tell_counts_with_fractions() -> None:
+    error = refused(matrix_of([[1.5, 2.0]], ["CD3E", "CD8A"]), Declaration("counts"))
+    assert (error.code, error.gene) == ("not-counts", "CD3E")
+
+
+def test_bulk_profiles_are_declared_by_name() -> None:
+    tpm = np.random.default_rng(1).gamma(0.3, 60, (4, 300))
+    values = matrix_of(np.log2(tpm + 1), GENES[:300])
+    assert refused(values).code == "unclear-values"
+    report = detect_input(values, Declaration("log2_tpm"))
+    assert (report.base, report.total) == ("2", 1e6)
+    assert refused(values, Declaration("log2", 1e3)).code == "over-total"
+
+
+def test_later_cells_must_be_what_the_first_ones_were() -> None:
+    counts, logs = whole(COUNTS), whole(np.log1p(CP10K))
+    check_chunk(counts, detect_input(counts))
+    check_chunk(logs, detect_input(logs))
+    for matrix, report in ((logs, detect_input(counts)), (counts, detect_input(logs))):
+        with pytest.raises(InputError) as caught:
+            check_chunk(matrix, report)
+        assert caught.value.code == "mixed-input"
 
 
 def test_empty_cells_are_counted_and_named() -> None:

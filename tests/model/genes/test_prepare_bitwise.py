@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scpalm.model.genes.align import align
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Preparer
 from tests.model.small_genes import fillers, matrix_of, small_vocabulary
 
 VOCABULARY = small_vocabulary()
-REPEATED = [*fillers(30), "CD3E", "ENSG00000000002", "unknown_gene", "GENE3-1", "GENE3-2", "OLD7"]
+REPEATED = [*fillers(30), "CD3E", "ENSG00000000002", "unknown_gene", "GENE3-1", "GENE3-2", "GENE7.1"]
 DISTINCT = [*fillers(30), "CD3E", "ENSG00000000002", "unknown_gene"]
-COMPLETE = [*REPEATED, *(f"GENE{n % 40}-9" for n in range(5_000))]  # log values are rescaled to a total of 10,000
+COMPLETE = [*REPEATED, *(f"GENE{n % 40}-9" for n in range(5_000))]
 CELLS = 20
 Entry = tuple[int, np.float32]
 
 
-def literally(matrix: CellMatrix, kind: str, rescale: bool) -> list[list[Entry]]:
+def literally(matrix: CellMatrix, kind: str, whole_cell: float | None) -> list[list[Entry]]:
     """Rows as lists of (vocabulary position, value), computed from the definition in float64."""
-    target = VOCABULARY.align(matrix.genes).target
+    target = align(VOCABULARY, matrix.gene_columns).target
     rows = []
     for cell in range(matrix.num_cells):
         entries = range(matrix.indptr[cell], matrix.indptr[cell + 1])
@@ -32,8 +33,8 @@ def literally(matrix: CellMatrix, kind: str, rescale: bool) -> list[list[Entry]]
         total = np.float64(0)
         for entry in entries:
             total += linear[entry]
-        if kind == "log" and not rescale:
-            total = np.float64(1e4)
+        if whole_cell is not None:
+            total = np.float64(whole_cell)
         if matrix.totals is not None and kind == "counts":
             total = matrix.totals[cell]
         sums: dict[int, np.float64] = {}
@@ -69,8 +70,10 @@ def test_rows_equal_the_literal_definition_bit_for_bit(
         matrix = replace(matrix, data=data)
     if variant == "totals":
         matrix = replace(matrix, totals=np.arange(1234.5, 1234.5 + CELLS))
-    rows = Preparer(VOCABULARY, genes).prepare(matrix).rows
-    expected = literally(matrix, "log" if kind == "log" else "counts", rescale=genes is COMPLETE)
+    prepared = Preparer(VOCABULARY, genes).prepare(matrix)
+    rows, report = prepared.rows, prepared.input
+    assert report.detected == ("log" if kind == "log" else "counts")
+    expected = literally(matrix, report.detected, report.total if report.divide_by == "total" else None)
     for cell, entries in enumerate(expected):
         own = slice(rows.indptr[cell], rows.indptr[cell + 1])
         np.testing.assert_array_equal(rows.gene_index[own], [gene for gene, _ in entries])

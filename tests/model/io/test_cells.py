@@ -74,5 +74,5 @@ def test_h5ad_and_zarr_name_genes_alike(tmp_path: Path) -> None:
     named = []
     for store in ("h5ad", "zarr"):
         with open_cells(written(tmp_path, cells, store)) as file:
-            named.append((file.genes, file.ensembl_ids))
+            named.append((file.columns.names, file.columns.ensembl_ids))
     assert named[0] == named[1] == (symbols, list(cells.var_names))

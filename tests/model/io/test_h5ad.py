@@ -38,8 +38,8 @@ def test_reads_what_anndata_wrote(tmp_path: Path, kind: str, dtype: str, size: i
         chunks = list(file.chunks(size))
         assert file.num_cells == NUM_CELLS
         assert file.cells == list(cells.obs_names)
-        assert file.genes == list(cells.var_names)
-        assert file.ensembl_ids is None
+        assert file.columns.names == list(cells.var_names)
+        assert file.columns.ensembl_ids is None
     assert [c.num_cells for c in chunks[:-1]] == [min(size, NUM_CELLS)] * (len(chunks) - 1)
     assert [name for c in chunks for name in c.cells] == list(cells.obs_names)
     assert chunks[0].indptr.dtype == np.int64
@@ -57,7 +57,7 @@ def test_reads_real_cells(tmp_path: Path, real_cells: AnnData, kind: str) -> Non
     cells.write_h5ad(path, compression="lzf")
     with H5adFile(path) as file:
         chunks = list(file.chunks(32))
-        assert file.genes == list(cells.var_names)
+        assert file.columns.names == list(cells.var_names)
     np.testing.assert_array_equal(joined(chunks), real_cells.X.toarray())
 
 
@@ -101,8 +101,8 @@ def test_symbols_as_names_and_ids_in_a_column(tmp_path: Path) -> None:
     cells.var["gene_ids"] = ids
     cells.write_h5ad(tmp_path / "cells.h5ad")
     with H5adFile(tmp_path / "cells.h5ad") as file:
-        assert file.genes == list(cells.var_names)
-        assert file.ensembl_ids == ids
+        assert file.columns.names == list(cells.var_names)
+        assert file.columns.ensembl_ids == ids
         assert next(file.chunks(5)).ensembl_ids == ids
 
 
@@ -114,8 +114,8 @@ def test_ids_as_names_and_symbols_in_a_categorical_column(tmp_path: Path, column
     cells.var_names = [f"ENSG{i:011d}" for i in range(NUM_GENES)]
     cells.write_h5ad(tmp_path / "cells.h5ad")
     with H5adFile(tmp_path / "cells.h5ad") as file:
-        assert file.genes == [*symbols[:-1], cells.var_names[-1]]
-        assert file.ensembl_ids == list(cells.var_names)
+        assert file.columns.names == [*symbols[:-1], cells.var_names[-1]]
+        assert file.columns.ensembl_ids == list(cells.var_names)
 
 
 def test_symbols_replace_numeric_names(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_symbols_replace_numeric_names(tmp_path: Path) -> None:
     cells.var_names = [str(i) for i in range(NUM_GENES)]
     cells.write_h5ad(tmp_path / "cells.h5ad")
     with H5adFile(tmp_path / "cells.h5ad") as file:
-        assert file.genes[:2] == ["GENE0", "GENE1"]
-        assert file.ensembl_ids == list(cells.var["feature_id"])
+        assert file.columns.names[:2] == ["GENE0", "GENE1"]
+        assert file.columns.ensembl_ids == list(cells.var["feature_id"])
 
 
 def test_other_ids_are_not_mistaken_for_ensembl_ids(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_other_ids_are_not_mistaken_for_ensembl_ids(tmp_path: Path) -> None:
     cells.var["gene_ids"] = [str(7000 + i) for i in range(NUM_GENES)]
     cells.write_h5ad(tmp_path / "cells.h5ad")
     with H5adFile(tmp_path / "cells.h5ad") as file:
-        assert file.ensembl_ids is None
+        assert file.columns.ensembl_ids is None
 
 
 def test_obs_columns_in_every_encoding(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_the_encodings_of_old_files(tmp_path: Path) -> None:
         var["index"] = np.array(["G1", "G2", "G3"], dtype=h5py.string_dtype())
     with H5adFile(path) as file:
         assert file.cells == ["AA", "CC"]
-        assert file.genes == ["G1", "G2", "G3"]
+        assert file.columns.names == ["G1", "G2", "G3"]
         assert obs(file, "type").tolist() == ["T", "B"]
         np.testing.assert_array_equal(joined(list(file.chunks(9))), [[1, 0, 2], [0, 3, 0]])
 
@@ -209,10 +209,10 @@ def test_layers_and_raw(tmp_path: Path) -> None:
         with H5adFile(tmp_path / "cells.h5ad", layer=opened) as file:
             np.testing.assert_array_equal(joined(list(file.chunks(8, asked))), dense(cells, "twice"))
     with H5adFile(tmp_path / "cells.h5ad", layer="raw") as file:
-        assert len(file.genes) == NUM_GENES
+        assert len(file.columns.names) == NUM_GENES
         np.testing.assert_array_equal(joined(list(file.chunks(8))), cells.raw.X.toarray())
     with H5adFile(tmp_path / "cells.h5ad") as file:
-        assert len(file.genes) == 10
+        assert len(file.columns.names) == 10
         assert next(file.chunks(8, "raw")).num_genes == NUM_GENES
     for missing in ("spliced", "../obs", "X/data", "\0"):
         with pytest.raises(InputError) as caught:

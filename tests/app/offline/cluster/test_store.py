@@ -11,6 +11,7 @@ import pytest
 from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
 from scpalm.app.offline.cluster.store import AtlasStore, ResultWriter
 from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.declared import AUTO
 from scpalm.model.genes.report import InputReport
 
 
@@ -21,14 +22,14 @@ def atlas(tmp_path: Path) -> Atlas:
     return Atlas(
         source=source,
         layer=None,
-        declared="auto",
+        declared=AUTO,
         bundle=tmp_path,
         manifest="abc",
         model="fake",
         model_version="0.1",
         num_cells=10,
         width=3,
-        coverage=Coverage(5, 4, 4, 4, 0, 0, ("X",)),
+        coverage=Coverage(5, 4, 4, 4, 0, 0, unmatched=("X",)),
         report=InputReport("counts", "every value is a whole number"),
         task_rows=4,
         release="1",
