@@ -96,7 +96,7 @@ class Stream(AbstractContextManager["Stream"]):
         self._bundle = bundle
         self._session = session
         members = reader.source.tables(spec.members)
-        context = TaskContext(bundle, session.info, reader.num_cells, reader.preparer.target, members)
+        context = TaskContext(bundle, session.info, reader.num_cells, reader.preparer.file_target, members)
         self._bound = spec.bind(context)
         self._report: InputReport | None = None
         self.outputs: tuple[OutputSpec, ...] = outputs_of(self._bound)

@@ -16,7 +16,7 @@ class DecodeOptions:
     """Options for decoding a body.
 
     Attributes:
-        layer: matrix of the file to read; None for X.
+        layer: matrix of the file to read; None for the one that holds the counts.
         max_cells: maximum number of cells; None for no limit.
         max_bytes: maximum size of the uncompressed matrix in bytes; None for no limit.
         header_bytes: length of the JSON part of the body; None if all of it is JSON.

@@ -110,7 +110,7 @@ class Parser:
                     )
                     num_cells = matrix.cells_in_all or matrix.num_cells
                     members = self._members(upload, reader, body, options)
-                    head = UploadHead(num_cells, preparer.coverage, preparer.target, members)
+                    head = UploadHead(num_cells, preparer.coverage, preparer.file_target, members)
                     if not with_cells:
                         yield pack_part(head, preparer.measured, None)
                         return

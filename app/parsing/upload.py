@@ -44,7 +44,7 @@ class UploadHead:
     Attributes:
         num_cells: number of cells (B).
         coverage: how many genes are in the vocabulary.
-        columns: ``[genes_in]``, position of each column in the vocabulary, or -1.
+        columns: ``[num_vars]``, position of each column of the file in the vocabulary, or -1.
         members: further members of the body that the tasks read, by name.
     """
 

@@ -44,6 +44,7 @@ class GeneColumns:
         filtered: ``[columns]`` bool, columns whose values were removed, or None.
         table: all of ``var``, to find the names if ``names`` are unknown.
         cells: names of some rows, to tell a transposed matrix.
+        of_file: the columns of the file itself, if these are those of ``raw``, which may be more.
     """
 
     names: Sequence[str]
@@ -53,6 +54,7 @@ class GeneColumns:
     filtered: NDArray[np.bool_] | None = None
     table: GeneTable | None = None
     cells: Sequence[str] = ()
+    of_file: GeneColumns | None = None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -80,10 +80,9 @@ def fits_of(values: NDArray[np.float32], *, as_written: bool = False) -> dict[st
 
 def _rounding(levels: NDArray[np.float64]) -> NDArray[np.float64]:
     """Largest error of each value, from the precision in which it seems to be written."""
-    for decimals in (1, 2, 3, 4):
-        scaled = levels * 10**decimals
-        if len(levels) >= _FEW_LEVELS and bool((np.abs(scaled - np.rint(scaled)) <= scaled * 2 * _FLOAT32).all()):
-            return np.full(len(levels), 0.5 / 10**decimals)
+    decimals = decimals_of(levels.astype(np.float32))
+    if decimals is not None:
+        return np.full(len(levels), 0.5 / 10**decimals)
     with np.errstate(over="ignore"):
         half = levels.astype(np.float16).astype(np.float64) == levels
     return levels * (_FLOAT16 if half.all() else _FLOAT32)
@@ -120,10 +119,12 @@ class Evidence:
     Attributes:
         rows: the cells.
         fits: fits of each cell.
+        rounded: whether the values fit only if they were rounded when they were written.
     """
 
     rows: NDArray[np.int64]
     fits: Sequence[dict[str, Fit]]
+    rounded: bool = False
 
     @classmethod
     def of(cls, matrix: CellMatrix, most: int) -> Evidence:
@@ -136,7 +137,7 @@ class Evidence:
         exact = cls(numbers, [fits_of(values) for _, values in kept])
         if exact.transform() is not None:
             return exact
-        rounded = cls(numbers, [fits_of(values, as_written=True) for _, values in kept])
+        rounded = cls(numbers, [fits_of(values, as_written=True) for _, values in kept], rounded=True)
         return rounded if rounded.transform() is not None else exact
 
     def share(self, name: str) -> tuple[int, float]:
@@ -174,8 +175,18 @@ class Evidence:
         return [fits[name] for fits in self.fits if name in fits]
 
 
-def unit_of(matrix: CellMatrix, row: int, name: str) -> float:
-    """What one count of a cell became, under a known transform."""
+def unit_of(matrix: CellMatrix, row: int, name: str, *, as_written: bool = False) -> float:
+    """What one count of a cell became, under a known transform; NaN if its values do not show it."""
     values = matrix.data[matrix.indptr[row] : matrix.indptr[row + 1]]
-    found = fits_of(values[values > 0]).get(name)
-    return found.unit if found is not None else float("nan")
+    found = fits_of(values[values > 0], as_written=as_written).get(name)
+    return found.unit if found is not None and found.hits >= 0.9 * found.levels else float("nan")
+
+
+def decimals_of(values: NDArray[np.float32]) -> int | None:
+    """With how many decimals, up to four, the values were written; None if with more."""
+    levels = np.unique(values[values > 0][:20_000]).astype(np.float64)
+    for decimals in (1, 2, 3, 4):
+        scaled = levels * 10**decimals
+        if len(levels) >= _FEW_LEVELS and bool((np.abs(scaled - np.rint(scaled)) <= scaled * 2 * _FLOAT32).all()):
+            return decimals
+    return None

@@ -34,8 +34,18 @@ def to_linear(matrix: CellMatrix, report: InputReport) -> tuple[NDArray[np.float
     linear = matrix.data.astype(np.float64)
     if report.base is not None:
         linear = INVERSES[report.transform](linear)
+        if report.rounded:
+            linear = _whole(matrix, linear, report.transform)
         sums = row_sums(linear, matrix.indices, matrix.indptr, matrix.num_genes)
     return linear, _divisors(matrix, report, sums)
+
+
+def _whole(matrix: CellMatrix, linear: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Values that were rounded as logarithms, moved to the nearest multiple of what one count became."""
+    units = np.array([unit_of(matrix, row, name, as_written=True) for row in range(matrix.num_cells)])
+    unit = np.repeat(units, np.diff(matrix.indptr))
+    multiple = np.rint(linear / unit)
+    return np.where(np.isfinite(unit) & (multiple > 0), multiple * unit, linear)
 
 
 def _divisors(matrix: CellMatrix, report: InputReport, sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from scpalm.model.genes.refusals import (
     mixed,
     not_logs,
     over_total,
+    rounded,
     total_needed,
     undecided,
     unusable,
@@ -96,7 +97,7 @@ def _log(matrix: CellMatrix, declared: Declaration, evidence: Evidence, name: st
         "number in each cell, undoing others does not"
     )
     units = np.array([fit.unit for fit in evidence.of_transform(name) if fit.levels])
-    report = InputReport("log", why, base)
+    report = InputReport("log", why, base, rounded=evidence.rounded)
     if len(units) and bool((np.abs(units - 1) < 1e-3).all()):
         report = replace(report, why=f"{why}: log of raw counts")
         if not _has_totals(matrix, _counted(matrix, evidence, name)):
@@ -137,11 +138,14 @@ def _with_total(
 def _without_steps(matrix: CellMatrix, declared: Declaration) -> InputReport:
     """Values that are no multiples of one number: of corrected counts, of lengths of genes, or of something else."""
     shapes.refuse_dense(matrix)
+    coarse = shapes.coarse_decimals(matrix)
     for name in ("linear", *_BASES):
         if float(matrix.data.max(initial=0)) > _LARGEST.get(name, np.inf):
             continue
         constant = shapes.constant_sum(linear_sums(matrix, name))
         if constant is not None:
+            if name != "linear" and coarse is not None:
+                raise rounded(matrix, coarse)
             kind = "without a logarithm" if name == "linear" else f"after undoing a logarithm of base {_BASES[name]}"
             why = f"each cell sums to {constant:g} {kind}"
             report = InputReport("linear" if name == "linear" else "log", why, _BASES.get(name), constant)

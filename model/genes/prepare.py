@@ -84,6 +84,8 @@ class Preparer:
         self._num_genes = len(vocabulary)
         self._alignment = align(vocabulary, columns if isinstance(columns, GeneColumns) else GeneColumns(columns))
         target, coverage = self._alignment.target, self._alignment.coverage
+        of_file = columns.of_file if isinstance(columns, GeneColumns) else None
+        self._file_target = target if of_file is None else align(vocabulary, of_file).target
         self._columns = np.where(target < 0, np.int32(self._num_genes), target)  # unknown: one past the last
         self._has_duplicates = coverage.genes_of_model < coverage.genes_matched
         self._declared = declared
@@ -97,6 +99,11 @@ class Preparer:
     def target(self) -> NDArray[np.int32]:
         """``[genes_in]`` vocabulary position of each column, -1 where unknown."""
         return self._alignment.target
+
+    @property
+    def file_target(self) -> NDArray[np.int32]:
+        """``[num_vars]`` the same for the columns of the file, which are fewer than those of ``raw``."""
+        return self._file_target
 
     @property
     def measured(self) -> NDArray[np.bool_]:

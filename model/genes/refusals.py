@@ -19,14 +19,17 @@ _UNUSABLE = {
     "sqrt": ("square-roots", "The values are square roots of normalised counts."),
     "log of log": ("log-of-log", "The values are logarithms of logarithms: log1p was applied twice."),
     "dense": ("no-zeros", "The values have no zeros, as those of microarrays (RMA), imputation or embeddings."),
-    "imputed": ("imputed-values", "Each gene has values in all cells or in none: the values look imputed or smoothed."),
+    "imputed": ("imputed-values", "Each gene has values in all cells or in none, as after imputation or smoothing."),
 }
 
 
 def unusable(kind: str) -> InputError:
     """Values from which counts cannot be recovered with certainty."""
     code, detail = _UNUSABLE[kind]
-    return InputError(code, detail, hint=_SEND_COUNTS, field="data")
+    hint = _SEND_COUNTS
+    if kind in ("dense", "imputed"):
+        hint += " If these are bulk profiles, declare what they are (input=log2_tpm, input=tpm)."
+    return InputError(code, detail, hint=hint, field="data")
 
 
 def mixed(matrix: CellMatrix, row: int) -> InputError:
@@ -121,6 +124,17 @@ def total_needed(matrix: CellMatrix, base: str | None, sums: NDArray[np.float64]
         f"{float(sums.max()):.4g}.",
         hint=f"Declare it, e.g. input={name}&total=1e4 or total=1e6, send all genes, or send raw counts.",
         field="total",
+    )
+
+
+def rounded(matrix: CellMatrix, decimals: int) -> InputError:
+    """Logarithms that were written with too few decimals."""
+    return InputError(
+        "rounded-values",
+        f"The logarithms were rounded to {decimals} decimals, and many of them are hardly larger than that: counts are "
+        "lost.",
+        hint=f"Write them with all digits, or send raw counts. {_SEND_COUNTS}",
+        field="data",
     )
 
 

@@ -18,6 +18,7 @@ class InputReport:
         source: ``X``, ``raw`` or the name of a layer.
         divide_by: what a cell's linear values are divided by: their sum, ``total``, the cell's total in ``obs``, or
             that total times what one count became.
+        rounded: whether the values were rounded, so that counts are to be restored.
         counts_matched: share of the counts that lie in genes of the model, of the first cells.
         warnings: what a user should know, in sentences.
     """
@@ -28,6 +29,7 @@ class InputReport:
     total: float | None = None
     source: str = "X"
     divide_by: Literal["sum", "total", "obs", "unit"] = "sum"
+    rounded: bool = False
     counts_matched: float | None = None
     warnings: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.genes.declared import Declaration
-from scpalm.model.genes.evidence import sampled_rows
+from scpalm.model.genes.evidence import decimals_of, sampled_rows
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.refusals import unusable
 
@@ -62,6 +62,15 @@ def constant_sum(sums: NDArray[np.float64]) -> float | None:
         if abs(mean / total - 1) < 1e-4 and spread < 1e-3:
             return total
     return mean if len(sums) >= 3 and spread < 1e-3 else None
+
+
+def coarse_decimals(matrix: CellMatrix) -> int | None:
+    """With how many decimals the values were written, if many are only a few (up to 20) steps of the last one; else None."""
+    decimals = decimals_of(matrix.data)
+    if decimals is None:
+        return None
+    small = matrix.data[matrix.data > 0] < 20.5 / 10**decimals
+    return decimals if float(small.mean()) > 0.02 else None
 
 
 def rows_with_fractions(matrix: CellMatrix) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -45,6 +46,9 @@ class AnnDataCells:
         where = "raw/var" if layer == "raw" else "var"
         cells = [str(name) for name in adata.obs_names[:200]]
         self.columns = name_genes(FrameTable(var), where, self._matrix.shape[1], cells)
+        if layer == "raw":
+            own = name_genes(FrameTable(adata.var), "var", adata.n_vars)
+            self.columns = replace(self.columns, of_file=own)
         found = find_totals([str(name) for name in adata.obs.columns])
         self._obs_totals = None if found is None else totals_of(adata.obs[found])
         base = log_base(adata.uns.get("log1p")) if layer in ("X", "raw") else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -226,6 +226,10 @@ class H5adFile:
         name = {"raw/X": "raw/var", "raw.X": "raw.var"}.get(matrix.name, "var")
         cells = self._obs.index(slice(0, 200))
         columns = name_genes(Frame(find(self._file, name), name, self._max_bytes), name, matrix.shape[1], cells)
+        own = find(self._file, "var")
+        if name != "var" and own is not None:
+            var = Frame(own, "var", self._max_bytes)
+            columns = replace(columns, of_file=name_genes(var, "var", len(var.index())))
         origin = Origin(
             layer,
             self._why if layer == self._layer else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,9 @@ class ZarrFile:
         self._name = chosen
         check_length(num_names, self._shape[0], "obs", "cells")
         self.columns = name_genes(FrameTable(var), where, self._shape[1], self._names(slice(0, 200)))
+        if layer == "raw":
+            own: pd.DataFrame = read_elem(root["var"])
+            self.columns = replace(self.columns, of_file=name_genes(FrameTable(own), "var", len(own)))
         self._totals_column = totals_column
         found = find_totals([str(name) for name in self._obs.attrs.get("column-order", ())])
         self._obs_totals = None if found is None else totals_of(pd.Series(self.obs_column(found)))

@@ -33,12 +33,11 @@ def clean_cells(path: Path, num_cells: int) -> Clean:
     some = counts.sum(axis=1) > 0
     part, counts = part[some], counts[some]
     ids = part.var["ensembl_id"].astype(str).tolist() if "ensembl_id" in part.var else [""] * part.n_vars
-    # Where id and symbol disagree, the ids of another annotation were added.
+    # Ids of another annotation were added to many files: keep those that say what the symbol says.
     vocabulary = Bundle.load().vocabulary
-    ids = [
-        i if vocabulary.find(s)[0] == vocabulary.find_id(i) >= 0 else ""
-        for s, i in zip(part.var_names, ids, strict=True)
-    ]
+    known = vocabulary.by_symbol
+    pairs = zip(part.var_names, ids, strict=True)
+    ids = [number if known.get(name, -2) == vocabulary.find_id(number) else "" for name, number in pairs]
     totals = part.obs["total_UMIs"].to_numpy(np.float64) if "total_UMIs" in part.obs else counts.sum(axis=1)
     totals = totals if (totals >= counts.sum(axis=1)).all() else counts.sum(axis=1)
     return Clean(counts, part.var_names.tolist(), ids, totals)

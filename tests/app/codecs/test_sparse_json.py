@@ -186,7 +186,7 @@ def test_the_response_has_the_documented_form(tmp_path: Path) -> None:
     content = SparseJsonCodec().encode(result, tmp_path / "unused")
     assert content is not None
     body = json.loads(content)
-    assert list(body) == ["model", "obs_names", "shape", "values", "coverage", "input"]
+    assert list(body) == ["model", "obs_names", "shape", "values", "coverage", "input", "warnings"]
     assert body["model"] == {"name": "mini", "version": "1.0"}
     assert body["obs_names"] == ["a", "b"]
     assert body["shape"] == [2, 4]
@@ -198,9 +198,18 @@ def test_the_response_has_the_documented_form(tmp_path: Path) -> None:
         "by_symbol": 30,
         "by_ensembl": 6,
         "by_alias": 2,
+        "repaired": {},
+        "left_out": {},
         "unmatched": ["NOT1", "NOT2"],
+        "counts_matched": None,
     }
-    assert body["input"] == {"detected": "counts", "why": "every value is a whole number"}
+    assert body["input"] == {
+        "detected": "counts",
+        "base": None,
+        "total": None,
+        "from": "X",
+        "why": "every value is a whole number",
+    }
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from tests.model.small_genes import FILLER, fillers, small_vocabulary
 CD3E, CD8A, MS4A1, HLA_A = range(4)
 
 
-def aligned(genes: Sequence[str], ids: Sequence[str] | None = None, **more: object) -> Alignment:
-    return align(small_vocabulary(), GeneColumns(genes, ids, **more))  # type: ignore[arg-type]
+def aligned(genes: Sequence[str], ids: Sequence[str] | None = None, **more: Any) -> Alignment:
+    return align(small_vocabulary(), GeneColumns(genes, ids, **more))
 
 
 def test_coverage_counts_columns_by_how_they_were_found() -> None:
@@ -80,7 +81,7 @@ def test_a_small_panel_of_known_genes_is_fine() -> None:
     assert aligned(["CD3E", "CD20", "unknown_gene"]).coverage.genes_matched == 2
 
 
-def target(name: str, *others: str, **more: object) -> int:
+def target(name: str, *others: str, **more: Any) -> int:
     """The gene of a column among twenty that are known."""
     return int(aligned([*fillers(20), *others, name], **more).target[-1])
 

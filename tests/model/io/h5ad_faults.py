@@ -164,11 +164,6 @@ def x_of_one_axis(file: h5py.File) -> None:
     file["X"] = np.ones(NUM_CELLS)
 
 
-def table_of_anndata_0_6(file: h5py.File) -> None:
-    del file["obs"]
-    file["obs"] = np.zeros(NUM_CELLS, dtype=[("index", "S8"), ("n", "i4")])
-
-
 def name_too_long(file: h5py.File) -> None:
     swap(file, "var/_index", ["A" * 5000, *["B"] * (NUM_GENES - 1)], STRINGS)
 
@@ -240,7 +235,6 @@ FAULTS: list[tuple[Callable[[h5py.File], None], str]] = [
     (encoding_of_the_future, "unknown-encoding"),
     (x_of_three_axes, "wrong-shape"),
     (x_of_one_axis, "wrong-shape"),
-    (table_of_anndata_0_6, "legacy-h5ad"),
     (name_too_long, "name-too-long"),
     (name_not_utf8, "broken-h5ad"),
     (codes_beyond_their_categories, "index-out-of-range"),

@@ -48,7 +48,7 @@ def test_json_requests_get_json_responses(client: Client) -> None:
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     found = answer.json()
-    assert list(found) == ["model", "obs_names", "shape", "values", "coverage", "input"]
+    assert list(found) == ["model", "obs_names", "shape", "values", "coverage", "input", "warnings"]
     assert found["model"] == {"name": "fake", "version": "0.1"}
     assert found["obs_names"] == ["a", "b"]
     assert found["shape"] == [2, 3]
@@ -137,7 +137,7 @@ def test_invalid_requests_are_problems(client: Client) -> None:
         field="Content-Encoding",
     )  # fmt: skip
     check_problem(client.post("/embed", json=BODY, headers={"accept": "image/png"}), 406, "not-acceptable")
-    check_problem(client.post("/embed?input=tpm", json=BODY), 422, "invalid-parameter", field="input")
+    check_problem(client.post("/embed?input=fpkm", json=BODY), 422, "invalid-parameter", field="input")
     check_problem(client.post("/embed?layer=spliced", json=BODY), 422, "no-such-layer", field="layer")
     check_problem(client.get("/embed"), 405, "method-not-allowed")
     check_problem(client.get("/nowhere"), 404, "not-found")
