@@ -18,7 +18,8 @@ from torch import nn
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.domain import Domain, nearest
-from scpalm.model.drug_response.drug_table import Drug, DrugTable
+from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drug_table import DrugTable
 from scpalm.model.drug_response.network import CellBranch, DrugResponseNetwork, GraphTensors, ProductHead
 from scpalm.model.drug_response.session import (
     CARD_FILE,
@@ -29,9 +30,9 @@ from scpalm.model.drug_response.session import (
     DrugResponseSession,
     Setting,
 )
-from scpalm.model.molecules import MoleculeGraph, batch_graphs
+from scpalm.model.drug_response.synonyms import SYNONYMS
+from scpalm.model.molecules.graph import MoleculeGraph, batch_graphs
 from scpalm.training.drug_response.data.splits import Split, make_split
-from scpalm.training.drug_response.data.synonyms import SYNONYMS
 from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.experiment import DrugRun, Outcome, Variant, encoder_files
 from scpalm.training.drug_response.features import PARTS, LineEmbeddings, line_features

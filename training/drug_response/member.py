@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.network import DrugResponseNetwork, GraphTensors
-from scpalm.model.molecules import batch_graphs
+from scpalm.model.molecules.graph import batch_graphs
 from scpalm.training.drug_response.config import DrugTrainingConfig
 from scpalm.training.drug_response.features import LineFeatures
 from scpalm.training.drug_response.ridge import solve

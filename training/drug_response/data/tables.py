@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.drug_table import Drug
-from scpalm.model.molecules import MoleculeGraph
+from scpalm.model.drug_response.drug import Drug
+from scpalm.model.molecules.graph import MoleculeGraph
 
 Texts = NDArray[np.str_]
 
