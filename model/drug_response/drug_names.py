@@ -24,18 +24,21 @@ _ACIDS = (
 _BASES = "ammonium|calcium|choline|lithium|lysine|magnesium|meglumine|potassium|sodium|tromethamine|zinc|na|k"
 _WATER = "anhydrous|hydrate|monohydrate|dihydrate|trihydrate|hemihydrate|ethanolate|dmso|solvate|free base|free acid"
 _MANY = r"(?:hemi|mono|sesqui|di|bi|bis|tri|tetra|\d+ ?x? ?)?"
-_SALT = re.compile(rf"(?P<name>.+?)[ \-_]*[( ]?\b{_MANY}(?P<salt>{_ACIDS}|{_BASES}|{_WATER}|salt)\)?$", re.IGNORECASE)
+_SALT = re.compile(
+    rf"(?P<name>.+?)[ \-_.·•]*[( ]?\b(?:[LDSR]{{1,2}}-)?{_MANY}(?P<salt>{_ACIDS}|{_BASES}|{_WATER}|salt)\)?$",
+    re.IGNORECASE,
+)
 # Ester prodrugs are named like salts; these acids make both.
 _ESTERS = re.compile(r"acetate|benzoate|lactate|phosphate|succinate|formate|malonate|glycolate|nitrate", re.IGNORECASE)
 
 _BRACKETS = re.compile(r"(?P<name>.+?)\s*[(\[{](?P<note>[^()\[\]{}]*)[)\]}]$")
 _DOSE = re.compile(
-    r"(?P<name>.+?)[\s,;@_]+\(?(?P<note>\d+(?:\.\d+)?\s?(?:[munp]M|[munp]?mol(?:/l)?|mg/kg|[mun]g/ml))\)?$",
+    r"(?P<name>.+?)[\s,;@_]+\(?(?P<note>\d+(?:\.\d+)?\s?(?:[munpμ]M|[munpμ]?mol(?:/l)?|mg/kg|[munμ]g/ml))\)?$",
     re.IGNORECASE,
 )
 _STEREO = r"[(\[]?(?:\+/-|±|[+\-±]|rac|[RSEZDL]|\d+[RSEZ](?:,\d+[RSEZ])*)[)\]]?|cis|trans|rac|all-trans"
-_STEREO_FIRST = re.compile(rf"(?P<note>(?:{_STEREO}))-(?P<name>.{{4,}})")
-_STEREO_LAST = re.compile(r"(?P<name>.{4,}?)\s*(?P<note>\((?:\+/-|±|[+\-±]|[RSEZ])\))")
+_STEREO_FIRST = re.compile(rf"(?P<note>(?:{_STEREO}))-(?P<name>.{{3,}})")
+_STEREO_LAST = re.compile(r"(?P<name>.{3,}?)\s*(?P<note>\((?:\+/-|±|[+\-±]|[RSEZ])\))")
 # Notes in brackets that do not make another drug of it.
 _PLAIN_NOTE = re.compile(
     r"\d{1,7}|gdsc ?[12]?|ccle|ctrp|prism|rescreen(?:ed)?|screen \w+|batch \w+|replicate \w+|rep \w+|cid:? ?\d+|"
@@ -63,6 +66,7 @@ def has_control_character(text: str) -> bool:
 def folded(name: str) -> str:
     """What two spellings of one name have in common: no case, spaces, hyphens, trade marks, Greek letters."""
     plain = "".join(_GREEK.get(char, char) for char in tidy(name).casefold())
+    plain = re.sub(r"(?<=\d),(?=\d{3})", "", plain)  # PF-562,271
     return re.sub(r"[\s\-_®™]", "", plain)
 
 

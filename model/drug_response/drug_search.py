@@ -24,7 +24,7 @@ from scpalm.model.drug_response.drug_names import (
 from scpalm.model.errors import InputError
 from scpalm.model.molecules.error import MoleculeError
 from scpalm.model.molecules.identity import has_hydroxyl
-from scpalm.model.molecules.inchi import has_mobile_hydrogens, inchi_in, inchikey_block
+from scpalm.model.molecules.inchi import ReadInchi, inchi_in, inchikey_block
 from scpalm.model.molecules.standardize import Standardized, standardize
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ class FoundDrug:
     changes: tuple[str, ...] = ()
 
 
-def look_up(table: DrugTable, asked: str, smiles_of_inchi: Mapping[str, str]) -> FoundDrug:
+def look_up(table: DrugTable, asked: str, inchis: Mapping[str, ReadInchi]) -> FoundDrug:
     """The drug with this name, PubChem id (``1983`` or ``CID1983``), SMILES, InChI or InChIKey.
 
-    ``smiles:CNO`` is a SMILES in any case. ``smiles_of_inchi``: what was read from the InChIs of the request.
+    ``smiles:CNO`` is a SMILES in any case. ``inchis``: what was read from the InChIs of the request.
 
     Raises InputError (``unknown-drug``, ``drug-mixture`` ...) for text that is no drug, and MoleculeError for a
     structure that cannot be used.
@@ -69,13 +69,13 @@ def look_up(table: DrugTable, asked: str, smiles_of_inchi: Mapping[str, str]) ->
         detail = f"Drug {text[:80]!a} has a control character."
         raise _error("bad-drug-text", detail, "Remove it. In a URL, write '%' as %25, or send `drugs` in the body.")
     if match := _SMILES_PREFIX.match(text):
-        return _by_smiles(table, text[match.end() :], (), certain=True)
+        return _by_smiles(table, text[match.end() :], certain=True)
     if drug := table.named(text):
         return FoundDrug(drug, text)
     for find in (_by_inchi, _by_inchikey, _by_pubchem_id):
-        if found := find(table, text, smiles_of_inchi):
+        if found := find(table, text, inchis):
             return found
-    if found := _by_simpler_name(table, text):
+    if found := by_simpler_name(table, text):
         return found
     _refuse_several(table, text)
     if is_short_chain(text):
@@ -83,7 +83,7 @@ def look_up(table: DrugTable, asked: str, smiles_of_inchi: Mapping[str, str]) ->
         detail = f"Drug '{text}' is no known name; as SMILES it would be a chain of {len(text)} atoms."
         hint = f"{near}If the chain is meant, write smiles:{text}; otherwise send the drug's SMILES."
         raise _error("name-or-smiles", detail, hint)
-    return _by_smiles(table, text, (), certain=False)
+    return _by_smiles(table, text, certain=False)
 
 
 def split_list(text: str, is_known: Callable[[str], bool]) -> list[str]:
@@ -124,15 +124,15 @@ def _listed(text: str) -> list[str] | None:
     return None
 
 
-def _by_inchi(table: DrugTable, text: str, smiles_of_inchi: Mapping[str, str]) -> FoundDrug | None:
+def _by_inchi(table: DrugTable, text: str, inchis: Mapping[str, ReadInchi]) -> FoundDrug | None:
     inchi = inchi_in(text)
     if inchi is None:
         return None
-    structure = standardize(smiles_of_inchi[inchi], text)
+    structure = standardize(inchis[inchi].smiles, text)
     drug, _ = table.same_structure(structure)
     if drug is not None:
         return FoundDrug(drug, text, ("read from InChI", *structure.changes))
-    if has_mobile_hydrogens(inchi) or structure.charged or structure.metal:
+    if not inchis[inchi].certain or structure.charged or structure.metal:
         # RDKit would choose a tautomer, and the model's number depends on it.
         raise MoleculeError(
             "inchi-tautomer",
@@ -143,7 +143,7 @@ def _by_inchi(table: DrugTable, text: str, smiles_of_inchi: Mapping[str, str]) -
     return _new(text, structure, ("read from InChI", *structure.changes))
 
 
-def _by_inchikey(table: DrugTable, text: str, smiles_of_inchi: Mapping[str, str]) -> FoundDrug | None:
+def _by_inchikey(table: DrugTable, text: str, inchis: Mapping[str, ReadInchi]) -> FoundDrug | None:
     block = inchikey_block(text)
     if block is None:
         return None
@@ -153,7 +153,7 @@ def _by_inchikey(table: DrugTable, text: str, smiles_of_inchi: Mapping[str, str]
     raise _error("unknown-inchikey", detail, "Send its SMILES: a structure cannot be read from a key.")
 
 
-def _by_pubchem_id(table: DrugTable, text: str, smiles_of_inchi: Mapping[str, str]) -> FoundDrug | None:
+def _by_pubchem_id(table: DrugTable, text: str, inchis: Mapping[str, ReadInchi]) -> FoundDrug | None:
     match = _PUBCHEM_ID.fullmatch(text)
     if match is None or not match[1].isascii():
         return None
@@ -163,7 +163,7 @@ def _by_pubchem_id(table: DrugTable, text: str, smiles_of_inchi: Mapping[str, st
     raise _error("unknown-drug", detail, "GET /drugs lists the known drugs; send any other drug as SMILES.")
 
 
-def _by_simpler_name(table: DrugTable, text: str) -> FoundDrug | None:
+def by_simpler_name(table: DrugTable, text: str) -> FoundDrug | None:
     """The drug whose name is left without salts, doses, stereo marks and notes, up to three of them."""
     names: list[tuple[str, tuple[str, ...]]] = [(text, ())]
     for _ in range(_MAX_NOTES):
@@ -189,7 +189,7 @@ def _refuse_several(table: DrugTable, text: str) -> None:
         raise _error("drug-list", detail, "Separate them with commas, or repeat `drugs`.")
 
 
-def _by_smiles(table: DrugTable, text: str, changes: tuple[str, ...], *, certain: bool) -> FoundDrug:
+def _by_smiles(table: DrugTable, text: str, *, certain: bool) -> FoundDrug:
     """``certain``: the user said that it is SMILES."""
     try:
         structure = standardize(text, text)
@@ -198,10 +198,11 @@ def _by_smiles(table: DrugTable, text: str, changes: tuple[str, ...], *, certain
             _refuse_word(table, text, error)
         raise
     drug, similar = table.same_structure(structure)
-    changes = (*changes, *structure.changes)
+    changes = structure.changes
     if drug is not None:
-        form = () if structure.smiles in table.smiles_of(drug) else (f"another tautomer of {drug.name}",)
-        return FoundDrug(drug, text, (*changes, *form))
+        if structure.smiles not in table.smiles_of(drug) and not structure.metal:
+            changes = (*changes, f"another tautomer of {drug.name}")
+        return FoundDrug(drug, text, changes)
     if similar and not certain:
         raise MoleculeError(
             "isomer-of-known-drug",
@@ -230,7 +231,13 @@ def _refuse_word(table: DrugTable, text: str, error: MoleculeError) -> None:
     if " " in text and re.search(r"\[[^\]]* [^\]]*\]|\[[A-Za-z]+ \(", text):
         detail = f"Drug '{text[:80]}' is a SMILES with a space where '+' should be."
         raise _error("bad-smiles", detail, "In a URL, write '+' as %2B, or send `drugs` in the body.") from error
-    if " " not in text and _SMILES_SIGNS.search(text):
+    if " " in text:
+        try:
+            standardize(text.split()[0], text)
+            return  # a SMILES with a name after it, and the error says so
+        except MoleculeError:
+            pass
+    elif _SMILES_SIGNS.search(text):
         return
     _refuse_unknown(table, text, error)
 

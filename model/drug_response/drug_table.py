@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.drug_names import folded, may_be_ester, simpler_names, tidy
-from scpalm.model.drug_response.drug_search import FoundDrug, look_up
+from scpalm.model.drug_response.drug_search import FoundDrug, by_simpler_name, look_up
 from scpalm.model.drug_response.synonyms import SYNONYMS
 from scpalm.model.errors import BundleError, InputError
 from scpalm.model.molecules.error import MoleculeError
@@ -36,6 +36,7 @@ class DrugTable:
     def __init__(self, drugs: Sequence[Drug]) -> None:
         self.drugs = tuple(drugs)
         self._by_id = {drug.pubchem_id: drug for drug in self.drugs}
+        self._by_id |= {drug.doubt.true_id: drug for drug in self.drugs if drug.doubt and drug.doubt.true_id}
         self._by_name: dict[str, Drug] = {}
         self._written: dict[str, str] = {}
         # The name of one drug takes precedence over a synonym of another, and both over a name without its salt.
@@ -77,8 +78,8 @@ class DrugTable:
         return self._by_id.get(pubchem_id)
 
     def known(self, text: str) -> bool:
-        """Whether this is the name, a synonym or the exact SMILES of a known drug."""
-        return self.named(tidy(text)) is not None
+        """Whether this is the name of a known drug, with or without salts and notes, or its exact SMILES."""
+        return self.named(tidy(text)) is not None or by_simpler_name(self, tidy(text)) is not None
 
     def same_structure(self, structure: Standardized) -> tuple[Drug | None, bool]:
         """The drug of a structure, and whether another drug has the same atoms and connections.
@@ -152,8 +153,8 @@ class DrugTable:
             return [FoundDrug(drug, drug.name) for drug in self.drugs if drug.in_training]
         # One process reads all InChIs of a request.
         inchis = list(dict.fromkeys(inchi for text in asked if (inchi := inchi_in(tidy(text)))))
-        smiles = dict(zip(inchis, read_inchis(inchis), strict=True))
-        return [look_up(self, text, smiles) for text in asked]
+        read = dict(zip(inchis, read_inchis(inchis), strict=True))
+        return [look_up(self, text, read) for text in asked]
 
     @classmethod
     def load(cls, path: Path | str) -> DrugTable:

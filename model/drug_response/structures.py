@@ -22,12 +22,14 @@ class Doubt:
         reason: what is wrong, for users.
         published: the SMILES in the published table.
         true_smiles: the drug's own structure, or "" for what is no small molecule.
+        true_id: the drug's own PubChem id, where the table has another; 0 where we do not know it.
     """
 
     standing: Standing
     reason: str
     published: str
     true_smiles: str = ""
+    true_id: int = 0
 
 
 # PubChem id in the table -> what is wrong with it.
@@ -39,6 +41,7 @@ DOUBTS: dict[int, Doubt] = {
         "N#C[N]C(=Nc1ccccc1)NC#N",
         "COC1CC(CCC1O)CC(C)C1CC(=O)C(C)C=C(C)C(O)C(OC)C(=O)C(C)CC(C)C=CC=CC=C(C)C(OC)CC2CCC(C)C(O)(O2)"
         "C(=O)C(=O)N2CCCCC2C(=O)O1",
+        5284616,
     ),
     85668777: Doubt(
         "unknown",

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from scpalm.model.molecules.error import MoleculeError
@@ -13,26 +14,20 @@ from scpalm.model.molecules.error import MoleculeError
 MAX_INCHI = 2000
 _CHILD = Path(__file__).with_name("inchi_child.py")
 _TIMEOUT_SECONDS = 30.0
-_INCHI = re.compile(r"(?:InChI\s*=\s*)?(1S?/(?=[A-Z0-9.]+/)\S+)", re.IGNORECASE)
+_INCHI = re.compile(r"InChI\s*=\s*(\S+)|(1S?/(?=[A-Z0-9.]+/)\S+)", re.IGNORECASE)
 _KEY = re.compile(r"(?:InChIKey\s*=\s*)?([A-Z]{14})-[A-Z]{8}[SN][A-Z]-[A-Z]", re.IGNORECASE)
-_MOBILE = re.compile(r"/h[^/]*\(H")
 
 
 def inchi_in(text: str) -> str | None:
     """The InChI that this text is, in its full form, or None."""
     match = _INCHI.fullmatch(text.strip())
-    return f"InChI={match[1]}" if match else None
+    return f"InChI={match[1] or match[2]}" if match else None
 
 
 def inchikey_block(text: str) -> str | None:
     """The first block of an InChIKey, which stands for the connections alone, or None if the text is no InChIKey."""
     match = _KEY.fullmatch(text.strip())
     return match[1].upper() if match else None
-
-
-def has_mobile_hydrogens(inchi: str) -> bool:
-    """Whether the InChI leaves open which of several atoms has a hydrogen."""
-    return _MOBILE.search(inchi) is not None
 
 
 def inchikeys_of(smiles: Sequence[str]) -> list[str]:
@@ -45,8 +40,16 @@ def inchikeys_of(smiles: Sequence[str]) -> list[str]:
         return ["" if molecule is None else Chem.MolToInchiKey(molecule) for molecule in molecules]
 
 
-def read_inchis(inchis: Sequence[str]) -> list[str]:
-    """The SMILES of each InChI, read in a process of its own. Raises MoleculeError for the first that has none."""
+@dataclass(frozen=True)
+class ReadInchi:
+    """What was read from an InChI: SMILES, and whether it says which atoms have hydrogens."""
+
+    smiles: str
+    certain: bool
+
+
+def read_inchis(inchis: Sequence[str]) -> list[ReadInchi]:
+    """Each InChI, read in a process of its own. Raises MoleculeError for the first that cannot be read."""
     if not inchis:
         return []
     for inchi in inchis:
@@ -67,4 +70,4 @@ def read_inchis(inchis: Sequence[str]) -> list[str]:
         if place >= len(found) or not found[place]:
             hint = "Copy it again in full, or send the SMILES."
             raise MoleculeError("bad-inchi", inchi, "is an InChI that cannot be read.", hint=hint)
-    return found[: len(inchis)]
+    return [ReadInchi(smiles, mark == "1") for smiles, _, mark in (line.partition(" ") for line in found)]

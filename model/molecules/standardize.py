@@ -33,6 +33,7 @@ _NORMAL_FORMS = (
     "Sulfone\t[S+2;X4:1](-[O-;X1:2])-[O-;X1:3]>>[S+0:1](=[O+0:2])=[O+0:3]\n"
     "Phosphine oxide\t[P+;X4:1]-[O-;X1:2]>>[P+0:1]=[O+0:2]\n"
 )
+_LEAST_PARENT = 6  # heavy atoms of a molecule beside which an organic part counts as salt former or solvent
 _tools = threading.local()
 
 
@@ -138,11 +139,13 @@ def _neutral(part: Mol) -> Mol:
 def _parent(parts: list[Mol], name: str) -> tuple[Mol, list[str]]:
     """The one active part, and the SMILES of the others. Raises MoleculeError if there are several."""
     distinct = dict(zip(_written(parts), parts, strict=True))
-    left = distinct
-    for is_companion in (_has_no_carbon, _removed_by_rdkit, _is_salt_former):
+    # The acid of sodium acetate is a salt former, too: never leave nothing.
+    left = organic = {smiles: part for smiles, part in distinct.items() if not _has_no_carbon(part)} or distinct
+    for is_companion in (_removed_by_rdkit, _is_salt_former):
         if len(left) > 1:
-            # The acid of sodium acetate is a salt former, too: never leave nothing.
             left = {smiles: part for smiles, part in left.items() if not is_companion(part)} or left
+    if any(part.GetNumHeavyAtoms() < _LEAST_PARENT for part in left.values()) and len(organic) > 1:
+        left = organic  # of two small molecules, either may be the active one
     if len(left) != 1:
         shown = " and ".join(list(left)[:2])
         raise MoleculeError(

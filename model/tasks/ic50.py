@@ -55,7 +55,7 @@ class Ic50Options(TaskOptions):
         (),
         description="Drugs by name or synonym (in any case), PubChem id, SMILES, InChI or InChIKey; repeat the option "
         "or separate names with commas. `smiles:CNO` is a SMILES; without the prefix, a short chain of capitals is "
-        "refused as an abbreviation. Default: every drug in the training data. `drugs` in a JSON body or a form are added.",
+        "refused as an abbreviation. Default: every drug in the training data.",
         examples=[["Cisplatin", "CC(=O)Oc1ccccc1C(=O)O"]],
     )
 

@@ -238,6 +238,7 @@ def run_record(tables: Tables, bundle: Bundle, split: str, config: DrugTrainingC
         "split": split,
         "bundle": {"name": bundle.name, "version": bundle.version, "files": encoder_files(bundle)},
         "rows": tables.num_rows,
+        "structures": tables.structures,
         "training": config.as_dict(),
     }
 

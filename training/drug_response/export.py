@@ -207,7 +207,7 @@ def _setting(
             if not np.array_equal(standard.mean, standards[name].mean):
                 raise RunError("The members have different standardisations: their training lines differ.")
     split = make_split(tables, "published", outcomes[0].seed)
-    trained = [tables.graphs[drug] for drug in np.unique(tables.drug_of[split.train])]
+    trained = [tables.graphs[drug] for drug in tables.encoder_drugs(split.train)]
     folded = [fold(outcome.network(), trained) for outcome in outcomes]
     tensors: dict[str, NDArray[np.floating]] = {}
     for name in folded[0]:
@@ -229,7 +229,7 @@ def _setting(
 
 
 def _drugs(tables: Tables, split: Split) -> list[Drug]:
-    trained = set(tables.drug_of[split.train].tolist())
+    trained = set(tables.encoder_drugs(split.train).tolist())
     return [
         replace(drug, in_training=number in trained, synonyms=SYNONYMS.get(drug.name, ()))
         for number, drug in enumerate(tables.drugs)
