@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from scpalm.app.codecs.result import Result
 from scpalm.model.genes.matrix import CellMatrix
@@ -55,6 +55,15 @@ class Reader(Protocol):
 
         A table is returned as ``{"genes": [names], "values": [cells, names]}``. Raises InputError, OverLimitError.
         """
+        ...
+
+
+@runtime_checkable
+class CarriesOptions(Protocol):
+    """A reader whose bodies may hold options of the request beside the cells."""
+
+    def further(self, body: bytes | Path, options: DecodeOptions) -> dict[str, object]:
+        """All members of the body that are not its cells. Called before `decode`. Raises InputError."""
         ...
 
 

@@ -74,7 +74,7 @@ async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpe
         path, fields = form.finish()
     finally:
         form.close()
-    return Upload(path, media_type, spec.with_form_fields(fields))
+    return Upload(path, media_type, spec.with_options(fields, "form field"))
 
 
 def _header_bytes(request: Request) -> int | None:

@@ -51,9 +51,9 @@ async def answer_cells(request: Request, service: Service, spec: RequestSpec) ->
 
 
 async def _answer(call: CellRequest) -> Response:
-    spec = call.upload.spec
     async with aclosing(call.model.parsers.parse(call.upload)) as parts:
         head = await call.open(parts)
+        spec = call.whole_spec(head)
         result = await call.compute(spec, head, parts)
     encoding = time.monotonic()
     content = await encode(call.model, result, spec.format, call.upload)
@@ -86,8 +86,12 @@ async def received(
             await discard_body(request, idle_seconds=service.limits.idle_seconds)
             raise
         spec = replace(spec, format=media_type)
-        with model.held(), scratch_folder(service.limits.spool_dir) as folder:
+        with ExitStack() as held, scratch_folder(service.limits.spool_dir) as folder:
+            held.enter_context(model.held())
             upload = await read_upload(request, folder, reader, spec, service.limits)
+            if upload.spec.model != spec.model:  # named by a field of a form
+                model = service.ready_model(upload.spec.model, spec.version)
+                held.enter_context(model.held())
             yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
 
 
@@ -127,6 +131,18 @@ class CellRequest:
         self.service.metrics.genes_matched_ratio.observe(head.coverage.genes_matched / max(1, head.coverage.genes_in))
         await charge_cells(self.request, head.num_cells)
         return head
+
+    def whole_spec(self, head: UploadHead) -> RequestSpec:
+        """The spec with the options of a JSON body added. Raises ParameterError."""
+        spec = self.upload.spec.with_body_options(head.members)
+        spec.refuse_unread()
+        if spec.model not in (None, self.upload.spec.model, self.model.bundle.name):
+            raise ParameterError(
+                f"The body asks for model '{spec.model}', but it was read for '{self.model.bundle.name}'. "
+                f"Send it in the query: ?model={spec.model}.",
+                field="model",
+            )
+        return spec
 
     async def compute(self, spec: RequestSpec, head: UploadHead, parts: Parts) -> Result:
         """Send the cells through the queue as they are parsed. Raises ServiceError, InputError, MissingPartError."""

@@ -11,13 +11,13 @@ import sys
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
-from scpalm.app.codecs.codec import DecodeOptions, Reader
+from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, Reader
 from scpalm.app.codecs.compression import decompress
 from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.errors import ServiceError, TooLargeError, UnsupportedMediaTypeError
@@ -90,17 +90,18 @@ class Parser:
     def _parts(self, message: Message, *, with_cells: bool) -> Iterator[Message]:
         upload = unpack_upload(message.content["upload"], message.arrays)
         reader = _reader(upload.media_type)
-        spec = upload.spec
-        options = DecodeOptions(spec.layer, self.max_cells, self.max_bytes, upload.header_bytes)
+        options = DecodeOptions(upload.spec.layer, self.max_cells, self.max_bytes, upload.header_bytes)
         preparer: Preparer | None = None
         head: UploadHead | None = None
         try:
             body = self._body(upload, Path(message.content["scratch"]), as_file=reader.reads_files)
-            for matrix in reader.decode(body, options):
+            further = reader.further(body, options) if isinstance(reader, CarriesOptions) else None
+            spec = upload.spec.with_body_options(further or {})
+            for matrix in reader.decode(body, replace(options, layer=spec.layer)):
                 if preparer is None:
                     preparer = Preparer(self.vocabulary, matrix.genes, matrix.ensembl_ids, spec.input)
                     num_cells = matrix.cells_in_all or matrix.num_cells
-                    members = self._members(upload, reader, body, options)
+                    members = self._members(upload, reader, body, options) if further is None else further
                     head = UploadHead(num_cells, preparer.coverage, preparer.target, members)
                     if not with_cells:
                         yield pack_part(head, preparer.measured, None)
