@@ -20,6 +20,7 @@ from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_per_block
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.io.sniff import ARROW_FILE
 
 _HINT = (
     "Send an Arrow IPC stream with the columns 'indices' (list of integers), 'data' (list of numbers) and optionally "
@@ -85,9 +86,10 @@ def _field(output: OutputValues) -> pa.Field:
 
 def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
     try:
-        with pa.ipc.open_stream(body) as reader:
+        # Feather and R's write_feather write the file format: the stream with an index at its end.
+        with (pa.ipc.open_file if body.startswith(ARROW_FILE) else pa.ipc.open_stream)(body) as reader:
             schema = reader.schema
-            batches = list(_batches(reader, options))
+            batches = list(_batches(_each(reader), options))
     except InputError:
         raise
     except _READ_ERRORS as error:
@@ -123,7 +125,13 @@ def _as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
         return values.astype(np.float32, copy=False)
 
 
-def _batches(reader: pa.RecordBatchStreamReader, options: DecodeOptions) -> Iterator[pa.RecordBatch]:
+def _each(reader: pa.RecordBatchStreamReader | pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return iter(reader)
+
+
+def _batches(reader: Iterator[pa.RecordBatch], options: DecodeOptions) -> Iterator[pa.RecordBatch]:
     num_cells = num_bytes = 0
     for batch in reader:
         batch.validate(full=True)
@@ -167,7 +175,7 @@ def _lists(
     table: pa.Table, name: str, allowed: Callable[[pa.DataType], bool]
 ) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
     """A list column as row pointers and values."""
-    column = _column(table, name)
+    column = _plain_lists(_column(table, name))
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not allowed(kind.value_type):
         raise InputError("wrong-type", f"Column '{name}' has the type {str(kind)[:100]}.", hint=_HINT, field=name)
@@ -184,6 +192,32 @@ def _lists(
     return np.concatenate(indptr), flat
 
 
+def _plain_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """List views, lists of fixed size and dictionaries of numbers as plain lists; anything else unchanged."""
+    kind = column.type
+    is_list = any(
+        test(kind)
+        for test in (
+            pa.types.is_list,
+            pa.types.is_large_list,
+            pa.types.is_list_view,
+            pa.types.is_large_list_view,
+            pa.types.is_fixed_size_list,
+        )
+    )
+    if not is_list or (pa.types.is_list(kind) and not pa.types.is_dictionary(kind.value_type)):
+        return column
+    value = kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type
+    return column.cast(pa.large_list(value))
+
+
+def _plain_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """String views (Polars) and dictionaries of strings (pandas' categories) as strings; anything else unchanged."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return column.cast(pa.large_string()) if is_text else column
+
+
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if table.schema.names.count(name) != 1:
         raise InputError("missing-field", f"The table must have exactly one column '{name}'.", hint=_HINT, field=name)
@@ -193,7 +227,7 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 def _cells(table: pa.Table) -> list[str]:
     if "obs_names" not in table.schema.names:
         return [str(row) for row in range(table.num_rows)]
-    column = _column(table, "obs_names")
+    column = _plain_strings(_column(table, "obs_names"))
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
         raise InputError("wrong-type", "'obs_names' must contain only strings.", hint=_HINT, field="obs_names")
     return names_of({"obs_names": column.to_pylist()}, "obs_names")

@@ -20,12 +20,14 @@ class DecodeOptions:
         max_cells: maximum number of cells; None for no limit.
         max_bytes: maximum size of the uncompressed matrix in bytes; None for no limit.
         header_bytes: length of the JSON part of the body; None if all of it is JSON.
+        scratch: folder for files that the reader makes, which may not exist yet; None if it may make none.
     """
 
     layer: str | None = None
     max_cells: int | None = None
     max_bytes: int | None = None
     header_bytes: int | None = None
+    scratch: Path | None = None
 
 
 class Reader(Protocol):

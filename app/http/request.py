@@ -16,14 +16,14 @@ from starlette.types import Receive, Scope, Send
 
 from scpalm.app.codecs.codec import Reader
 from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
-from scpalm.app.codecs.registry import writer_for
+from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import ServiceError
 from scpalm.app.execution.execution import Execution
 from scpalm.app.http.body import discard_body, read_upload
 from scpalm.app.http.dependencies import charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
-from scpalm.app.http.negotiation import negotiate
+from scpalm.app.http.negotiation import choose_media_type, negotiate, offers_after
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.service import Service
 from scpalm.app.serving.model import ServedModel
@@ -89,10 +89,20 @@ async def received(
         with ExitStack() as held, scratch_folder(service.limits.spool_dir) as folder:
             held.enter_context(model.held())
             upload = await read_upload(request, folder, reader, spec, service.limits)
+            if upload.media_type != reader.media_types[0]:
+                upload, reader = _of_content(request, upload)
             if upload.spec.model != spec.model:  # named by a field of a form
                 model = service.ready_model(upload.spec.model, spec.version)
                 held.enter_context(model.held())
             yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
+
+
+def _of_content(request: Request, upload: Upload) -> tuple[Upload, Reader]:
+    """An upload whose bytes are of another format than declared: the reader and the default response change with it."""
+    reader = reader_for(upload.media_type)
+    assert reader is not None, "signatures name registered formats"
+    media_type = choose_media_type(request.headers.get("accept"), offers_after(reader.media_types[0]))
+    return replace(upload, spec=replace(upload.spec, format=media_type)), reader
 
 
 @dataclass(eq=False)

@@ -90,11 +90,12 @@ class Parser:
     def _parts(self, message: Message, *, with_cells: bool) -> Iterator[Message]:
         upload = unpack_upload(message.content["upload"], message.arrays)
         reader = _reader(upload.media_type)
-        options = DecodeOptions(upload.spec.layer, self.max_cells, self.max_bytes, upload.header_bytes)
+        scratch = Path(message.content["scratch"])
+        options = DecodeOptions(upload.spec.layer, self.max_cells, self.max_bytes, upload.header_bytes, scratch)
         preparer: Preparer | None = None
         head: UploadHead | None = None
         try:
-            body = self._body(upload, Path(message.content["scratch"]), as_file=reader.reads_files)
+            body = self._body(upload, scratch, as_file=reader.reads_files)
             further = reader.further(body, options) if isinstance(reader, CarriesOptions) else None
             spec = upload.spec.with_body_options(further or {})
             for matrix in reader.decode(body, replace(options, layer=spec.layer)):
@@ -136,7 +137,7 @@ class Parser:
         """The decompressed body, as a file if ``as_file``."""
         if not upload.content_encoding and (isinstance(upload.body, Path) or not as_file):
             return upload.body
-        scratch.mkdir()
+        scratch.mkdir(exist_ok=True)
         target = scratch / "body"
         if upload.content_encoding:
             decompress(upload.body, upload.content_encoding, target, self.max_bytes)

@@ -17,6 +17,7 @@ from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.names import check_length, name_genes
 from scpalm.model.io.frame import Frame
 from scpalm.model.io.hdf5 import attribute, child_names, find, open_hdf5, refuse_over
+from scpalm.model.io.hdf5_kinds import refuse_other_hdf5
 from scpalm.model.io.stored_matrix import Axes, StoredMatrix
 
 _MAX_COLUMNS = 50_000  # of a dataframe in obsm
@@ -65,6 +66,7 @@ class H5adFile:
         self._totals_column = totals_column
         self._file = open_hdf5(path)
         try:
+            refuse_other_hdf5(self._file, Path(path))
             self._obs = Frame(find(self._file, "obs"), "obs", max_bytes)
             self._sources: dict[str, _Source] = {}
             self._layer = layer or "X"
