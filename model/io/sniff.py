@@ -27,7 +27,7 @@ def kind_of(path: Path) -> Kind:
     if head.startswith(_ZIP):
         return _of_zip(path)
     if head.startswith(_GZIP):
-        inside = _kind_of_bytes(peek(head))
+        inside = _of_gzip_tar(head) or _kind_of_bytes(peek(head))
         hint = f"Inside: {inside.name}. {inside.hint}" if inside is not UNKNOWN else "Decompress it first."
         return R_OBJECT if inside is R_OBJECT else Kind(f"gzip data, and in it {inside.name}", hint)
     if tarfile_names := _tar_names(path, head):
@@ -158,7 +158,7 @@ def _of_tar(names: list[str]) -> Kind:
     return Kind(f"a tar archive ({', '.join(names[:3])[:100]})", "Unpack it, and send the .h5ad file in it.")
 
 
-def kind_of_gzip_tar(head: bytes) -> Kind | None:
+def _of_gzip_tar(head: bytes) -> Kind | None:
     """What a tar archive within gzip holds, from its first bytes."""
     try:
         inside = zlib.decompressobj(31).decompress(head, 1 << 20)
