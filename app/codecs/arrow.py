@@ -175,40 +175,43 @@ def _lists(
     table: pa.Table, name: str, allowed: Callable[[pa.DataType], bool]
 ) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
     """A list column as row pointers and values."""
-    column = _plain_lists(_column(table, name))
+    column = _column(table, name)
     kind = column.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not allowed(kind.value_type):
+    if not _is_list(kind) or not allowed(_value_type(kind)):
         raise InputError("wrong-type", f"Column '{name}' has the type {str(kind)[:100]}.", hint=_HINT, field=name)
     indptr, values = [np.zeros(1, np.int64)], []
     for chunk in column.chunks:
         inner = chunk.flatten()
         if chunk.null_count or inner.null_count:
             raise InputError("not-finite", f"Column '{name}' has missing values.", hint=_HINT, field=name)
-        offsets = chunk.offsets.to_numpy().astype(np.int64)
-        indptr.append(offsets[1:] - offsets[0] + indptr[-1][-1])
+        if pa.types.is_dictionary(inner.type):
+            inner = inner.dictionary_decode()
+        indptr.append(_ends(chunk) + indptr[-1][-1])
         values.append(inner.to_numpy())
     # Most bodies have a single batch, which needs no copy.
     flat = values[0] if len(values) == 1 else np.concatenate(values) if values else np.zeros(0, np.float32)
     return np.concatenate(indptr), flat
 
 
-def _plain_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """List views, lists of fixed size and dictionaries of numbers as plain lists; anything else unchanged."""
-    kind = column.type
-    is_list = any(
-        test(kind)
-        for test in (
-            pa.types.is_list,
-            pa.types.is_large_list,
-            pa.types.is_list_view,
-            pa.types.is_large_list_view,
-            pa.types.is_fixed_size_list,
-        )
-    )
-    if not is_list or (pa.types.is_list(kind) and not pa.types.is_dictionary(kind.value_type)):
-        return column
-    value = kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type
-    return column.cast(pa.large_list(value))
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    value = kind.value_type
+    return value.value_type if pa.types.is_dictionary(value) else value
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(test(kind) for test in (*tests, pa.types.is_fixed_size_list))
+
+
+def _ends(chunk: pa.Array) -> NDArray[np.int64]:
+    """Where each list ends in the flat values."""
+    if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
+        offsets = chunk.offsets.to_numpy().astype(np.int64)
+        return offsets[1:] - offsets[0]
+    import pyarrow.compute as pc  # slow to import, and only views need it
+
+    lengths = pc.list_value_length(chunk)  # the offsets of views are in any order
+    return np.cumsum(lengths.to_numpy(zero_copy_only=False).astype(np.int64))
 
 
 def _plain_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
