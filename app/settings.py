@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,8 @@ from scpalm.model.errors import UserError, did_you_mean
 
 PREFIX = "SCPALM_"
 LogFormat = Literal["text", "json"]
-# Variables of the tests and of checks, which may be set where a service starts.
-_NOT_SETTINGS = ("SCPALM_FUZZ_", "SCPALM_BIN")
+# Variables of the tests and of checks, and those that Kubernetes makes for a Service named scpalm.
+_NOT_SETTINGS = re.compile(r"SCPALM_(FUZZ_\w+|BIN|(\w+_)?SERVICE_(HOST|PORT)(_\w+)?|(\w+_)?PORT_\d+_(TCP|UDP)(_\w+)?)")
 
 
 class SettingsError(UserError, ValueError):
@@ -228,7 +229,7 @@ def _unknown_variables() -> Iterator[str]:
     """
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     for name in sorted(os.environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not name.startswith(_NOT_SETTINGS):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _NOT_SETTINGS.fullmatch(name):
             yield f"There is no setting {name}. {did_you_mean(name, known)}`scpalm serve --help` lists all of them."
 
 

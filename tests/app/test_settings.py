@@ -70,7 +70,14 @@ def test_a_variable_that_is_no_setting_stops_the_start(
 
 
 def test_variables_of_tests_and_of_others_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SCPALM_FUZZ_SEED", "SCPALM_BIN", "SCPALMX", "PORT"):
+    for name in (
+        "SCPALM_FUZZ_SEED",
+        "SCPALM_BIN",
+        "SCPALMX",
+        "PORT",
+        "SCPALM_SERVICE_HOST",
+        "SCPALM_PORT_8000_TCP_ADDR",
+    ):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("scpalm_port", "9100")  # in any case, as before
     assert load_settings().port == 9100
