@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from scpalm.app.auth.budgets import open_budgets
 from scpalm.app.auth.keys import KeyRing
@@ -15,6 +15,8 @@ from scpalm.app.http import problems
 from scpalm.app.http.middleware.access import AccessMiddleware
 from scpalm.app.http.middleware.compression import CompressionMiddleware
 from scpalm.app.http.middleware.guard import GuardMiddleware
+from scpalm.app.http.middleware.paths import TrailingSlashMiddleware
+from scpalm.app.http.query import refuse_unknown_query
 from scpalm.app.http.routes import drugs, health, jobs, models, tasks
 from scpalm.app.http.web import docs
 from scpalm.app.queue.transport import LANES
@@ -28,6 +30,10 @@ from scpalm.app.v2.errors import InferenceErrorMiddleware
 from scpalm.model.release import release
 
 _ROUTERS = (tasks.router, drugs.router, jobs.router, models.router, health.router, inference.router, docs.router)
+
+# The task routes read their query themselves. Uptime monitors add parameters to health checks.
+_STRICT_ROUTERS = (drugs.router, jobs.router, models.router, inference.router)
+_STRICT = [Depends(refuse_unknown_query)]
 
 
 def create_app(
@@ -72,17 +78,19 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect without a body looks like success to `curl -fsS -o`
     )
     app.state.service = service
     app.state.budgets = budgets
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=_STRICT if router in _STRICT_ROUTERS else None)
     problems.install(app)
     app.add_middleware(CompressionMiddleware)
     keys = None if worker or settings.api_keys_file is None else KeyRing(settings.api_keys_file)
     app.add_middleware(GuardMiddleware, keys=keys, budgets=budgets)
     app.add_middleware(InferenceErrorMiddleware)
     app.add_middleware(AccessMiddleware, metrics=metrics)
+    app.add_middleware(TrailingSlashMiddleware)
     if tracing is not None:
         app.add_middleware(TracingMiddleware, tracing=tracing)
     return app

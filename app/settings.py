@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +13,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
-from scpalm.model.errors import UserError
+from scpalm.model.errors import UserError, did_you_mean
 
 PREFIX = "SCPALM_"
 LogFormat = Literal["text", "json"]
+# Variables of the tests and of checks, and those that Kubernetes makes for a Service named scpalm.
+_NOT_SETTINGS = re.compile(r"SCPALM_(FUZZ_\w+|BIN|(\w+_)?SERVICE_(HOST|PORT)(_\w+)?|(\w+_)?PORT_\d+_(TCP|UDP)(_\w+)?)")
 
 
 class SettingsError(UserError, ValueError):
@@ -210,10 +214,23 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: object) -> Settings:
     """Settings from the environment, with overrides. Raises SettingsError that lists every fault."""
+    if unknown := list(_unknown_variables()):
+        raise SettingsError("; ".join(unknown))
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError("; ".join(_faults(error))) from None
+
+
+def _unknown_variables() -> Iterator[str]:
+    """A line for each variable of the environment that looks like a setting and is none.
+
+    Without the check, a misspelt SCPALM_API_KEYS_FILE would start a service that is open to everyone.
+    """
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _NOT_SETTINGS.fullmatch(name):
+            yield f"There is no setting {name}. {did_you_mean(name, known)}`scpalm serve --help` lists all of them."
 
 
 def _faults(error: ValidationError) -> Iterator[str]:

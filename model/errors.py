@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """An error that a user can fix. Its text is one line that says what is wrong and how to fix it."""
@@ -71,3 +74,11 @@ class MissingRuntimeError(UserError, RuntimeError):
 
 class BundleError(UserError, RuntimeError):
     """A bundle that cannot be used: a checksum, shape or version is wrong. The text names the file and the reason."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"Did you mean 'drugs'? "`` for the known name that is nearest to another one; "" if none is near."""
+    folded = {"".join(char for char in one.lower() if char.isalnum()): one for one in known}
+    wanted = "".join(char for char in name.lower() if char.isalnum())[:80]
+    near = [wanted] if wanted in folded else difflib.get_close_matches(wanted, folded, n=1, cutoff=0.6)
+    return f"Did you mean '{folded[near[0]]}'? " if near else ""

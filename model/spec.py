@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_origin
+from typing import Any, Literal, get_origin
 
 from pydantic import ValidationError
 
-from scpalm.model.errors import ParameterError
+from scpalm.model.errors import ParameterError, did_you_mean
 from scpalm.model.genes.declared import Declaration, Declared
-from scpalm.model.tasks.registry import tasks
-from scpalm.model.tasks.task import AnyTask, BoundTask, OutputSpec, TaskContext, TaskOptions
+from scpalm.model.tasks.common_options import ALSO, CELL_MEMBERS, COMMON, CommonOptions
+from scpalm.model.tasks.registry import combinable, tasks
+from scpalm.model.tasks.task import AnyTask, BoundTask, OutputSpec, TaskContext, TaskOptions, Tensor
+
+Place = Literal["query parameter", "form field", "JSON member"]
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,7 @@ class RequestSpec:
         try:
             return task.options(**given)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"])) or task.name
-            raise ParameterError(f"'{name}': {first['msg']}.", field=name) from error
+            raise _invalid(error, task.name) from error
 
     def check_options(self) -> None:
         """Check names and types of the options; `bind` resolves genes and drugs. Raises ParameterError."""
@@ -96,27 +97,73 @@ class RequestSpec:
         """The tasks, ready to run. Raises ParameterError, InputError or MissingPartError."""
         return tuple(task.bind(self.options_of(task), context) for task in self.kinds())
 
-    def with_form_fields(self, fields: Mapping[str, str]) -> RequestSpec:
-        """A copy with the options of a form added.
+    def option_names(self, place: Place = "query parameter") -> dict[str, str]:
+        """Names that options may have in one place of a request; the option of each. Other names are unknown."""
+        own = [(name, option) for task in self.kinds() for name, option in task.options.model_fields.items()]
+        if not any(task.alone for task in self.kinds()):
+            own += [pair for task in combinable() for pair in task.options.model_fields.items()]
+        names = {name: name for name in COMMON}
+        if not any(task.alone for task in self.kinds()):
+            names[ALSO] = ALSO
+        for name, option in own:
+            tensors = [mark.name for mark in option.metadata if isinstance(mark, Tensor)]
+            # In JSON, `genes` are the columns of the cells.
+            names[tensors[0] if place == "JSON member" and name in CELL_MEMBERS and tensors else name] = name
+        return names
 
-        A list has one item per line and extends the list that is already there. Unknown fields are ignored. Raises
-        ParameterError for a field that cannot be sent as text.
+    def with_options(self, given: Mapping[str, object], place: Place) -> RequestSpec:
+        """A copy with the options added that one place of the request has.
+
+        A list extends the one that is there; it may be text with commas, or one item a line. Anything else may be sent
+        once. Raises ParameterError for an unknown name, a NUL character, and a value that differs from another place's.
         """
-        known = {name: option for task in self.kinds() for name, option in task.options.model_fields.items()}
+        also = [str(name) for name in _names(given.get(ALSO, ()), ALSO)]
+        spec = replace(self, tasks=(*self.tasks, *(name for name in also if name not in self.tasks)))
+        known = spec.option_names(place)
+        fields = {name: option for task in tasks().values() for name, option in task.options.model_fields.items()}
+        common: dict[str, Any] = {}
         options = dict(self.options)
-        for name, text in fields.items():
+        for name, value in given.items():
+            _refuse_nul(name, value)
             if name not in known:
-                if name in self.members:
-                    raise ParameterError(
-                        f"'{name}' cannot be a form field. Send it as JSON, or in obsm of the file.", field=name
-                    )
-                continue
-            if get_origin(known[name].annotation) is tuple:
-                lines = [line.strip() for line in text.splitlines() if line.strip()]
-                options[name] = [*options.get(name, ()), *lines]
-            else:
-                options[name] = text.strip()
-        return replace(self, options=options)
+                raise self._unknown(name, place, known)
+            option = known[name]
+            if option in COMMON:
+                common[option] = _once(name, value, getattr(self, option), CommonOptions.model_fields[option].default)
+            elif option != ALSO and get_origin(fields[option].annotation) is tuple:
+                options[option] = [*options.get(option, ()), *_names(value, name)]
+            elif option != ALSO:
+                options[option] = _once(name, value, options.get(option), None)
+        try:
+            checked = CommonOptions(**common).model_dump(include=set(common))
+        except ValidationError as error:
+            raise _invalid(error, "input") from error
+        return replace(spec, options=options, **checked)
+
+    def _unknown(self, name: str, place: Place, known: Mapping[str, str]) -> ParameterError:
+        if name in self.members and place == "form field":
+            return ParameterError(
+                f"'{name}' cannot be a form field. Send it as JSON, or in obsm of the file.", field=name
+            )
+        choices = f"{did_you_mean(name, known)}Choose from {', '.join(sorted(known))}."
+        return ParameterError(f"There is no {place} '{name[:50]}'. {choices}", field=name[:50])
+
+    def with_body_options(self, members: Mapping[str, object]) -> RequestSpec:
+        """A copy with the options among the members of a JSON body. Raises ParameterError."""
+        names = self.members
+        return self.with_options({name: value for name, value in members.items() if name not in names}, "JSON member")
+
+    def refuse_unread(self) -> None:
+        """Raise ParameterError for an option of a task that is not requested: nobody would read it."""
+        read = {name for task in self.kinds() for name in task.options.model_fields}
+        for name in self.options:
+            if name not in read:
+                owners = [task.name for task in tasks().values() if name in task.options.model_fields]
+                raise ParameterError(
+                    f"'{name}' is an option of {' and '.join(owners)}, which is not requested. "
+                    f"Leave it out, or add also={owners[0]}.",
+                    field=name,
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """The spec as JSON."""
@@ -126,6 +173,47 @@ class RequestSpec:
     def from_dict(cls, stored: Mapping[str, Any]) -> RequestSpec:
         """Restore a spec from `as_dict`. Raises TypeError for an unknown member."""
         return cls(**{**stored, "tasks": tuple(stored["tasks"])})
+
+
+def _names(value: object, name: str) -> list[object]:
+    """The items of a list, or the lines of a text. Raises ParameterError."""
+    if isinstance(value, str):
+        return [line.strip() for line in value.splitlines() if line.strip()]
+    if not isinstance(value, list | tuple):
+        raise ParameterError(f"'{name}' must be a list, or text with commas between the items.", field=name)
+    items = [item for one in value for item in (_names(one, name) if isinstance(one, str) else [one])]
+    if name == ALSO:
+        return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
+    return items
+
+
+def _once(name: str, value: object, other: object, default: object) -> object:
+    """A value that may be given once: the only item of a list, or text of one line. Raises ParameterError."""
+    values = value if isinstance(value, list) else value.strip().splitlines() if isinstance(value, str) else [value]
+    if len(values) > 1:
+        raise ParameterError(f"'{name}' is given {len(values)} times. Send it once.", field=name)
+    found: object = values[0] if values else None
+    if found in (None, ""):
+        return other
+    if other not in (None, default) and str(other).lower() != str(found).lower():
+        raise ParameterError(
+            f"'{name}' is '{str(other)[:50]}' in one place of the request and '{str(found)[:50]}' in another. "
+            "Send it once.",
+            field=name,
+        )
+    return found
+
+
+def _refuse_nul(name: str, value: object) -> None:
+    texts = [name, *(value if isinstance(value, list | tuple) else [value])]
+    if any(isinstance(text, str) and "\0" in text for text in texts):
+        raise ParameterError(f"{name[:50]!a} contains a NUL character. Remove it.", field=name.replace("\0", ""))
+
+
+def _invalid(error: ValidationError, name: str) -> ParameterError:
+    first = error.errors()[0]
+    field_name = ".".join(map(str, first["loc"])) or name
+    return ParameterError(f"'{field_name}': {first['msg']}.", field=field_name)
 
 
 def outputs_of(bound: Sequence[BoundTask]) -> tuple[OutputSpec, ...]:

@@ -29,8 +29,10 @@ def annotate(  # one parameter per command-line option
     """Label cells by their nearest labelled cells in the embedding; 'unknown' if none is close enough."""
     from scpalm.app.cli.progress import CellProgress
     from scpalm.app.offline.annotate import LabelSource, annotate_file
+    from scpalm.app.offline.tables import H5AD, TABLES, check_ending
     from scpalm.model.engine import load
 
+    check_ending(out, (H5AD, *TABLES))
     engine = load(bundle)
     with CellProgress() as progress:
         found = annotate_file(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, OutOption, TotalOption
+from scpalm.app.cli.strict import StrictCommand
 from scpalm.app.cli.task_commands import run_task
 from scpalm.model.errors import InputError, MissingRuntimeError
 from scpalm.model.spec import RequestSpec
@@ -32,7 +32,7 @@ ProcessesOption = Annotated[
 ]
 
 
-class ClusterCommand(TyperCommand):
+class ClusterCommand(StrictCommand):
     """Treats a bare ``--cluster`` as ``--cluster=local``. The next argument is its value only if it is an address."""
 
     def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]  # its types are private to typer

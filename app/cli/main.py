@@ -14,6 +14,7 @@ from scpalm.app.cli.embed import ClusterCommand, embed
 from scpalm.app.cli.jobs import jobs
 from scpalm.app.cli.options import BundleOption
 from scpalm.app.cli.serve import ServeCommand, serve
+from scpalm.app.cli.strict import StrictCommand
 from scpalm.app.cli.task_commands import task_command
 from scpalm.app.cli.worker import worker
 from scpalm.model.errors import UserError
@@ -52,10 +53,10 @@ cli.command(cls=ServeCommand)(serve)
 cli.command(cls=ServeCommand)(worker)
 cli.command()(jobs)
 cli.command(cls=ClusterCommand)(embed)
-cli.command()(annotate)
+cli.command(cls=StrictCommand)(annotate)
 for _task in tasks().values():
     if _task.name != "embed":  # added above, with further options
-        cli.command(_task.name)(task_command(_task))
+        cli.command(_task.name, cls=StrictCommand)(task_command(_task))
 
 
 @cli.command()

@@ -9,9 +9,20 @@ import typer
 
 from scpalm.model.genes.declared import Declared
 
-InArgument = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="File with the cells.")]
+InArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IN.h5ad", help="The cells: .h5ad, 10x's .h5 or matrix folder, .h5mu (its rna), or a zarr store."
+    ),
+]
 OutOption = Annotated[
-    Path, typer.Option("-o", "--out", metavar="OUT.h5ad", help="Output: a copy of the file with the results added.")
+    Path,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="OUT.h5ad",
+        help="Output: .h5ad, a copy of the file with the results; .csv, .tsv, .parquet or .npy, the results alone.",
+    ),
 ]
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="Folder of the model. Default: the packaged model.")

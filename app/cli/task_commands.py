@@ -70,12 +70,15 @@ def run_task(source: Path, out: Path, bundle: Path | None, spec: RequestSpec) ->
     Raises InputError, ParameterError, BundleError, MissingPartError, MissingRuntimeError, OSError.
     """
     from scpalm.app.cli.progress import CellProgress
-    from scpalm.app.offline.files import process_file
+    from scpalm.app.offline.files import READABLE, process_file
+    from scpalm.app.offline.tables import check_ending
     from scpalm.model.engine import load
     from scpalm.model.errors import InputError
 
-    if not source.is_file():
-        raise InputError("no-such-file", f"{source} is not a file.", hint="Give an .h5ad file.")
+    # Before the model is loaded, which takes seconds.
+    if not source.exists():
+        raise InputError("no-such-file", f"{source} does not exist.", hint=f"Give {READABLE}.")
+    check_ending(out)
     engine = load(bundle)
     with CellProgress() as progress:
         process_file(source, out, engine, spec, progress)

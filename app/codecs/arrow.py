@@ -20,6 +20,7 @@ from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_per_block
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.io.sniff import ARROW_FILE
 
 _HINT = (
     "Send an Arrow IPC stream with the columns 'indices' (list of integers), 'data' (list of numbers) and optionally "
@@ -85,9 +86,10 @@ def _field(output: OutputValues) -> pa.Field:
 
 def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:
     try:
-        with pa.ipc.open_stream(body) as reader:
+        # Feather and R's write_feather write the file format: the stream with an index at its end.
+        with (pa.ipc.open_file if body.startswith(ARROW_FILE) else pa.ipc.open_stream)(body) as reader:
             schema = reader.schema
-            batches = list(_batches(reader, options))
+            batches = list(_batches(_each(reader), options))
     except InputError:
         raise
     except _READ_ERRORS as error:
@@ -123,7 +125,13 @@ def _as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
         return values.astype(np.float32, copy=False)
 
 
-def _batches(reader: pa.RecordBatchStreamReader, options: DecodeOptions) -> Iterator[pa.RecordBatch]:
+def _each(reader: pa.RecordBatchStreamReader | pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return iter(reader)
+
+
+def _batches(reader: Iterator[pa.RecordBatch], options: DecodeOptions) -> Iterator[pa.RecordBatch]:
     num_cells = num_bytes = 0
     for batch in reader:
         batch.validate(full=True)
@@ -169,19 +177,48 @@ def _lists(
     """A list column as row pointers and values."""
     column = _column(table, name)
     kind = column.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not allowed(kind.value_type):
+    if not _is_list(kind) or not allowed(_value_type(kind)):
         raise InputError("wrong-type", f"Column '{name}' has the type {str(kind)[:100]}.", hint=_HINT, field=name)
     indptr, values = [np.zeros(1, np.int64)], []
     for chunk in column.chunks:
         inner = chunk.flatten()
         if chunk.null_count or inner.null_count:
             raise InputError("not-finite", f"Column '{name}' has missing values.", hint=_HINT, field=name)
-        offsets = chunk.offsets.to_numpy().astype(np.int64)
-        indptr.append(offsets[1:] - offsets[0] + indptr[-1][-1])
+        if pa.types.is_dictionary(inner.type):
+            inner = inner.dictionary_decode()
+        indptr.append(_ends(chunk) + indptr[-1][-1])
         values.append(inner.to_numpy())
     # Most bodies have a single batch, which needs no copy.
     flat = values[0] if len(values) == 1 else np.concatenate(values) if values else np.zeros(0, np.float32)
     return np.concatenate(indptr), flat
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    value = kind.value_type
+    return value.value_type if pa.types.is_dictionary(value) else value
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(test(kind) for test in (*tests, pa.types.is_fixed_size_list))
+
+
+def _ends(chunk: pa.Array) -> NDArray[np.int64]:
+    """Where each list ends in the flat values."""
+    if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
+        offsets = chunk.offsets.to_numpy().astype(np.int64)
+        return offsets[1:] - offsets[0]
+    import pyarrow.compute as pc  # slow to import, and only views need it
+
+    lengths = pc.list_value_length(chunk)  # the offsets of views are in any order
+    return np.cumsum(lengths.to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+def _plain_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """String views (Polars) and dictionaries of strings (pandas' categories) as strings; anything else unchanged."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return column.cast(pa.large_string()) if is_text else column
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -193,7 +230,7 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 def _cells(table: pa.Table) -> list[str]:
     if "obs_names" not in table.schema.names:
         return [str(row) for row in range(table.num_rows)]
-    column = _column(table, "obs_names")
+    column = _plain_strings(_column(table, "obs_names"))
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
         raise InputError("wrong-type", "'obs_names' must contain only strings.", hint=_HINT, field="obs_names")
     return names_of({"obs_names": column.to_pylist()}, "obs_names")

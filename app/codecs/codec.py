@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from scpalm.app.codecs.result import Result
 from scpalm.model.genes.matrix import CellMatrix
@@ -20,12 +20,14 @@ class DecodeOptions:
         max_cells: maximum number of cells; None for no limit.
         max_bytes: maximum size of the uncompressed matrix in bytes; None for no limit.
         header_bytes: length of the JSON part of the body; None if all of it is JSON.
+        scratch: folder for files that the reader makes, which may not exist yet; None if it may make none.
     """
 
     layer: str | None = None
     max_cells: int | None = None
     max_bytes: int | None = None
     header_bytes: int | None = None
+    scratch: Path | None = None
 
 
 class Reader(Protocol):
@@ -55,6 +57,15 @@ class Reader(Protocol):
 
         A table is returned as ``{"genes": [names], "values": [cells, names]}``. Raises InputError, OverLimitError.
         """
+        ...
+
+
+@runtime_checkable
+class CarriesOptions(Protocol):
+    """A reader whose bodies may hold options of the request beside the cells."""
+
+    def further(self, body: bytes | Path, options: DecodeOptions) -> dict[str, object]:
+        """All members of the body that are not its cells. Called before `decode`. Raises InputError."""
         ...
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from scpalm.app.codecs.codec import DecodeOptions
 from scpalm.app.codecs.registry import register_reader, register_writer
 from scpalm.app.codecs.result import Result
 from scpalm.app.storage.values import row_blocks
+from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import CHUNK_CELLS
+from scpalm.model.io.convert import as_h5ad
 from scpalm.model.io.h5ad import H5adFile
 from scpalm.model.output.h5ad_writer import H5adWriter
 from scpalm.model.output.note import anndata_note
@@ -46,7 +50,9 @@ class H5adCodec:
         if original is None:
             _write_empty(result.cells, target)
         else:
-            shutil.copyfile(original, target)
+            # A 10x or MuData file is answered with the h5ad file that it was read as.
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                shutil.copyfile(as_h5ad(original, Path(folder)), target)
         with H5adWriter(target) as file:
             for output in result.outputs:
                 column = file.column(output.spec, len(result.cells))
@@ -61,7 +67,16 @@ class H5adCodec:
 def _open(body: bytes | Path, options: DecodeOptions) -> H5adFile:
     if isinstance(body, bytes):
         raise TypeError("An h5ad body must be a file.")
-    return H5adFile(body, layer=options.layer, max_cells=options.max_cells, max_bytes=options.max_bytes)
+    opened = partial(H5adFile, layer=options.layer, max_cells=options.max_cells, max_bytes=options.max_bytes)
+    try:
+        return opened(body)
+    except InputError as error:
+        if options.scratch is None or error.code not in ("not-h5ad", "not-hdf5"):
+            raise
+    # Only now, so that an h5ad file is opened once. The folder is that of one upload.
+    folder = options.scratch / "converted"
+    folder.mkdir(parents=True, exist_ok=True)
+    return opened(as_h5ad(body, folder, options.max_bytes))
 
 
 def _write_empty(cells: list[str], target: Path) -> None:

@@ -1,22 +1,26 @@
-"""Cells as sparse JSON: ``{"genes", "obs_names"?, "indptr", "indices", "data"}``, a CSR matrix."""
+"""Cells as JSON: ``{"genes", "obs_names"?, "indptr", "indices", "data", "shape"?}``, a CSR matrix; or rows in ``X``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from scpalm.app.codecs.codec import DecodeOptions
-from scpalm.app.codecs.json_lists import EXAMPLE, indices_of, integers_of, names_of, numbers_of
+from scpalm.app.codecs.json_lists import indices_of, integers_of, list_of, names_of, numbers_of
+from scpalm.app.codecs.json_text import parse_json
 from scpalm.app.codecs.registry import register_reader, register_writer
 from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks
-from scpalm.model.errors import InputError, OverLimitError, UnreadableError
+from scpalm.model.errors import InputError, OverLimitError
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.tasks.common_options import CELL_MEMBERS
+
+Numbers = NDArray[np.float32]
 
 
 @register_reader
@@ -32,6 +36,9 @@ class SparseJsonCodec:
     hidden = False
     extends_files = False
 
+    def __init__(self) -> None:
+        self._last: tuple[bytes | Path, dict[str, object]] | None = None
+
     def decode(self, body: bytes | Path, options: DecodeOptions) -> Iterator[CellMatrix]:
         if options.layer is not None:
             raise InputError(
@@ -40,32 +47,47 @@ class SparseJsonCodec:
                 hint="Remove the layer parameter, or send h5ad.",
                 field="layer",
             )
-        members = _parse(body.read_bytes() if isinstance(body, Path) else body)
-        indptr = integers_of(members, "indptr")
-        num_cells = max(0, len(indptr) - 1)
+        try:
+            yield self._matrix(self._parsed(body), options)
+        finally:
+            self._last = None
+
+    def _matrix(self, members: dict[str, object], options: DecodeOptions) -> CellMatrix:
+        rows = members.get("X", members.get("indptr"))
+        num_cells = max(0, len(rows) - ("X" not in members)) if isinstance(rows, list) else 0
         if options.max_cells is not None and num_cells > options.max_cells:
             raise OverLimitError(
                 "too-many-cells",
                 f"The body has {num_cells} cells; the limit is {options.max_cells}.",
                 hint="Split it into several requests.",
-                field="indptr",
+                field="X" if "X" in members else "indptr",
             )
         genes = names_of(members, "genes")
         cells = names_of(members, "obs_names") if members.get("obs_names") is not None else None
-        indices, data = integers_of(members, "indices"), numbers_of(members, "data")
+        indptr, indices, data = _sparse(members, genes)
+        _check_shape(members, num_cells, len(genes))
         matrix = CellMatrix(
             indptr=indptr,
-            indices=indices_of(indices),
+            indices=indices,
             data=data,
             genes=genes,
             cells=cells if cells is not None else [str(row) for row in range(num_cells)],
         )
         matrix.validate()
-        yield matrix
+        return matrix
+
+    def further(self, body: bytes | Path, options: DecodeOptions) -> dict[str, object]:
+        """All members that are not cells. The parsed body is kept until `decode` has run."""
+        return {name: value for name, value in self._parsed(body).items() if name not in _CELLS}
+
+    def _parsed(self, body: bytes | Path) -> dict[str, object]:
+        if self._last is None or self._last[0] is not body:
+            self._last = (body, parse_json(_content(body)))
+        return self._last[1]
 
     def members(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, object]:
         """The named members of the body, unchanged."""
-        members = _parse(body.read_bytes() if isinstance(body, Path) else body)
+        members = self._parsed(body)
         return {name: members[name] for name in names if name in members}
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
@@ -100,28 +122,64 @@ def _values(output: OutputValues) -> Iterator[bytes]:
     yield b"]"
 
 
-def _parse(body: bytes) -> dict[str, object]:
-    try:
-        members = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        members = _parse_with_nan(body, error)
-    if not isinstance(members, dict):
+_CELLS = frozenset(CELL_MEMBERS)
+
+
+def _content(body: bytes | Path) -> bytes:
+    return body.read_bytes() if isinstance(body, Path) else body
+
+
+def _sparse(members: dict[str, object], genes: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32], Numbers]:
+    """Row pointers, indices and values. Raises InputError."""
+    if "X" in members:
+        return _of_rows(members, len(genes))
+    if isinstance(members.get("data"), list) and any(isinstance(row, list) for row in members["data"]):  # type: ignore[attr-defined]
         raise InputError(
-            "wrong-type", "The body is not a JSON object.", hint=f"Send an object such as {EXAMPLE}.", field="body"
+            "wrong-type",
+            "'data' is a list of lists: a dense matrix.",
+            hint='Send it as "X", without indptr and indices; or make it sparse with scipy.sparse.csr_matrix(X).',
+            field="data",
         )
-    return members
+    indptr = integers_of(members, "indptr")
+    return indptr, indices_of(integers_of(members, "indices")), numbers_of(members, "data")
 
 
-def _parse_with_nan(body: bytes, error: orjson.JSONDecodeError) -> object:
-    # Python's json module writes NaN and Infinity, which are not JSON. Accept them, so that errors can name the cell.
-    if any(word in body for word in (b"NaN", b"Infinity")):
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            pass
-    raise UnreadableError(
-        "not-json",
-        f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).",
-        hint=f"Send an object such as {EXAMPLE}.",
-        field="body",
-    ) from error
+def _of_rows(members: dict[str, object], num_genes: int) -> tuple[NDArray[np.int64], NDArray[np.int32], Numbers]:
+    """The sparse form of dense rows in ``X``."""
+    extra = [name for name in ("indptr", "indices", "data") if name in members]
+    if extra:
+        raise InputError("wrong-type", f"The body has both 'X' and '{extra[0]}'.", hint="Send one of them.", field="X")
+    rows = list_of(members, "X")
+    if not all(isinstance(row, list) for row in rows):
+        raise InputError(
+            "wrong-type",
+            "'X' must be a list of rows, one list of counts a cell.",
+            hint='For example {"genes": ["CD3D", "NKG7"], "X": [[4, 0], [1, 7]]}.',
+            field="X",
+        )
+    for number, row in enumerate(rows):
+        if len(row) != num_genes:  # type: ignore[arg-type]
+            raise InputError(
+                "length-mismatch",
+                f"Row {number} of 'X' has {len(row)} values, but there are {num_genes} genes.",  # type: ignore[arg-type]
+                hint="Send one value per gene in each row; cells are rows.",
+                field="X",
+            )
+    dense = numbers_of({"X": list(chain.from_iterable(rows))}, "X").reshape(len(rows), num_genes)  # type: ignore[arg-type]
+    row_of, column = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(dense, axis=1))]).astype(np.int64)
+    return indptr, column.astype(np.int32), dense[row_of, column]
+
+
+def _check_shape(members: dict[str, object], num_cells: int, num_genes: int) -> None:
+    """Raise InputError if the body has a ``shape`` that differs from its arrays, as CSC sent as CSR has."""
+    if members.get("shape") is None:
+        return
+    shape = integers_of(members, "shape").tolist()
+    if shape != [num_cells, num_genes]:
+        raise InputError(
+            "wrong-shape",
+            f"'shape' is {shape[:3]}, but the arrays have {num_cells} cells and 'genes' has {num_genes} names.",
+            hint="Send CSR with cells as rows: matrix.tocsr() in SciPy; the transpose if genes are rows.",
+            field="shape",
+        )

@@ -12,6 +12,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from scpalm.app.codecs.codec import Reader
+from scpalm.app.codecs.signature import FORM, H5AD, boundary_of, content_of
 from scpalm.app.errors import (
     BadRequestError,
     BodyTimeoutError,
@@ -21,7 +22,7 @@ from scpalm.app.errors import (
     TooLargeError,
 )
 from scpalm.app.http.form import Form
-from scpalm.app.http.negotiation import FORM, content_encoding_of, media_type_of
+from scpalm.app.http.negotiation import content_encoding_of, media_type_of
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.storage.scratch import ensure_folder
@@ -59,22 +60,41 @@ async def read_upload(request: Request, folder: Path, reader: Reader, spec: Requ
 async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpec, limits: BodyLimits) -> Upload:
     encoding = content_encoding_of(request)
     stream = _bounded(request, limits.max_bytes, limits.idle_seconds)
-    media_type = reader.media_types[0]
     if media_type_of(request) != FORM:
         body = await _read_plain(stream, folder)
-        return Upload(body, media_type, spec, encoding, header_bytes=_header_bytes(request))
+        if reader.hidden:
+            return Upload(body, reader.media_types[0], spec, encoding, header_bytes=_header_bytes(request))
+        found, encoding = await asyncio.to_thread(content_of, body, encoding)
+        if found != FORM:
+            return Upload(body, found or reader.media_types[0], spec, encoding)
+        stream = _chunks_of(body)
+        content_type = f"{FORM}; boundary={boundary_of(body)}"
+    else:
+        content_type = request.headers["content-type"]
     if encoding:
         raise BadRequestError(
             "Forms with Content-Encoding are not supported. Send the file itself as the body.", field="Content-Encoding"
         )
-    form = Form(request.headers["content-type"], folder)
+    form = Form(content_type, folder)
     try:
         async for chunk in stream:
             form.write(chunk)
         path, fields = form.finish()
     finally:
         form.close()
-    return Upload(path, media_type, spec.with_form_fields(fields))
+    found, encoding = await asyncio.to_thread(content_of, path, "")
+    media_type = found if found not in (None, FORM) else H5AD
+    return Upload(path, media_type, spec.with_options(fields, "form field"), encoding)
+
+
+async def _chunks_of(body: bytes | Path) -> AsyncIterator[bytes]:
+    """A body that was read already, as chunks."""
+    if isinstance(body, bytes):
+        yield body
+        return
+    with body.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, IN_MEMORY_BYTES):
+            yield chunk
 
 
 def _header_bytes(request: Request) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 from fastapi import Request, Response
 
@@ -10,6 +12,7 @@ from scpalm.app.http.dependencies import charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.request import CellRequest, bind, received
 from scpalm.app.jobs.manifest import Manifest
+from scpalm.app.parsing.upload import Upload
 from scpalm.app.service import Service
 from scpalm.model.spec import RequestSpec
 
@@ -35,8 +38,8 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
             raise InvalidParameterError(
                 f"The idempotency key must have 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key"
             )
-        await unless_disconnected(request, _check(call))
-        manifest = Manifest.of(call.upload, call.model.identity)
+        upload = await unless_disconnected(request, _checked(call))
+        manifest = Manifest.of(upload, call.model.identity)
         job = await service.jobs.accept(owner, call.upload.body, manifest, key, call.model)
         if key is not None and Manifest.from_json(job.manifest) != manifest:
             raise IdempotencyError(
@@ -47,8 +50,10 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
     return Response(content, 202, headers, media_type="application/json")
 
 
-async def _check(call: CellRequest) -> None:
-    """Open the body, resolve the options, and charge the cells to the key."""
+async def _checked(call: CellRequest) -> Upload:
+    """Open the body, resolve the options, and charge the cells to the key. The upload has the options of its body."""
     head = await call.model.parsers.head(call.upload)
-    await bind(call.upload.spec, call.model, head)
+    spec = call.whole_spec(head)
+    await bind(spec, call.model, head)
     await charge_cells(call.request, head.num_cells)
+    return replace(call.upload, spec=spec)

@@ -10,9 +10,8 @@ from scpalm.app.codecs.codec import Reader
 from scpalm.app.codecs.compression import check_encoding
 from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
 from scpalm.app.codecs.registry import readable_types, reader_for, writers
+from scpalm.app.codecs.signature import FORM, UNDECLARED
 from scpalm.app.errors import NotAcceptableError, UnsupportedMediaTypeError
-
-FORM = "multipart/form-data"
 
 
 def negotiate(request: Request, reader: Reader | None = None) -> tuple[Reader, str]:
@@ -53,8 +52,9 @@ def content_encoding_of(request: Request) -> str:
 
 def _reader_of(request: Request) -> Reader:
     media_type = media_type_of(request)
-    # The file in a form is always h5ad. The type of its part is ignored, as browsers and curl do not know .h5ad.
-    reader = reader_for(H5AD if media_type == FORM else media_type)
+    # A file without a type, or in a form, is h5ad unless its first bytes say otherwise: see `read_upload`. The type
+    # of a form's part is ignored, as browsers and curl do not know .h5ad.
+    reader = reader_for(H5AD if media_type == FORM or media_type in UNDECLARED else media_type)
     if reader is None or reader.hidden:
         sent = f"'{media_type[:100]}'" if media_type else "A body without Content-Type"
         raise UnsupportedMediaTypeError(

@@ -1,52 +1,29 @@
-"""Query parameters of the task routes, generated from the options of the tasks."""
+"""Query parameters: those of the task routes, generated from the options of the tasks, and refusal of all others."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, Field, create_model
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from pydantic import Field, create_model
+from starlette.datastructures import QueryParams
 
-from scpalm.model.errors import ParameterError
-from scpalm.model.genes.declared import Declared
+from scpalm.app.errors import InvalidParameterError
+from scpalm.model.errors import did_you_mean
 from scpalm.model.spec import RequestSpec
+from scpalm.model.tasks.common_options import CommonOptions
 from scpalm.model.tasks.registry import combinable, tasks
 from scpalm.model.tasks.task import AnyTask, Names
 
 
-class CellsQuery(BaseModel):
-    """Query parameters of every route with cells."""
-
-    model: str | None = Field(
-        None,
-        description="Name of a model listed by GET /models. Default: the model marked as default there.",
-        max_length=200,
-        examples=["mini"],
-    )
-    layer: str | None = Field(
-        None,
-        description="Matrix of an h5ad file to use: `X`, `raw` for raw.X, or the name of a layer. Default: the one "
-        "that holds the counts.",
-        max_length=200,
-    )
-    input: Declared = Field(
-        "auto",
-        description="What the values are: `counts` (fractions allowed), `linear` (normalised, no logarithm), or "
-        "logarithms of `x + 1`: `log` (natural), `log2`, `log10`; also by name, such as `log2_tpm`. Default: detected, "
-        "or refused if that is not certain.",
-    )
-    total: float | None = Field(
-        None,
-        description="What a whole cell sums to before the logarithm, such as 1e4 (CP10K) or 1e6 (CPM, TPM). Needed for "
-        "normalised values of a selection of genes.",
-        gt=0,
-        le=1e12,
-    )
-
-
 @cache
-def query_of(name: str) -> type[CellsQuery]:
-    """The query parameters of a task's route, including those of the tasks it can be combined with."""
+def query_of(name: str) -> type[CommonOptions]:
+    """The query parameters of a task's route, including those of the tasks it can be combined with.
+
+    For the API documentation and for types; `spec_of` reads the query.
+    """
     task = tasks()[name]
     fields: dict[str, Any] = {}
     if not task.alone:
@@ -61,25 +38,36 @@ def query_of(name: str) -> type[CellsQuery]:
             ),
         )
     for other in [task] if task.alone else combinable():
-        # Tasks validate their options. They are declared here for the API documentation and for type conversion.
         fields |= {name: (option.annotation, option) for name, option in _fields(other).items()}
-    return create_model(f"{name.capitalize()}Query", __base__=CellsQuery, **fields)
+    return create_model(f"{name.capitalize()}Query", __base__=CommonOptions, **fields)
 
 
 def _fields(task: AnyTask) -> dict[str, Any]:
     return dict(task.options.model_fields)
 
 
-def spec_of(name: str, query: CellsQuery) -> RequestSpec:
+def spec_of(name: str, query: QueryParams) -> RequestSpec:
     """The spec of a request to a task's route. Raises ParameterError."""
-    given = query.model_dump(exclude_unset=True)
-    common = {field: given.pop(field) for field in ("model", "layer", "input", "total") if field in given}
-    also = given.pop("also", ())
-    for text in [*_texts(given), str(common.get("layer") or "")]:
-        if "\0" in text:
-            raise ParameterError("A name contains a NUL character. Remove it.", field="genes")
-    return RequestSpec((name, *also), given, **common)
+    return RequestSpec((name,)).with_options({key: query.getlist(key) for key in query}, "query parameter")
 
 
-def _texts(given: dict[str, Any]) -> list[str]:
-    return [text for value in given.values() if isinstance(value, tuple) for text in value]
+async def refuse_unknown_query(request: Request) -> None:
+    """A dependency of routes without cells: every query parameter must be known, and sent once.
+
+    Raises InvalidParameterError.
+    """
+    known = _parameters(request.scope["route"].dependant)
+    for name in request.query_params:
+        if name not in known:
+            choices = f"Choose from {', '.join(sorted(known))}." if known else "This route has none."
+            detail = f"There is no query parameter '{name[:50]}'. {did_you_mean(name, known)}{choices}"
+            raise InvalidParameterError(detail, field=name[:50])
+        if len(values := request.query_params.getlist(name)) > 1:
+            raise InvalidParameterError(f"'{name}' is given {len(values)} times. Send it once.", field=name)
+        if "\0" in values[0]:
+            raise InvalidParameterError(f"'{name}' contains a NUL character. Remove it.", field=name)
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    own = {parameter.alias for parameter in dependant.query_params}
+    return own.union(*(_parameters(inner) for inner in dependant.dependencies))

@@ -16,14 +16,14 @@ from starlette.types import Receive, Scope, Send
 
 from scpalm.app.codecs.codec import Reader
 from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
-from scpalm.app.codecs.registry import writer_for
+from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import ServiceError
 from scpalm.app.execution.execution import Execution
 from scpalm.app.http.body import discard_body, read_upload
 from scpalm.app.http.dependencies import charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
-from scpalm.app.http.negotiation import negotiate
+from scpalm.app.http.negotiation import choose_media_type, negotiate, offers_after
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.service import Service
 from scpalm.app.serving.model import ServedModel
@@ -51,9 +51,9 @@ async def answer_cells(request: Request, service: Service, spec: RequestSpec) ->
 
 
 async def _answer(call: CellRequest) -> Response:
-    spec = call.upload.spec
     async with aclosing(call.model.parsers.parse(call.upload)) as parts:
         head = await call.open(parts)
+        spec = call.whole_spec(head)
         result = await call.compute(spec, head, parts)
     encoding = time.monotonic()
     content = await encode(call.model, result, spec.format, call.upload)
@@ -86,9 +86,23 @@ async def received(
             await discard_body(request, idle_seconds=service.limits.idle_seconds)
             raise
         spec = replace(spec, format=media_type)
-        with model.held(), scratch_folder(service.limits.spool_dir) as folder:
+        with ExitStack() as held, scratch_folder(service.limits.spool_dir) as folder:
+            held.enter_context(model.held())
             upload = await read_upload(request, folder, reader, spec, service.limits)
+            if upload.media_type != reader.media_types[0]:
+                upload, reader = _of_content(request, upload)
+            if upload.spec.model != spec.model:  # named by a field of a form
+                model = service.ready_model(upload.spec.model, spec.version)
+                held.enter_context(model.held())
             yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
+
+
+def _of_content(request: Request, upload: Upload) -> tuple[Upload, Reader]:
+    """An upload whose bytes are of another format than declared: the reader and the default response change with it."""
+    reader = reader_for(upload.media_type)
+    assert reader is not None, "signatures name registered formats"
+    media_type = choose_media_type(request.headers.get("accept"), offers_after(reader.media_types[0]))
+    return replace(upload, spec=replace(upload.spec, format=media_type)), reader
 
 
 @dataclass(eq=False)
@@ -127,6 +141,18 @@ class CellRequest:
         self.service.metrics.genes_matched_ratio.observe(head.coverage.genes_matched / max(1, head.coverage.genes_in))
         await charge_cells(self.request, head.num_cells)
         return head
+
+    def whole_spec(self, head: UploadHead) -> RequestSpec:
+        """The spec with the options of a JSON body added. Raises ParameterError."""
+        spec = self.upload.spec.with_body_options(head.members)
+        spec.refuse_unread()
+        if spec.model not in (None, self.upload.spec.model, self.model.bundle.name):
+            raise ParameterError(
+                f"The body asks for model '{spec.model}', but it was read for '{self.model.bundle.name}'. "
+                f"Send it in the query: ?model={spec.model}.",
+                field="model",
+            )
+        return spec
 
     async def compute(self, spec: RequestSpec, head: UploadHead, parts: Parts) -> Result:
         """Send the cells through the queue as they are parsed. Raises ServiceError, InputError, MissingPartError."""

@@ -12,10 +12,11 @@ import pandas as pd
 from anndata.io import write_elem
 from numpy.typing import NDArray
 
-from scpalm.app.offline.files import refuse_same_file
+from scpalm.app.offline.files import readable, refuse_same_file
+from scpalm.app.offline.tables import H5AD, TABLES, check_ending
 from scpalm.model.annotate import Annotation
 from scpalm.model.engine import Engine
-from scpalm.model.errors import InputError, UnreadableError
+from scpalm.model.errors import UnreadableError
 from scpalm.model.io.hdf5 import open_hdf5
 from scpalm.model.output.whole_file import replaced_when_whole
 from scpalm.model.progress import Progress
@@ -43,9 +44,9 @@ def annotate_file(
     Args:
         query: h5ad file with the cells to label.
         reference: the labelled cells.
-        target: output. ``*.csv`` becomes a table with the columns cell, label, nearest_label, probability and distance.
-            Any other file becomes a copy of ``query`` with the ``obs`` columns ``scpalm_label``,
-            ``scpalm_nearest_label``, ``scpalm_probability`` and ``scpalm_distance``.
+        target: output. ``*.csv``, ``*.tsv`` and ``*.parquet`` become a table with the columns cell, label,
+            nearest_label, probability and distance. ``*.h5ad`` becomes a copy of ``query`` with the ``obs`` columns
+            ``scpalm_label``, ``scpalm_nearest_label``, ``scpalm_probability`` and ``scpalm_distance``.
         engine: the model.
         spec: how to read the query (its layer and type of input).
         progress: receives the number of cells done.
@@ -54,11 +55,15 @@ def annotate_file(
         InputError: one of the files cannot be used.
         OSError: reading or writing failed.
     """
-    for source in (query, reference.path):
-        if not source.is_file():
-            raise InputError("no-such-file", f"{source} is not a file.", hint="Give an .h5ad file.")
-    refuse_same_file(target, query, reference.path)
-    names, found = engine.transfer_labels(query, reference.path, label=reference.label, spec=spec, progress=progress)
+    check_ending(target, (H5AD, *TABLES))
+    with readable(query) as cells, readable(reference.path) as labelled:
+        refuse_same_file(target, query, reference.path)
+        names, found = engine.transfer_labels(cells, labelled, label=reference.label, spec=spec, progress=progress)
+        _write(names, found, cells, target)
+    return found
+
+
+def _write(names: list[str], found: Annotation, query: Path, target: Path) -> None:
     columns: dict[str, pd.Categorical | NDArray[np.float64]] = {
         "label": pd.Categorical(found.label.astype(str)),
         "nearest_label": pd.Categorical(found.nearest_label.astype(str)),
@@ -66,13 +71,15 @@ def annotate_file(
         "distance": found.distance,
     }
     with replaced_when_whole(target) as partial:
-        if target.suffix == ".csv":
-            pd.DataFrame(columns, index=pd.Index(names, name="cell")).to_csv(partial)
+        table, suffix = pd.DataFrame(columns, index=pd.Index(names, name="cell")), target.suffix.lower()
+        if suffix == ".parquet":
+            table.reset_index().to_parquet(partial, index=False)
+        elif suffix in TABLES:
+            table.to_csv(partial, sep="," if suffix == ".csv" else "\t")
         else:
             shutil.copyfile(query, partial)
             with open_hdf5(partial, "r+") as file:
                 _add_columns(file, {f"scpalm_{name}": values for name, values in columns.items()})
-    return found
 
 
 def _add_columns(file: h5py.File, columns: dict[str, pd.Categorical | NDArray[np.float64]]) -> None:

@@ -11,13 +11,13 @@ import sys
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
-from scpalm.app.codecs.codec import DecodeOptions, Reader
+from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, Reader
 from scpalm.app.codecs.compression import decompress
 from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.errors import ServiceError, TooLargeError, UnsupportedMediaTypeError
@@ -97,19 +97,21 @@ class Parser:
     def _parts(self, message: Message, *, with_cells: bool) -> Iterator[Message]:
         upload = unpack_upload(message.content["upload"], message.arrays)
         reader = _reader(upload.media_type)
-        spec = upload.spec
-        options = DecodeOptions(spec.layer, self.max_cells, self.max_bytes, upload.header_bytes)
+        scratch = Path(message.content["scratch"])
+        options = DecodeOptions(upload.spec.layer, self.max_cells, self.max_bytes, upload.header_bytes, scratch)
         preparer: Preparer | None = None
         head: UploadHead | None = None
         try:
-            body = self._body(upload, Path(message.content["scratch"]), as_file=reader.reads_files)
-            for matrix in reader.decode(body, options):
+            body = self._body(upload, scratch, as_file=reader.reads_files)
+            further = reader.further(body, options) if isinstance(reader, CarriesOptions) else None
+            spec = upload.spec.with_body_options(further or {})
+            for matrix in reader.decode(body, replace(options, layer=spec.layer)):
                 if preparer is None:
                     preparer = Preparer(
                         self.vocabulary, matrix.gene_columns, spec.declaration, align=self.alignments.align
                     )
                     num_cells = matrix.cells_in_all or matrix.num_cells
-                    members = self._members(upload, reader, body, options)
+                    members = self._members(upload, reader, body, options) if further is None else further
                     head = UploadHead(num_cells, preparer.coverage, preparer.file_target, members)
                     if not with_cells:
                         yield pack_part(head, preparer.measured, None)
@@ -144,7 +146,7 @@ class Parser:
         """The decompressed body, as a file if ``as_file``."""
         if not upload.content_encoding and (isinstance(upload.body, Path) or not as_file):
             return upload.body
-        scratch.mkdir()
+        scratch.mkdir(exist_ok=True)
         target = scratch / "body"
         if upload.content_encoding:
             decompress(upload.body, upload.content_encoding, target, self.max_bytes)

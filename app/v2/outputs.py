@@ -12,12 +12,15 @@ import orjson
 
 from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.storage.values import row_blocks
-from scpalm.model.errors import ParameterError
+from scpalm.model.errors import ParameterError, did_you_mean
 from scpalm.model.spec import RequestSpec
+from scpalm.model.tasks.common_options import COMMON
 from scpalm.model.tasks.registry import tasks
 from scpalm.model.tasks.task import option_tensors
 
 DEFAULT = "embedding"
+# Parameters of the protocol and its extensions. All but the first only order requests, which changes no values.
+_PROTOCOL_PARAMETERS = ("binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout")
 # JSON numbers take ten times the memory of binary ones, so larger outputs must be requested as binary data.
 MAX_JSON_VALUES = 20_000_000
 
@@ -80,6 +83,7 @@ class RequestedOutputs:
         names = tuple(dict.fromkeys(outputs()[output].task for output, _ in self.outputs))
         parameters = members.get("parameters")
         given = parameters if isinstance(parameters, dict) else {}
+        _check_parameters(given)
         options: dict[str, Any] = {}
         for task in tasks().values():
             found = {option: given[option] for option in task.options.model_fields if option in given}
@@ -92,6 +96,17 @@ class RequestedOutputs:
                 )
             options |= found
         return replace(received, tasks=names, options=options, layer=None, format="")
+
+
+def _check_parameters(given: Mapping[str, object]) -> None:
+    """Raise ParameterError for a parameter that nobody would read."""
+    known = {*_PROTOCOL_PARAMETERS, *(name for task in tasks().values() for name in task.options.model_fields)}
+    for name in given:
+        if name in COMMON:
+            raise ParameterError(f"'{name}' is a query parameter of this route, or part of its path.", field=name)
+        if name not in known:
+            choices = f"{did_you_mean(name, known)}Choose from {', '.join(sorted(known))}."
+            raise ParameterError(f"There is no parameter '{name[:50]}'. {choices}", field=name[:50])
 
 
 def compose(result: Result, requested: RequestedOutputs) -> tuple[bytes, int | None]:

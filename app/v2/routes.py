@@ -45,6 +45,7 @@ async def server(request: Request) -> dict[str, Any]:
     return {"name": "scpalm", "version": request.app.version, "extensions": ["binary_tensor_data"]}
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", operation_id="v2_live", responses={503: _RESPONSES[503]})
 async def server_live(service: ServiceDep) -> dict[str, bool]:
     """The same check as /health/live."""
@@ -52,6 +53,7 @@ async def server_live(service: ServiceDep) -> dict[str, bool]:
     return {"live": True}
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", operation_id="v2_ready", responses={503: _RESPONSES[503]})
 async def server_ready(service: ServiceDep) -> dict[str, bool]:
     """The same check as /health/ready."""

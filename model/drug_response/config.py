@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.molecules import NUM_FEATURES, GraphBatch
+from scpalm.model.molecules.graph import NUM_FEATURES, GraphBatch
 
 Head = Literal["published", "mlp", "product"]
 AtomPooling = Literal["mean", "padded"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.drug_table import Drug, DrugTable
+from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drug_table import DrugTable
 
 
 @dataclass(frozen=True)

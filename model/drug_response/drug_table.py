@@ -1,4 +1,4 @@
-"""Table of known drugs, found by name, PubChem id or SMILES. Any other valid SMILES is a new drug."""
+"""Table of known drugs in a fixed order, with what finds them: names, ids and structures."""
 
 from __future__ import annotations
 
@@ -6,114 +6,141 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drug_names import folded, may_be_ester, simpler_names, tidy
+from scpalm.model.drug_response.drug_search import FoundDrug, by_simpler_name, look_up
+from scpalm.model.drug_response.synonyms import SYNONYMS
 from scpalm.model.errors import BundleError, InputError
-from scpalm.model.molecules import MoleculeError, MoleculeGraph, parse_smiles
-
-if TYPE_CHECKING:
-    from rdkit.DataStructs import ExplicitBitVect
+from scpalm.model.molecules.error import MoleculeError
+from scpalm.model.molecules.identity import same_compound
+from scpalm.model.molecules.inchi import inchi_in, inchikeys_of, read_inchis
+from scpalm.model.molecules.standardize import Standardized, standardize
 
 MAX_DRUGS = 1000
 _COLUMNS = ("pubchem_id", "name", "synonyms", "smiles", "targets", "pathway", "in_training")
 
 
 @dataclass(frozen=True)
-class Drug:
-    """One drug.
-
-    Attributes:
-        name: name in the table, or the SMILES of a new drug.
-        smiles: SMILES as given.
-        pubchem_id: PubChem id, or None.
-        targets, pathway: from GDSC, "" where unknown.
-        synonyms: other names.
-        known: whether it is in the table.
-        in_training: whether the training data has responses to it.
-    """
-
-    name: str
+class _Structure:
     smiles: str
-    pubchem_id: int | None = None
-    targets: str = ""
-    pathway: str = ""
-    synonyms: tuple[str, ...] = ()
-    known: bool = False
-    in_training: bool = False
-
-    @cached_property
-    def graph(self) -> MoleculeGraph:
-        """Molecular graph. Known drugs may be salts, as in DeepCDR's table; new ones may not. Raises MoleculeError."""
-        return parse_smiles(self.smiles, drug=self.name, allow_salt=self.known)
-
-    @cached_property
-    def fingerprint(self) -> ExplicitBitVect:
-        """Morgan fingerprint, radius 2, 2,048 bits. Raises MoleculeError."""
-        from rdkit.Chem import MolFromSmiles
-        from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
-
-        return GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint(MolFromSmiles(self.graph.canonical))
+    drug: Drug
 
 
 class DrugTable:
-    """Known drugs in a fixed order. Lookup by name ignores case, spaces and hyphens."""
+    """Known drugs in a fixed order. Names are compared without case, spaces, hyphens, salts and stereo prefixes."""
 
     def __init__(self, drugs: Sequence[Drug]) -> None:
         self.drugs = tuple(drugs)
         self._by_id = {drug.pubchem_id: drug for drug in self.drugs}
+        self._by_id |= {drug.doubt.true_id: drug for drug in self.drugs if drug.doubt and drug.doubt.true_id}
         self._by_name: dict[str, Drug] = {}
+        self._written: dict[str, str] = {}
+        # The name of one drug takes precedence over a synonym of another, and both over a name without its salt.
         for drug in self.drugs:
-            for name in drug.synonyms:
-                self._by_name.setdefault(_folded(name), drug)
-        # The name of one drug takes precedence over a synonym of another.
-        self._by_name |= {_folded(drug.name): drug for drug in self.drugs}
+            self._add_name(drug, drug.name)
+        for drug in self.drugs:
+            for name in self.synonyms_of(drug):
+                self._add_name(drug, name)
+        for drug in self.drugs:
+            for name, change in simpler_names(drug.name):
+                if not may_be_ester(change):
+                    self._add_name(drug, name)
         self._by_smiles = {drug.smiles: drug for drug in self.drugs}
+
+    def _add_name(self, drug: Drug, name: str) -> None:
+        if folded(name) not in self._by_name:
+            self._by_name[folded(name)] = drug
+            self._written[folded(name)] = name
 
     def __len__(self) -> int:
         return len(self.drugs)
 
-    @cached_property
-    def _by_canonical(self) -> dict[str, Drug]:
-        return {drug.graph.canonical: drug for drug in self.drugs}
+    @staticmethod
+    def synonyms_of(drug: Drug) -> tuple[str, ...]:
+        """Other names of a drug: of its row, and those known to this release."""
+        return tuple(dict.fromkeys([*drug.synonyms, *SYNONYMS.get(drug.name, ())]))
+
+    @property
+    def written_names(self) -> dict[str, str]:
+        """Every known name as it is written, by its folded form."""
+        return self._written
+
+    def named(self, text: str) -> Drug | None:
+        """The drug with this name, synonym or exact SMILES, or None."""
+        return self._by_name.get(folded(text)) or self._by_smiles.get(text)
+
+    def with_id(self, pubchem_id: int) -> Drug | None:
+        """The drug with this PubChem id, or None."""
+        return self._by_id.get(pubchem_id)
 
     def known(self, text: str) -> bool:
-        """Whether this is the name, a synonym or the exact SMILES of a known drug."""
-        return _folded(text.strip()) in self._by_name or text.strip() in self._by_smiles
+        """Whether this is the name of a known drug, with or without salts and notes, or its exact SMILES."""
+        return self.named(tidy(text)) is not None or by_simpler_name(self, tidy(text)) is not None
+
+    def same_structure(self, structure: Standardized) -> tuple[Drug | None, bool]:
+        """The drug of a structure, and whether another drug has the same atoms and connections.
+
+        A tautomer, charge state, salt or stereoisomer of a drug is that drug.
+        """
+        candidates = self._by_key.get(structure.key, ())
+        for candidate in candidates:
+            if candidate.smiles == structure.smiles:
+                return candidate.drug, True
+        for candidate in candidates:
+            if same_compound(candidate.smiles, structure.smiles):
+                return candidate.drug, True
+        return None, bool(candidates)
+
+    def smiles_of(self, drug: Drug) -> set[str]:
+        """The standardised structures that the table has for a drug."""
+        return {one.smiles for group in self._by_key.values() for one in group if one.drug is drug}
+
+    def with_inchikey_block(self, block: str) -> Drug | None:
+        """The drug whose InChIKey begins with this block, or None."""
+        return self._by_inchikey.get(block)
+
+    @cached_property
+    def _by_key(self) -> dict[str, list[_Structure]]:
+        """Standardised structures by `identity_key`. Built with the first search, which takes about a second."""
+        found: dict[str, list[_Structure]] = {}
+        for drug in self.drugs:
+            for smiles in self._structures_of(drug):
+                try:
+                    standard = standardize(smiles, drug.name)
+                except MoleculeError:  # a row that is no molecule is found by its name alone
+                    continue
+                found.setdefault(standard.key, []).append(_Structure(standard.smiles, drug))
+        return found
+
+    @cached_property
+    def _by_inchikey(self) -> dict[str, Drug]:
+        structures = [_Structure(smiles, drug) for drug in self.drugs for smiles in self._structures_of(drug)]
+        structures += [one for group in self._by_key.values() for one in group]
+        keys = inchikeys_of([one.smiles for one in structures])
+        return {key[:14]: one.drug for key, one in zip(keys, structures, strict=True) if key}
+
+    @staticmethod
+    def _structures_of(drug: Drug) -> tuple[str, ...]:
+        """The drug's own structure, where the table has another one, and that of the table."""
+        own = drug.doubt.true_smiles if drug.doubt else ""
+        return (own, drug.smiles) if own else (drug.smiles,)
 
     def find(self, asked: str) -> Drug:
-        """The drug with this name, PubChem id (``1983`` or ``CID1983``) or SMILES.
-
-        Raises InputError (``unknown-drug``) for text that is neither a known name nor SMILES, and MoleculeError for a
-        SMILES that cannot be used.
-        """
-        text = asked.strip()
-        if not text:
-            raise InputError(
-                "empty-drug", "The name of a drug is empty.", hint="Give a name, or leave it out.", field="drugs"
-            )
-        if drug := self._by_name.get(_folded(text)) or self._by_smiles.get(text):
-            return drug
-        number = text[3:].lstrip(": ") if text[:3].upper() == "CID" else text
-        if number.isascii() and number.isdigit():
-            if len(number) <= 18 and (drug := self._by_id.get(int(number))):
-                return drug
-            raise _unknown(text, "PubChem id")
-        try:
-            graph = parse_smiles(text)
-        except MoleculeError as error:
-            # A plain word is more likely an unknown name than a bad SMILES.
-            if error.code == "bad-smiles" and not _looks_like_smiles(text):
-                raise _unknown(text, "name") from error
-            raise
-        return self._by_canonical.get(graph.canonical) or Drug(text, text)
+        """The drug of one text; see `look_up`."""
+        return self.search([asked])[0].drug
 
     def resolve(self, asked: Sequence[str]) -> list[Drug]:
+        """The drugs of several texts; see `search`."""
+        return [found.drug for found in self.search(asked)]
+
+    def search(self, asked: Sequence[str]) -> list[FoundDrug]:
         """Several drugs, in order; all training drugs if ``asked`` is empty.
 
-        Raises InputError like `find`, and for more than ``MAX_DRUGS``.
+        Raises InputError like `look_up`, and for more than ``MAX_DRUGS``.
         """
         if len(asked) > MAX_DRUGS:
             raise InputError(
@@ -122,7 +149,12 @@ class DrugTable:
                 hint="Split the drugs over several requests.",
                 field="drugs",
             )
-        return [self.find(text) for text in asked] if asked else [drug for drug in self.drugs if drug.in_training]
+        if not asked:
+            return [FoundDrug(drug, drug.name) for drug in self.drugs if drug.in_training]
+        # One process reads all InChIs of a request.
+        inchis = list(dict.fromkeys(inchi for text in asked if (inchi := inchi_in(tidy(text)))))
+        read = dict(zip(inchis, read_inchis(inchis), strict=True))
+        return [look_up(self, text, read) for text in asked]
 
     @classmethod
     def load(cls, path: Path | str) -> DrugTable:
@@ -154,20 +186,3 @@ class DrugTable:
                 value = getattr(drug, name)
                 columns[name].append("|".join(value) if name == "synonyms" else value)
         pq.write_table(pa.table(columns), path, compression="zstd")
-
-
-def _folded(name: str) -> str:
-    return "".join(name.casefold().split()).replace("-", "")
-
-
-def _looks_like_smiles(text: str) -> bool:
-    return any(sign in text for sign in "=#()[]@/\\")
-
-
-def _unknown(text: str, kind: str) -> InputError:
-    return InputError(
-        "unknown-drug",
-        f"Drug '{text[:80]}' is neither a known {kind} nor a SMILES.",
-        hint="GET /drugs lists the known drugs; send any other drug as SMILES.",
-        field="drugs",
-    )

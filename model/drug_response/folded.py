@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.drug_response.config import DrugResponseConfig, pooling_share
-from scpalm.model.molecules import NUM_FEATURES, MoleculeGraph, batch_graphs
+from scpalm.model.molecules.graph import NUM_FEATURES, MoleculeGraph, batch_graphs
 
 Floats = NDArray[np.float32]
 # Cells run in blocks of a fixed size, so that a cell's result does not depend on the number of cells.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scpalm.model.drug_response.config import AtomPooling, DrugResponseConfig, pooling_share
-from scpalm.model.molecules import NUM_FEATURES, GraphBatch
+from scpalm.model.molecules.graph import NUM_FEATURES, GraphBatch
 
 
 class GraphTensors(nn.Module):

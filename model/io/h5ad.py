@@ -20,6 +20,7 @@ from scpalm.model.genes.names import name_genes
 from scpalm.model.io.choose import SAMPLE_VALUES, choose_matrix, totals_column
 from scpalm.model.io.frame import Frame
 from scpalm.model.io.hdf5 import Node, child_names, find, open_hdf5
+from scpalm.model.io.hdf5_kinds import refuse_other_hdf5
 from scpalm.model.io.obsm import obsm_table
 from scpalm.model.io.stored_matrix import Axes, StoredMatrix
 
@@ -69,6 +70,7 @@ class H5adFile:
         self._totals_column = totals_column
         self._file = open_hdf5(path)
         try:
+            refuse_other_hdf5(self._file, Path(path))
             self._obs = Frame(find(self._file, "obs"), "obs", max_bytes)
             self._sources: dict[str, _Source] = {}
             self._layer, self._why = (layer, "") if layer else choose_matrix(self)

@@ -14,19 +14,14 @@ from h5py import h5d, h5l, h5z
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
+from scpalm.model.io.magic import HDF5
+from scpalm.model.io.sniff import kind_of
 
 MAX_NAME = 1_000  # characters in the name of a cell or gene
 _MAX_LINKS = 200_000
 _MAX_SOFT_LINKS = 8  # followed in a row, so that a cycle of soft links ends
 _STRING_BLOCK = 16_384  # strings read at once, so that a small file cannot allocate all memory in one call
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WRITE_AGAIN = "Open the file with anndata.read_h5ad and write it again with write_h5ad."
-_OTHER_KINDS = (
-    (b"\x1f\x8b", "gzip data", "Decompress it first, or send it with 'Content-Encoding: gzip'."),
-    (b"\x28\xb5\x2f\xfd", "zstd data", "Decompress it first, or send it with 'Content-Encoding: zstd'."),
-    (b"PK\x03\x04", "a zip archive", "Unpack it and send the .h5ad file inside."),
-    (b"<", "a text (HTML or XML) file", "Download the file again: this looks like an error page."),
-)
 
 Node: TypeAlias = h5py.Group | h5py.Dataset
 
@@ -56,8 +51,9 @@ def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
         raise UnreadableError("no-such-file", f"There is no file {path}.", hint="Check the path.", field="file")
     with path.open("rb") as stream:
         head = stream.read(8)
-    if head != _SIGNATURE and not h5py.is_hdf5(path):
-        raise _not_hdf5(head)
+    if head != HDF5 and not h5py.is_hdf5(path):
+        kind = kind_of(path)
+        raise UnreadableError("not-hdf5", f"The file is {kind.name}, not an HDF5 file.", hint=kind.hint, field="file")
     try:
         # Locks fail on read-only and network file systems, and no other process writes to an upload.
         file = h5py.File(path, mode, locking=False)
@@ -81,16 +77,6 @@ def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
         file.close()
         raise
     return file
-
-
-def _not_hdf5(head: bytes) -> UnreadableError:
-    kind, hint = "in an unknown format", "Send an .h5ad file, as written by anndata's write_h5ad."
-    if not head:
-        kind = "empty"
-    for magic, other_kind, other_hint in _OTHER_KINDS:
-        if head.startswith(magic):
-            kind, hint = other_kind, other_hint
-    return UnreadableError("not-hdf5", f"The file is {kind}, not an HDF5 file.", hint=hint, field="file")
 
 
 def _refuse_links_out(file: h5py.File) -> None:

@@ -185,6 +185,17 @@ class ZarrFile:
         return [str(name) for name in np.asarray(self._index_node()[rows])]
 
 
+def write_store(path: Path, target: Path) -> None:
+    """Write a store as h5ad, whole. Raises InputError."""
+    from anndata.io import read_zarr
+
+    _refuse_pickles(path)
+    try:
+        read_zarr(path).write_h5ad(target)
+    except Exception as error:  # zarr and anndata raise many types for a damaged store
+        raise _broken(error) from error
+
+
 def _path_of(layer: str) -> str:
     return {"X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, Field
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.drug_table import Drug
+from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drug_search import FoundDrug, split_list
 from scpalm.model.drug_response.optional_inputs import UNKNOWN, optional_inputs
 from scpalm.model.drug_response.session import UNITS, DrugResponseSession, Setting, drug_response_of
 from scpalm.model.errors import ParameterError
@@ -52,8 +53,9 @@ class Ic50Options(TaskOptions):
 
     drugs: Annotated[tuple[str, ...], BeforeValidator(_texts), Tensor("drugs"), Flag("drug")] = Field(
         (),
-        description="Drugs by name or synonym (in any case), PubChem id or SMILES; repeat the option or separate names "
-        "with commas. Default: every drug in the training data. `drugs` in a JSON body or a form are added.",
+        description="Drugs by name or synonym (in any case), PubChem id, SMILES, InChI or InChIKey; repeat the option "
+        "or separate names with commas. `smiles:CNO` is a SMILES; without the prefix, a short chain of capitals is "
+        "refused as an abbreviation. Default: every drug in the training data.",
         examples=[["Cisplatin", "CC(=O)Oc1ccccc1C(=O)O"]],
     )
 
@@ -62,7 +64,7 @@ class Ic50Members(BaseModel):
     """Members that a request body may have in addition to its cells."""
 
     drugs: list[str | int] | None = Field(
-        None, description="Drug names, PubChem ids or SMILES; in a form, one per line."
+        None, description="Drug names, PubChem ids, SMILES, InChIs or InChIKeys; in a form, one per line."
     )
     mutation: dict[str, list[Any]] | None = Field(
         None,
@@ -85,6 +87,7 @@ class Ic50(BoundTask):
         optional: mutation and methylation in the head's columns, from `optional_inputs`, starting at cell ``first`` of
             the request.
         first: position in the request of the first row of ``optional``.
+        found: how each drug was asked for, for the response. A worker needs none.
     """
 
     name = "ic50"
@@ -95,8 +98,10 @@ class Ic50(BoundTask):
         drugs: Sequence[Drug],
         optional: Mapping[str, NDArray[np.float32]],
         first: int = 0,
+        found: Sequence[FoundDrug] | None = None,
     ) -> None:
         self._head, self._drugs, self._optional, self._first = head, drugs, optional, first
+        self._found = found or [FoundDrug(drug, drug.name) for drug in drugs]
         names = [drug.name for drug in drugs]
         columns = {name: ["cell_distance"] if name == "cell_distance" else names for name in _KEYS}
         self.outputs = tuple(
@@ -137,15 +142,8 @@ class Ic50(BoundTask):
         optional = self._optional
         setting: Setting = "methylation" if "methylation" in optional else "mutation" if optional else "expression"
         drugs = [
-            {
-                "name": drug.name,
-                "pubchem_id": drug.pubchem_id,
-                "smiles": drug.smiles,
-                "in_training": drug.in_training,
-                "similarity_to_training": round(float(score), 3),
-                "outside_training_domain": bool(far),
-            }
-            for drug, score, far in zip(self._drugs, similarity, outside, strict=True)
+            _described(found, float(score), outside=bool(far))
+            for found, score, far in zip(self._found, similarity, outside, strict=True)
         ]
         return {
             "drug_response": {
@@ -192,8 +190,9 @@ class Ic50Task(Task[Ic50Options]):
 
     def bind(self, options: Ic50Options, context: TaskContext) -> BoundTask:
         head = drug_response_of(context.bundle)
-        drugs = find_drugs(head, [*options.drugs, *drug_names(context.members)])
-        return Ic50(head, drugs, optional_inputs(head, context.members, context.num_cells))
+        found = find_drugs(head, [*options.drugs, *drug_names(context.members)])
+        optional = optional_inputs(head, context.members, context.num_cells)
+        return Ic50(head, [one.drug for one in found], optional, found=found)
 
     def rebuild(self, bundle: Bundle, info: SessionInfo, recipe: Recipe) -> BoundTask:
         head = drug_response_of(bundle)
@@ -212,13 +211,29 @@ def _new_drug(smiles: str) -> Drug:
     return Drug(smiles, smiles)
 
 
-def find_drugs(head: DrugResponseSession, asked: Sequence[str]) -> list[Drug]:
+def find_drugs(head: DrugResponseSession, asked: Sequence[str]) -> list[FoundDrug]:
     """The requested drugs, or all training drugs if none is named. Raises InputError for an unknown drug."""
-    names: list[str] = []
-    for text in asked:
-        # SMILES have no commas, but names may: split only texts that are not a known name.
-        names += [text] if head.drugs.known(text) else [part for part in text.split(",") if part.strip()] or [text]
-    return head.drugs.resolve(names)
+    return head.drugs.search([drug for text in asked for drug in split_list(text, head.drugs.known)])
+
+
+def _described(found: FoundDrug, similarity: float, *, outside: bool) -> dict[str, object]:
+    """What the response says of a drug; what was changed or is doubtful only where there is something to say."""
+    drug = found.drug
+    described: dict[str, object] = {
+        "name": drug.name,
+        "pubchem_id": drug.pubchem_id,
+        "smiles": drug.smiles,
+        "in_training": drug.in_training,
+        "similarity_to_training": round(similarity, 3),
+        "outside_training_domain": outside,
+    }
+    if found.asked != drug.name:
+        described["asked"] = found.asked
+    if found.changes:
+        described["standardised"] = list(found.changes)
+    if drug.doubt is not None:
+        described["structure"], described["structure_note"] = drug.doubt.standing, drug.doubt.reason
+    return described
 
 
 def drug_names(members: Mapping[str, object]) -> tuple[str, ...]:
@@ -226,6 +241,9 @@ def drug_names(members: Mapping[str, object]) -> tuple[str, ...]:
     given = members.get("drugs", ())
     if isinstance(given, str):
         return tuple(line for line in given.splitlines() if line.strip())
-    if not isinstance(given, list | tuple) or not all(isinstance(drug, str | int) for drug in given):
+    # A column of PubChem ids with one gap becomes floats; true and false are numbers only to Python.
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(drug, str | int | float) and not isinstance(drug, bool) for drug in given
+    ):
         raise ParameterError("'drugs' must be a list of names, PubChem ids or SMILES.", field="drugs")
     return tuple(map(str, given))

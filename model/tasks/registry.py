@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic.fields import FieldInfo
 
+from scpalm.model.tasks.common_options import RESERVED
 from scpalm.model.tasks.task import AnyTask
 
 T = TypeVar("T", bound=type[AnyTask])
@@ -47,10 +48,12 @@ def combinable() -> tuple[AnyTask, ...]:
 
 
 def _check_option_names() -> None:
-    """Raise ValueError if two tasks use one option name with different types."""
+    """Raise ValueError if two tasks use one option name with different types, or if a name is reserved."""
     seen: dict[str, tuple[str, FieldInfo]] = {}
     for task in _registered.values():
         for name, option in task.options.model_fields.items():
+            if name in RESERVED:
+                raise ValueError(f"Task '{task.name}' has an option '{name}', which every request has. Rename it.")
             owner, other = seen.setdefault(name, (task.name, option))
             if other.annotation != option.annotation:
                 raise ValueError(f"Tasks '{owner}' and '{task.name}' use option '{name}' for different things.")

@@ -165,5 +165,8 @@ class Client:
     def get(self, path: str, **more: object) -> httpx.Response:
         return self.run(self.http.get(path, **more))  # type: ignore[arg-type]
 
+    def head(self, path: str, **more: object) -> httpx.Response:
+        return self.run(self.http.head(path, **more))  # type: ignore[arg-type]
+
     def post(self, path: str, **more: object) -> httpx.Response:
         return self.run(self.http.post(path, **more))  # type: ignore[arg-type]

@@ -48,3 +48,36 @@ def test_every_setting_has_a_description() -> None:
 def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "")
     assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [
+        ("SCPALM_API_KEY_FILE", "SCPALM_API_KEYS_FILE"),
+        ("SCPALM_API_KEYS", "SCPALM_API_KEYS_FILE"),
+        ("SCPALM_PORTS", "SCPALM_PORT"),
+        ("scpalm_max_cell", "SCPALM_MAX_CELLS"),
+        ("SCPALM_REDIS", "SCPALM_REDIS_URL"),
+    ],
+)
+def test_a_variable_that_is_no_setting_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, near: str
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert variable in str(caught.value) and f"Did you mean '{near}'" in str(caught.value)
+
+
+def test_variables_of_tests_and_of_others_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "SCPALM_FUZZ_SEED",
+        "SCPALM_BIN",
+        "SCPALMX",
+        "PORT",
+        "SCPALM_SERVICE_HOST",
+        "SCPALM_PORT_8000_TCP_ADDR",
+    ):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("scpalm_port", "9100")  # in any case, as before
+    assert load_settings().port == 9100

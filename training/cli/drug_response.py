@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,6 +37,10 @@ def drug_response(
         Path | None,
         typer.Option(help="For --export: a run of --split drug, for the intervals of drugs outside the table."),
     ] = None,
+    structures: Annotated[
+        Literal["checked", "published"],
+        typer.Option(help="checked: mend structures that are another compound's; leave out what has none."),
+    ] = "checked",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:
     """Train DeepCDR heads on a bundle's h_C or on genes, and compare them with references; optionally export them."""
@@ -60,7 +64,7 @@ def drug_response(
         raise ConfigError("--export needs --split published and --unknown-drugs RUN, a run of --split drug.")
     variants = variants_of(inputs.split(","), settings.split(","))
     config = override(DrugTrainingConfig(), split_settings(set_ or [], DrugTrainingConfig())[0])
-    tables, encoder, run = load_tables(data_dir), Bundle.load(bundle), DrugRun(out)
+    tables, encoder, run = load_tables(data_dir, structures=structures), Bundle.load(bundle), DrugRun(out)
     run.start(run_record(tables, encoder, split, config), resume=resume)
     lines = embed_lines(tables, encoder, threads=threads)
 

@@ -11,6 +11,7 @@ import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli.console import command
+from scpalm.training.cli.keep import check_keep
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,7 @@ def datasets_of(files: list[Path], label: str, keep: list[str] | None, batch_key
 
     from scpalm.training.evaluation.common.dataset import load_dataset
 
-    pairs = _pairs(keep)
+    pairs = check_keep(files, keep)
     out = []
     for path in files:
         columns = anndata.read_h5ad(path, backed="r").obs.columns if pairs and path.is_file() else ()

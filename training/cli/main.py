@@ -14,6 +14,7 @@ from scpalm.training.cli.console import command, progress_bar
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
+from scpalm.training.cli.keep import check_keep
 
 if TYPE_CHECKING:
     from scpalm.training.runs.run import Run
@@ -76,11 +77,8 @@ def corpus(
     from scpalm.model.genes.vocabulary import Vocabulary
     from scpalm.training.corpus.build import build_corpus
     from scpalm.training.corpus.source import CorpusOptions
-    from scpalm.training.runs.config import ConfigError
 
-    pairs = dict(pair.partition("=")[::2] for pair in keep or [])
-    if not all(pairs) or not all(pairs.values()):
-        raise ConfigError("--keep takes column=value.")
+    pairs = check_keep(files, keep)
     options = CorpusOptions(totals_column=totals_column, keep=pairs, layer=layer, held_out=held_out, seed=seed)
     known = Vocabulary.load(genes or DEFAULT_BUNDLE / "genes.parquet")
     with progress_bar(None, "corpus", unit="cell") as bar:

@@ -19,7 +19,7 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import Standardizer
 from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.network import DrugResponseNetwork, GraphTensors
-from scpalm.model.molecules import batch_graphs
+from scpalm.model.molecules.graph import batch_graphs
 from scpalm.training.drug_response.addition import train_addition
 from scpalm.training.drug_response.config import DrugTrainingConfig, Inputs, Setting
 from scpalm.training.drug_response.data.splits import Split, make_split
@@ -238,6 +238,7 @@ def run_record(tables: Tables, bundle: Bundle, split: str, config: DrugTrainingC
         "split": split,
         "bundle": {"name": bundle.name, "version": bundle.version, "files": encoder_files(bundle)},
         "rows": tables.num_rows,
+        "structures": tables.structures,
         "training": config.as_dict(),
     }
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.domain import Domain, nearest
-from scpalm.model.drug_response.drug_table import Drug, DrugTable
+from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drug_table import DrugTable
 from scpalm.model.drug_response.network import CellBranch, DrugResponseNetwork, GraphTensors, ProductHead
 from scpalm.model.drug_response.session import (
     CARD_FILE,
@@ -29,9 +30,9 @@ from scpalm.model.drug_response.session import (
     DrugResponseSession,
     Setting,
 )
-from scpalm.model.molecules import MoleculeGraph, batch_graphs
+from scpalm.model.drug_response.synonyms import SYNONYMS
+from scpalm.model.molecules.graph import MoleculeGraph, batch_graphs
 from scpalm.training.drug_response.data.splits import Split, make_split
-from scpalm.training.drug_response.data.synonyms import SYNONYMS
 from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.experiment import DrugRun, Outcome, Variant, encoder_files
 from scpalm.training.drug_response.features import PARTS, LineEmbeddings, line_features
@@ -206,7 +207,7 @@ def _setting(
             if not np.array_equal(standard.mean, standards[name].mean):
                 raise RunError("The members have different standardisations: their training lines differ.")
     split = make_split(tables, "published", outcomes[0].seed)
-    trained = [tables.graphs[drug] for drug in np.unique(tables.drug_of[split.train])]
+    trained = [tables.graphs[drug] for drug in tables.encoder_drugs(split.train)]
     folded = [fold(outcome.network(), trained) for outcome in outcomes]
     tensors: dict[str, NDArray[np.floating]] = {}
     for name in folded[0]:
@@ -228,7 +229,7 @@ def _setting(
 
 
 def _drugs(tables: Tables, split: Split) -> list[Drug]:
-    trained = set(tables.drug_of[split.train].tolist())
+    trained = set(tables.encoder_drugs(split.train).tolist())
     return [
         replace(drug, in_training=number in trained, synonyms=SYNONYMS.get(drug.name, ()))
         for number, drug in enumerate(tables.drugs)

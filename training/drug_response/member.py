@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.network import DrugResponseNetwork, GraphTensors
-from scpalm.model.molecules import batch_graphs
+from scpalm.model.molecules.graph import batch_graphs
 from scpalm.training.drug_response.config import DrugTrainingConfig
 from scpalm.training.drug_response.features import LineFeatures
 from scpalm.training.drug_response.ridge import solve
@@ -75,7 +75,7 @@ class _Trainer:
         self.cells, self.network, self.progress = task.features.tensors, network, progress
         self.all_graphs = GraphTensors(batch_graphs(self.tables.graphs), self.config.pooling)
         self.answer = (torch.from_numpy(self.tables.ln_ic50) - network.mean) / network.scale
-        self.train_drugs = np.unique(self.tables.drug_of[self.split.train])
+        self.train_drugs = self.tables.encoder_drugs(self.split.train)
         self.history: list[dict[str, str | int | float]] = []
         network.drug_encoder.dropout.p = self.config.graph_dropout
 

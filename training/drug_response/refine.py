@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork, GraphTensors
-from scpalm.model.molecules import batch_graphs
+from scpalm.model.molecules.graph import batch_graphs
 from scpalm.training.drug_response.member import Progress
 from scpalm.training.drug_response.steps import MemberTask, Numbers, line_epoch, one_cycle, take_step, validation_rmse
 

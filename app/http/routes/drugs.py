@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
@@ -29,6 +29,10 @@ class KnownDrug(BaseModel):
     pathway: str
     synonyms: list[str]
     in_training: bool
+    structure: Literal["as named", "doubtful", "unknown"] = Field(
+        description="Whether `smiles`, which the model learned the drug with, is the structure of the named drug."
+    )
+    structure_note: str = Field(description="What is wrong with the structure; empty if it is as named.")
 
 
 class DrugList(BaseModel):
@@ -45,7 +49,7 @@ class DrugList(BaseModel):
     responses={404: {"model": Problem, "description": "The model has no drug response head."}},
 )
 async def list_drugs(service: ServiceDep, model: ModelName = None) -> Any:
-    """List the drugs that requests can name, with their targets. Give any other drug as SMILES."""
+    """List the drugs that requests can name, with their targets. Give any other drug as SMILES or InChI."""
     head = await asyncio.to_thread(drug_response_of, service.model(model).bundle)
     return {
         "drugs": [
@@ -55,8 +59,10 @@ async def list_drugs(service: ServiceDep, model: ModelName = None) -> Any:
                 "smiles": drug.smiles,
                 "targets": drug.targets,
                 "pathway": drug.pathway,
-                "synonyms": list(drug.synonyms),
+                "synonyms": list(head.drugs.synonyms_of(drug)),
                 "in_training": drug.in_training,
+                "structure": drug.doubt.standing if drug.doubt else "as named",
+                "structure_note": drug.doubt.reason if drug.doubt else "",
             }
             for drug in head.drugs.drugs
         ],

@@ -46,6 +46,8 @@ class Readiness(BaseModel):
     models: list[Serving]
 
 
+# HEAD, which uptime monitors send, is answered without being listed: two operations of one id are no valid OpenAPI.
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", operation_id="health_live", response_model=Health, responses=_UNAVAILABLE)
 async def live(service: ServiceDep) -> Health:
     """The device loop has made progress recently. If this check keeps failing, restart the process."""
@@ -54,6 +56,7 @@ async def live(service: ServiceDep) -> Health:
     return Health(status="live")
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", operation_id="health_ready", response_model=Readiness, responses=_UNAVAILABLE)
 async def ready(service: ServiceDep) -> Readiness:
     """The models are loaded and warm, the device works, the queue is not full, and the service is not shutting down."""
@@ -65,6 +68,7 @@ async def ready(service: ServiceDep) -> Readiness:
     return Readiness(status="ready", models=[Serving.model_validate(model.facts) for model in service.models.all])
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     operation_id="metrics",

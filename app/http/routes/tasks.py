@@ -9,9 +9,10 @@ from pydantic import create_model
 
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep
 from scpalm.app.http.job_request import accept_job, wants_async
-from scpalm.app.http.query import CellsQuery, query_of, spec_of
+from scpalm.app.http.query import query_of, spec_of
 from scpalm.app.http.request import answer_cells
 from scpalm.app.http.schemas import SparseCells, UploadForm, cells_body, cells_responses
+from scpalm.model.tasks.common_options import CommonOptions
 from scpalm.model.tasks.registry import tasks
 from scpalm.model.tasks.task import AnyTask
 
@@ -22,9 +23,9 @@ def _add_route(task: AnyTask) -> None:
     query = query_of(task.name)
 
     async def run(
-        request: Request, service: ServiceDep, owner: OwnerDep, query: Annotated[CellsQuery, Query()]
+        request: Request, service: ServiceDep, owner: OwnerDep, query: Annotated[CommonOptions, Query()]
     ) -> Response:
-        spec = spec_of(task.name, query)
+        spec = spec_of(task.name, request.query_params)
         if wants_async(request.headers.get("prefer", "")):
             return await accept_job(request, service, owner, spec)
         return await answer_cells(request, service, spec)

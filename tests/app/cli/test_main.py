@@ -60,7 +60,7 @@ def test_embed_writes_the_file_and_shows_progress(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["embed", "missing.h5ad", "-o", "out.h5ad"], "missing.h5ad is not a file"),
+        (["embed", "missing.h5ad", "-o", "out.h5ad"], "missing.h5ad does not exist"),
         (["embed", "CELLS", "-o", "CELLS", "--bundle", "BUNDLE"], "the input file"),
         (["embed", "CELLS", "-o", "no/such/folder/out.h5ad", "--bundle", "BUNDLE"], "No such file"),
         (["embed", "CELLS", "-o", "out.h5ad", "--bundle", "no-bundle"], "manifest.json"),

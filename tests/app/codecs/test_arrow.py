@@ -165,3 +165,45 @@ def test_npy_has_only_the_main_output(tmp_path: Path, monkeypatch: pytest.Monkey
     large = Result(stored.cells, stored.outputs[1:], stored.note)
     assert NpyWriter().encode(large, tmp_path / "out.npy") is None
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), stored.outputs[1].load())
+
+
+def as_file(body: bytes) -> bytes:
+    """The same table in the file format, as Feather has it."""
+    with pa.ipc.open_stream(body) as reader:
+        table = reader.read_all()
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def test_the_file_format_is_read() -> None:
+    (matrix,) = ArrowCodec().decode(as_file(stream()), DecodeOptions())
+    np.testing.assert_array_equal(joined([matrix]), dense(small_counts()))
+    with pytest.raises(OverLimitError):
+        list(ArrowCodec().decode(as_file(stream()), DecodeOptions(max_cells=NUM_CELLS - 1)))
+    with pytest.raises(UnreadableError):
+        list(ArrowCodec().decode(as_file(stream())[:-40], DecodeOptions()))
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())], ids=lambda kind: str(kind)
+)
+def test_other_kinds_of_strings_are_read(kind: pa.DataType) -> None:
+    names = pa.array(list(small_counts().obs_names)).cast(kind)
+    (matrix,) = ArrowCodec().decode(stream(obs_names=names), DecodeOptions())
+    assert list(matrix.cells) == list(small_counts().obs_names)
+
+
+@pytest.mark.parametrize("kind", [pa.large_list, pa.list_view, pa.large_list_view, "dictionary"])
+def test_other_kinds_of_lists_are_read(kind: Any) -> None:
+    cells = small_counts()
+    rows = [slice(a, b) for a, b in zip(cells.X.indptr, cells.X.indptr[1:], strict=False)]
+    plain = pa.array([cells.X.indices[row].tolist() for row in rows], pa.list_(pa.int64()))
+    data = pa.array([cells.X.data[row].tolist() for row in rows], pa.list_(pa.float64()))
+    if kind == "dictionary":
+        indices = pa.ListArray.from_arrays(plain.offsets, plain.values.dictionary_encode())
+    else:
+        indices, data = pa.array(plain.to_pylist(), kind(pa.int64())), pa.array(data.to_pylist(), kind(pa.float64()))
+    (matrix,) = ArrowCodec().decode(stream(indices=indices, data=data), DecodeOptions())
+    np.testing.assert_array_equal(joined([matrix]), dense(cells))

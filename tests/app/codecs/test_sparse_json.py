@@ -222,3 +222,60 @@ def test_half_a_surrogate_pair_is_not_a_valid_name(field: str) -> None:
         decode(body)
     assert (caught.value.code, caught.value.field) == ("bad-name", field)
     assert not isinstance(caught.value, UnreadableError)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
+def test_other_encodings_of_json_are_read(encoding: str) -> None:
+    body = GOOD | {"obs_names": ["é", "b"]}
+    assert decode(json.dumps(body, ensure_ascii=False).encode(encoding)).cells == ["é", "b"]
+    with pytest.raises(UnreadableError, match="not"):
+        decode(json.dumps(body).encode(encoding)[:-6])
+
+
+def test_shape_is_checked() -> None:
+    assert decode(GOOD | {"shape": [2, 3]}).num_cells == 2
+    for shape in ([3, 2], [2, 3, 1], [2], [1, 3]):
+        with pytest.raises(InputError, match="tocsr") as caught:
+            decode(GOOD | {"shape": shape})
+        assert caught.value.field == "shape"
+    with pytest.raises(InputError, match="whole numbers"):
+        decode(GOOD | {"shape": [2.5, 3]})
+
+
+def test_dense_rows_are_read() -> None:
+    rows = [[0, 0, 4], [1.5, 7, 0]]
+    dense, sparse = decode({"genes": GOOD["genes"], "obs_names": ["a", "b"], "X": rows}), decode(GOOD)
+    np.testing.assert_array_equal(dense.indptr, sparse.indptr)
+    np.testing.assert_array_equal(dense.indices, sparse.indices)
+    np.testing.assert_array_equal(dense.data, sparse.data)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"genes": ["A", "B"], "X": [[1, 2], [3]]}, "Row 1"),
+        ({"genes": ["A", "B"], "X": [{"A": 1}]}, "one list of counts a cell"),
+        ({"genes": ["A", "B"], "X": [1, 2]}, "one list of counts a cell"),
+        ({"genes": ["A", "B"], "X": [["1", 2]]}, "numbers"),
+        ({"genes": ["A"], "X": [[1]], "data": [1]}, "both 'X' and 'data'"),
+        ({"genes": ["A", "B"], "data": [[1, 2]], "columns": []}, '"X"'),
+        ([{"CD3D": 4}, {"CD3D": 1}], "one a cell"),
+    ],
+)
+def test_other_layouts_are_refused_with_the_mend(body: object, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        decode(orjson.dumps(body))
+
+
+def test_too_many_dense_rows_are_refused() -> None:
+    with pytest.raises(OverLimitError, match="2 cells"):
+        decode({"genes": ["A"], "X": [[1], [2]]}, DecodeOptions(max_cells=1))
+
+
+def test_further_members_are_parsed_once_and_not_kept() -> None:
+    codec, body = SparseJsonCodec(), orjson.dumps(GOOD | {"input": "log"})
+    assert codec.further(body, DecodeOptions()) == {"input": "log"}
+    assert [matrix.num_cells for matrix in codec.decode(body, DecodeOptions())] == [2]
+    assert codec._last is None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scpalm.model.drug_response.config import DrugResponseConfig, pooling_share
 from scpalm.model.drug_response.network import CellTensors, DrugResponseNetwork, GraphTensors, PublishedHead
-from scpalm.model.molecules import batch_graphs, parse_smiles
+from scpalm.model.molecules.graph import batch_graphs, parse_smiles
 from tests.training.drug_response.small_heads import random_network
 
 SMILES = ("CC(=O)Oc1ccccc1C(=O)O", "CCO", "Cn1cnc2c1c(=O)n(C)c(=O)n2C")

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import Standardizer, mutation_features
-from scpalm.model.drug_response.drug_table import Drug
+from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.network import CellTensors, GraphTensors
 from scpalm.model.drug_response.session import (
     CARD_FILE,
@@ -27,7 +27,7 @@ from scpalm.model.drug_response.session import (
 )
 from scpalm.model.errors import BundleError, InputError
 from scpalm.model.genes.rows import Rows
-from scpalm.model.molecules import batch_graphs
+from scpalm.model.molecules.graph import batch_graphs
 from scpalm.training.drug_response.export import NEW_DRUG_RIDGE
 from scpalm.training.drug_response.ridge import solve
 from scpalm.training.export.bundle_files import add_files

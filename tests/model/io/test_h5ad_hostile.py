@@ -75,7 +75,7 @@ def test_soft_links_inside_the_file_are_followed(tmp_path: Path) -> None:
     ("content", "hint"),
     [
         (b"", "empty"),
-        (b"genes,cells\n1,2\n" * 100, "unknown format"),
+        (b"genes,cells\n1,2\n" * 100, "CSV"),
         (b"\x1f\x8b" + bytes(300), "gzip"),
         (b"PK\x03\x04" + bytes(300), "zip"),
         (b"<html>404</html>", "HTML"),

@@ -14,13 +14,14 @@ from safetensors.numpy import save
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import Standardizer
 from scpalm.model.drug_response.config import DrugResponseConfig
-from scpalm.model.drug_response.drug_table import Drug, DrugTable
+from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drug_table import DrugTable
 from scpalm.model.drug_response.network import DrugResponseNetwork
 from scpalm.model.drug_response.session import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
-from scpalm.model.molecules import parse_smiles
+from scpalm.model.molecules.graph import parse_smiles
 from scpalm.training.drug_response.export import fold
 from scpalm.training.export.bundle_files import add_files
 from tests.training.tiny import tiny_counts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scpalm.model.molecules import ELEMENTS
+from scpalm.model.molecules.graph import ELEMENTS
 from scpalm.training.drug_response.config import DrugTrainingConfig
 from scpalm.training.drug_response.data.splits import Split, make_split
 from scpalm.training.drug_response.data.tables import Tables

@@ -1,4 +1,4 @@
-"""Published drug-response tables in; checked tables, train and test splits, and drug synonyms out.
+"""Published drug-response tables in; checked tables, and train and test splits out.
 
 Called by ``training.drug_response`` and ``evaluation.drug_response``.
 """

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.drug_table import Drug
-from scpalm.model.molecules import MoleculeGraph
+from scpalm.model.drug_response.drug import Drug
+from scpalm.model.molecules.graph import MoleculeGraph
 
 Texts = NDArray[np.str_]
+Structures = Literal["checked", "published"]
 
 
 class TablesError(ValueError):
@@ -29,6 +31,7 @@ class Tables:
         line_of, drug_of: ``[R]`` int64. ln_ic50: ``[R]`` float32, ln uM. gdsc_id: ``[R]``.
         published_split: ``[R]`` ``train``, ``test`` or ``unused``.
         published_base, published_scfoundation: ``[R]`` published predictions, ln uM, NaN where there are none.
+        structures: ``checked`` or ``published``, see `load_tables`.
         genes: names of the expression columns. expression: ``[L, genes]`` log2(TPM + 1).
         mutation: ``[L, calls]`` 0, 1, -1 unknown. mutation_names, methylation_names: of the columns.
         methylation: ``[L, sites]`` in [0, 1], NaN where unknown. scfoundation: ``[L, 768]``, or None without the file.
@@ -51,6 +54,7 @@ class Tables:
     methylation_names: list[str]
     methylation: NDArray[np.float32]
     scfoundation: NDArray[np.float32] | None
+    structures: Structures = "published"
 
     @property
     def num_rows(self) -> int:
@@ -65,9 +69,25 @@ class Tables:
     def graphs(self) -> list[MoleculeGraph]:
         return [drug.graph for drug in self.drugs]
 
+    def encoder_drugs(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the drugs of these rows that the drug encoder may learn from.
 
-def load_tables(folder: Path) -> Tables:
-    """Read the parquet files of ``folder``. Raises TablesError."""
+        With ``checked`` structures, a drug without one is left out: its graph would be another compound's.
+        """
+        used = np.unique(self.drug_of[rows])
+        if self.structures == "published":
+            return used
+        return used[[self.drugs[drug].doubt is None for drug in used]]
+
+
+def load_tables(folder: Path, *, structures: Structures = "checked") -> Tables:
+    """Read the parquet files of ``folder``.
+
+    ``checked``: drugs whose published structure is another compound's get their own, and those that have none do not
+    train the drug encoder; rows and splits stay the same. ``published``: the structures of DeepCDR's table as they are.
+
+    Raises TablesError.
+    """
     if not folder.is_dir():
         raise TablesError(f"{folder} is not a folder. Name the one that holds response.parquet.")
     response = _read(
@@ -88,9 +108,13 @@ def load_tables(folder: Path) -> Tables:
         lines=lines.to_numpy(dtype=str),
         types=types.to_numpy(dtype=str),
         drugs=tuple(
-            Drug(str(d.name), str(d.smiles), int(d.pubchem_id), str(d.targets), str(d.target_pathway), known=True)
+            _with_structure(
+                Drug(str(d.name), str(d.smiles), int(d.pubchem_id), str(d.targets), str(d.target_pathway), known=True),
+                structures,
+            )
             for d in drugs.rename(columns=str).itertuples(index=False)
         ),
+        structures=structures,
         line_of=line_of,
         drug_of=drug_of,
         ln_ic50=ln_ic50,
@@ -106,6 +130,11 @@ def load_tables(folder: Path) -> Tables:
         methylation=methylation.to_numpy(dtype=np.float32),
         scfoundation=_scfoundation(folder, lines),
     )
+
+
+def _with_structure(drug: Drug, structures: Structures) -> Drug:
+    own = drug.doubt.true_smiles if drug.doubt else ""
+    return replace(drug, smiles=own) if own and structures == "checked" else drug
 
 
 def _read(folder: Path, name: str, columns: list[str]) -> pd.DataFrame:

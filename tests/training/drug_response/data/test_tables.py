@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scpalm.model.drug_response.structures import DOUBTS
 from scpalm.training.drug_response.data.tables import TablesError, load_tables
 from tests.training.drug_response.small import Small
+from tests.training.drug_response.small_tables import write_tables
 
 
 def test_profiles_are_found_by_line(small: Small) -> None:
@@ -76,3 +78,20 @@ def test_without_the_embedding_of_scfoundation_the_rest_loads(small: Small, tmp_
     folder = shutil.copytree(small.folder, tmp_path / "data")
     (folder / "scfoundation_embedding.parquet").unlink()
     assert load_tables(folder).scfoundation is None
+
+
+def test_checked_structures_mend_drugs_and_leave_out_what_has_none(tmp_path: Path) -> None:
+    """Rapamycin gets its own structure, Cetuximab trains no encoder; the rows stay."""
+    folder = write_tables(tmp_path / "data", [f"GENE{i}" for i in range(30)])
+    drugs, response = pd.read_parquet(folder / "drugs.parquet"), pd.read_parquet(folder / "response.parquet")
+    for row, (pubchem_id, doubt) in enumerate((i, DOUBTS[i]) for i in (5384616, 85668777)):
+        response["pubchem_id"] = response["pubchem_id"].replace(drugs.loc[row, "pubchem_id"], pubchem_id)
+        drugs.loc[row, ["pubchem_id", "smiles"]] = [pubchem_id, doubt.published]
+    drugs.to_parquet(folder / "drugs.parquet")
+    response.to_parquet(folder / "response.parquet")
+    checked, published = load_tables(folder), load_tables(folder, structures="published")
+    rows = np.arange(checked.num_rows)
+    assert checked.drugs[0].smiles == DOUBTS[5384616].true_smiles and checked.drugs[0].doubt is None
+    assert published.drugs[0].smiles == DOUBTS[5384616].published
+    assert set(published.encoder_drugs(rows)) - set(checked.encoder_drugs(rows)) == {1}
+    np.testing.assert_array_equal(checked.drug_of, published.drug_of)

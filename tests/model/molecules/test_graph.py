@@ -11,18 +11,18 @@ import pytest
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.model.molecules import (
+from scpalm.model.molecules.error import MoleculeError
+from scpalm.model.molecules.graph import (
     FEATURE_BLOCKS,
-    MAX_HEAVY_ATOMS,
     NUM_FEATURES,
-    MoleculeError,
     MoleculeGraph,
     batch_graphs,
     parse_smiles,
 )
+from scpalm.model.molecules.reading import MAX_HEAVY_ATOMS
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
-DATA = Path(__file__).parents[3] / "shared" / "data" / "drug_response"
+DATA = Path(__file__).parents[4] / "shared" / "data" / "drug_response"
 
 
 def test_blocks_are_the_75_features() -> None:

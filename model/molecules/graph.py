@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.errors import InputError
+from scpalm.model.molecules.error import MoleculeError
+from scpalm.model.molecules.reading import MAX_HEAVY_ATOMS, read_smiles
 
 if TYPE_CHECKING:
     from rdkit.Chem import Atom, Mol
-
-MAX_SMILES = 1000
-MAX_HEAVY_ATOMS = 200
 
 # Any other element is 'Unknown', the last of the 44 one-hot positions.
 ELEMENTS = [
@@ -85,15 +83,6 @@ FEATURE_BLOCKS: tuple[tuple[str, int], ...] = (
 NUM_FEATURES = sum(width for _, width in FEATURE_BLOCKS)
 
 
-class MoleculeError(InputError):
-    """A drug whose SMILES cannot be used; the detail names the drug and the reason."""
-
-    def __init__(self, code: str, drug: str, reason: str, *, hint: str) -> None:
-        super().__init__(code, f"Drug '{drug[:80]}' {reason}", hint=hint, field="drugs")
-        self.drug = drug
-        self.reason = reason
-
-
 @dataclass(frozen=True, eq=False)
 class MoleculeGraph:
     """Heavy atoms and bonds of one molecule.
@@ -145,7 +134,7 @@ def parse_smiles(smiles: str, *, drug: str | None = None, allow_salt: bool = Fal
     Raises MoleculeError.
     """
     name = drug or smiles
-    molecule = _molecule(smiles, name)
+    molecule = read_smiles(smiles, name)
     if not allow_salt and "." in smiles:
         raise MoleculeError(
             "salt",
@@ -188,39 +177,6 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> GraphBatch:
         np.repeat(np.arange(len(graphs)), atoms),
         len(graphs),
     )
-
-
-def _molecule(smiles: str, name: str) -> Mol:
-    from rdkit import Chem
-    from rdkit.rdBase import BlockLogs
-
-    if not smiles.strip():
-        raise MoleculeError("empty-smiles", _shown(name), "has an empty SMILES.", hint="Send a SMILES, e.g. CCO.")
-    if len(smiles) > MAX_SMILES:
-        reason = f"has a SMILES of {len(smiles):,} characters; the limit is {MAX_SMILES:,}."
-        raise MoleculeError("smiles-too-long", name, reason, hint="Send a small molecule.")
-    if not smiles.isascii() or not smiles.isprintable() or any(c.isspace() for c in smiles):
-        reason = "has a SMILES with a space, a control character or a non-ASCII character."
-        raise MoleculeError("bad-smiles", name, reason, hint="Send only the SMILES, without a name after it.")
-    with BlockLogs():  # RDKit would log errors to stderr
-        parsed = Chem.MolFromSmiles(smiles, sanitize=False)
-        if parsed is None:
-            raise MoleculeError("bad-smiles", name, "is not valid SMILES.", hint="Check brackets and ring closures.")
-        if parsed.GetNumAtoms() > 5 * MAX_HEAVY_ATOMS:
-            raise MoleculeError("molecule-size", name, "has too many atoms.", hint="Send a small molecule.")
-        problems = Chem.DetectChemistryProblems(parsed)
-        if problems:
-            reason = f"is not a valid molecule: {problems[0].Message()}."
-            raise MoleculeError("impossible-molecule", name, reason, hint="Check charges, bonds and aromatic rings.")
-        # Parse again with sanitization, which removes explicit hydrogens.
-        molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None:
-        raise MoleculeError("bad-smiles", name, "is not valid SMILES.", hint="Check brackets and ring closures.")
-    return molecule
-
-
-def _shown(name: str) -> str:
-    return name.strip() or "(unnamed)"
 
 
 def _graph(molecule: Mol) -> MoleculeGraph:
