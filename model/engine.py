@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,30 +16,17 @@ from numpy.typing import NDArray
 from scpalm.model.annotate import Annotation, Reference
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.errors import InputError, MissingRuntimeError
-from scpalm.model.genes.declared import AUTO, Declaration, Declared
+from scpalm.model.genes.declared import AUTO, Declaration
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.io.cells import Source, open_cells
 from scpalm.model.progress import NoProgress, Progress
 from scpalm.model.sessions.session import Encoded, Session, open_session
-from scpalm.model.spec import RequestSpec
+from scpalm.model.spec import ReadOptions, RequestSpec
 from scpalm.model.stream import CellReader, Stream
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-class ReadOptions(TypedDict, total=False):
-    """How to read an AnnData.
-
-    ``layer``: ``X``, ``raw`` or the name of a layer; by default the one that holds the counts. ``input``: what the
-    values are, such as ``counts`` or ``log2_tpm``; detected by default. ``total``: what a whole cell sums to before the
-    logarithm.
-    """
-
-    layer: str | None
-    input: Declared
-    total: float | None
 
 
 def load(

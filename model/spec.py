@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, TypedDict, get_origin
 
 from pydantic import ValidationError
 
@@ -15,6 +15,19 @@ from scpalm.model.tasks.registry import combinable, tasks
 from scpalm.model.tasks.task import AnyTask, BoundTask, OutputSpec, TaskContext, TaskOptions, Tensor
 
 Place = Literal["query parameter", "form field", "JSON member"]
+
+
+class ReadOptions(TypedDict, total=False):
+    """How to read an AnnData.
+
+    ``layer``: ``X``, ``raw`` or the name of a layer; by default the one that holds the counts. ``input``: what the
+    values are, such as ``counts`` or ``log2_tpm``; detected by default. ``total``: what a whole cell sums to before the
+    logarithm.
+    """
+
+    layer: str | None
+    input: Declared
+    total: float | None
 
 
 @dataclass(frozen=True)

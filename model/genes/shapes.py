@@ -65,7 +65,7 @@ def constant_sum(sums: NDArray[np.float64]) -> float | None:
 
 
 def coarse_decimals(matrix: CellMatrix) -> int | None:
-    """With how many decimals the values were written, if many are only a few (up to 20) steps of the last one; else None."""
+    """With how many decimals the values were written, if many values are small beside that; else None."""
     decimals = decimals_of(matrix.data)
     if decimals is None:
         return None

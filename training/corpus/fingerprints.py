@@ -14,7 +14,6 @@ from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import open_cells
-from scpalm.training.corpus.open_cells import choose_layer
 
 CHUNK = 2048
 # Agreement in fewer genes may be a coincidence.
@@ -64,16 +63,17 @@ class KeptOut:
     def add(self, path: Path) -> None:
         """Add all cells of a file (h5ad or zarr). Raises InputError."""
         self._known.clear()
-        with open_cells(path, layer=choose_layer(path, "auto")) as file:
+        with open_cells(path) as file:
             preparer = Preparer(self._vocabulary, file.columns)
             target = preparer.target
             for chunk in file.chunks(CHUNK):
                 # A cell without known genes cannot enter a corpus anyway.
                 some = np.flatnonzero(known_genes(chunk, target) > 0)
                 if len(some):
-                    chunk = select_rows(chunk, some)
-                    rows = preparer.prepare(chunk).rows
-                    self._parts.append((rows.gene_sets[0].measured, rows, counts_of(rows, chunk.row_totals())))
+                    chunk = chunk.select(some)
+                    prepared = preparer.prepare(chunk)
+                    rows = prepared.rows
+                    self._parts.append((rows.gene_sets[0].measured, rows, counts_of(rows, prepared.totals)))
 
     def among(self, rows: Rows, counts: NDArray[np.int64], measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """``[B]`` whether each cell of a file must be left out. measured: ``[G]`` genes of that file."""
@@ -103,18 +103,3 @@ def known_genes(chunk: CellMatrix, target: NDArray[np.int32]) -> NDArray[np.int6
     expressed = (target[chunk.indices] >= 0) & (chunk.data > 0)
     row = np.repeat(np.arange(chunk.num_cells), np.diff(chunk.indptr))
     return np.bincount(row[expressed], minlength=chunk.num_cells)
-
-
-def select_rows(matrix: CellMatrix, rows: NDArray[np.int64]) -> CellMatrix:
-    """Some cells of a matrix, in the order of ``rows``."""
-    lengths = np.diff(matrix.indptr)[rows]
-    entries = np.concatenate([np.arange(matrix.indptr[r], matrix.indptr[r + 1]) for r in rows])
-    return CellMatrix(
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        matrix.indices[entries],
-        matrix.data[entries],
-        matrix.genes,
-        [matrix.cells[i] for i in rows],
-        matrix.ensembl_ids,
-        None if matrix.totals is None else matrix.totals[rows],
-    )

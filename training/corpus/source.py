@@ -18,8 +18,7 @@ from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import CellSource, open_cells
-from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes, select_rows
-from scpalm.training.corpus.open_cells import choose_layer
+from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes
 from scpalm.training.corpus.reader import CorpusError
 
 # Columns of obs that a corpus keeps, with the names to look for: ours, then those of CELLxGENE and Tabula Sapiens.
@@ -38,8 +37,7 @@ class CorpusOptions:
     Attributes:
         totals_column: obs column with each cell's counts over all genes, for files that keep only some genes.
         keep: obs column -> value; where a file has the column, other cells are dropped (e.g. doublets).
-        layer: ``X``, ``raw`` (raw.X) or a layer's name; ``auto``: X where it holds counts, else the layer ``counts``,
-            else raw.X, else X.
+        layer: ``X``, ``raw`` (raw.X) or a layer's name; ``auto``: the matrix that holds the counts, as in the service.
         min_genes: cells with fewer expressed known genes are dropped.
         held_out: share of cells kept for the held-out loss, chosen by a hash of the cell's content.
         shard_cells: cells per shard. seed: of the held-out choice.
@@ -77,7 +75,7 @@ class Source:
 
     def chunks(self, report: dict[str, Any]) -> Iterator[Prepared]:
         """Yield the cells that pass the filters and count the others in ``report["filtered"]``. Raises InputError."""
-        layer = choose_layer(self.path, self.options.layer)
+        layer = None if self.options.layer == "auto" else self.options.layer
         with open_cells(self.path, layer=layer) as file:
             totals = self.options.totals_column if file.obs_column(self.options.totals_column) is not None else None
         with open_cells(self.path, layer=layer, totals_column=totals) as file:
@@ -86,7 +84,7 @@ class Source:
             preparer = Preparer(self.vocabulary, file.columns)
             self.measured = preparer.measured
             coverage = preparer.coverage
-            self.summary = {"matrix": layer, "genes_in": coverage.genes_in, "genes_matched": coverage.genes_matched}
+            self.summary = {"genes_in": coverage.genes_in, "genes_matched": coverage.genes_matched}
             start = 0
             for chunk in file.chunks(CHUNK):
                 at = slice(start, start + chunk.num_cells)
@@ -95,10 +93,11 @@ class Source:
                 report["filtered"] += int((~wanted).sum())
                 if not wanted.any():
                     continue
-                chunk = select_rows(chunk, np.flatnonzero(wanted))
+                chunk = chunk.select(np.flatnonzero(wanted))
                 prepared = preparer.prepare(chunk)
-                self.summary |= {"input": prepared.input.detected, "why": prepared.input.why}
-                obs = pd.DataFrame({"cell": list(chunk.cells), "total": chunk.row_totals()})
+                seen = prepared.input
+                self.summary |= {"matrix": seen.source, "input": seen.detected, "why": seen.why}
+                obs = pd.DataFrame({"cell": list(chunk.cells), "total": prepared.totals})
                 for name, default in (
                     ("dataset", self.path.stem),
                     ("tissue", "unknown"),
@@ -107,7 +106,7 @@ class Source:
                 ):
                     column = kept[name]
                     obs[name] = default if column is None else [str(v) for v in np.asarray(column)[at][wanted]]
-                yield Prepared(prepared.rows, obs, counts_of(prepared.rows, chunk.row_totals()))
+                yield Prepared(prepared.rows, obs, counts_of(prepared.rows, prepared.totals))
 
     def _wanted(
         self, chunk: CellMatrix, columns: dict[str, Any], at: slice, target: NDArray[np.int32]

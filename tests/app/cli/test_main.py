@@ -93,7 +93,7 @@ def test_user_errors_are_one_line_with_status_1(
     [
         ["embed", "x.h5ad"],
         ["fly"],
-        ["embed", "x", "-o", "y", "--input", "tpm"],
+        ["embed", "x", "-o", "y", "--input", "fpkm"],
         ["serve", "--port", "99999"],
         ["serve", "--port", "-1"],
     ],

@@ -32,7 +32,7 @@ def check(path: Path) -> anndata.AnnData:
     """The cells are those of `other_files`, for us and for anndata."""
     with H5adFile(path) as file:
         (chunk,) = file.chunks(10)
-        assert (file.genes, file.cells, file.ensembl_ids) == (GENES, CELLS, IDS)
+        assert (file.columns.names, file.cells, file.columns.ensembl_ids) == (GENES, CELLS, IDS)
         np.testing.assert_array_equal(chunk.data, COUNTS.data)
     back = anndata.read_h5ad(path)
     np.testing.assert_array_equal(np.asarray(sparse.csr_matrix(back.X).todense()), COUNTS.todense())

@@ -165,7 +165,7 @@ def test_the_lines_that_convert_tables_are_true(tmp_path: Path, monkeypatch: pyt
     frame.to_parquet("t.parquet")
     scanpy.read_csv("table.csv").write_h5ad("cells.h5ad")
     with H5adFile("cells.h5ad") as file:
-        assert file.genes == list(frame.columns)
+        assert file.columns.names == list(frame.columns)
     anndata.AnnData(pd.read_parquet("t.parquet")).write_h5ad("cells.h5ad")
     adata().write_zarr("folder")
     anndata.io.read_zarr("folder").write_h5ad("cells.h5ad")

@@ -7,12 +7,17 @@ import pytest
 
 from scpalm.training.corpus.vocabulary import build_vocabulary
 
-HEADER = "symbol\tstatus\tlocus_group\tensembl_gene_id\tprev_symbol\talias_symbol\n"
+HEADER = "symbol\tstatus\tlocus_group\tensembl_gene_id\tprev_symbol\talias_symbol\tdate_symbol_changed\n"
 HGNC = HEADER + "".join(
-    "\t".join(row) + "\n"
+    "\t".join((*row, *[""] * (7 - len(row)))) + "\n"
     for row in (
-        ("CD3E", "Approved", "protein-coding gene", "ENSG00000000003", "", '"T3E|TiT3"'),
-        ("SEPTIN1", "Approved", "protein-coding gene", "ENSG00000000001", "SEPT1|DIFF6", ""),
+        ("CD3E", "Approved", "protein-coding gene", "ENSG00000000003", "", '"T3E|TiT3|SEPT1|PSEUDO1|112"'),
+        ("SEPTIN1", "Approved", "protein-coding gene", "ENSG00000000001", "SEPT1|DIFF6", "", "2019-04-04"),
+        ("QARS1", "Approved", "protein-coding gene", "ENSG00000000011", "QARS", "", "2019-07-15"),
+        ("EPRS1", "Approved", "protein-coding gene", "ENSG00000000012", "QARS|EPRS", "", "2019-08-14"),
+        ("PWWP3A", "Approved", "protein-coding gene", "ENSG00000000013", "MUM1|TIE", "", "2018-10-19"),
+        ("IRF4", "Approved", "protein-coding gene", "ENSG00000000014", "MUM1", "", ""),
+        ("OTHER", "Approved", "protein-coding gene", "ENSG00000000015", "TIE", "", "2019-01-01"),
         ("OLDNAME", "Approved", "non-coding RNA", "ENSG00000000005", "", ""),
         ("PSEUDO1", "Approved", "pseudogene", "ENSG00000000007", "", ""),
         ("GONE", "Entry Withdrawn", "protein-coding gene", "ENSG00000000009", "", ""),
@@ -47,6 +52,11 @@ def test_genes_are_from_hgnc_plus_new_gencode_ids(tables: tuple[Path, Path]) -> 
         ("ENSG00000000002", "FRESH"),
         ("ENSG00000000003", "CD3E"),
         ("ENSG00000000005", "OLDNAME"),
+        ("ENSG00000000011", "QARS1"),
+        ("ENSG00000000012", "EPRS1"),
+        ("ENSG00000000013", "PWWP3A"),
+        ("ENSG00000000014", "IRF4"),
+        ("ENSG00000000015", "OTHER"),
     ]
 
 
@@ -57,7 +67,12 @@ def test_genes_are_from_hgnc_plus_new_gencode_ids(tables: tuple[Path, Path]) -> 
         ("DIFF6", 0),
         ("T3E", 2),  # alias, written in quotes
         ("NEWNAME", 3),  # GENCODE's newer name
-        ("PSEUDO1", -1),
+        ("QARS", 4),  # two genes had it: the one that is QARS1 now
+        ("EPRS", 5),
+        ("MUM1", 6),  # the one that gave it up last
+        ("TIE", -1),  # both gave it up lately
+        ("112", -1),  # numbers are no names
+        ("PSEUDO1", -1),  # the symbol of another gene, which is not in the vocabulary
         ("GONE", -1),
         ("Y_RNA", -1),  # one name of many genes
     ],
