@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,15 @@ class CellProgress:
         if coverage is not None:
             self._summary = f"{coverage.genes_matched} of {coverage.genes_in} genes are in the model's vocabulary"
         self._bar = tqdm(total=num_cells, desc="cells", unit=" cells", file=sys.stderr, dynamic_ncols=True)
+
+    def tell(self, note: Mapping[str, object]) -> None:
+        """Show how the values were read, and warnings, when the bar closes. ``note``: that of the result."""
+        read = note.get("input")
+        if isinstance(read, Mapping):
+            self._summary += f"\nvalues: {read['detected']} from {read['from']} ({read['why']})"
+        warnings = note.get("warnings")
+        if isinstance(warnings, Sequence):
+            self._summary += "".join(f"\nwarning: {text}" for text in warnings)
 
     def advance(self, num_cells: int) -> None:
         """Count further cells as done."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from scpalm.model.tasks.task import BoundTask, TaskContext
 
 # Encoding a result up to this size takes less time than handing it to another process.
 SMALL_ANSWER_BYTES = 64 << 10
+_LONGEST_HEADER = 6_000  # clients and proxies refuse headers of 8 kB and more
 
 Parts = AsyncGenerator[UploadHead | Prepared]
 
@@ -58,7 +60,7 @@ async def _answer(call: CellRequest) -> Response:
     encoding = time.monotonic()
     content = await encode(call.model, result, spec.format, call.upload)
     call.trace(encoding, head.num_cells)
-    return respond(content, spec.format, call.durations(), result.outputs[0].spec.key)
+    return respond(content, spec.format, call.durations(), result)
 
 
 @asynccontextmanager
@@ -220,10 +222,23 @@ class _SpooledResponse(FileResponse):
             await asyncio.to_thread(Path(self.path).unlink, missing_ok=True)
 
 
-def respond(content: bytes | Path, media_type: str, durations: dict[str, float], key: str) -> Response:
-    """The response, with a ``Server-Timing`` header. ``key`` becomes the file name of a download."""
+def _note_in_short(note: Mapping[str, object]) -> str:
+    """How cells were read, as JSON that is short enough for a header; the list of unmatched genes is left out."""
+    coverage, warnings = note.get("coverage"), note.get("warnings")
+    if isinstance(coverage, Mapping):
+        coverage = {name: value for name, value in coverage.items() if name != "unmatched"}
+    short = {"coverage": coverage, "input": note.get("input")}
+    text = json.dumps({**short, "warnings": warnings})
+    return text if len(text) <= _LONGEST_HEADER else json.dumps({"warnings": ["too long for a header: request JSON"]})
+
+
+def respond(content: bytes | Path, media_type: str, durations: dict[str, float], result: Result) -> Response:
+    """The response to ``result``, with its timing and, if it is not JSON, how the cells were read in the headers."""
     timing = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in durations.items())
     headers = {"Server-Timing": timing}
+    if media_type != "application/json":
+        headers["Scpalm-Note"] = _note_in_short(result.note)
+    key = result.outputs[0].spec.key
     if isinstance(content, Path):
         return _SpooledResponse(content, headers=headers, media_type=media_type, filename=f"{key}{content.suffix}")
     return Response(content, headers=headers, media_type=media_type)

@@ -212,10 +212,15 @@ def cells_responses(values: str) -> dict[int | str, dict[str, Any]]:
             "description": f"{values} `Accept` chooses JSON, h5ad, Arrow or npy. Default: the format of the body.",
             "content": {media_type: _BINARY for media_type in writers() if media_type != "application/json"},
             "headers": {
+                "Scpalm-Note": {
+                    "description": "How the cells were read, as JSON: `coverage`, `input` and `warnings`; for answers "
+                    "that are not JSON.",
+                    "schema": {"type": "string"},
+                },
                 "Server-Timing": {
                     "description": "Milliseconds for parse, queue, inference and encode; parse and inference overlap.",
                     "schema": {"type": "string"},
-                }
+                },
             },
         },
         202: {

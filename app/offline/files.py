@@ -62,6 +62,7 @@ def process_file(source: Path, target: Path, engine: Engine, spec: RequestSpec, 
                 _add_results(partial, stream, progress)
             else:
                 _write_table(partial, target.suffix.lower(), stream, progress)
+            progress.tell(stream.note())
 
 
 def _add_results(partial: Path, stream: Stream, progress: Progress) -> None:

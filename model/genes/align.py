@@ -220,11 +220,7 @@ class _Aligner:
 
     def _repair(self) -> None:
         repairs = Repairs(self._vocabulary, self._names)
-        unknown = [
-            column
-            for column in np.flatnonzero(self._target < 0).tolist()
-            if column not in self._reasons and not is_clone(self._names[column])
-        ]
+        unknown = self._to_repair(repairs)
         for column in unknown:
             name = self._names[column]
             position, how, kind = repairs.find(name)
@@ -252,6 +248,17 @@ class _Aligner:
                 f"{len(dates)} gene name(s) are dates, as Excel makes of MARCH1 or SEPT9 (e.g. '{dates[0]}'), and "
                 "could not be restored."
             )
+
+    def _to_repair(self, repairs: Repairs) -> list[int]:
+        unknown = [
+            column
+            for column in np.flatnonzero(self._target < 0).tolist()
+            if column not in self._reasons and not is_clone(self._names[column])
+        ]
+        if repairs.unspliced:
+            # PURG-A, the ambiguous counts of PURG, is also an alias of PURG.
+            unknown += [c for c, how in enumerate(self._how) if how in ("alias", "previous")]
+        return unknown
 
     def _set_repaired(self, column: int, position: int, how: How, kind: str) -> None:
         self._set(column, position, how)

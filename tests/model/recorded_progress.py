@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from scpalm.model.genes.align import Coverage
 
@@ -17,6 +17,9 @@ class RecordedProgress:
 
     def start(self, num_cells: int, coverage: Coverage | None = None) -> None:
         self.num_cells = num_cells
+
+    def tell(self, note: Mapping[str, object]) -> None:
+        self.note = note
 
     def advance(self, num_cells: int) -> None:
         self.advanced.append(num_cells)

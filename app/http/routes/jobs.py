@@ -152,4 +152,4 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
         result = await asyncio.to_thread(JobStore(files).read, manifest.model[:2], scratch)
         body = await asyncio.to_thread(local.enter_context, files.local(BODY_FILE, scratch))
         content = await encode(model, result, media_type, manifest.upload(body))
-    return respond(content, media_type, {"read": time.monotonic() - started}, result.outputs[0].spec.key)
+    return respond(content, media_type, {"read": time.monotonic() - started}, result)

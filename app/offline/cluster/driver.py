@@ -62,6 +62,7 @@ def embed_atlas(
     atlas = Atlas.of(source, bundle, spec, options.task_rows)
     with AtlasStore(out, atlas) as store:
         progress.start(atlas.num_cells, atlas.coverage)
+        progress.tell(atlas.note())
         progress.advance(store.rows_done)
         missing = [task for task in atlas.tasks() if task not in store.done]
         try:
