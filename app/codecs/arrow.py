@@ -216,6 +216,8 @@ def _ends(chunk: pa.Array) -> NDArray[np.int64]:
 
 def _plain_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """String views (Polars) and dictionaries of strings (pandas' categories) as strings; anything else unchanged."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return column.cast(pa.large_string()) if is_text else column

@@ -133,7 +133,8 @@ def _sparse(members: dict[str, object], genes: list[str]) -> tuple[NDArray[np.in
     """Row pointers, indices and values. Raises InputError."""
     if "X" in members:
         return _of_rows(members, len(genes))
-    if isinstance(members.get("data"), list) and any(isinstance(row, list) for row in members["data"]):  # type: ignore[attr-defined]
+    data = members.get("data")
+    if isinstance(data, list) and data and isinstance(data[0], list):
         raise InputError(
             "wrong-type",
             "'data' is a list of lists: a dense matrix.",

@@ -28,6 +28,11 @@ def kind_of_hdf5(file: h5py.File, path: Path) -> str:
 
 def refuse_other_hdf5(file: h5py.File, path: Path) -> None:
     """Raise InputError (``not-h5ad``) for a file of a known kind that is no h5ad, with the line that converts it."""
+    links = file.id.links
+    with guarded("The list of objects in the file"):
+        # Most files: this takes no time.
+        if any(map(links.exists, (b"obs", b"var", b"X"))) and not links.exists(b"mod"):
+            return  # an h5ad file, perhaps damaged: what reads it says where
     kind = _other_kind(file, path)
     if kind is not None:
         raise InputError("not-h5ad", f"The file is {kind.name}, not h5ad.", hint=kind.hint, field="file")
@@ -42,8 +47,6 @@ def _other_kind(file: h5py.File, path: Path) -> Kind | None:
     with guarded("The file"):
         attributes = set(file.attrs)
     names = set(child_names(file, 200))
-    if {"obs", "var", "X"} & names and "mod" not in names:
-        return None  # an h5ad file, perhaps damaged: what reads it says where
     if kind_of_hdf5(file, path) in ("10x", "10x-v2"):
         return Kind("10x's matrix (.h5)", _10X_H5)
     for kind, found in (
