@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 
-from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError
-from scpalm.app.jobs.home import open_home
+from scpalm.app.background import TaskSupervisor, cancel_until_done
+from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError, StorageFullError
+from scpalm.app.jobs.home import JobHome, open_home
+from scpalm.app.jobs.ledger.ledger import LedgerVersionError
 from scpalm.app.jobs.runner import JobOptions, JobRunner
 from scpalm.app.queue.registry import open_transport, transport_kind
 from scpalm.app.queue.transport import LANES
@@ -21,10 +23,13 @@ from scpalm.app.serving.models import Models
 from scpalm.app.serving.opener import ModelOpener, OpenSession, Role, open_default_session
 from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import LaneLoad, Metrics
+from scpalm.app.telemetry.metrics_page import MetricsPage
 from scpalm.app.telemetry.tracing import Tracing
 from scpalm.model.bundle import Bundle
 
 log = logging.getLogger("scpalm.service")
+
+_OPEN_AGAIN_SECONDS = 0.5
 
 
 class State(Enum):
@@ -40,6 +45,12 @@ class Service:
     """Owns the models, the jobs and the metrics of one process. `start` loads the models in the background.
 
     With a shared queue each process has one role: it accepts requests, or (``worker=True``) it computes.
+
+    Attributes:
+        settled: set once the models are loaded, or could not be loaded.
+        draining: set once the service stops.
+        aborted: it stops at once, without finishing requests.
+        requests: tasks of the requests in flight.
 
     Raises:
         QueueError, SpoolError: a URL in the settings cannot be used.
@@ -57,21 +68,27 @@ class Service:
         self.settings = settings
         self.limits = BodyLimits(settings.max_body_bytes, settings.body_idle_seconds, settings.spool_dir)
         self.metrics = metrics
+        self.metrics_page = MetricsPage(metrics.registry)
         self.tracing = tracing
         in_process = transport_kind(settings.redis_url).in_process
         self.role = Role.ALL if in_process else Role.WORK if worker else Role.REQUESTS
         self.state = State.STARTING
         self.failure = ""
-        self._opener = ModelOpener(settings, metrics, open_session, self.role)
+        self.tasks = TaskSupervisor(metrics.task_failed)
+        self._opener = ModelOpener(settings, metrics, open_session, self.role, self.tasks)
         open_transport(self._opener.queue_options())  # validate the URLs now, not when a model loads
-        self.models = Models(settings, metrics, self._open_model)
+        self.models = Models(settings, metrics, self._open_model, self.tasks)
         metrics.watch_queue(self.queue_load)
         self._jobs: JobRunner | None = None
         self._not_ready_reason = "The model is loading. Try again in a moment."
         self._num_uploads = 0
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._stopping_jobs: asyncio.Task[None] | None = None
         self.settled = asyncio.Event()
+        self.draining = asyncio.Event()
+        self.aborted = False
+        self.requests: set[asyncio.Task[None]] = set()
 
     # --- models and jobs
 
@@ -101,6 +118,14 @@ class Service:
             raise DrainingError("The service accepts no new work. Send the request to another replica.")
         model = self.model(name, version)
         model.check()
+        return model
+
+    def check_ready(self) -> ServedModel:
+        """`ready_model`, for health checks. Raises NotReadyError, too, while a background task fails or waits."""
+        model = self.ready_model()
+        if faults := self.tasks.faults:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(faults.items()))
+            raise NotReadyError(f"Background tasks cannot work, and try again by themselves. {reasons}", retry_after=5)
         return model
 
     def queue_load(self) -> list[LaneLoad]:
@@ -143,7 +168,7 @@ class Service:
         try:
             await self.models.load()
             if self.role is not Role.WORK:
-                self._jobs = self._open_jobs()
+                self._jobs = await self._open_jobs()
         except Exception as error:  # any failure: the process stays up, reports "not ready" and gives the reason
             self.state = State.FAILED
             self.failure = " ".join(str(error).split()) or type(error).__name__
@@ -154,7 +179,7 @@ class Service:
             gc.freeze()
             if self.state is State.STARTING:
                 self.state = State.READY
-            self._watching = asyncio.create_task(self.models.watch(), name="models")
+            self._watching = self.tasks.start("models", self.models.watch)
             log.info("%s ready after %.1f s", ", ".join(map(str, self.models.all)), time.monotonic() - started)
         finally:
             self.settled.set()
@@ -165,29 +190,58 @@ class Service:
     def _set_not_ready_reason(self, reason: str) -> None:
         self._not_ready_reason = reason
 
-    def _open_jobs(self) -> JobRunner:
+    async def _open_jobs(self) -> JobRunner | None:
+        home = await self._open_home()
+        if home is None:
+            return None
         options = JobOptions(self.settings.job_hours * 3600, self.settings.spool_dir)
-        jobs = JobRunner(self.models, open_home(self.settings), options, self.settled)
-        self.metrics.watch_jobs(lambda: jobs.counts.items())
+        jobs = JobRunner(self.models, home, options, self.settled, self.tasks)
+        self.metrics.watch_jobs(lambda: jobs.housekeeping.counts.items())
         jobs.start()
         return jobs
 
+    async def _open_home(self) -> JobHome | None:
+        """The storage of jobs, once it is available; None if the service is stopped before."""
+        while not self.draining.is_set():
+            try:
+                return await asyncio.to_thread(open_home, self.settings)
+            except LedgerVersionError:
+                raise
+            except (NotReadyError, StorageFullError) as error:
+                if self._not_ready_reason != error.detail:
+                    log.warning("jobs cannot be opened yet: %s", error.detail)
+                self._not_ready_reason = error.detail
+                await asyncio.sleep(_OPEN_AGAIN_SECONDS)
+        return None
+
     def drain(self) -> None:
-        """Refuse new requests. Requests in flight are finished."""
-        if self.state is not State.DRAINING:
-            log.info("draining")
-            self.state = State.DRAINING
+        """Refuse new requests and run no more jobs. Requests in flight are finished."""
+        if self.state is State.DRAINING:
+            return
+        log.info("draining")
+        self.state = State.DRAINING
+        self.draining.set()
+        if self._jobs is not None:
+            self._stopping_jobs = asyncio.create_task(self._jobs.drain(), name="stop jobs")
+
+    def abort(self) -> int:
+        """Stop at once: requests in flight are answered with 503. Returns how many there were."""
+        self.drain()
+        self.aborted = True
+        for request in self.requests:
+            request.cancel()
+        return len(self.requests)
 
     async def close(self) -> None:
-        """Finish queued work, then stop all threads and processes."""
+        """Finish queued work, unless the service was aborted. Then stop all threads and processes."""
         self.drain()
         if self._loading is not None:
             if not self.settled.is_set() and self.role is not Role.ALL:
                 self._loading.cancel()  # it may still be waiting for Redis
             await asyncio.gather(self._loading, return_exceptions=True)
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await cancel_until_done([task for task in (self._watching,) if task is not None])
+        if self._stopping_jobs is not None:
+            await asyncio.gather(self._stopping_jobs, return_exceptions=True)
         if self._jobs is not None:
             await self._jobs.close()
-        await self.models.close()
+        await self.models.close(at_once=self.aborted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from scpalm.app.http.form import Form
 from scpalm.app.http.negotiation import FORM, content_encoding_of, media_type_of
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
-from scpalm.app.storage.scratch import ensure_folder
+from scpalm.app.storage.scratch import NO_ROOM, ensure_folder
 from scpalm.model.spec import RequestSpec
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -32,7 +31,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 IN_MEMORY_BYTES = 1 << 20
 # A refused body is read and discarded up to this size, because most clients read the response only after sending.
 DISCARD_BYTES = 64 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 async def read_upload(request: Request, folder: Path, reader: Reader, spec: RequestSpec, limits: BodyLimits) -> Upload:
@@ -47,7 +45,7 @@ async def read_upload(request: Request, folder: Path, reader: Reader, spec: Requ
     try:
         return await _read(request, folder, reader, spec, limits)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         await discard_body(request, idle_seconds=limits.idle_seconds)
         raise StorageFullError(

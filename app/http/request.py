@@ -86,9 +86,10 @@ async def received(
             await discard_body(request, idle_seconds=service.limits.idle_seconds)
             raise
         spec = replace(spec, format=media_type)
-        with model.held(), scratch_folder(service.limits.spool_dir) as folder:
-            upload = await read_upload(request, folder, reader, spec, service.limits)
-            yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
+        with model.held():
+            async with scratch_folder(service.limits.spool_dir) as folder:
+                upload = await read_upload(request, folder, reader, spec, service.limits)
+                yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
 
 
 @dataclass(eq=False)

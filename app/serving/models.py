@@ -13,8 +13,10 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from scpalm.app.background import Beat, TaskSupervisor, cancel_until_done
 from scpalm.app.errors import UnknownModelError
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.settings import Settings
@@ -66,12 +68,14 @@ class Models:
         settings: settings of the process.
         metrics: metrics of the process.
         open_model: opens a checked bundle. If it fails, the error becomes the reason for the refusal.
+        tasks: supervisor of the background tasks.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, open_model: OpenModel) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, open_model: OpenModel, tasks: TaskSupervisor) -> None:
         self._settings = settings
         self._metrics = metrics
         self._open_model = open_model
+        self._tasks = tasks
         self._folders = {settings.bundle: _Folder(settings.bundle)}
         self._retired: list[_Retired] = []
         self._poll_now = asyncio.Event()
@@ -85,7 +89,8 @@ class Models:
     @property
     def all(self) -> list[ServedModel]:
         """The models that are being served, the default first."""
-        return [folder.model for folder in self._folders.values() if folder.model is not None]
+        # A copy, because metrics are read in another thread.
+        return [folder.model for folder in list(self._folders.values()) if folder.model is not None]
 
     @property
     def identities(self) -> list[Identity]:
@@ -124,7 +129,7 @@ class Models:
         """Poll the folders now, and open changed bundles without waiting until they stop changing."""
         self._poll_now.set()
 
-    async def watch(self) -> None:
+    async def watch(self, beat: Beat) -> None:
         """Poll the folders until cancelled."""
         while True:
             try:
@@ -135,6 +140,7 @@ class Models:
                 at_once = True
                 self._poll_now.clear()
             await self._poll(at_once=at_once)
+            beat()
 
     async def _poll(self, *, at_once: bool) -> None:
         for path in await asyncio.to_thread(self._paths):
@@ -215,24 +221,21 @@ class Models:
         self._metrics.model_gone(model.bundle.name, model.bundle.version, model.info)
         retired = _Retired(model, copy)
         self._retired.append(retired)
-        retired.ending = asyncio.create_task(self._end(retired), name=f"end of {model}")
+        retired.ending = self._tasks.start("models-end", partial(self._end, retired))
 
-    async def _end(self, retired: _Retired) -> None:
+    async def _end(self, retired: _Retired, beat: Beat) -> None:
         await retired.model.released()
         await retired.model.close()
         self._retired.remove(retired)
         await _remove_copy(retired.copy)
         log.info("closed %s", retired.model)
 
-    async def close(self) -> None:
-        """Finish the queued work of all models, then close them."""
-        for retired in self._retired:
-            if retired.ending is not None:
-                retired.ending.cancel()
-                await asyncio.gather(retired.ending, return_exceptions=True)
+    async def close(self, *, at_once: bool = False) -> None:
+        """Finish the queued work of all models, unless ``at_once``, then close them."""
+        await cancel_until_done([retired.ending for retired in self._retired if retired.ending is not None])
         serving = [(folder.model, folder.copy) for folder in self._folders.values() if folder.model is not None]
         retired_models = [(retired.model, retired.copy) for retired in self._retired]
-        await asyncio.gather(*(model.close() for model, _ in serving + retired_models))
+        await asyncio.gather(*(model.close(at_once=at_once) for model, _ in serving + retired_models))
         for _, copy in serving + retired_models:
             await _remove_copy(copy)
 

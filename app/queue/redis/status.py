@@ -11,6 +11,7 @@ from typing import Any
 from scpalm.app.errors import NotReadyError, ServiceError
 from scpalm.app.queue.redis import scripts
 from scpalm.app.queue.redis.connection import Keys, make_groups
+from scpalm.app.queue.redis.lease_scripts import pause_ms
 from scpalm.app.queue.throughput import seconds_for
 from scpalm.app.queue.transport import LANES, RENEWALS_PER_LEASE, Depth, Lane
 from scpalm.app.storage.redis import as_service_error
@@ -80,6 +81,7 @@ class View:
     def __init__(self, client: Any, name: str, lease_seconds: float) -> None:
         self._client, self._name = client, name
         self._beat_ms = int(1000 * RENEWALS_PER_LEASE * lease_seconds)
+        self._pause_ms = pause_ms(lease_seconds)
         self._script = client.register_script(scripts.STATUS)
         self.status: Status | None = None
         self._away: ServiceError | None = None
@@ -88,8 +90,8 @@ class View:
         """Look at the queue, and report that this service lives and has reserved ``own_rows``. Raises RedisError."""
         keys = self.keys
         answer = await self._script(
-            keys=[keys["load"], keys["apis"], keys["workers"], *map(keys.stream, LANES)],
-            args=[keys.beats, self._name, own_rows, self._beat_ms],
+            keys=[keys["load"], keys["apis"], keys["workers"], *map(keys.stream, LANES), keys["pulse"]],
+            args=[keys.beats, self._name, own_rows, self._beat_ms, self._pause_ms],
         )
         if self._away is not None:
             # It may have come back without its data.
