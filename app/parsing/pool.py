@@ -1,4 +1,7 @@
-"""A pool of parser processes that parse uploads and encode results. A crash there is a 400 error, not an outage."""
+"""A pool of parser processes that parse uploads and encode results. A crash there is a 400 error, not an outage.
+
+A process that is ended from outside is no fault of the upload: the command runs once more, in another process.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,13 @@ from pyarrow import parquet
 from scpalm.app.codecs.compression import check_encoding
 from scpalm.app.codecs.registry import readable_types, reader_for, writer_for
 from scpalm.app.codecs.result import Result
-from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
+from scpalm.app.errors import (
+    DrainingError,
+    InterruptedParserError,
+    ServiceError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+)
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
 from scpalm.app.parsing.upload import Upload, UploadHead
@@ -32,6 +41,7 @@ log = logging.getLogger("scpalm.parsing")
 
 T = TypeVar("T")
 
+_CANCEL_AGAIN_SECONDS = 0.05
 LARGE_BYTES = 8 << 20  # larger bodies never occupy all processes, so that small ones do not wait for them
 
 
@@ -94,15 +104,23 @@ class ParserPool:
             UnreadableError: the bytes cannot be read, crashed the reader, or took too long.
             TooLargeError: the upload exceeds a limit.
             UnsupportedMediaTypeError: no reader supports the media type or the content encoding.
+            InterruptedParserError: the process was ended from outside, twice.
+            DrainingError: the pool was closed.
         """
         _refuse_unknown(upload)
         loop = asyncio.get_running_loop()
         received: asyncio.Queue[tuple[UploadHead | Prepared, ...] | None] = asyncio.Queue()
 
+        num_received = 0
+
         def pump(process: ParserProcess, scratch: Path) -> None:
+            nonlocal num_received
             parts = PartReader(self._num_genes, self._max_cells)
-            for message in process.stream(_command("parse", upload, scratch)):
-                loop.call_soon_threadsafe(received.put_nowait, parts.read(message))
+            for number, message in enumerate(process.stream(_command("parse", upload, scratch))):
+                group = parts.read(message)
+                if number >= num_received:  # a second process repeats what the first one has sent
+                    num_received = number + 1
+                    loop.call_soon_threadsafe(received.put_nowait, group)
 
         reading = asyncio.create_task(self._run(upload.num_bytes, pump))
         reading.add_done_callback(lambda _: received.put_nowait(None))
@@ -163,7 +181,7 @@ class ParserPool:
         try:
             content = await self._run(result.num_bytes + (upload.num_bytes if upload is not None else 0), write)
         except BaseException:
-            target.unlink(missing_ok=True)
+            await asyncio.to_thread(target.unlink, missing_ok=True)
             raise
         return target if content is None else content
 
@@ -172,33 +190,55 @@ class ParserPool:
 
     async def _run(self, num_bytes: int, job: Callable[[ParserProcess, Path], T]) -> T:
         if num_bytes <= LARGE_BYTES:
-            return await self._run_now(job)
+            return await self._run_twice(job)
         async with self._large:
-            return await self._run_now(job)
+            return await self._run_twice(job)
 
-    async def _run_now(self, job: Callable[[ParserProcess, Path], T]) -> T:
-        process = await self._free.get()
-        scratch = self._new_path()
-        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._threads, job, process, scratch)
-
-        def release(done: asyncio.Future[T]) -> None:
-            if not done.cancelled():
-                done.exception()  # mark it as retrieved, because the caller may be gone
-            shutil.rmtree(scratch, ignore_errors=True)
-            self._free.put_nowait(process)
-
-        future.add_done_callback(release)
+    async def _run_twice(self, job: Callable[[ParserProcess, Path], T]) -> T:
+        """Run a job, and once more if its process was ended from outside. Raises what clients get."""
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The client disconnected: stop at once. `cancel` must not hit the next command of the process.
-            if not future.done():
-                process.cancel()
-            raise
+            try:
+                return await self._run_now(job)
+            except ProcessError as error:
+                if error.reason != "ended":
+                    raise
+                log.warning("parser: %s; the upload is read again", _line(error))
+                return await self._run_now(job)
         except ProcessError as error:
             raise _refusal(error) from error
         except MessageError as error:
             raise _refusal(ProcessError("message", str(error))) from error
+
+    async def _run_now(self, job: Callable[[ParserProcess, Path], T]) -> T:
+        loop = asyncio.get_running_loop()
+        process = await self._free.get()
+        scratch = self._new_path()
+
+        def run() -> T:
+            try:
+                return job(process, scratch)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+        future: asyncio.Future[T] = loop.run_in_executor(self._threads, run)
+
+        def release(done: asyncio.Future[T]) -> None:
+            if not done.cancelled():
+                done.exception()  # mark it as retrieved, because the caller may be gone
+            self._free.put_nowait(process)
+
+        def stop() -> None:
+            # The job may not have reached its command yet, so ask again. It cannot hit the next command of the process.
+            if not future.done():
+                process.cancel()
+                loop.call_later(_CANCEL_AGAIN_SECONDS, stop)
+
+        future.add_done_callback(release)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:  # the client disconnected: stop at once
+            stop()
+            raise
 
 
 def _num_genes(genes: Path) -> int:
@@ -235,10 +275,18 @@ def _log_late_error(task: asyncio.Task[None]) -> None:
         log.warning("parser: error after the last cell: %s", error)
 
 
-def _refusal(error: ProcessError) -> InputError | TooLargeError:
-    log.warning("parser: %s: %s", error.reason, error)
+def _refusal(error: ProcessError) -> InputError | ServiceError:
+    log.warning("parser: %s: %s", error.reason, _line(error))
     if error.reason == "memory":
         return TooLargeError(f"The upload cannot be read: {error}. Send fewer cells per request.")
+    if error.reason == "closed":
+        return DrainingError("The service stops and reads no more uploads. Send the request to another replica.")
+    if error.reason == "ended":
+        return InterruptedParserError(
+            f"The upload could not be read because {error}. It was ended from outside, perhaps because the machine has "
+            "too little memory; the upload is not at fault. Send it again.",
+            retry_after=2,
+        )
     reason = "the reader failed on it" if error.reason in ("fault", "message") else str(error)
     return UnreadableError(
         "parser-timeout" if error.reason == "timeout" else "parser-crash",
@@ -246,3 +294,8 @@ def _refusal(error: ProcessError) -> InputError | TooLargeError:
         hint="Send fewer cells per request. If a small file fails too, write it again with anndata's write_h5ad.",
         field="body",
     )
+
+
+def _line(error: Exception) -> str:
+    """The text in one line: a traceback of a parser may quote what a client has sent."""
+    return " | ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -78,6 +78,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
         self._path = path
+        self._closed = False
         self._writes = _connect(path, busy_seconds)
         try:
             self._prepare()
@@ -135,6 +136,9 @@ class SqliteDatabase:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         for thread, connection in ((self._reader, self._reads), (self._writer, self._writes)):
             thread.submit(connection.close).result()
             thread.shutdown()

@@ -75,7 +75,7 @@ def test_a_full_disk_is_reported_after_the_rest_was_read(
     chunks = iter([b"x" * (IN_MEMORY_BYTES + 1), b"more", b"and more"])
     with pytest.raises(StorageFullError, match="SCPALM_SPOOL_DIR") as caught:
         read(request_of(chunks, stalls=False, content_type=content_type), tmp_path)
-    assert caught.value.status == 503 and caught.value.retry_after
+    assert caught.value.status == 507 and caught.value.retry_after
     assert next(chunks, None) is None
 
 
