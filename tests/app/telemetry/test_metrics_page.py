@@ -27,7 +27,7 @@ def test_the_text_of_an_idle_service_is_small(client: Client) -> None:
 
 
 def test_the_text_stays_small_under_requests_of_every_kind(client: Client) -> None:
-    paths = {route.path for route in client.app.routes}  # type: ignore[attr-defined]
+    paths = set(client.app.openapi()["paths"])
     metrics = Metrics(paths, ["json", "h5ad", "arrow"], LANES)
     for path in [*paths, "/no/such/path"]:
         for status in ("200", "202", "400", "404", "405", "409", "413", "422", "429", "500", "503", "507"):
@@ -64,7 +64,7 @@ def test_many_scrapes_render_once_and_leave_the_loop_free(monkeypatch: pytest.Mo
         page = MetricsPage(registry)
         with LoopLag(asyncio.get_running_loop()):
             texts = await asyncio.gather(*(page.text() for _ in range(20)))
-        assert len(set(texts)) == 1 and len(texts[0]) > 1_000_000
+        assert len(set(texts)) == 1 and len(texts[0]) > 500_000
 
     asyncio.run(scenario())
     assert rendered == 1
