@@ -20,6 +20,7 @@ from scpalm.app.background import Beat, TaskSupervisor, cancel_until_done
 from scpalm.app.errors import UnknownModelError
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.settings import Settings
+from scpalm.app.storage.scratch import is_full
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle, Identity
 from scpalm.model.errors import BundleError
@@ -29,6 +30,7 @@ log = logging.getLogger("scpalm.models")
 OpenModel = Callable[[Bundle], Awaitable[ServedModel]]
 _Signature = tuple[tuple[str, int, int], ...]
 _MANIFEST = "manifest.json"
+_NO_ROOM = "The disk of SCPALM_SPOOL_DIR has no room for a copy of this model. Make room; it is tried again by itself."
 
 
 @dataclass(eq=False)
@@ -176,10 +178,13 @@ class Models:
             model = await self._open_model(bundle)
         except Exception as error:  # a failure of one model must not affect the others
             await _remove_copy(copy)
+            if isinstance(error, OSError) and is_full(error):
+                if folder.reason != _NO_ROOM:
+                    self._refuse(folder, _NO_ROOM)
+                folder.tried = ()  # the model is not at fault, so try again at the next poll
+                return
             text = " ".join(str(error).split()) or type(error).__name__
-            folder.reason = text.replace(str(copy), str(folder.path)) if copy is not None else text
-            self._metrics.model_loads.labels("refused").inc()
-            log.error("refused the model in %s: %s", folder.path, folder.reason)
+            self._refuse(folder, text.replace(str(copy), str(folder.path)) if copy is not None else text)
             return
         predecessor, old_copy = folder.model, folder.copy
         folder.model, folder.copy, folder.reason = model, copy, ""
@@ -188,6 +193,11 @@ class Models:
         log.info("serving %s: %s", model, ", ".join(f"{name} {value}" for name, value in model.facts.items()))
         if predecessor is not None:
             self._retire(predecessor, old_copy)
+
+    def _refuse(self, folder: _Folder, reason: str) -> None:
+        folder.reason = reason
+        self._metrics.model_loads.labels("refused").inc()
+        log.error("refused the model in %s: %s", folder.path, reason)
 
     def _check_name(self, bundle: Bundle, folder: _Folder) -> None:
         for other in self._folders.values():
@@ -204,9 +214,13 @@ class Models:
         if not (path / _MANIFEST).is_file():
             return None  # loading it will raise the error
         copy = Path(tempfile.mkdtemp(prefix="scpalm-model-", dir=self._settings.spool_dir))
-        for file in path.iterdir():
-            if file.is_file():
-                shutil.copyfile(file, copy / file.name)
+        try:
+            for file in path.iterdir():
+                if file.is_file():
+                    shutil.copyfile(file, copy / file.name)
+        except BaseException:
+            shutil.rmtree(copy, ignore_errors=True)
+            raise
         return copy
 
     # --- closing

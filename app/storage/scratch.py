@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,11 @@ from uuid import uuid4
 
 # Errors of a full disk, or of one that gives this user no more room.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk had no room. HDF5 reports that in its text only."""
+    return error.errno in NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
 
 
 @asynccontextmanager
