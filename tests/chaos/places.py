@@ -212,9 +212,14 @@ def model_full_midway(site: Site) -> Seen:
     shutil.copytree(BUNDLE, models / "second")
     manifest = json.loads((models / "second" / "manifest.json").read_text())
     (models / "second" / "manifest.json").write_text(json.dumps({**manifest, "name": "second"}))
-    refused = f"{site.service.url}/models"
-    wait_until(lambda: "second" in httpx.get(refused).json().get("refused", ()), 30)
-    reason = httpx.get(refused).json()["refused"]["second"]
+
+    def reasons() -> str:
+        return " ".join(
+            refused["reason"] for refused in httpx.get(f"{site.service.url}/models").json().get("refused", [])
+        )
+
+    wait_until(reasons, 30)
+    reason = reasons()
     assert "no room" in reason, reason
     assert not list(site.spool.path.glob("scpalm-model-*/*")), "half a copy was left"
     site.spool.free()
