@@ -167,14 +167,18 @@ class JobRunner:
         await self._ready.wait()
         while True:
             self._wake.clear()
-            await self._put_back_unfinished()
-            job = await self._take()
-            beat()
-            if job is not None:
-                await self._run_one(job)
-                continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
+            if not await self.run_next(beat):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
+
+    async def run_next(self, beat: Beat = lambda: None) -> bool:
+        """Take one job and run it. Returns whether there was one; calls ``beat`` once the ledger has answered."""
+        await self._put_back_unfinished()
+        job = await self._take()
+        beat()
+        if job is not None:
+            await self._run_one(job)
+        return job is not None
 
     async def _take(self) -> Job | None:
         async def take() -> None:

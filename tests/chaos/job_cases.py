@@ -68,13 +68,16 @@ def events_during_an_outage(cluster: Cluster, size: int) -> Row:
     wait_until(lambda: _state(location) == "running")
     text: list[str] = []
 
+    begun = threading.Event()
+
     def follow() -> None:
         with httpx.stream("GET", f"{location}/events", timeout=60) as events:
+            begun.set()
             text.append(events.read().decode())
 
     following = threading.Thread(target=follow)
     following.start()
-    wait_until(lambda: "/events" in service.log.read_text() or following.is_alive())
+    assert begun.wait(20)
     started = time.monotonic()
     cluster.redis.kill()
     wait_until(lambda: not _ready(service))

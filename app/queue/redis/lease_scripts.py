@@ -67,7 +67,7 @@ local function was_away(pulse, pause, lease_ms)  -- whether nobody asked for lon
   local jumped = now - at > pause or now < at  -- the clock of Redis may be set, too
   if jumped or back > now then back = now end
   -- Not at every call: it would fill the append-only file.
-  if jumped or not found[1] or now - at > 200 then redis.call('HSET', pulse, 'at', now, 'back', back) end
+  if jumped or not found[1] or now - at > pause / 4 then redis.call('HSET', pulse, 'at', now, 'back', back) end
   return now - back < lease_ms
 end
 local function take_over(stream, group, holder, lease_ms)  -- one lapsed entry: id, fields, deliveries; nil for none
