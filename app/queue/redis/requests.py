@@ -245,6 +245,7 @@ class Requests:
         task.add_done_callback(self._background.discard)
 
     def _on_reply(self, work_id: str, result: WorkResult) -> None:
+        self.view.note_reply()
         sent = self._sent.pop(work_id, None)
         if sent is not None and not sent.future.done():
             sent.future.set_result(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,8 @@ class View:
         self._beat_ms = int(1000 * RENEWALS_PER_LEASE * lease_seconds)
         self._pause_ms = pause_ms(lease_seconds)
         self._script = client.register_script(scripts.STATUS)
+        self._lease_seconds = lease_seconds
+        self._heard_at = float("-inf")
         self.status: Status | None = None
         self._away: ServiceError | None = None
 
@@ -98,6 +101,10 @@ class View:
             await make_groups(self._client, keys)
             log.info("Redis is reachable again")
         self.status, self._away = read_status(answer), None
+
+    def note_reply(self) -> None:
+        """A worker has just answered, so it lives, although the last look may be older than the worker."""
+        self._heard_at = time.monotonic()
 
     def note_failure(self, error: Exception) -> None:
         """Redis did not answer as it should."""
@@ -124,7 +131,8 @@ class View:
         """Why no work should be accepted now."""
         if self._away is not None:
             return self._away
-        if self.status is not None and not self.status.workers:
+        was_heard = time.monotonic() - self._heard_at < self._lease_seconds
+        if self.status is not None and not self.status.workers and not was_heard:
             return NotReadyError(
                 f"No worker of the model {self.keys.model} is running. Start one with `scpalm worker`.", retry_after=5
             )
