@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from scpalm.app.background import completed
 from scpalm.app.codecs.codec import Reader
 from scpalm.app.errors import (
     BadRequestError,
@@ -29,6 +30,8 @@ from scpalm.model.spec import RequestSpec
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # Larger bodies are written to a file while they arrive.
 IN_MEMORY_BYTES = 1 << 20
+# Smaller writes take less time than handing them to a thread.
+_SMALL_BYTES = 64 << 10
 # A refused body is read and discarded up to this size, because most clients read the response only after sending.
 DISCARD_BYTES = 64 << 20
 
@@ -67,8 +70,8 @@ async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpe
         )
     form = Form(request.headers["content-type"], folder)
     try:
-        async for chunk in stream:
-            form.write(chunk)
+        async for block in _blocks(stream):
+            await _off_loop(block, form.write)
         path, fields = form.finish()
     finally:
         form.close()
@@ -159,9 +162,29 @@ async def _read_plain(stream: AsyncIterator[bytes], folder: Path) -> bytes | Pat
     else:
         return b"".join(chunks)
     with tempfile.NamedTemporaryFile(dir=ensure_folder(folder), prefix="body-", delete=False) as file:
-        for chunk in chunks:
-            file.write(chunk)
+        await _off_loop(b"".join(chunks), file.write)
         chunks.clear()
-        async for chunk in stream:
-            file.write(chunk)
+        async for block in _blocks(stream):
+            await _off_loop(block, file.write)
     return Path(file.name)
+
+
+async def _blocks(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in few blocks, because each one is written in a thread."""
+    block = bytearray()
+    async for chunk in stream:
+        block += chunk
+        if len(block) >= IN_MEMORY_BYTES:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
+
+
+async def _off_loop(block: bytes, write: Callable[[bytes], object]) -> None:
+    """Write a block where a slow disk cannot stop the event loop."""
+    if len(block) <= _SMALL_BYTES:
+        write(block)
+        return
+    # To its end even if the client leaves: the file is closed and removed afterwards.
+    await completed(asyncio.to_thread(write, block))

@@ -23,18 +23,13 @@ from pyarrow import parquet
 from scpalm.app.codecs.compression import check_encoding
 from scpalm.app.codecs.registry import readable_types, reader_for, writer_for
 from scpalm.app.codecs.result import Result
-from scpalm.app.errors import (
-    DrainingError,
-    InterruptedParserError,
-    ServiceError,
-    TooLargeError,
-    UnsupportedMediaTypeError,
-)
+from scpalm.app.errors import UnsupportedMediaTypeError
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
+from scpalm.app.parsing.refusals import one_line, refusal
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import PartReader, pack_result, pack_upload
-from scpalm.model.errors import BundleError, InputError, UnreadableError
+from scpalm.model.errors import BundleError
 from scpalm.model.genes.prepare import Prepared
 
 log = logging.getLogger("scpalm.parsing")
@@ -202,12 +197,12 @@ class ParserPool:
             except ProcessError as error:
                 if error.reason != "ended":
                     raise
-                log.warning("parser: %s; the upload is read again", _line(error))
+                log.warning("parser: %s; the upload is read again", one_line(error))
                 return await self._run_now(job)
         except ProcessError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         except MessageError as error:
-            raise _refusal(ProcessError("message", str(error))) from error
+            raise refusal(ProcessError("message", str(error))) from error
 
     async def _run_now(self, job: Callable[[ParserProcess, Path], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -273,29 +268,3 @@ def _refuse_unknown(upload: Upload) -> None:
 def _log_late_error(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.warning("parser: error after the last cell: %s", error)
-
-
-def _refusal(error: ProcessError) -> InputError | ServiceError:
-    log.warning("parser: %s: %s", error.reason, _line(error))
-    if error.reason == "memory":
-        return TooLargeError(f"The upload cannot be read: {error}. Send fewer cells per request.")
-    if error.reason == "closed":
-        return DrainingError("The service stops and reads no more uploads. Send the request to another replica.")
-    if error.reason == "ended":
-        return InterruptedParserError(
-            f"The upload could not be read because {error}. It was ended from outside, perhaps because the machine has "
-            "too little memory; the upload is not at fault. Send it again.",
-            retry_after=2,
-        )
-    reason = "the reader failed on it" if error.reason in ("fault", "message") else str(error)
-    return UnreadableError(
-        "parser-timeout" if error.reason == "timeout" else "parser-crash",
-        f"The upload cannot be read: {reason}.",
-        hint="Send fewer cells per request. If a small file fails too, write it again with anndata's write_h5ad.",
-        field="body",
-    )
-
-
-def _line(error: Exception) -> str:
-    """The text in one line: a traceback of a parser may quote what a client has sent."""
-    return " | ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -18,7 +18,7 @@ from pathlib import Path
 import anndata
 import httpx
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped, unused-ignore]
 from scipy import sparse
 
 from scpalm.model.bundle import Bundle

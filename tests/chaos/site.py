@@ -82,7 +82,7 @@ class Site:
     def post(self, path: str, body: Json | bytes, **headers: str) -> httpx.Response:
         """POST a body, as JSON unless it is bytes."""
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
-        return httpx.post(f"{self.service.url}{path}", headers=headers, timeout=120, **content)  # type: ignore[arg-type]
+        return httpx.post(f"{self.service.url}{path}", headers=headers, timeout=120, **content)
 
     def job(self, body: Json, path: str = "/embed") -> str:
         """Send a job and return its location."""
@@ -141,7 +141,7 @@ def site(folder: Path, spool_bytes: int = 64 << 20, results_bytes: int = 64 << 2
             if done.returncode:
                 raise CannotMountError(done.stderr.strip())
             disks.append(Disk(path))
-        made = Site(folder, *disks)
+        made = Site(folder, disks[0], disks[1])
         yield made
         for process in made.processes:
             if process.process.poll() is None:

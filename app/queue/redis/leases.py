@@ -57,8 +57,7 @@ class Leases:
         self._renew_script, self._beat_script = script(scripts.RENEW), script(scripts.BEAT)
         self._claim_script, self._overdue_script = script(scripts.CLAIM), script(scripts.OVERDUE)
         self._in_flight = InFlight()
-        self._closed = threading.Event()
-        self._stopped = threading.Event()
+        self._closed, self._stopped = threading.Event(), threading.Event()
         self._overdue_checked_at = 0.0
         self._mean_rows = dict.fromkeys(LANES, _FIRST_GUESS_ROWS)
         self._thread: threading.Thread | None = None
@@ -244,12 +243,11 @@ class Leases:
 
     def _renew_loop(self) -> None:
         beat_at = swept_at = float("-inf")
+        every = min(self._lease_seconds / RENEWALS_PER_LEASE, BEAT_SECONDS)
         while not self._stopped.wait(TICK_SECONDS if beat_at > 0 else 0.0):
             now = time.monotonic()
             try:
-                if not self._closed.is_set() and now - beat_at >= min(
-                    self._lease_seconds / RENEWALS_PER_LEASE, BEAT_SECONDS
-                ):
+                if not self._closed.is_set() and now - beat_at >= every:
                     self._beat()
                     beat_at = now
                 self._renew()
@@ -268,12 +266,10 @@ class Leases:
         self._beat_script(
             keys=[self._keys["workers"], self._keys.beats + self.name, self._keys["pulse"]],
             args=[
-                self.name,
-                int(1000 * max(self._lease_seconds, 4 * TICK_SECONDS)),
-                status.as_json(),
+                self.name, int(1000 * max(self._lease_seconds, 4 * TICK_SECONDS)), status.as_json(),
                 pause_ms(self._lease_seconds),
             ],
-        )
+        )  # fmt: skip
 
     def _renew(self) -> None:
         alive_since = time.monotonic() - self._stall_seconds

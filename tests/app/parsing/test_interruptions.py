@@ -14,8 +14,9 @@ import pytest
 
 from scpalm.app.errors import DrainingError, InterruptedParserError
 from scpalm.app.parsing.messages import Message
-from scpalm.app.parsing.pool import ParserPool, _refusal
+from scpalm.app.parsing.pool import ParserPool
 from scpalm.app.parsing.process import ParserProcess, ProcessError
+from scpalm.app.parsing.refusals import refusal
 from scpalm.model.errors import UnreadableError
 from tests.app.pools import JSON, as_json, assert_same, parse_all, upload_of, with_pool, write_genes
 from tests.model.small_cells import small_counts
@@ -40,7 +41,7 @@ def test_a_parser_that_is_killed_once_makes_no_difference(genes: Path, number: i
         for command in (parse_all(pool, UPLOAD), pool.head(UPLOAD)):
             (pid,) = pool.pids
             os.kill(pid, signal.SIGSTOP)  # the command reaches a process that cannot answer
-            running = asyncio.create_task(command)  # type: ignore[arg-type]
+            running = asyncio.create_task(command)
             await asyncio.sleep(0.05)
             os.kill(pid, number)
             os.kill(pid, signal.SIGCONT)
@@ -101,6 +102,6 @@ def test_a_client_that_leaves_before_its_command_begins_frees_the_process(genes:
 def test_a_traceback_of_a_parser_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     text = 'Traceback (most recent call last):\n  File "x.py", line 1\n2026 ERROR a forged line\n'
     with caplog.at_level(logging.WARNING):
-        assert isinstance(_refusal(ProcessError("fault", text)), UnreadableError)
+        assert isinstance(refusal(ProcessError("fault", text)), UnreadableError)
     (record,) = caplog.records
     assert "forged" in record.getMessage() and "\n" not in record.getMessage()
