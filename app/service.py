@@ -22,6 +22,7 @@ from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
 from scpalm.app.serving.opener import ModelOpener, OpenSession, Role, open_default_session
 from scpalm.app.settings import Settings
+from scpalm.app.storage.process_folder import ProcessFolder
 from scpalm.app.telemetry.metrics import LaneLoad, Metrics
 from scpalm.app.telemetry.metrics_page import MetricsPage
 from scpalm.app.telemetry.tracing import Tracing
@@ -66,7 +67,8 @@ class Service:
         worker: bool = False,
     ) -> None:
         self.settings = settings
-        self.limits = BodyLimits(settings.max_body_bytes, settings.body_idle_seconds, settings.spool_dir)
+        self._folder = ProcessFolder(settings.spool_dir)
+        self.limits = BodyLimits(settings.max_body_bytes, settings.body_idle_seconds, self._folder.path)
         self.metrics = metrics
         self.metrics_page = MetricsPage(metrics.registry)
         self.tracing = tracing
@@ -75,9 +77,9 @@ class Service:
         self.state = State.STARTING
         self.failure = ""
         self.tasks = TaskSupervisor(metrics.task_failed)
-        self._opener = ModelOpener(settings, metrics, open_session, self.role, self.tasks)
+        self._opener = ModelOpener(settings, metrics, open_session, self.role, self.tasks, self._folder.path)
         open_transport(self._opener.queue_options())  # validate the URLs now, not when a model loads
-        self.models = Models(settings, metrics, self._open_model, self.tasks)
+        self.models = Models(settings, metrics, self._open_model, self.tasks, self._folder.path)
         metrics.watch_queue(self.queue_load)
         self._jobs: JobRunner | None = None
         self._not_ready_reason = "The model is loading. Try again in a moment."
@@ -166,6 +168,7 @@ class Service:
     async def _load(self) -> None:
         started = time.monotonic()
         try:
+            await asyncio.to_thread(self._folder.open)
             await self.models.load()
             if self.role is not Role.WORK:
                 self._jobs = await self._open_jobs()
@@ -194,7 +197,7 @@ class Service:
         home = await self._open_home()
         if home is None:
             return None
-        options = JobOptions(self.settings.job_hours * 3600, self.settings.spool_dir)
+        options = JobOptions(self.settings.job_hours * 3600, self._folder.path)
         jobs = JobRunner(self.models, home, options, self.settled, self.tasks)
         self.metrics.watch_jobs(lambda: jobs.housekeeping.counts.items())
         jobs.start()
@@ -204,7 +207,7 @@ class Service:
         """The storage of jobs, once it is available; None if the service is stopped before."""
         while not self.draining.is_set():
             try:
-                return await asyncio.to_thread(open_home, self.settings)
+                return await asyncio.to_thread(open_home, self.settings, self._folder.path)
             except LedgerVersionError:
                 raise
             except (NotReadyError, StorageFullError) as error:
@@ -245,3 +248,4 @@ class Service:
         if self._jobs is not None:
             await self._jobs.close()
         await self.models.close(at_once=self.aborted)
+        await asyncio.to_thread(self._folder.close)

@@ -57,8 +57,10 @@ class JobHome:
         await asyncio.to_thread(self.release)
 
 
-def open_home(settings: Settings) -> JobHome:
+def open_home(settings: Settings, temporary: Path | None = None) -> JobHome:
     """Open the storage given by the settings. Blocking.
+
+    Without a folder of its own, a second service keeps its jobs in ``temporary`` (default: the spool folder).
 
     Raises JobStorageError, LedgerVersionError, QueueError, SpoolError; NotReadyError or StorageFullError if the ledger
     is locked or its disk is full.
@@ -72,7 +74,7 @@ def open_home(settings: Settings) -> JobHome:
             raise
         # Another service uses the default folder. No results_dir is set, so jobs need not survive a restart.
         log.warning("%s Jobs are stored in a temporary folder and will not survive a restart.", error)
-        folder = Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=settings.spool_dir))
+        folder = Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=temporary or settings.spool_dir))
         home = _open_folder(folder)
 
         def release() -> None:

@@ -71,10 +71,14 @@ class Models:
         metrics: metrics of the process.
         open_model: opens a checked bundle. If it fails, the error becomes the reason for the refusal.
         tasks: supervisor of the background tasks.
+        directory: folder for copies of bundles.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, open_model: OpenModel, tasks: TaskSupervisor) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, open_model: OpenModel, tasks: TaskSupervisor, directory: Path
+    ) -> None:
         self._settings = settings
+        self._directory = directory
         self._metrics = metrics
         self._open_model = open_model
         self._tasks = tasks
@@ -213,7 +217,7 @@ class Models:
             return None
         if not (path / _MANIFEST).is_file():
             return None  # loading it will raise the error
-        copy = Path(tempfile.mkdtemp(prefix="scpalm-model-", dir=self._settings.spool_dir))
+        copy = Path(tempfile.mkdtemp(prefix="scpalm-model-", dir=self._directory))
         try:
             for file in path.iterdir():
                 if file.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 
 from scpalm.app.background import TaskSupervisor
 from scpalm.app.execution.supervisor import Supervisor
@@ -45,11 +46,19 @@ class ModelOpener:
         open_session: opens a session; it runs in a thread.
         role: role of the process. REQUESTS opens no sessions.
         tasks: supervisor of the background tasks.
+        directory: folder for temporary files of parsers.
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, open_session: OpenSession, role: Role, tasks: TaskSupervisor
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        open_session: OpenSession,
+        role: Role,
+        tasks: TaskSupervisor,
+        directory: Path,
     ) -> None:
+        self._directory = directory
         self._settings, self._metrics, self._tasks = settings, metrics, tasks
         self._open_session, self._role = open_session, role
 
@@ -103,7 +112,7 @@ class ModelOpener:
             seconds=settings.parse_seconds, max_cells=settings.max_cells, max_bytes=settings.max_body_bytes
         )
         genes = bundle.path / "genes.parquet"
-        return ParserPool(genes, limits, num_processes=settings.parser_processes, directory=settings.spool_dir)
+        return ParserPool(genes, limits, num_processes=settings.parser_processes, directory=self._directory)
 
     def _start_device(self, session: Session, rate: float, transport: Transport) -> Device:
         transport.serve_leases(session.info)

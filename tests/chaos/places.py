@@ -221,7 +221,7 @@ def model_full_midway(site: Site) -> Seen:
     wait_until(reasons, 30)
     reason = reasons()
     assert "no room" in reason, reason
-    assert not list(site.spool.path.glob("scpalm-model-*/*")), "half a copy was left"
+    assert not list(site.spool.path.glob("*/scpalm-model-*/*")), "half a copy was left"
     site.spool.free()
     wait_until(lambda: httpx.get(f"{site.service.url}/models/second").status_code == 200, 60)
     return Seen("refused with the reason; served when there was room", NOTHING)
@@ -307,6 +307,32 @@ def parser_killed_for_ever(site: Site) -> Seen:
     wait_until(lambda: site.post("/embed", cells(8)).status_code == 200)
     site.assert_well()
     return Seen(f"{seen} with Retry-After", NOTHING)
+
+
+@place("spool of a killed service", "kill -9, then a restart")
+def killed_and_restarted(site: Site) -> Seen:
+    service = site.start()
+    site.hold.touch()
+    body = _h5ad(500)
+    asking = threading.Thread(target=lambda: suppress_errors(site, body))
+    asking.start()
+    wait_until(lambda: service.metric("queue_rows") > 0)
+    assert [path for path in site.spool.path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    service.stop(signal.SIGKILL)
+    asking.join()
+    site.hold.unlink()
+    site.start()
+    wait_until(lambda: len(list(site.spool.path.glob("scpalm-process-*/"))) == 1)
+    site.assert_well()
+    assert site.post("/embed", body, **{"Content-Type": H5AD}).status_code == 200
+    site.assert_well()
+    return Seen("connection broken; 200 after the restart", NOTHING)
+
+
+def suppress_errors(site: Site, body: bytes) -> None:
+    """Send a request whose service is killed."""
+    with suppress(httpx.HTTPError):
+        site.post("/embed", body, **{"Content-Type": H5AD})
 
 
 # --- ends

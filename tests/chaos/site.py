@@ -108,7 +108,15 @@ class Site:
     def left(self) -> list[str]:
         """Files on both disks that belong to no job, request or process. Empty when all is well."""
         jobs = {job["id"] for job in httpx.get(f"{self.service.url}/jobs").json()["jobs"]}
-        spooled = [path for path in self.spool.path.rglob("*") if path.is_file() and path.name != "others"]
+        spooled = [
+            path
+            for path in self.spool.path.rglob("*")
+            if path.is_file()
+            and path.name != "others"
+            and path.suffix != ".lock"
+            # The copy of a model that is served.
+            and not path.parent.name.startswith("scpalm-model-")
+        ]
         stored = [
             path
             for path in self.results.path.rglob("*")

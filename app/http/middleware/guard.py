@@ -68,6 +68,8 @@ class GuardMiddleware:
             await send(message)
 
         try:
+            if self._keys is not None:
+                await self._keys.refresh()
             key = self._key(scope, headers)
             await self._budgets.check(key)
             seconds = _timeout(headers)

@@ -170,7 +170,7 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
     model = service.model()  # any model will do: only its parser processes are used, to encode the result
     writer = writer_for(media_type)
     with model.held():
-        async with scratch_folder(service.settings.spool_dir) as folder:
+        async with scratch_folder(service.limits.spool_dir) as folder:
             with ExitStack() as local:
                 result = await asyncio.to_thread(JobStore(files).read, manifest.model[:2], folder)
                 upload = None

@@ -107,6 +107,9 @@ def test_bytes_are_charged_in_steps_and_at_the_end(monkeypatch: pytest.MonkeyPat
             charged.append(num_bytes)
 
     class OneKey:
+        async def refresh(self) -> None:
+            return
+
         def find(self, key: str | None) -> ApiKey:
             return ApiKey("lab", "", bytes_per_minute=1000)
 
