@@ -37,9 +37,10 @@ class SqliteLedger:
         await self._database.close()
 
     async def find(self, submission: Submission) -> Job | None:
-        # Most requests are new and have nothing to record, so they need no lock.
-        if await self._database.read(lambda db: _find(db, submission)) is None:
-            return None
+        # Most requests have no new key to record, so they need no lock.
+        found, recorded = await self._database.read(lambda db: (_find(db, submission), _job_of_key(db, submission)))
+        if found is None or submission.key is None or recorded == found.id:
+            return found
         return await self._database.write(lambda db: _known(db, submission))
 
     async def add(self, job_id: str, submission: Submission, manifest: str, model: str) -> Job:
@@ -185,17 +186,17 @@ def _one(db: sqlite3.Connection, condition: str, *values: object) -> Job:
     return job
 
 
+def _job_of_key(db: sqlite3.Connection, submission: Submission) -> str:
+    """Id of the job that the key stands for, or ""."""
+    row = db.execute("SELECT job FROM keys WHERE owner = ? AND key = ?", (submission.owner, submission.key)).fetchone()
+    return "" if row is None else str(row[0])
+
+
 def _find(db: sqlite3.Connection, submission: Submission) -> Job | None:
     """The job of the same request that did not fail. Raises IdempotencyError."""
-    job_id, request = "", ""
-    if submission.key is not None:
-        row = db.execute(
-            "SELECT jobs.id, jobs.request FROM keys JOIN jobs ON jobs.id = keys.job WHERE keys.owner = ? AND key = ?",
-            (submission.owner, submission.key),
-        ).fetchone()
-        job_id, request = row or ("", "")
-    if job_id:
+    if job_id := _job_of_key(db, submission):
         job = _one(db, "id = ?", job_id)
+        (request,) = db.execute("SELECT request FROM jobs WHERE id = ?", (job_id,)).fetchone()
         # Version 1 did not record the request.
         if submission.request != request and (request or submission.fingerprint != job.fingerprint):
             raise key_is_taken()

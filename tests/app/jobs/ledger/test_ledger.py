@@ -223,7 +223,8 @@ def test_a_process_takes_only_jobs_of_its_models(redis_server: RedisServer) -> N
 
 @needs_redis
 def test_an_unreachable_ledger_is_an_error(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path / "data").start()
+    # By default Redis may write a moment after it has answered, while the disk is busy.
+    server = RedisServer(tmp_path / "data", appendfsync="always").start()
 
     async def scenario() -> None:
         async with in_redis(server) as ledger:
