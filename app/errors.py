@@ -145,9 +145,15 @@ class NotReadyError(ServiceError):
 
 
 class StorageFullError(ServiceError):
-    """The disk that holds uploads is full."""
+    """The disk, the spool or the Redis that would keep the work is full."""
 
-    status, code, title = 503, "storage-full", "The service has no disk space for this body"
+    status, code, title = 507, "storage-full", "The service has no room left to store this"
+
+
+class InterruptedParserError(ServiceError):
+    """The process that read the upload was ended from outside, twice. The upload is not at fault."""
+
+    status, code, title = 503, "parser-interrupted", "A part of the service was ended"
 
 
 class UnknownJobError(ServiceError):
@@ -178,6 +184,9 @@ class DrainingError(ServiceError):
     """The service is shutting down and accepts no new work."""
 
     status, code, title = 503, "draining", "The service is shutting down"
+
+    def __init__(self, detail: str, *, field: str | None = None, retry_after: int | None = 5) -> None:
+        super().__init__(detail, field=field, retry_after=retry_after)
 
 
 class QueueError(UserError):

@@ -14,10 +14,12 @@ from scpalm.app.codecs.registry import all_readers
 from scpalm.app.http import problems
 from scpalm.app.http.middleware.access import AccessMiddleware
 from scpalm.app.http.middleware.compression import CompressionMiddleware
+from scpalm.app.http.middleware.drain import DrainMiddleware
 from scpalm.app.http.middleware.guard import GuardMiddleware
 from scpalm.app.http.middleware.paths import TrailingSlashMiddleware
 from scpalm.app.http.query import refuse_unknown_query
 from scpalm.app.http.routes import drugs, health, jobs, models, tasks
+from scpalm.app.http.routes import metrics as metrics_route
 from scpalm.app.http.web import docs
 from scpalm.app.queue.transport import LANES
 from scpalm.app.service import Service
@@ -56,8 +58,10 @@ def create_app(
     """
     if tracing is None and settings.otlp_endpoint:
         tracing = Tracing.to(settings.otlp_endpoint)
-    routers = (health.router,) if worker else _ROUTERS
-    endpoints = [route.path for router in routers for route in router.routes]  # type: ignore[attr-defined]
+    # With a port of its own, metrics are nowhere else.
+    metrics_routers = (metrics_route.router,) if settings.metrics_port is None else ()
+    routers = (*((health.router,) if worker else _ROUTERS), *metrics_routers)
+    endpoints = [route.path for router in routers for route in router.routes]
     metrics = Metrics(endpoints, [reader.name for reader in all_readers()], LANES)
     service = Service(settings, metrics, open_session, tracing, worker=worker)
     budgets = open_budgets(settings.redis_url)
@@ -82,9 +86,11 @@ def create_app(
     )
     app.state.service = service
     app.state.budgets = budgets
+    app.state.metrics_app = _metrics_app(service)
     for router in routers:
         app.include_router(router, dependencies=_STRICT if router in _STRICT_ROUTERS else None)
     problems.install(app)
+    app.add_middleware(DrainMiddleware, service=service)
     app.add_middleware(CompressionMiddleware)
     keys = None if worker or settings.api_keys_file is None else KeyRing(settings.api_keys_file)
     app.add_middleware(GuardMiddleware, keys=keys, budgets=budgets)
@@ -93,4 +99,13 @@ def create_app(
     app.add_middleware(TrailingSlashMiddleware)
     if tracing is not None:
         app.add_middleware(TracingMiddleware, tracing=tracing)
+    return app
+
+
+def _metrics_app(service: Service) -> FastAPI:
+    """An application that serves metrics and nothing else."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = service
+    app.include_router(metrics_route.router)
+    problems.install(app)
     return app

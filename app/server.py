@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import FrameType
 
 import uvicorn
@@ -120,11 +120,17 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
+    unfinished: list[int] = []
+
     def on_signal() -> None:
-        if stopping.is_set():
-            log.warning("second signal: stopping without finishing requests in flight")
-            server.force_exit = True
-        stopping.set()
+        if not stopping.is_set():
+            stopping.set()
+            return
+        log.warning("second signal: stopping without finishing requests in flight")
+        unfinished.append(service.abort())
+        server.should_exit = True
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)  # a third one ends the process as usual
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal)
@@ -138,12 +144,36 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
         asyncio.create_task(_stop_on_signal(stopping, service, server, settings.drain_seconds)),
         asyncio.create_task(_stop_on_failure(service, server)),
     ]
-    await server.serve(sockets=[listener])
+    async with _metrics_server(settings, app):
+        await server.serve(sockets=[listener])
     for watcher in watchers:
         watcher.cancel()
     await asyncio.gather(*watchers, return_exceptions=True)
+    if unfinished:
+        raise ServeError(f"A second signal stopped the service; {unfinished[0]} requests in flight were not finished.")
     if service.state is State.FAILED or service.failure:
         raise ServeError(service.failure)
+
+
+@contextlib.asynccontextmanager
+async def _metrics_server(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
+    """Serves /metrics alone on SCPALM_METRICS_PORT, if that is set. Raises ServeError."""
+    if settings.metrics_port is None:
+        yield
+        return
+    with listen(settings.host, [settings.metrics_port]) as listener:
+        config = uvicorn.Config(
+            app.state.metrics_app, log_config=None, access_log=False, lifespan="off", server_header=False
+        )
+        server = _Server(config)
+        host, port = listener.getsockname()[:2]
+        log.info("metrics on http://%s:%d/metrics", f"[{host}]" if ":" in host else host, port)
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="metrics server")
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await asyncio.gather(serving, return_exceptions=True)
 
 
 async def _stop_on_signal(stopping: asyncio.Event, service: Service, server: _Server, pause: float) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 
-from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError
-from scpalm.app.jobs.home import open_home
+from scpalm.app.background import TaskSupervisor, cancel_until_done
+from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError, StorageFullError
+from scpalm.app.jobs.home import JobHome, open_home
+from scpalm.app.jobs.ledger.ledger import LedgerVersionError
 from scpalm.app.jobs.runner import JobOptions, JobRunner
 from scpalm.app.queue.registry import open_transport, transport_kind
 from scpalm.app.queue.transport import LANES
@@ -20,11 +22,15 @@ from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
 from scpalm.app.serving.opener import ModelOpener, OpenSession, Role, open_default_session
 from scpalm.app.settings import Settings
+from scpalm.app.storage.process_folder import ProcessFolder
 from scpalm.app.telemetry.metrics import LaneLoad, Metrics
+from scpalm.app.telemetry.metrics_page import MetricsPage
 from scpalm.app.telemetry.tracing import Tracing
 from scpalm.model.bundle import Bundle
 
 log = logging.getLogger("scpalm.service")
+
+_OPEN_AGAIN_SECONDS = 0.5
 
 
 class State(Enum):
@@ -41,6 +47,12 @@ class Service:
 
     With a shared queue each process has one role: it accepts requests, or (``worker=True``) it computes.
 
+    Attributes:
+        settled: set once the models are loaded, or could not be loaded.
+        draining: set once the service stops.
+        aborted: it stops at once, without finishing requests.
+        requests: tasks of the requests in flight.
+
     Raises:
         QueueError, SpoolError: a URL in the settings cannot be used.
     """
@@ -55,23 +67,30 @@ class Service:
         worker: bool = False,
     ) -> None:
         self.settings = settings
-        self.limits = BodyLimits(settings.max_body_bytes, settings.body_idle_seconds, settings.spool_dir)
+        self._folder = ProcessFolder(settings.spool_dir)
+        self.limits = BodyLimits(settings.max_body_bytes, settings.body_idle_seconds, self._folder.path)
         self.metrics = metrics
+        self.metrics_page = MetricsPage(metrics.registry)
         self.tracing = tracing
         in_process = transport_kind(settings.redis_url).in_process
         self.role = Role.ALL if in_process else Role.WORK if worker else Role.REQUESTS
         self.state = State.STARTING
         self.failure = ""
-        self._opener = ModelOpener(settings, metrics, open_session, self.role)
+        self.tasks = TaskSupervisor(metrics.task_failed)
+        self._opener = ModelOpener(settings, metrics, open_session, self.role, self.tasks, self._folder.path)
         open_transport(self._opener.queue_options())  # validate the URLs now, not when a model loads
-        self.models = Models(settings, metrics, self._open_model)
+        self.models = Models(settings, metrics, self._open_model, self.tasks, self._folder.path)
         metrics.watch_queue(self.queue_load)
         self._jobs: JobRunner | None = None
         self._not_ready_reason = "The model is loading. Try again in a moment."
         self._num_uploads = 0
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._stopping_jobs: asyncio.Task[None] | None = None
         self.settled = asyncio.Event()
+        self.draining = asyncio.Event()
+        self.aborted = False
+        self.requests: set[asyncio.Task[None]] = set()
 
     # --- models and jobs
 
@@ -101,6 +120,14 @@ class Service:
             raise DrainingError("The service accepts no new work. Send the request to another replica.")
         model = self.model(name, version)
         model.check()
+        return model
+
+    def check_ready(self) -> ServedModel:
+        """`ready_model`, for health checks. Raises NotReadyError, too, while a background task fails or waits."""
+        model = self.ready_model()
+        if faults := self.tasks.faults:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(faults.items()))
+            raise NotReadyError(f"Background tasks cannot work, and try again by themselves. {reasons}", retry_after=5)
         return model
 
     def queue_load(self) -> list[LaneLoad]:
@@ -141,9 +168,10 @@ class Service:
     async def _load(self) -> None:
         started = time.monotonic()
         try:
+            await asyncio.to_thread(self._folder.open)
             await self.models.load()
             if self.role is not Role.WORK:
-                self._jobs = self._open_jobs()
+                self._jobs = await self._open_jobs()
         except Exception as error:  # any failure: the process stays up, reports "not ready" and gives the reason
             self.state = State.FAILED
             self.failure = " ".join(str(error).split()) or type(error).__name__
@@ -154,7 +182,7 @@ class Service:
             gc.freeze()
             if self.state is State.STARTING:
                 self.state = State.READY
-            self._watching = asyncio.create_task(self.models.watch(), name="models")
+            self._watching = self.tasks.start("models", self.models.watch)
             log.info("%s ready after %.1f s", ", ".join(map(str, self.models.all)), time.monotonic() - started)
         finally:
             self.settled.set()
@@ -165,29 +193,59 @@ class Service:
     def _set_not_ready_reason(self, reason: str) -> None:
         self._not_ready_reason = reason
 
-    def _open_jobs(self) -> JobRunner:
-        options = JobOptions(self.settings.job_hours * 3600, self.settings.spool_dir)
-        jobs = JobRunner(self.models, open_home(self.settings), options, self.settled)
-        self.metrics.watch_jobs(lambda: jobs.counts.items())
+    async def _open_jobs(self) -> JobRunner | None:
+        home = await self._open_home()
+        if home is None:
+            return None
+        options = JobOptions(self.settings.job_hours * 3600, self._folder.path)
+        jobs = JobRunner(self.models, home, options, self.settled, self.tasks)
+        self.metrics.watch_jobs(lambda: jobs.housekeeping.counts.items())
         jobs.start()
         return jobs
 
+    async def _open_home(self) -> JobHome | None:
+        """The storage of jobs, once it is available; None if the service is stopped before."""
+        while not self.draining.is_set():
+            try:
+                return await asyncio.to_thread(open_home, self.settings, self._folder.path)
+            except LedgerVersionError:
+                raise
+            except (NotReadyError, StorageFullError) as error:
+                if self._not_ready_reason != error.detail:
+                    log.warning("jobs cannot be opened yet: %s", error.detail)
+                self._not_ready_reason = error.detail
+                await asyncio.sleep(_OPEN_AGAIN_SECONDS)
+        return None
+
     def drain(self) -> None:
-        """Refuse new requests. Requests in flight are finished."""
-        if self.state is not State.DRAINING:
-            log.info("draining")
-            self.state = State.DRAINING
+        """Refuse new requests and run no more jobs. Requests in flight are finished."""
+        if self.state is State.DRAINING:
+            return
+        log.info("draining")
+        self.state = State.DRAINING
+        self.draining.set()
+        if self._jobs is not None:
+            self._stopping_jobs = asyncio.create_task(self._jobs.drain(), name="stop jobs")
+
+    def abort(self) -> int:
+        """Stop at once: requests in flight are answered with 503. Returns how many there were."""
+        self.drain()
+        self.aborted = True
+        for request in self.requests:
+            request.cancel()
+        return len(self.requests)
 
     async def close(self) -> None:
-        """Finish queued work, then stop all threads and processes."""
+        """Finish queued work, unless the service was aborted. Then stop all threads and processes."""
         self.drain()
         if self._loading is not None:
             if not self.settled.is_set() and self.role is not Role.ALL:
                 self._loading.cancel()  # it may still be waiting for Redis
             await asyncio.gather(self._loading, return_exceptions=True)
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await cancel_until_done([task for task in (self._watching,) if task is not None])
+        if self._stopping_jobs is not None:
+            await asyncio.gather(self._stopping_jobs, return_exceptions=True)
         if self._jobs is not None:
             await self._jobs.close()
-        await self.models.close()
+        await self.models.close(at_once=self.aborted)
+        await asyncio.to_thread(self._folder.close)

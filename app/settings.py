@@ -55,6 +55,14 @@ class Settings(BaseSettings):
         le=65535,
         description="Port to listen on; 0 takes any free port. Default: the usual port of Python web services.",
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port that serves /metrics and nothing else, without a key, for a network that only Prometheus "
+        "reaches; 0 takes any free port. Default: empty, /metrics is on PORT, and needs a key where API_KEYS_FILE is "
+        "set.",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",

@@ -1,15 +1,21 @@
-"""Cells that tests of several packages use."""
+"""What tests of several packages use: cells, a watch over event loops, small disks."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import itertools
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
+
+from tests.loop_lag import LoopLag
 
 REAL_CELLS = 100
 
@@ -32,3 +38,28 @@ def real_cells() -> AnnData:
     cells = AnnData(sparse.vstack(rows, format="csr"))
     cells.obs_names, cells.var_names = names, genes
     return cells
+
+
+@pytest.fixture
+def watch_loop() -> Iterator[Callable[[asyncio.AbstractEventLoop], LoopLag]]:
+    """Watches event loops until the test ends; one that stands still for over 100 ms fails the test."""
+    with ExitStack() as watches:
+        yield lambda loop: watches.enter_context(LoopLag(loop))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts disks (tmpfs) of so many bytes. Skips the test where mounting is not permitted."""
+    with ExitStack() as mounted:
+
+        def mount(num_bytes: int) -> Path:
+            folder = tmp_path / f"disk{num_bytes}"
+            folder.mkdir()
+            command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"a small disk cannot be mounted, which needs root on Linux: {done.stderr.strip()}")
+            mounted.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
+            return folder
+
+        yield mount

@@ -7,6 +7,7 @@ library `limits` was considered: its strategies are windows, which cannot carry 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from scpalm.app.auth.keys import ApiKey
-from scpalm.app.errors import RateLimitError
+from scpalm.app.errors import NotReadyError, RateLimitError
 from scpalm.app.storage.urls import is_redis
 
 Resource = Literal["cells", "bytes"]
@@ -48,7 +49,7 @@ class BudgetStore(Protocol):
         ...
 
     async def owe(self, charge: Charge) -> None:
-        """Take an amount whatever the level: the client has already sent it. Raises NotReadyError."""
+        """Take an amount whatever the level; a negative one is given back. Raises NotReadyError."""
         ...
 
     async def close(self) -> None:
@@ -76,6 +77,12 @@ class Budgets:
         if key is not None and key.cells_per_minute is not None:
             charge = Charge("cells", key.name, key.cells_per_minute, num_cells)
             _refuse_empty([charge], await self._store.charge([charge]))
+
+    async def refund_cells(self, key: ApiKey | None, num_cells: int) -> None:
+        """Undo a charge of cells. Does nothing if the store is unreachable: the budget refills anyway."""
+        if key is not None and key.cells_per_minute is not None:
+            with contextlib.suppress(NotReadyError):
+                await self._store.owe(Charge("cells", key.name, key.cells_per_minute, -num_cells))
 
     async def charge_bytes(self, key: ApiKey | None, num_bytes: int) -> None:
         """Charge received bytes, even beyond the budget. Raises NotReadyError if the store is unreachable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -65,6 +66,11 @@ class KeyRing:
             what = "is not known" if key else "is missing"
             raise MissingKeyError(f"The API key {what}. Send one as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
         return found[0]
+
+    async def refresh(self) -> None:
+        """Read a changed file now, in a thread, so that `find` need not: the file may be on a slow disk."""
+        if time.monotonic() - self._checked_at >= _CHECK_SECONDS:
+            await asyncio.to_thread(self._reload)
 
     def _reload(self) -> None:
         now = time.monotonic()

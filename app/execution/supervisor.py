@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from scpalm.app.background import Beat, TaskSupervisor, cancel_until_done
 from scpalm.app.execution.worker import Worker
 from scpalm.app.queue.transport import LEASE_SECONDS, RENEWALS_PER_LEASE
 
@@ -23,8 +24,15 @@ class Supervisor:
         restarts: how often a dead worker was replaced.
     """
 
-    def __init__(self, make_worker: Callable[[], Worker], *, check_seconds: float = CHECK_SECONDS) -> None:
+    def __init__(
+        self,
+        make_worker: Callable[[], Worker],
+        tasks: TaskSupervisor | None = None,
+        *,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
         self._make_worker = make_worker
+        self._tasks = tasks or TaskSupervisor()
         self._check_seconds = check_seconds
         self._pause = check_seconds
         self._worker: Worker | None = None
@@ -35,7 +43,7 @@ class Supervisor:
         """Start the worker and the watch over it. Needs a running event loop."""
         self._worker = self._make_worker()
         self._worker.start()
-        self._task = asyncio.create_task(self._watch(), name="supervisor")
+        self._task = self._tasks.start("supervisor", self._watch)
 
     def alive(self, stall_seconds: float) -> bool:
         """Whether both loops of the worker run and moved within ``stall_seconds``."""
@@ -44,12 +52,11 @@ class Supervisor:
     async def stop(self) -> None:
         """End the watch, then the worker after its running batch."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_until_done([self._task])
         if self._worker is not None:
             await asyncio.to_thread(self._worker.stop)
 
-    async def _watch(self) -> None:
+    async def _watch(self, beat: Beat) -> None:
         since_renewal = 0.0
         while True:
             await asyncio.sleep(self._check_seconds)
@@ -58,6 +65,7 @@ class Supervisor:
                 if since_renewal >= LEASE_SECONDS / RENEWALS_PER_LEASE:
                     since_renewal = 0.0
                     self._worker.renew()
+                beat()
                 continue
             await asyncio.sleep(self._pause)
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from scpalm.app.background import completed
 from scpalm.app.codecs.codec import Reader
 from scpalm.app.codecs.signature import FORM, H5AD, boundary_of, content_of
 from scpalm.app.errors import (
@@ -25,15 +25,16 @@ from scpalm.app.http.form import Form
 from scpalm.app.http.negotiation import content_encoding_of, media_type_of
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
-from scpalm.app.storage.scratch import ensure_folder
+from scpalm.app.storage.scratch import NO_ROOM, ensure_folder
 from scpalm.model.spec import RequestSpec
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # Larger bodies are written to a file while they arrive.
 IN_MEMORY_BYTES = 1 << 20
+# Smaller writes take less time than handing them to a thread.
+_SMALL_BYTES = 64 << 10
 # A refused body is read and discarded up to this size, because most clients read the response only after sending.
 DISCARD_BYTES = 64 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 async def read_upload(request: Request, folder: Path, reader: Reader, spec: RequestSpec, limits: BodyLimits) -> Upload:
@@ -48,7 +49,7 @@ async def read_upload(request: Request, folder: Path, reader: Reader, spec: Requ
     try:
         return await _read(request, folder, reader, spec, limits)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         await discard_body(request, idle_seconds=limits.idle_seconds)
         raise StorageFullError(
@@ -77,8 +78,8 @@ async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpe
         )
     form = Form(content_type, folder)
     try:
-        async for chunk in stream:
-            form.write(chunk)
+        async for block in _blocks(stream):
+            await _off_loop(block, form.write)
         path, fields = form.finish()
     finally:
         form.close()
@@ -181,9 +182,29 @@ async def _read_plain(stream: AsyncIterator[bytes], folder: Path) -> bytes | Pat
     else:
         return b"".join(chunks)
     with tempfile.NamedTemporaryFile(dir=ensure_folder(folder), prefix="body-", delete=False) as file:
-        for chunk in chunks:
-            file.write(chunk)
+        await _off_loop(b"".join(chunks), file.write)
         chunks.clear()
-        async for chunk in stream:
-            file.write(chunk)
+        async for block in _blocks(stream):
+            await _off_loop(block, file.write)
     return Path(file.name)
+
+
+async def _blocks(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in few blocks, because each one is written in a thread."""
+    block = bytearray()
+    async for chunk in stream:
+        block += chunk
+        if len(block) >= IN_MEMORY_BYTES:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
+
+
+async def _off_loop(block: bytes, write: Callable[[bytes], object]) -> None:
+    """Write a block where a slow disk cannot stop the event loop."""
+    if len(block) <= _SMALL_BYTES:
+        write(block)
+        return
+    # To its end even if the client leaves: the file is closed and removed afterwards.
+    await completed(asyncio.to_thread(write, block))

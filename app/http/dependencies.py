@@ -34,3 +34,9 @@ async def charge_cells(request: Request, num_cells: int) -> None:
     budgets: Budgets = request.app.state.budgets
     key: ApiKey | None = request.state.api_key
     await budgets.charge_cells(key, num_cells)
+
+
+async def refund_cells(request: Request, num_cells: int) -> None:
+    """Give back what `charge_cells` took, because the work was not accepted."""
+    budgets: Budgets = request.app.state.budgets
+    await budgets.refund_cells(request.state.api_key, num_cells)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import orjson
 from fastapi import Request, Response
 
-from scpalm.app.errors import IdempotencyError, InvalidParameterError
-from scpalm.app.http.dependencies import charge_cells
+from scpalm.app.errors import InvalidParameterError, ServiceError
+from scpalm.app.http.body import discard_body
+from scpalm.app.http.dependencies import charge_cells, refund_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.request import CellRequest, bind, received
+from scpalm.app.jobs.ledger.ledger import Job
 from scpalm.app.jobs.manifest import Manifest
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.service import Service
@@ -25,35 +28,49 @@ def wants_async(prefer: str) -> bool:
 
 
 async def accept_job(request: Request, service: Service, owner: str, spec: RequestSpec) -> Response:
-    """Create a job and respond 202 with its location. A repeated ``Idempotency-Key`` returns the same job.
+    """Create a job and respond 202 with its location. A repeated request returns the same job and costs nothing.
 
-    The body is opened first, so that faults in it or in the options are reported now, not by a failed job.
+    A new body is opened first, so that faults in it or in the options are reported now, not by a failed job.
 
     Raises:
         ServiceError, InputError, MissingPartError: the request cannot be accepted.
     """
     key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= _LONGEST_KEY:
+        await discard_body(request, idle_seconds=service.limits.idle_seconds)
+        raise InvalidParameterError(
+            f"The idempotency key must have 1 to {_LONGEST_KEY} characters; this one has {len(key)}.",
+            field="Idempotency-Key",
+        )
     async with received(request, service, spec) as call:
-        if key is not None and not 0 < len(key) <= _LONGEST_KEY:
-            raise InvalidParameterError(
-                f"The idempotency key must have 1 to {_LONGEST_KEY} characters.", field="Idempotency-Key"
-            )
-        upload = await unless_disconnected(request, _checked(call))
-        manifest = Manifest.of(upload, call.model.identity)
-        job = await service.jobs.accept(owner, call.upload.body, manifest, key, call.model)
-        if key is not None and Manifest.from_json(job.manifest) != manifest:
-            raise IdempotencyError(
-                "This key was already used for a different request. Use a new key.", field="Idempotency-Key"
-            )
+        job = await _accept(call, owner, key)
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
     content = orjson.dumps({"id": job.id, "state": job.state})
     return Response(content, 202, headers, media_type="application/json")
 
 
-async def _checked(call: CellRequest) -> Upload:
-    """Open the body, resolve the options, and charge the cells to the key. The upload has the options of its body."""
+async def _accept(call: CellRequest, owner: str, key: str | None) -> Job:
+    jobs, body = call.service.jobs, call.upload.body
+    manifest = Manifest.of(call.upload, call.model.identity)
+    submission = await asyncio.to_thread(manifest.submission, body, owner, key)
+    if (known := await jobs.ledger.find(submission)) is not None:
+        return known  # paid for and checked when it was new
+    upload, num_cells = await unless_disconnected(call.request, _checked(call))
+    manifest = Manifest.of(upload, call.model.identity)
+    await charge_cells(call.request, num_cells)
+    try:
+        job, is_new = await jobs.accept(body, submission, manifest, call.model)
+    except (ServiceError, OSError):
+        await refund_cells(call.request, num_cells)
+        raise
+    if not is_new:  # the same request came twice at once, and the other one has paid
+        await refund_cells(call.request, num_cells)
+    return job
+
+
+async def _checked(call: CellRequest) -> tuple[Upload, int]:
+    """Open the body and resolve the options. The upload with the options of its body, and the number of cells."""
     head = await call.model.parsers.head(call.upload)
     spec = call.whole_spec(head)
     await bind(spec, call.model, head)
-    await charge_cells(call.request, head.num_cells)
-    return replace(call.upload, spec=spec)
+    return replace(call.upload, spec=spec), head.num_cells

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from scpalm.app.errors import (
     BadRequestError,
     BodyTimeoutError,
+    DrainingError,
     InvalidParameterError,
     MethodNotAllowedError,
     MissingKeyError,
@@ -92,8 +93,9 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
 def answer_of_service(error: ServiceError) -> Response:
     """The response for a ServiceError, with the headers that it requires."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    if isinstance(error, BodyTimeoutError):
-        headers["Connection"] = "close"  # the rest of the body must not be parsed as the next request
+    if isinstance(error, BodyTimeoutError | DrainingError):
+        # The rest of the body must not be parsed as the next request; a service that stops takes no next request.
+        headers["Connection"] = "close"
     if isinstance(error, MissingKeyError):
         headers["WWW-Authenticate"] = "Bearer"
     return answer(problem_of_service(error), headers)

@@ -88,15 +88,16 @@ async def received(
             await discard_body(request, idle_seconds=service.limits.idle_seconds)
             raise
         spec = replace(spec, format=media_type)
-        with ExitStack() as held, scratch_folder(service.limits.spool_dir) as folder:
+        with ExitStack() as held:
             held.enter_context(model.held())
-            upload = await read_upload(request, folder, reader, spec, service.limits)
-            if upload.media_type != reader.media_types[0]:
-                upload, reader = _of_content(request, upload)
-            if upload.spec.model != spec.model:  # named by a field of a form
-                model = service.ready_model(upload.spec.model, spec.version)
-                held.enter_context(model.held())
-            yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
+            async with scratch_folder(service.limits.spool_dir) as folder:
+                upload = await read_upload(request, folder, reader, spec, service.limits)
+                if upload.media_type != reader.media_types[0]:
+                    upload, reader = _of_content(request, upload)
+                if upload.spec.model != spec.model:  # named by a field of a form
+                    model = service.ready_model(upload.spec.model, spec.version)
+                    held.enter_context(model.held())
+                yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
 
 
 def _of_content(request: Request, upload: Upload) -> tuple[Upload, Reader]:

@@ -19,6 +19,7 @@ from scpalm.app.errors import (
     NotAcceptableError,
     NotReadyError,
     QueueFullError,
+    StorageFullError,
     TooLargeError,
     UnsupportedMediaTypeError,
     UnsupportedTaskError,
@@ -175,7 +176,8 @@ _DESCRIPTIONS = {
     IdempotencyError: "The `Idempotency-Key` was already used for a different request.",
     DeadlineError: "The response was not ready within `X-Request-Timeout` seconds.",
     InferenceError: "The model failed on these cells.",
-    NotReadyError: "The service is starting or shutting down, cannot reach Redis, or its disk for uploads is full.",
+    NotReadyError: "The service is starting or shutting down, cannot reach Redis, or a part of it was ended.",
+    StorageFullError: "There is no room to store the body or its result. See `Retry-After`.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     error.status: {

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from scpalm.app.background import completed
 from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
 from scpalm.app.execution.execution import Execution
 from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.ledger.ledger import Job, Ledger
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
-from scpalm.app.jobs.retry import retry_while_unavailable
+from scpalm.app.jobs.retry import Retry
 from scpalm.app.jobs.store import CHUNK_ROWS, JobStore
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import ensure_folder, scratch_folder
-from scpalm.app.storage.values import StoredValues
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.tasks.task import BoundTask, TaskContext
+
+T = TypeVar("T")
 
 
 class LostJobError(Exception):
@@ -36,6 +40,7 @@ class Attempt:
         model: the model that the job was sent to.
         ledger: the ledger of the job.
         files: the files of the job.
+        retry: repeats commands while storage is unavailable.
         spool_dir: folder for temporary files.
     """
 
@@ -44,6 +49,7 @@ class Attempt:
     model: ServedModel
     ledger: Ledger
     files: JobFiles
+    retry: Retry
     spool_dir: Path
 
     async def run(self) -> None:
@@ -51,22 +57,28 @@ class Attempt:
 
         Raises LostJobError, and the errors of the parser, the queue and the model.
         """
-        with self.model.held(), scratch_folder(self.spool_dir) as folder, ExitStack() as local:
-            scratch = ensure_folder(folder)
-            body = await retry_while_unavailable(
-                lambda: asyncio.to_thread(local.enter_context, self.files.local(BODY_FILE, scratch))
-            )
-            await self._compute(body, scratch)
+        with self.model.held():
+            async with scratch_folder(self.spool_dir) as folder:
+                with ExitStack() as local:
+
+                    def fetch() -> Path:
+                        return local.enter_context(self.files.local(BODY_FILE, ensure_folder(folder)))
+
+                    await self._compute(await self._in_thread(fetch), folder)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # A thread cannot be stopped. When this attempt is cancelled its files are removed, so the thread must be done.
+        return await self.retry(lambda: completed(asyncio.to_thread(work)))
 
     async def _compute(self, body: Path, scratch: Path) -> None:
         store = JobStore(self.files)
-        done = await retry_while_unavailable(lambda: self.ledger.chunks(self.job))
+        done = await self.retry(lambda: self.ledger.chunks(self.job))
         async with aclosing(self.model.parsers.parse(self.manifest.upload(body))) as parts:
             head = await anext(parts)
             assert isinstance(head, UploadHead)
             tasks = await asyncio.to_thread(self._bind, head)
-            await retry_while_unavailable(lambda: asyncio.to_thread(store.open, tasks, head))
-            await retry_while_unavailable(lambda: self.ledger.set_rows(self.job, head.num_cells))
+            await self._in_thread(lambda: store.open(tasks, head))
+            await self.retry(lambda: self.ledger.set_rows(self.job, head.num_cells))
             number, chunk, rows = 0, list[Prepared](), 0
             async for part in parts:
                 assert isinstance(part, Prepared)
@@ -87,29 +99,26 @@ class Attempt:
     ) -> None:
         rows = sum(len(part.rows) for part in parts)
 
-        async def execute() -> Execution:
-            first = number * CHUNK_ROWS
-            async with Execution(self.model.transport, tasks, rows, "bulk", scratch, first=first) as execution:
-                for part in parts:
-                    await execution.add(part)
-                await execution.wait()
-                return execution
+        async def execute() -> None:
+            # What a failed try has left is removed before the next one.
+            async with scratch_folder(scratch) as folder:
+                first = number * CHUNK_ROWS
+                async with Execution(self.model.transport, tasks, rows, "bulk", folder, first=first) as execution:
+                    for part in parts:
+                        await execution.add(part)
+                    outputs = await execution.outputs()
+                report = execution.report
+                assert report is not None
+                # Write the chunk before the ledger refers to it.
+                await self._in_thread(lambda: store.put(number, outputs, execution.cells, report))
 
-        execution = await retry_while_unavailable(execute)
-        outputs = await execution.outputs()
-        report = execution.report
-        assert report is not None
-        # Write the chunk before the ledger refers to it.
-        await retry_while_unavailable(lambda: asyncio.to_thread(store.put, number, outputs, execution.cells, report))
-        for output in outputs:
-            if isinstance(output.values, StoredValues):
-                output.values.path.unlink(missing_ok=True)
+        await self.retry(execute)
         await self._commit(number, rows)
 
     async def _commit(self, number: int, rows: int) -> None:
-        if await retry_while_unavailable(lambda: self.ledger.commit_chunk(self.job, number, rows)):
+        if await self.retry(lambda: self.ledger.commit_chunk(self.job, number, rows)):
             return
         # An earlier try may have committed the chunk, and only its reply was lost.
-        committed = await retry_while_unavailable(lambda: self.ledger.chunks(self.job))
-        if number not in committed or not await retry_while_unavailable(lambda: self.ledger.renew(self.job)):
+        committed = await self.retry(lambda: self.ledger.chunks(self.job))
+        if number not in committed or not await self.retry(lambda: self.ledger.renew(self.job)):
             raise LostJobError

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scpalm.app.errors import JobStorageError
-from scpalm.app.jobs.files import JobFiles, LocalJobFiles, SpoolJobFiles
+from scpalm.app.jobs.files import JobFiles
+from scpalm.app.jobs.folders import JobFolders, LocalJobFolders, SpoolJobFolders
 from scpalm.app.jobs.ledger.ledger import Ledger
 from scpalm.app.jobs.ledger.sqlite import SqliteLedger
 from scpalm.app.settings import Settings
@@ -22,6 +25,8 @@ log = logging.getLogger("scpalm.jobs")
 LEDGER_FILE = "jobs.sqlite"
 # Leases in SQLite never expire. A third of this is how often a runner checks for `scpalm jobs --cancel`.
 _SQLITE_LEASE_SECONDS = 3.0
+# In a shared spool other processes store the body of a job before the ledger lists it.
+_SHARED_SWEEP_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -30,24 +35,36 @@ class JobHome:
 
     Attributes:
         ledger: the ledger of all jobs.
-        files_of: returns the files of the job with the given id.
+        folders: the folders of their files.
         lease_seconds: a process that does not renew its lease for this long loses its job.
+        sweep_seconds: files that no job has owned for so long are removed.
         release: unlocks the folder.
     """
 
     ledger: Ledger
-    files_of: Callable[[str], JobFiles]
+    folders: JobFolders
     lease_seconds: float
+    sweep_seconds: float
     release: Callable[[], object] = field(default=lambda: None)
+
+    def files_of(self, job_id: str) -> JobFiles:
+        """The files of the job with this id."""
+        return self.folders.of(job_id)
 
     async def close(self) -> None:
         """Close the ledger and unlock the folder."""
         await self.ledger.close()
-        self.release()
+        await asyncio.to_thread(self.release)
 
 
-def open_home(settings: Settings) -> JobHome:
-    """Open the storage given by the settings. Raises JobStorageError, LedgerVersionError, QueueError, SpoolError."""
+def open_home(settings: Settings, temporary: Path | None = None) -> JobHome:
+    """Open the storage given by the settings. Blocking.
+
+    Without a folder of its own, a second service keeps its jobs in ``temporary`` (default: the spool folder).
+
+    Raises JobStorageError, LedgerVersionError, QueueError, SpoolError; NotReadyError or StorageFullError if the ledger
+    is locked or its disk is full.
+    """
     if is_redis(settings.redis_url):
         return _open_shared(settings)
     try:
@@ -57,7 +74,14 @@ def open_home(settings: Settings) -> JobHome:
             raise
         # Another service uses the default folder. No results_dir is set, so jobs need not survive a restart.
         log.warning("%s Jobs are stored in a temporary folder and will not survive a restart.", error)
-        return _open_folder(Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=settings.spool_dir)))
+        folder = Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=temporary or settings.spool_dir))
+        home = _open_folder(folder)
+
+        def release() -> None:
+            home.release()
+            shutil.rmtree(folder, ignore_errors=True)
+
+        return replace(home, release=release)
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -77,13 +101,14 @@ def _open_folder(folder: Path) -> JobHome:
         ) from error
     try:
         ledger = SqliteLedger(folder / LEDGER_FILE)
+        num_queued = ledger.requeue_running()
     except BaseException:
         lock.close()
         raise
-    num_queued = ledger.requeue_running()
     if num_queued:
         log.info("queued %d unfinished jobs again", num_queued)
-    return JobHome(ledger, lambda job_id: LocalJobFiles(folder / job_id), _SQLITE_LEASE_SECONDS, lock.close)
+    # Nobody else writes to the folder.
+    return JobHome(ledger, LocalJobFolders(folder), _SQLITE_LEASE_SECONDS, 0.0, lock.close)
 
 
 def _open_shared(settings: Settings) -> JobHome:
@@ -92,6 +117,5 @@ def _open_shared(settings: Settings) -> JobHome:
     spool = Spool(settings.spool_url or str(settings.spool_dir / "scpalm-spool"))
     ledger = RedisLedger(settings.redis_url, lease_seconds=settings.lease_seconds)
     folder = spool.folder
-    if folder is None:
-        return JobHome(ledger, lambda job_id: SpoolJobFiles(spool, job_id), settings.lease_seconds)
-    return JobHome(ledger, lambda job_id: LocalJobFiles(folder / "jobs" / job_id), settings.lease_seconds)
+    folders = SpoolJobFolders(spool) if folder is None else LocalJobFolders(folder / "jobs")
+    return JobHome(ledger, folders, settings.lease_seconds, _SHARED_SWEEP_SECONDS)

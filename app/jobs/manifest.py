@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from scpalm.app.errors import JobStorageError
+from scpalm.app.jobs.ledger.ledger import Submission
 from scpalm.app.parsing.upload import Upload
 from scpalm.model.bundle import Identity
 from scpalm.model.spec import RequestSpec
@@ -71,15 +72,19 @@ class Manifest:
                 f"The job's manifest is damaged ({type(error).__name__}). Send the job again."
             ) from error
 
-    def fingerprint(self, body: bytes | Path) -> str:
-        """Hash of the cells, the options and the model, but not of the result's format. Blocking."""
+    def submission(self, body: bytes | Path, owner: str, key: str | None) -> Submission:
+        """What tells this request from others. The format of the result does not matter. Blocking."""
         if isinstance(body, Path):
             with body.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
         else:
             digest = hashlib.sha256(body).digest()
-        without_format = replace(self, spec=replace(self.spec, format="")).as_json()
-        return hashlib.sha256(digest + without_format.encode()).hexdigest()
+        any_format = replace(self, spec=replace(self.spec, format=""))
+        any_model = replace(any_format, model=("", "", ""))
+        fingerprint, request = (
+            hashlib.sha256(digest + manifest.as_json().encode()).hexdigest() for manifest in (any_format, any_model)
+        )
+        return Submission(owner, fingerprint, request, key)
 
 
 def _from_version_1(old: dict[str, object]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Run jobs one at a time on the bulk lane. Committed chunks are kept if the process dies."""
+"""Accept jobs and run them one at a time on the bulk lane. Committed chunks are kept if the process dies."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from scpalm.app.background import cancel_until_done
-from scpalm.app.errors import DrainingError, JobStorageError, ServiceError
+from scpalm.app.background import Beat, TaskSupervisor, cancel_until_done, completed
+from scpalm.app.errors import DrainingError, InterruptedParserError, JobStorageError, ServiceError
 from scpalm.app.jobs.attempt import Attempt, LostJobError
 from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.home import JobHome
-from scpalm.app.jobs.ledger.ledger import OPEN, STATES, Job, State
+from scpalm.app.jobs.housekeeping import Housekeeping, remove
+from scpalm.app.jobs.ledger.ledger import OPEN, Job, State, Submission
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
-from scpalm.app.jobs.retry import UNAVAILABLE, retry_while_unavailable
+from scpalm.app.jobs.retry import TASK_NAME, UNAVAILABLE, Retry
 from scpalm.app.queue.transport import RENEWALS_PER_LEASE
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
@@ -26,10 +28,10 @@ from scpalm.model.errors import InputError, MissingPartError
 
 log = logging.getLogger("scpalm.jobs")
 
-_EXPIRY_CHECK_SECONDS = 600.0
-_COUNT_SECONDS = 2.0
 # How often to poll the ledger, which other processes write to as well.
 _POLL_SECONDS = 0.5
+# A job that was interrupted from outside goes back to the queue, but not for ever.
+_MAX_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -53,29 +55,45 @@ class JobRunner:
         home: storage of the jobs.
         options: options of the runner.
         ready: event that is set once the models are loaded.
+        tasks: supervisor of the background tasks.
 
     Attributes:
         ledger: the ledger of all jobs.
-        counts: number of jobs in each state, as last read from the ledger.
+        housekeeping: counts jobs and removes old ones.
     """
 
-    def __init__(self, models: Models, home: JobHome, options: JobOptions, ready: asyncio.Event) -> None:
-        self._models, self._home, self._options, self._ready = models, home, options, ready
+    def __init__(
+        self, models: Models, home: JobHome, options: JobOptions, ready: asyncio.Event, tasks: TaskSupervisor
+    ) -> None:
+        self._models, self._home, self._options, self._ready, self._tasks = models, home, options, ready, tasks
+        self._retry = Retry(tasks)
+        self._accepting: set[str] = set()
         self.ledger = home.ledger
-        self.counts: dict[State, int] = dict.fromkeys(STATES, 0)
+        self.housekeeping = Housekeeping(home, options.keep_seconds, self._accepting)
         self._wake = asyncio.Event()
         self._holds: dict[str, ExitStack] = {}  # keep the models of waiting jobs open after they are replaced
         self._running: tuple[str, asyncio.Task[None]] | None = None
+        self._unfinished: list[Job] = []  # the ledger takes them for running, but nobody runs them
+        self._intake: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start running jobs, including those that an earlier process left."""
-        loops = {"jobs": self._run_all, "jobs-expiry": self._expire, "jobs-counts": self._count}
-        self._loops = [asyncio.create_task(loop(), name=name) for name, loop in loops.items()]
+        self._intake = self._tasks.start(TASK_NAME, self._run_all)
+        self._loops = [
+            self._tasks.start("jobs-tidy", self.housekeeping.tidy),
+            self._tasks.start("jobs-counts", partial(self.housekeeping.count, self._release_ended)),
+        ]
         self._wake.set()
 
+    async def drain(self) -> None:
+        """Run no more jobs. The running one is queued again, for the next start or for another process."""
+        if self._intake is not None:
+            await cancel_until_done([self._intake])
+
     async def close(self) -> None:
-        """Stop. The running job is queued again, for the next start or for another process."""
+        """Stop."""
+        await self.drain()
         await cancel_until_done(self._loops)
         await self._home.close()
 
@@ -84,29 +102,44 @@ class JobRunner:
         return self._home.files_of(job.id)
 
     async def accept(
-        self, owner: str, body: bytes | Path, manifest: Manifest, key: str | None, model: ServedModel
-    ) -> Job:
-        """Accept a job for this body. The same cells, options and model, or the same key, return the same job."""
-        fingerprint = await asyncio.to_thread(manifest.fingerprint, body)
+        self, body: bytes | Path, submission: Submission, manifest: Manifest, model: ServedModel
+    ) -> tuple[Job, bool]:
+        """Accept a job for this body, or return the job that `Ledger.find` finds. Also returns whether it is new.
+
+        Raises IdempotencyError, StorageFullError, JobStorageError, NotReadyError, SpoolError; then nothing is left.
+        """
+        # A client that leaves now must not leave half a job behind.
+        return await completed(self._accept(body, submission, manifest, model))
+
+    async def _accept(
+        self, body: bytes | Path, submission: Submission, manifest: Manifest, model: ServedModel
+    ) -> tuple[Job, bool]:
         job_id = uuid4().hex
         files = self._home.files_of(job_id)
-        # Store the body before the ledger lists the job, because any process may take the job at once.
-        if isinstance(body, Path):
-            await asyncio.to_thread(files.copy_in, BODY_FILE, body)
-        else:
-            await asyncio.to_thread(files.write, BODY_FILE, body)
+        self._accepting.add(job_id)
         try:
-            job = await self.ledger.add(job_id, owner, fingerprint, key, manifest.as_json(), manifest.model[2])
-        except BaseException:
-            await asyncio.to_thread(files.remove)
+            # Store the body before the ledger lists the job, because any process may take the job at once.
+            if isinstance(body, Path):
+                await asyncio.to_thread(files.copy_in, BODY_FILE, body)
+            else:
+                await asyncio.to_thread(files.write, BODY_FILE, body)
+            job = await self.ledger.add(job_id, submission, manifest.as_json(), manifest.model[2])
+        except Exception:
+            # The ledger may have the job although its reply was lost. If it cannot tell, `Housekeeping` will.
+            with contextlib.suppress(*UNAVAILABLE):
+                if await self.ledger.get(job_id) is None:
+                    await remove(files)
             raise
-        if job.id == job_id:
+        finally:
+            self._accepting.discard(job_id)
+        is_new = job.id == job_id
+        if is_new:
             hold = self._holds[job.id] = ExitStack()
             hold.enter_context(model.held())
         else:
-            await asyncio.to_thread(files.remove)
+            await remove(files)
         self._wake.set()
-        return job
+        return job, is_new
 
     async def cancel(self, job: Job) -> bool:
         """Cancel an open job and remove its files. Returns False if the job has already ended."""
@@ -115,60 +148,99 @@ class JobRunner:
         if self._running is not None and self._running[0] == job.id:
             await cancel_until_done([self._running[1]])
         self._release(job.id)
-        await asyncio.to_thread(self.files_of(job).remove)
+        await remove(self.files_of(job))
         return True
 
     def _release(self, job_id: str) -> None:
         if (hold := self._holds.pop(job_id, None)) is not None:
             hold.close()
 
+    async def _release_ended(self) -> None:
+        for job_id in list(self._holds):  # another process or `scpalm jobs` may have ended the job
+            job = await self.ledger.get(job_id)
+            if job is None or job.state not in OPEN:
+                self._release(job_id)
+
     # --- running
 
-    async def _run_all(self) -> None:
+    async def _run_all(self, beat: Beat) -> None:
         await self._ready.wait()
         while True:
             self._wake.clear()
-            job = await retry_while_unavailable(lambda: self.ledger.take(self._checksums()))
-            if job is None:
+            if not await self.run_next(beat):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
-                continue
+
+    async def run_next(self, beat: Beat = lambda: None) -> bool:
+        """Take one job and run it. Returns whether there was one; calls ``beat`` once the ledger has answered."""
+        await self._put_back_unfinished()
+        job = await self._take()
+        beat()
+        if job is not None:
             await self._run_one(job)
+        return job is not None
+
+    async def _take(self) -> Job | None:
+        async def take() -> None:
+            if (job := await self.ledger.take([checksum for _, _, checksum in self._models.identities])) is not None:
+                self._unfinished.append(job)
+
+        try:
+            await self._retry(lambda: completed(take()))
+        except asyncio.CancelledError:  # the job that was taken meanwhile must not hang
+            await completed(self._put_back_now())
+            raise
+        return self._unfinished.pop() if self._unfinished else None
+
+    async def _put_back_unfinished(self) -> None:
+        while self._unfinished:
+            await self._retry(lambda: self.ledger.end(self._unfinished[-1], "queued"))
+            self._unfinished.pop()
+
+    async def _put_back_now(self) -> None:
+        """Queue unfinished jobs again, unless the ledger is away; then the next process finds them."""
+        with contextlib.suppress(*UNAVAILABLE):
+            while self._unfinished:
+                await self.ledger.end(self._unfinished.pop(), "queued")
 
     async def _run_one(self, job: Job) -> None:
         task = asyncio.create_task(self._run(job), name=f"job-{job.id}")
-        renewal = asyncio.create_task(self._renew(job, task), name=f"lease-{job.id}")
+        renewal = self._tasks.start("jobs-lease", partial(self._renew, job, task))
         self._running = (job.id, task)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():  # the runner itself is being stopped
-                await cancel_until_done([task])
-                with contextlib.suppress(*UNAVAILABLE):
-                    await self.ledger.end(job, "queued")
+                await completed(self._stop(job, task, renewal))
                 raise
             await self._remove_if_cancelled(job)
+        except Exception:
+            self._unfinished.append(job)
+            raise
         finally:
             renewal.cancel()
             self._running = None
             self._release(job.id)
 
+    async def _stop(self, job: Job, *tasks: asyncio.Task[None]) -> None:
+        await cancel_until_done(tasks)
+        self._unfinished.append(job)
+        await self._put_back_now()
+
     async def _remove_if_cancelled(self, job: Job) -> None:
         """Remove files that were written after another process cancelled the job and removed its files."""
-        now = await retry_while_unavailable(lambda: self.ledger.get(job.id))
+        now = await self._retry(lambda: self.ledger.get(job.id))
         if now is None or now.state == "cancelled":
-            await asyncio.to_thread(self.files_of(job).remove)
+            await remove(self.files_of(job))
 
-    def _checksums(self) -> list[str]:
-        return [checksum for _, _, checksum in self._models.identities]
-
-    async def _renew(self, job: Job, task: asyncio.Task[None]) -> None:
+    async def _renew(self, job: Job, task: asyncio.Task[None], beat: Beat) -> None:
         while True:
             await asyncio.sleep(self._home.lease_seconds / RENEWALS_PER_LEASE)
-            if not await retry_while_unavailable(lambda: self.ledger.renew(job)):
+            if not await self._retry(lambda: self.ledger.renew(job)):
                 log.info("job %s was cancelled, or another process took it over", job.id)
                 await cancel_until_done([task])
                 return
+            beat()
 
     async def _run(self, job: Job) -> None:
         started = time.monotonic()
@@ -178,14 +250,14 @@ class JobRunner:
             await self._attempt(job).run()
         except LostJobError:
             return
-        except DrainingError:
-            state = "queued"
+        except (DrainingError, InterruptedParserError, *UNAVAILABLE) as fault:
+            state, error = ("queued", None) if job.attempt < _MAX_ATTEMPTS else ("failed", str(fault))
         except (ServiceError, InputError, MissingPartError) as fault:
             state, error = "failed", str(fault)
         except Exception as fault:
             log.exception("job %s failed", job.id)
             state, error = "failed", f"Unexpected error ({type(fault).__name__}). See the log of the service."
-        was_holder = await retry_while_unavailable(lambda: self.ledger.end(job, state, error))
+        was_holder = await self._retry(lambda: self.ledger.end(job, state, error))
         if was_holder and state == "succeeded":
             log.info("job %s succeeded after %.1f s", job.id, time.monotonic() - started)
 
@@ -195,24 +267,5 @@ class JobRunner:
         if model is None:
             name, version, _ = manifest.model
             raise JobStorageError(f"The model of this job, {name} {version}, is no longer served. Send the job again.")
-        return Attempt(job, manifest, model, self.ledger, self.files_of(job), self._options.spool_dir)
-
-    # --- housekeeping
-
-    async def _count(self) -> None:
-        while True:
-            with contextlib.suppress(*UNAVAILABLE):
-                self.counts = await self.ledger.counts()
-                for job_id in list(self._holds):  # another process or `scpalm jobs` may have ended the job
-                    job = await self.ledger.get(job_id)
-                    if job is None or job.state not in OPEN:
-                        self._release(job_id)
-            await asyncio.sleep(_COUNT_SECONDS)
-
-    async def _expire(self) -> None:
-        while True:
-            with contextlib.suppress(*UNAVAILABLE):
-                for job_id in await self.ledger.expired(time.time() - self._options.keep_seconds):
-                    await asyncio.to_thread(self._home.files_of(job_id).remove)
-                    await self.ledger.forget(job_id)
-            await asyncio.sleep(_EXPIRY_CHECK_SECONDS)
+        spool_dir = self._options.spool_dir
+        return Attempt(job, manifest, model, self.ledger, self.files_of(job), self._retry, spool_dir)

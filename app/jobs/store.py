@@ -59,12 +59,13 @@ class JobStore:
         self._write("facts.json", facts)
         for output in outputs:
             if not self._files.has(f"{output.name}.zarr/zarr.json"):
-                zarr.create_array(
-                    self._files.zarr_store(f"{output.name}.zarr"),
-                    shape=(head.num_cells, output.width),
-                    chunks=(min(CHUNK_ROWS, head.num_cells), output.width),
-                    dtype=np.dtype(output.dtype),
-                )
+                with self._files.guarded():
+                    zarr.create_array(
+                        self._files.zarr_store(f"{output.name}.zarr"),
+                        shape=(head.num_cells, output.width),
+                        chunks=(min(CHUNK_ROWS, head.num_cells), output.width),
+                        dtype=np.dtype(output.dtype),
+                    )
 
     def put(self, number: int, outputs: Sequence[OutputValues], cells: list[str], report: InputReport) -> None:
         """Write chunk ``number``, which starts at row ``number * CHUNK_ROWS``."""
@@ -72,10 +73,11 @@ class JobStore:
 
         for output in outputs:
             start = number * CHUNK_ROWS
-            array = zarr.open_array(self._files.zarr_store(f"{output.spec.name}.zarr"), mode="r+")
             # Write the whole chunk at once; zarr would have to read and rewrite a partial one.
             block = output.load()
-            array[start : start + len(block)] = block
+            with self._files.guarded():
+                array = zarr.open_array(self._files.zarr_store(f"{output.spec.name}.zarr"), mode="r+")
+                array[start : start + len(block)] = block
         self._write(f"cells-{number:06d}.json", {"cells": cells, "input": asdict(report)})
         self._files.sync()
 
@@ -99,10 +101,11 @@ class JobStore:
 
         columns = described["var_columns"]
         spec = read_output(described, None if columns is None else np.array(columns, np.int64))
-        array = zarr.open_array(self._files.zarr_store(f"{spec.name}.zarr"), mode="r")
         table = SpooledArray((num_cells, spec.width), spec.dtype, scratch)
-        for start in range(0, num_cells, CHUNK_ROWS):
-            table.put(start, np.asarray(array[start : start + CHUNK_ROWS]))
+        with self._files.guarded():
+            array = zarr.open_array(self._files.zarr_store(f"{spec.name}.zarr"), mode="r")
+            for start in range(0, num_cells, CHUNK_ROWS):
+                table.put(start, np.asarray(array[start : start + CHUNK_ROWS]))
         return OutputValues(spec, table.finish())
 
     def _write(self, name: str, content: dict[str, object]) -> None:

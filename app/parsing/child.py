@@ -20,10 +20,11 @@ import numpy as np
 from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, Reader
 from scpalm.app.codecs.compression import decompress
 from scpalm.app.codecs.registry import reader_for, writer_for
-from scpalm.app.errors import ServiceError, TooLargeError, UnsupportedMediaTypeError
+from scpalm.app.errors import ServiceError, StorageFullError, TooLargeError, UnsupportedMediaTypeError
 from scpalm.app.parsing.messages import Message, receive, send
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import pack_error, pack_part, unpack_result, unpack_upload
+from scpalm.app.storage.scratch import is_full
 from scpalm.model.errors import BundleError, InputError, OverLimitError
 from scpalm.model.genes.align import Alignment, align
 from scpalm.model.genes.columns import GeneColumns
@@ -193,6 +194,16 @@ def _run(connection: Connection, command: Callable[[Message], Iterator[Message]]
         last = Message("done")
     except (InputError, ServiceError, BundleError) as error:
         last = pack_error(error)
+    except OSError as error:
+        if not is_full(error):
+            last = Message("fault", {"detail": traceback.format_exc()})
+        else:
+            last = pack_error(
+                StorageFullError(
+                    "The disk for uploads (SCPALM_SPOOL_DIR) is full. Try again later, or send fewer cells.",
+                    retry_after=10,
+                )
+            )
     except MemoryError:
         last = Message("memory", {"detail": "it needs more memory than the service allows per file"})
     except Exception:

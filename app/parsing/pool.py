@@ -1,4 +1,7 @@
-"""A pool of parser processes that parse uploads and encode results. A crash there is a 400 error, not an outage."""
+"""A pool of parser processes that parse uploads and encode results. A crash there is a 400 error, not an outage.
+
+A process that is ended from outside is no fault of the upload: the command runs once more, in another process.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,20 @@ from pyarrow import parquet
 from scpalm.app.codecs.compression import check_encoding
 from scpalm.app.codecs.registry import readable_types, reader_for, writer_for
 from scpalm.app.codecs.result import Result
-from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
+from scpalm.app.errors import UnsupportedMediaTypeError
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
+from scpalm.app.parsing.refusals import one_line, refusal
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import PartReader, pack_result, pack_upload
-from scpalm.model.errors import BundleError, InputError, UnreadableError
+from scpalm.model.errors import BundleError
 from scpalm.model.genes.prepare import Prepared
 
 log = logging.getLogger("scpalm.parsing")
 
 T = TypeVar("T")
 
+_CANCEL_AGAIN_SECONDS = 0.05
 LARGE_BYTES = 8 << 20  # larger bodies never occupy all processes, so that small ones do not wait for them
 
 
@@ -94,15 +99,23 @@ class ParserPool:
             UnreadableError: the bytes cannot be read, crashed the reader, or took too long.
             TooLargeError: the upload exceeds a limit.
             UnsupportedMediaTypeError: no reader supports the media type or the content encoding.
+            InterruptedParserError: the process was ended from outside, twice.
+            DrainingError: the pool was closed.
         """
         _refuse_unknown(upload)
         loop = asyncio.get_running_loop()
         received: asyncio.Queue[tuple[UploadHead | Prepared, ...] | None] = asyncio.Queue()
 
+        num_received = 0
+
         def pump(process: ParserProcess, scratch: Path) -> None:
+            nonlocal num_received
             parts = PartReader(self._num_genes, self._max_cells)
-            for message in process.stream(_command("parse", upload, scratch)):
-                loop.call_soon_threadsafe(received.put_nowait, parts.read(message))
+            for number, message in enumerate(process.stream(_command("parse", upload, scratch))):
+                group = parts.read(message)
+                if number >= num_received:  # a second process repeats what the first one has sent
+                    num_received = number + 1
+                    loop.call_soon_threadsafe(received.put_nowait, group)
 
         reading = asyncio.create_task(self._run(upload.num_bytes, pump))
         reading.add_done_callback(lambda _: received.put_nowait(None))
@@ -163,7 +176,7 @@ class ParserPool:
         try:
             content = await self._run(result.num_bytes + (upload.num_bytes if upload is not None else 0), write)
         except BaseException:
-            target.unlink(missing_ok=True)
+            await asyncio.to_thread(target.unlink, missing_ok=True)
             raise
         return target if content is None else content
 
@@ -172,33 +185,55 @@ class ParserPool:
 
     async def _run(self, num_bytes: int, job: Callable[[ParserProcess, Path], T]) -> T:
         if num_bytes <= LARGE_BYTES:
-            return await self._run_now(job)
+            return await self._run_twice(job)
         async with self._large:
-            return await self._run_now(job)
+            return await self._run_twice(job)
+
+    async def _run_twice(self, job: Callable[[ParserProcess, Path], T]) -> T:
+        """Run a job, and once more if its process was ended from outside. Raises what clients get."""
+        try:
+            try:
+                return await self._run_now(job)
+            except ProcessError as error:
+                if error.reason != "ended":
+                    raise
+                log.warning("parser: %s; the upload is read again", one_line(error))
+                return await self._run_now(job)
+        except ProcessError as error:
+            raise refusal(error) from error
+        except MessageError as error:
+            raise refusal(ProcessError("message", str(error))) from error
 
     async def _run_now(self, job: Callable[[ParserProcess, Path], T]) -> T:
+        loop = asyncio.get_running_loop()
         process = await self._free.get()
         scratch = self._new_path()
-        future: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(self._threads, job, process, scratch)
+
+        def run() -> T:
+            try:
+                return job(process, scratch)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+        future: asyncio.Future[T] = loop.run_in_executor(self._threads, run)
 
         def release(done: asyncio.Future[T]) -> None:
             if not done.cancelled():
                 done.exception()  # mark it as retrieved, because the caller may be gone
-            shutil.rmtree(scratch, ignore_errors=True)
             self._free.put_nowait(process)
+
+        def stop() -> None:
+            # The job may not have reached its command yet, so ask again. It cannot hit the next command of the process.
+            if not future.done():
+                process.cancel()
+                loop.call_later(_CANCEL_AGAIN_SECONDS, stop)
 
         future.add_done_callback(release)
         try:
             return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The client disconnected: stop at once. `cancel` must not hit the next command of the process.
-            if not future.done():
-                process.cancel()
+        except asyncio.CancelledError:  # the client disconnected: stop at once
+            stop()
             raise
-        except ProcessError as error:
-            raise _refusal(error) from error
-        except MessageError as error:
-            raise _refusal(ProcessError("message", str(error))) from error
 
 
 def _num_genes(genes: Path) -> int:
@@ -233,16 +268,3 @@ def _refuse_unknown(upload: Upload) -> None:
 def _log_late_error(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.warning("parser: error after the last cell: %s", error)
-
-
-def _refusal(error: ProcessError) -> InputError | TooLargeError:
-    log.warning("parser: %s: %s", error.reason, error)
-    if error.reason == "memory":
-        return TooLargeError(f"The upload cannot be read: {error}. Send fewer cells per request.")
-    reason = "the reader failed on it" if error.reason in ("fault", "message") else str(error)
-    return UnreadableError(
-        "parser-timeout" if error.reason == "timeout" else "parser-crash",
-        f"The upload cannot be read: {reason}.",
-        hint="Send fewer cells per request. If a small file fails too, write it again with anndata's write_h5ad.",
-        field="body",
-    )

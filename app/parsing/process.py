@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +28,9 @@ from scpalm.app.parsing.wire import read_error
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "HOME", "LD_LIBRARY_PATH", "HDF5_PLUGIN_PATH")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "ARROW_NUM_THREADS")
 _SETUP_SECONDS = 120.0
+_EXIT_SECONDS = 2.0
+# Nothing in the process itself causes these: somebody, or the kernel for want of memory, ended it.
+_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _LAST_KINDS = ("done", "error", "memory", "fault")
 CHILD_MODULE = "scpalm.app.parsing.child"
 
@@ -36,7 +39,8 @@ class ProcessError(Exception):
     """The process did not finish a command.
 
     Attributes:
-        reason: ``timeout``, ``killed``, ``memory``, ``fault`` or ``message``. The message of the error has details.
+        reason: ``timeout``, ``killed``, ``ended``, ``closed``, ``memory``, ``fault`` or ``message``; ``ended`` is a
+            signal from outside, so the command is not at fault. The message of the error has details.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -86,7 +90,7 @@ class ParserProcess:
     def _launch(self) -> None:
         parent_socket, child_socket = socket.socketpair()
         with child_socket:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 # -P: never import modules from the current folder.
                 [sys.executable, "-P", "-m", self._module, str(child_socket.fileno())],
                 env=_environment(),
@@ -99,8 +103,14 @@ class ParserProcess:
         timeout = struct.pack("ll", math.ceil(self._limits.seconds), 0)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             parent_socket.setsockopt(socket.SOL_SOCKET, option, timeout)
-        self._connection = Connection(parent_socket.detach())
-        self._is_set_up = False
+        with self._lock:
+            self._process, self._connection = process, Connection(parent_socket.detach())
+            self._is_set_up = False
+            if self._closed or self._killed:  # meanwhile somebody ended its predecessor
+                process.kill()
+            if self._closed:
+                process.wait()
+                self._connection.close()
         limits = self._limits
         content = {
             "genes": str(self._genes),
@@ -109,7 +119,9 @@ class ParserProcess:
             "max_cells": limits.max_cells,
             "max_bytes": limits.max_bytes,
         }
-        send(self._connection, Message("setup", content))
+        # An error means that the process is dead already, which the next message shows.
+        with suppress(OSError):
+            send(self._connection, Message("setup", content))
 
     def set_up(self) -> None:
         """Wait until the process is ready. Raises BundleError, ProcessError."""
@@ -151,7 +163,7 @@ class ParserProcess:
     def _busy_process(self) -> Iterator[None]:
         with self._lock:
             if self._closed:
-                raise ProcessError("killed", "the service is shutting down")
+                raise ProcessError("closed", "the service is shutting down")
             self._busy = True
         try:
             if self._process.poll() is not None:
@@ -162,11 +174,15 @@ class ParserProcess:
             raise self._dead() from error
         finally:
             with self._lock:
-                self._busy = False
+                self._busy = False  # from now on `cancel` does nothing
                 killed, self._killed = self._killed, False
-            if killed:  # wait for its end, so that the next call does not see it as alive
+                closed = self._closed
+            if killed or closed:  # wait for its end, so that the next call does not see it as alive
+                self._process.kill()
                 self._process.wait()
-            if self._process.poll() is not None and not self._closed:
+            if closed:
+                self._connection.close()
+            elif self._process.poll() is not None:
                 self._replace()
 
     def cancel(self) -> None:
@@ -177,13 +193,14 @@ class ParserProcess:
                 self._process.kill()
 
     def close(self) -> None:
-        """Kill the process."""
-        self._closed = True
-        self._process.kill()
-        self._process.wait()
+        """Kill the process. A running command raises ProcessError, and its thread closes the connection."""
         with self._lock:
-            if not self._busy:
-                self._connection.close()
+            self._closed = True
+            process, busy = self._process, self._busy
+            process.kill()
+        process.wait()
+        if not busy:
+            self._connection.close()
 
     def _replace(self) -> None:
         self._process.wait()
@@ -208,12 +225,19 @@ class ParserProcess:
             raise ProcessError("message", str(error)) from error
 
     def _dead(self) -> ProcessError:
-        self._process.kill()
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:  # it has closed its connection but does not exit
+            self._process.kill()
+            self._process.wait()
+            return ProcessError("killed", "the process that read it closed its connection")
         if code == -signal.SIGXCPU:
             return ProcessError("timeout", f"it took more than {self._limits.seconds:g} s of CPU time")
+        if self._closed:
+            return ProcessError("closed", "the service is shutting down")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return ProcessError("killed", f"the process that read it ended with {name}")
+        from_outside = -code in _OUTSIDE and not self._killed
+        return ProcessError("ended" if from_outside else "killed", f"the process that read it ended with {name}")
 
 
 def _raise_failure(message: Message) -> None:

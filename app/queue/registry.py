@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from scpalm.app.background import TaskSupervisor
 from scpalm.app.errors import QueueError
 from scpalm.app.queue import transports
 from scpalm.app.queue.transport import LEASE_SECONDS, Transport
@@ -50,6 +51,8 @@ class QueueOptions:
         spool_url: where large payloads are stored.
         lease_seconds: a worker that does not renew its leases for this long loses its work.
         stall_seconds: a worker whose device makes no progress for this long gets no renewals.
+        tasks: supervisor of the background tasks.
+        events: called when something happens.
     """
 
     max_rows: int
@@ -58,6 +61,7 @@ class QueueOptions:
     spool_url: str = ""
     lease_seconds: float = LEASE_SECONDS
     stall_seconds: float = 60.0
+    tasks: TaskSupervisor = field(default_factory=TaskSupervisor)
     events: QueueEvents = field(default_factory=QueueEvents)
 
 

@@ -133,10 +133,10 @@ class ServedModel:
         """Wait until no request or job holds the model."""
         await self._free.wait()
 
-    async def close(self) -> None:
-        """Finish queued work, then stop threads and processes."""
+    async def close(self, *, at_once: bool = False) -> None:
+        """Finish queued work, unless ``at_once``, then stop threads and processes."""
         self.transport.close()
-        ends = time.monotonic() + self._limits.stop_seconds
+        ends = time.monotonic() + (0.0 if at_once else self._limits.stop_seconds)
         while not self.transport.idle and time.monotonic() < ends:
             await asyncio.sleep(0.02)
         if self._device.supervisor is not None:

@@ -13,11 +13,14 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from scpalm.app.background import Beat, TaskSupervisor, cancel_until_done
 from scpalm.app.errors import UnknownModelError
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.settings import Settings
+from scpalm.app.storage.scratch import is_full
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle, Identity
 from scpalm.model.errors import BundleError
@@ -27,6 +30,7 @@ log = logging.getLogger("scpalm.models")
 OpenModel = Callable[[Bundle], Awaitable[ServedModel]]
 _Signature = tuple[tuple[str, int, int], ...]
 _MANIFEST = "manifest.json"
+_NO_ROOM = "The disk of SCPALM_SPOOL_DIR has no room for a copy of this model. Make room; it is tried again by itself."
 
 
 @dataclass(eq=False)
@@ -66,12 +70,18 @@ class Models:
         settings: settings of the process.
         metrics: metrics of the process.
         open_model: opens a checked bundle. If it fails, the error becomes the reason for the refusal.
+        tasks: supervisor of the background tasks.
+        directory: folder for copies of bundles.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, open_model: OpenModel) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, open_model: OpenModel, tasks: TaskSupervisor, directory: Path
+    ) -> None:
         self._settings = settings
+        self._directory = directory
         self._metrics = metrics
         self._open_model = open_model
+        self._tasks = tasks
         self._folders = {settings.bundle: _Folder(settings.bundle)}
         self._retired: list[_Retired] = []
         self._poll_now = asyncio.Event()
@@ -85,7 +95,8 @@ class Models:
     @property
     def all(self) -> list[ServedModel]:
         """The models that are being served, the default first."""
-        return [folder.model for folder in self._folders.values() if folder.model is not None]
+        # A copy, because metrics are read in another thread.
+        return [folder.model for folder in list(self._folders.values()) if folder.model is not None]
 
     @property
     def identities(self) -> list[Identity]:
@@ -124,7 +135,7 @@ class Models:
         """Poll the folders now, and open changed bundles without waiting until they stop changing."""
         self._poll_now.set()
 
-    async def watch(self) -> None:
+    async def watch(self, beat: Beat) -> None:
         """Poll the folders until cancelled."""
         while True:
             try:
@@ -135,6 +146,7 @@ class Models:
                 at_once = True
                 self._poll_now.clear()
             await self._poll(at_once=at_once)
+            beat()
 
     async def _poll(self, *, at_once: bool) -> None:
         for path in await asyncio.to_thread(self._paths):
@@ -170,10 +182,13 @@ class Models:
             model = await self._open_model(bundle)
         except Exception as error:  # a failure of one model must not affect the others
             await _remove_copy(copy)
+            if isinstance(error, OSError) and is_full(error):
+                if folder.reason != _NO_ROOM:
+                    self._refuse(folder, _NO_ROOM)
+                folder.tried = ()  # the model is not at fault, so try again at the next poll
+                return
             text = " ".join(str(error).split()) or type(error).__name__
-            folder.reason = text.replace(str(copy), str(folder.path)) if copy is not None else text
-            self._metrics.model_loads.labels("refused").inc()
-            log.error("refused the model in %s: %s", folder.path, folder.reason)
+            self._refuse(folder, text.replace(str(copy), str(folder.path)) if copy is not None else text)
             return
         predecessor, old_copy = folder.model, folder.copy
         folder.model, folder.copy, folder.reason = model, copy, ""
@@ -182,6 +197,11 @@ class Models:
         log.info("serving %s: %s", model, ", ".join(f"{name} {value}" for name, value in model.facts.items()))
         if predecessor is not None:
             self._retire(predecessor, old_copy)
+
+    def _refuse(self, folder: _Folder, reason: str) -> None:
+        folder.reason = reason
+        self._metrics.model_loads.labels("refused").inc()
+        log.error("refused the model in %s: %s", folder.path, reason)
 
     def _check_name(self, bundle: Bundle, folder: _Folder) -> None:
         for other in self._folders.values():
@@ -197,10 +217,14 @@ class Models:
             return None
         if not (path / _MANIFEST).is_file():
             return None  # loading it will raise the error
-        copy = Path(tempfile.mkdtemp(prefix="scpalm-model-", dir=self._settings.spool_dir))
-        for file in path.iterdir():
-            if file.is_file():
-                shutil.copyfile(file, copy / file.name)
+        copy = Path(tempfile.mkdtemp(prefix="scpalm-model-", dir=self._directory))
+        try:
+            for file in path.iterdir():
+                if file.is_file():
+                    shutil.copyfile(file, copy / file.name)
+        except BaseException:
+            shutil.rmtree(copy, ignore_errors=True)
+            raise
         return copy
 
     # --- closing
@@ -215,24 +239,21 @@ class Models:
         self._metrics.model_gone(model.bundle.name, model.bundle.version, model.info)
         retired = _Retired(model, copy)
         self._retired.append(retired)
-        retired.ending = asyncio.create_task(self._end(retired), name=f"end of {model}")
+        retired.ending = self._tasks.start("models-end", partial(self._end, retired))
 
-    async def _end(self, retired: _Retired) -> None:
+    async def _end(self, retired: _Retired, beat: Beat) -> None:
         await retired.model.released()
         await retired.model.close()
         self._retired.remove(retired)
         await _remove_copy(retired.copy)
         log.info("closed %s", retired.model)
 
-    async def close(self) -> None:
-        """Finish the queued work of all models, then close them."""
-        for retired in self._retired:
-            if retired.ending is not None:
-                retired.ending.cancel()
-                await asyncio.gather(retired.ending, return_exceptions=True)
+    async def close(self, *, at_once: bool = False) -> None:
+        """Finish the queued work of all models, unless ``at_once``, then close them."""
+        await cancel_until_done([retired.ending for retired in self._retired if retired.ending is not None])
         serving = [(folder.model, folder.copy) for folder in self._folders.values() if folder.model is not None]
         retired_models = [(retired.model, retired.copy) for retired in self._retired]
-        await asyncio.gather(*(model.close() for model, _ in serving + retired_models))
+        await asyncio.gather(*(model.close(at_once=at_once) for model, _ in serving + retired_models))
         for _, copy in serving + retired_models:
             await _remove_copy(copy)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 
+from scpalm.app.background import TaskSupervisor
 from scpalm.app.execution.supervisor import Supervisor
 from scpalm.app.execution.worker import Worker
 from scpalm.app.parsing.pool import ParserPool, default_limits
@@ -43,10 +45,21 @@ class ModelOpener:
         metrics: metrics of the process.
         open_session: opens a session; it runs in a thread.
         role: role of the process. REQUESTS opens no sessions.
+        tasks: supervisor of the background tasks.
+        directory: folder for temporary files of parsers.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, open_session: OpenSession, role: Role) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        open_session: OpenSession,
+        role: Role,
+        tasks: TaskSupervisor,
+        directory: Path,
+    ) -> None:
+        self._directory = directory
+        self._settings, self._metrics, self._tasks = settings, metrics, tasks
         self._open_session, self._role = open_session, role
 
     async def open(self, bundle: Bundle, on_wait: Callable[[str], object]) -> ServedModel:
@@ -81,6 +94,7 @@ class ModelOpener:
             spool_url=settings.spool_url or str(settings.spool_dir / "scpalm-spool"),
             lease_seconds=settings.lease_seconds,
             stall_seconds=settings.stall_seconds,
+            tasks=self._tasks,
             events=QueueEvents(
                 on_redelivery=metrics.redeliveries.inc,
                 on_dead_letter=lambda: metrics.drop("dead_letter"),
@@ -98,12 +112,12 @@ class ModelOpener:
             seconds=settings.parse_seconds, max_cells=settings.max_cells, max_bytes=settings.max_body_bytes
         )
         genes = bundle.path / "genes.parquet"
-        return ParserPool(genes, limits, num_processes=settings.parser_processes, directory=settings.spool_dir)
+        return ParserPool(genes, limits, num_processes=settings.parser_processes, directory=self._directory)
 
     def _start_device(self, session: Session, rate: float, transport: Transport) -> Device:
         transport.serve_leases(session.info)
         metrics, batch_rows = self._metrics, self._settings.batch_cells
-        supervisor = Supervisor(lambda: Worker(session, transport, metrics, batch_rows=batch_rows))
+        supervisor = Supervisor(lambda: Worker(session, transport, metrics, batch_rows=batch_rows), self._tasks)
         supervisor.start()
         return Device(session.info, rate, supervisor)
 

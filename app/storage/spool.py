@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
-from errno import ENOSPC
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -13,6 +12,7 @@ from uuid import uuid4
 import fsspec
 
 from scpalm.app.errors import ServiceError, StorageFullError
+from scpalm.app.storage.scratch import NO_ROOM
 from scpalm.app.storage.urls import without_password
 
 # Payloads up to this size travel through Redis.
@@ -76,7 +76,7 @@ class Spool:
             else:
                 self._filesystem.pipe_file(path, content)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == ENOSPC:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise StorageFullError(f"The spool {self._shown} is full.", retry_after=10) from error
             raise SpoolError(f"The spool {self._shown} cannot be written: {_line(error)}", retry_after=5) from error
         return name

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
-from scpalm.app.storage.scratch import ensure_folder
+from scpalm.app.errors import StorageFullError
+from scpalm.app.storage.scratch import NO_ROOM, ensure_folder
 from scpalm.model.tasks.task import Values
 
 IN_MEMORY_BYTES = 16 << 20
@@ -48,39 +51,63 @@ class StoredValues:
 
 
 class SpooledArray:
-    """An array ``[rows, width]`` that is filled row by row; in a file in ``directory`` when it is large."""
+    """An array ``[rows, width]`` that is filled row by row; in a file in ``directory`` when it is large.
+
+    Safe between threads. Raises StorageFullError when the disk is full. The file is written, not mapped: a write to a
+    map on a full disk would kill the process.
+    """
 
     def __init__(self, shape: tuple[int, int], dtype: type[np.float32] | type[np.int32], directory: Path) -> None:
-        self._path: Path | None = None
-        self._values: Values
-        if shape[0] * shape[1] * np.dtype(dtype).itemsize <= IN_MEMORY_BYTES:
+        self._shape = shape
+        self._dtype = cast("np.dtype[np.float32] | np.dtype[np.int32]", np.dtype(dtype))
+        self._file: IO[bytes] | None = None
+        if shape[0] * shape[1] * self._dtype.itemsize <= IN_MEMORY_BYTES:
             self._values = cast(Values, np.empty(shape, dtype))
             return
-        with tempfile.NamedTemporaryFile(
-            dir=ensure_folder(directory), prefix="values-", suffix=".npy", delete=False
-        ) as file:
-            self._path = Path(file.name)
-        self._mapped: np.memmap[tuple[int, int], np.dtype[np.float32]] = np.lib.format.open_memmap(
-            self._path, "w+", dtype, shape
-        )
-        self._values = self._mapped
+        with _storage_errors():
+            descriptor, name = tempfile.mkstemp(".npy", "values-", ensure_folder(directory))
+            self._path, self._file = Path(name), os.fdopen(descriptor, "wb", buffering=0)
+            header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self._file, header)
+            self._offset = self._file.tell()
 
     @property
     def in_file(self) -> bool:
         """Whether writing it is a disk write."""
-        return self._path is not None
+        return self._file is not None
 
     def put(self, start: int, values: Values) -> None:
         """Write values to rows ``start`` and following."""
-        self._values[start : start + len(values)] = values
+        if self._file is None:
+            self._values[start : start + len(values)] = values
+            return
+        left = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8).data
+        position = self._offset + start * self._shape[1] * self._dtype.itemsize
+        with _storage_errors():
+            while left:
+                written = os.pwrite(self._file.fileno(), left, position)
+                left, position = left[written:], position + written
 
     def finish(self) -> Values | StoredValues:
         """The filled array."""
-        if self._path is None:
+        if self._file is None:
             return self._values
-        self._mapped.flush()
-        values = self._mapped
-        return StoredValues(self._path, (values.shape[0], values.shape[1]), np.dtype(values.dtype.type), values.offset)
+        with _storage_errors():
+            self._file.close()
+        return StoredValues(self._path, self._shape, self._dtype, self._offset)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StorageFullError(
+            "The disk for results (SCPALM_SPOOL_DIR) is full. Try again later, or ask for fewer cells or genes.",
+            retry_after=10,
+        ) from error
 
 
 def rows_per_block(values: Values | StoredValues, block_bytes: int = BLOCK_BYTES) -> int:

@@ -1,4 +1,4 @@
-"""The ``scpalm_*`` metrics: one registry per app, with every label set registered before the first request."""
+"""The ``scpalm_*`` metrics: one registry per app. Small label sets exist before the first request."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scpalm.app.telemetry.request_metrics import RequestDurations
 from scpalm.model.sessions.session import SessionInfo
 from scpalm.model.tasks.registry import task_names
 
 # Creation times of counters would double the lines of a scrape.
 disable_created_metrics()
 
-Rejection = Literal["bad_request", "invalid_cells", "media_type", "too_large", "queue_full", "not_ready"]
+Rejection = Literal[
+    "bad_request", "invalid_cells", "media_type", "too_large", "queue_full", "not_ready", "storage_full"
+]
 Drop = Literal["client_gone", "inference_failed", "dead_letter"]
 
 REJECTIONS: dict[int, Rejection] = {
@@ -28,27 +31,8 @@ REJECTIONS: dict[int, Rejection] = {
     422: "invalid_cells",
     429: "queue_full",
     503: "not_ready",
+    507: "storage_full",
 }
-STATUSES = (
-    "200",
-    "202",
-    "400",
-    "401",
-    "403",
-    "404",
-    "405",
-    "406",
-    "408",
-    "409",
-    "413",
-    "415",
-    "422",
-    "429",
-    "499",
-    "500",
-    "503",
-    "504",
-)
 # Geometric: 30 steps of x 1.5 from 0.1 ms to 12.8 s, so that quantiles have the same relative error everywhere.
 DURATION_BUCKETS = tuple(100e-6 * 1.5**step for step in range(30))
 ROW_BUCKETS = tuple(float(2**step) for step in range(13))
@@ -123,15 +107,11 @@ class Metrics:
     def __init__(self, endpoints: Iterable[str], formats: Iterable[str], lanes: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_MemoryCollector())
-        self._endpoints = {*endpoints, "other"}
         self._formats = set(formats)
         self._lanes = tuple(lanes)
         histogram, counter = self._histogram, self._counter
-        self.request_duration = histogram(
-            "request_duration_seconds",
-            "Duration of a request, from its headers to the last byte of the response.",
-            ("endpoint", "status"),
-        )
+        self._requests = RequestDurations(endpoints)
+        self.registry.register(self._requests)
         self.parse_duration = histogram(
             "parse_duration_seconds",
             "Duration of parsing, including the wait for a parser.",
@@ -165,6 +145,9 @@ class Metrics:
             "Models found in a folder, by outcome.",
             ("outcome",),
         )
+        self._task_failures = counter(
+            "background_failures_total", "Failures of background tasks, which start again.", ("task",)
+        )
         self._register_labels()
 
     def _histogram(
@@ -176,12 +159,9 @@ class Metrics:
         return Counter(f"scpalm_{name}", text, labels, registry=self.registry)
 
     def _register_labels(self) -> None:
-        """Make every label set exist from the start, so that a rate over the first event is right."""
+        """Make label sets exist from the start, so that a rate over the first event is right."""
         for outcome in ("loaded", "refused"):
             self.model_loads.labels(outcome)
-        for status in STATUSES:
-            for endpoint in self._endpoints:
-                self.request_duration.labels(endpoint, status)
         for format_name in self._formats:
             self.parse_duration.labels(format_name)
         for lane in self._lanes:
@@ -214,15 +194,16 @@ class Metrics:
 
     def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request and its duration."""
-        label = endpoint if endpoint in self._endpoints else "other"
-        # No route answers with a status outside the list; its class is enough.
-        code = str(status) if str(status) in STATUSES else f"{status // 100}00"
-        self.request_duration.labels(label, code).observe(seconds)
+        self._requests.observe(endpoint, status, seconds)
 
     def observe_rejection(self, status: int) -> None:
         """Count a refused request with cells, by the status of its response. Other statuses are not refusals."""
         if status in REJECTIONS:
             self.rejected.labels(REJECTIONS[status]).inc()
+
+    def task_failed(self, name: str) -> None:
+        """Count a failure of a background task."""
+        self._task_failures.labels(name).inc()
 
     def drop(self, reason: Drop) -> None:
         """Count a queued request that ended without a result."""

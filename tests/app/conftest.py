@@ -19,6 +19,14 @@ from scpalm.model.bundle import Bundle
 from tests.app.fakes import Client, FakeSession, write_bundle
 
 
+@pytest.fixture(autouse=True, scope="session")
+def fresh_metrics() -> Iterator[None]:
+    """Metrics are rendered for each scrape, so that tests see what has just happened."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scpalm.app.telemetry.metrics_page.KEEP_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture
 def session() -> FakeSession:
     return FakeSession()

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
@@ -153,6 +153,18 @@ class Client:
     def run(self, coroutine: Coroutine[None, None, T]) -> T:
         """Run a coroutine and return its result."""
         return self.submit(coroutine).result(60)
+
+    def in_loop(self, function: Callable[[], T]) -> T:
+        """Call a function on the event loop of the app and return its result."""
+
+        async def call() -> T:
+            return function()
+
+        return self.run(call())
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
 
     def submit(self, coroutine: Coroutine[None, None, T]) -> Future[T]:
         """Start a coroutine in the background and return its future."""

@@ -31,6 +31,7 @@ if "CHAOS_CLOCK" in os.environ:
 from scpalm.app.serving.opener import session_info  # noqa: E402
 from scpalm.app.settings import Settings, load_settings  # noqa: E402
 from scpalm.model.bundle import Bundle  # noqa: E402
+from scpalm.model.errors import UserError  # noqa: E402
 from scpalm.model.genes.rows import Rows  # noqa: E402
 from scpalm.model.sessions.session import Encoded, SessionInfo  # noqa: E402
 
@@ -83,7 +84,10 @@ def main() -> None:
     def open_session(bundle: Bundle, settings: Settings) -> SleepingSession:
         return SleepingSession(bundle)
 
-    serve(load_settings(port=port), open_session, worker=command == "worker")
+    try:
+        serve(load_settings(port=port), open_session, worker=command == "worker")
+    except UserError as error:  # as the command line does
+        sys.exit(f"scpalm: {error}")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_cards_metrics_and_documentation(server: Server) -> None:
 def test_sigterm_finishes_running_requests_and_exits_0(start_server: StartServer, cells: Path) -> None:
     server = start_server(drain_seconds="1.5", bulk_cells="100").wait_until_ready()
     data = anndata.read_h5ad(cells)
-    many = anndata.concat([data] * 6, index_unique="-")
+    many = anndata.concat([data] * 12, index_unique="-")
     answers: list[httpx.Response] = []
     sending = threading.Thread(
         target=lambda: answers.append(httpx.post(f"{server.url}/embed", json=as_json(many), timeout=120))
@@ -138,7 +138,7 @@ def test_sigterm_finishes_running_requests_and_exits_0(start_server: StartServer
     sending.join(120)
     assert server.process.wait(60) == 0, server.log.read_text()
     assert answers[0].status_code == 200
-    assert answers[0].json()["shape"][0] == 900
+    assert answers[0].json()["shape"][0] == 1800
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

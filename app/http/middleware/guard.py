@@ -17,8 +17,8 @@ from scpalm.app.http.problems import answer_of_service
 
 log = logging.getLogger("scpalm.request")
 
-# Health checks, metrics and documentation need no key; they expose no user data.
-OPEN_PATHS = ("/health/", "/metrics", "/docs", "/openapi.json", "/v2/health/")
+# Health checks and documentation need no key; they expose no user data. Metrics tell how much the service is used.
+OPEN_PATHS = ("/health/", "/docs", "/openapi.json", "/v2/health/")
 LONGEST_TIMEOUT_SECONDS = 86_400.0
 # Charge received bytes in steps of this size, to avoid a round trip to the budgets for every chunk.
 CHARGE_BYTES = 8 << 20
@@ -68,6 +68,8 @@ class GuardMiddleware:
             await send(message)
 
         try:
+            if self._keys is not None:
+                await self._keys.refresh()
             key = self._key(scope, headers)
             await self._budgets.check(key)
             seconds = _timeout(headers)

@@ -1,11 +1,10 @@
-"""Liveness, readiness and metrics, for orchestrators and Prometheus."""
+"""Liveness and readiness, for orchestrators."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from scpalm.app.errors import NotReadyError, ServiceError
@@ -59,24 +58,11 @@ async def live(service: ServiceDep) -> Health:
 @router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", operation_id="health_ready", response_model=Readiness, responses=_UNAVAILABLE)
 async def ready(service: ServiceDep) -> Readiness:
-    """The models are loaded and warm, the device works, the queue is not full, and the service is not shutting down."""
+    """The models are loaded and warm, the device and all background tasks work, the queue is not full, and the service
+    is not shutting down."""
     await live(service)
     try:
-        service.ready_model()
+        service.check_ready()
     except ServiceError as error:
         raise NotReadyError(error.detail, retry_after=error.retry_after) from error
     return Readiness(status="ready", models=[Serving.model_validate(model.facts) for model in service.models.all])
-
-
-@router.head("/metrics", include_in_schema=False)
-@router.get(
-    "/metrics",
-    operation_id="metrics",
-    response_class=Response,
-    responses={
-        200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    },
-)
-async def metrics(service: ServiceDep) -> Response:
-    """The `scpalm_*` metrics in Prometheus text format."""
-    return Response(generate_latest(service.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

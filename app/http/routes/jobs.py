@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -13,12 +14,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from scpalm.app.errors import JobNotFinishedError, UnknownJobError
+from scpalm.app.codecs.registry import writer_for
+from scpalm.app.errors import JobNotFinishedError, ServiceError, UnknownJobError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep
 from scpalm.app.http.negotiation import choose_media_type, offers_after
 from scpalm.app.http.problems import Problem
 from scpalm.app.http.request import encode, respond
-from scpalm.app.jobs.ledger.ledger import Job
+from scpalm.app.jobs.ledger.ledger import OPEN, Job
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.service import Service
@@ -92,13 +94,25 @@ async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobSt
     return state_of(await _job(job_id, service, owner))
 
 
+def _event(name: str, content: dict[str, object]) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(content) + b"\n\n"
+
+
+async def _is_draining(service: Service) -> bool:
+    """Whether the service stops; waits for that until the next look at the job."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(service.draining.wait(), _EVENT_SECONDS)
+    return service.draining.is_set()
+
+
 @router.get(
     "/jobs/{job_id}/events",
     operation_id="get_job_events",
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events: `progress` with the job's state, and `end` as the last one.",
+            "description": "Server-sent events: `progress` with the job's state, and `end` as the last one; or "
+            "`draining` as the last one when this service stops while the job goes on.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **_UNKNOWN,
@@ -109,19 +123,26 @@ async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Respo
     await _job(job_id, service, owner)
 
     async def events() -> AsyncIterator[bytes]:
-        last = None
+        last: tuple[str, int] | None = None
         while True:
-            job = await service.jobs.ledger.get(job_id, owner)
-            if job is None:
+            try:
+                job = await service.jobs.ledger.get(job_id, owner)
+            except ServiceError as error:  # Redis or the disk is away for a moment; comments keep the stream open
+                yield f": {' '.join(error.detail.split())}\n\n".encode()
+            else:
+                if job is None:
+                    return
+                ended = job.state not in OPEN
+                if ended or (job.state, job.rows_done) != last:
+                    last = (job.state, job.rows_done)
+                    yield _event("end" if ended else "progress", state_of(job).model_dump())
+                if ended:
+                    return
+            if await _is_draining(service):
+                yield _event(
+                    "draining", {"detail": "The service stops. The job goes on; follow it again.", "id": job_id}
+                )
                 return
-            ended = job.state not in ("queued", "running")
-            if ended or (job.state, job.rows_done) != last:
-                last = (job.state, job.rows_done)
-                content = orjson.dumps(state_of(job).model_dump())
-                yield b"event: " + (b"end" if ended else b"progress") + b"\ndata: " + content + b"\n\n"
-            if ended:
-                return
-            await asyncio.sleep(_EVENT_SECONDS)
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -147,9 +168,15 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
     started = time.monotonic()
     files = service.jobs.files_of(job)
     model = service.model()  # any model will do: only its parser processes are used, to encode the result
-    with model.held(), scratch_folder(service.settings.spool_dir) as folder, ExitStack() as local:
-        scratch = ensure_folder(folder)
-        result = await asyncio.to_thread(JobStore(files).read, manifest.model[:2], scratch)
-        body = await asyncio.to_thread(local.enter_context, files.local(BODY_FILE, scratch))
-        content = await encode(model, result, media_type, manifest.upload(body))
+    writer = writer_for(media_type)
+    with model.held():
+        async with scratch_folder(service.limits.spool_dir) as folder:
+            with ExitStack() as local:
+                result = await asyncio.to_thread(JobStore(files).read, manifest.model[:2], folder)
+                upload = None
+                if writer is not None and writer.extends_files and media_type == manifest.media_type:
+                    # Only such a result contains the body.
+                    body = files.local(BODY_FILE, ensure_folder(folder))
+                    upload = manifest.upload(await asyncio.to_thread(local.enter_context, body))
+                content = await encode(model, result, media_type, upload)
     return respond(content, media_type, {"read": time.monotonic() - started}, result)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from scpalm.app.errors import NotReadyError
+from scpalm.app.errors import IdempotencyError, NotReadyError
 from scpalm.app.queue.transport import MAX_DELIVERIES
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -58,15 +58,51 @@ class Job:
     deaths: int = 0
 
 
+@dataclass(frozen=True)
+class Submission:
+    """What tells one request for a job from another.
+
+    Attributes:
+        owner: name of the API key that sent it; "" for none.
+        fingerprint: hash of body, options and model. Two requests with the same one have the same result.
+        request: hash of body and options, without the model: what an idempotency key stands for.
+        key: its ``Idempotency-Key``, or None.
+    """
+
+    owner: str
+    fingerprint: str
+    request: str
+    key: str | None = None
+
+
+def key_is_taken() -> IdempotencyError:
+    """The error for a key that was used with another body or other options."""
+    return IdempotencyError(
+        "This key was already used for another request: the body or an option differs. Use a new key for this one.",
+        field="Idempotency-Key",
+    )
+
+
 class Ledger(Protocol):
     """The ledger of all jobs. Each method is one transaction.
 
-    A ledger on a server raises NotReadyError if the server is unreachable, StorageFullError if it is full, and
-    LedgerVersionError if a newer release wrote the ledger.
+    Raises NotReadyError if the ledger cannot be reached or is locked, StorageFullError if it is full, and
+    LedgerVersionError if a newer release wrote it.
     """
 
-    async def add(self, job_id: str, owner: str, fingerprint: str, key: str | None, manifest: str, model: str) -> Job:
-        """Accept a job. Returns the owner's existing job if it has this key, or this fingerprint and did not fail."""
+    async def find(self, submission: Submission) -> Job | None:
+        """The owner's job for the same request, if there is one; its key, if new, stands for that job from now on.
+
+        A job is found by its key, also after the model was replaced, or by its fingerprint. Jobs that failed or were
+        cancelled are not found. Raises IdempotencyError if the key stands for another request.
+        """
+        ...
+
+    async def add(self, job_id: str, submission: Submission, manifest: str, model: str) -> Job:
+        """Accept a job, unless `find` finds one: then it is returned. Safe to repeat with the same ``job_id``.
+
+        Raises IdempotencyError.
+        """
         ...
 
     async def get(self, job_id: str, owner: str | None = None) -> Job | None:

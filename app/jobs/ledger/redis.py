@@ -11,15 +11,24 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from scpalm.app.jobs.ledger import redis_scripts as scripts
-from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, LedgerVersionError, State
-from scpalm.app.queue.redis.lease_scripts import GROUP
+from scpalm.app.jobs.ledger.ledger import (
+    DIED,
+    MAX_DEATHS,
+    STATES,
+    Job,
+    LedgerVersionError,
+    State,
+    Submission,
+    key_is_taken,
+)
+from scpalm.app.queue.redis.lease_scripts import GROUP, pause_ms
 from scpalm.app.queue.transport import RENEWALS_PER_LEASE
 from scpalm.app.storage.redis import as_service_error, connect_async
 
 T = TypeVar("T")
 
 PREFIX = "scpalm:{jobs}:"
-_SCRIPTS = ("CHECK_VERSION", "ADD", "TAKE", "RENEW", "SET_ROWS", "COMMIT", "END", "CANCEL", "REPLAY", "FORGET")
+_SCRIPTS = ("CHECK_VERSION", "FIND", "ADD", "TAKE", "RENEW", "SET_ROWS", "COMMIT", "END", "CANCEL", "REPLAY", "FORGET")
 
 
 class RedisLedger:
@@ -29,6 +38,7 @@ class RedisLedger:
         self._client: Any = connect_async(url)
         self._holder = f"runner-{uuid4().hex[:16]}"
         self._lease_ms = int(1000 * lease_seconds)
+        self._pause_ms = pause_ms(lease_seconds)
         self._scripts = {name: self._client.register_script(getattr(scripts, name)) for name in _SCRIPTS}
         self._is_checked = False
         self._models: set[str] = set()  # checksums of the models whose jobs this process has requested
@@ -42,13 +52,17 @@ class RedisLedger:
                     await self._client.xgroup_delconsumer(stream, GROUP, self._holder)
         await self._client.aclose()
 
-    async def add(self, job_id: str, owner: str, fingerprint: str, key: str | None, manifest: str, model: str) -> Job:
-        arguments = [job_id, _safe(owner), fingerprint, _safe(key or ""), manifest, model, owner]
-        found = (await self._run("ADD", arguments)).decode()
-        job = await self.get(found)
-        if job is None:  # an expired job was forgotten between the two commands
-            return await self.add(job_id, owner, fingerprint, key, manifest, model)
-        return job
+    async def find(self, submission: Submission) -> Job | None:
+        found = _id_in(await self._run("FIND", _arguments(submission)))
+        return await self.get(found) if found else None
+
+    async def add(self, job_id: str, submission: Submission, manifest: str, model: str) -> Job:
+        while True:
+            arguments = [*_arguments(submission), job_id, manifest, model, submission.owner]
+            job = await self.get(_id_in(await self._run("ADD", arguments)))
+            if job is not None:
+                return job
+            # An expired job was forgotten between the two commands.
 
     async def get(self, job_id: str, owner: str | None = None) -> Job | None:
         fields = await self._ask(lambda: self._client.hgetall(f"{PREFIX}job:{job_id}"))
@@ -74,12 +88,12 @@ class RedisLedger:
 
     async def take(self, models: Sequence[str]) -> Job | None:
         self._models.update(models)
-        job_id = await self._run("TAKE", [self._holder, self._lease_ms, MAX_DEATHS, DIED, *models])
+        job_id = await self._run("TAKE", [self._holder, self._lease_ms, MAX_DEATHS, DIED, self._pause_ms, *models])
         return await self.get(job_id.decode()) if job_id else None
 
     async def renew(self, job: Job) -> bool:
         idle_ms = self._lease_ms // (2 * RENEWALS_PER_LEASE)
-        return bool(await self._run("RENEW", [job.id, job.attempt, self._holder, idle_ms]))
+        return bool(await self._run("RENEW", [job.id, job.attempt, self._holder, idle_ms, self._pause_ms]))
 
     async def set_rows(self, job: Job, rows: int) -> None:
         await self._run("SET_ROWS", [job.id, job.attempt, rows])
@@ -130,6 +144,18 @@ class RedisLedger:
                 retry_after=5,
             )
         self._is_checked = True
+
+
+def _arguments(submission: Submission) -> list[str]:
+    owner, key = _safe(submission.owner), _safe(submission.key or "")
+    return [owner, submission.fingerprint, submission.request, key]
+
+
+def _id_in(answer: tuple[bytes, int]) -> str:
+    """The id of a job, or "". Raises IdempotencyError."""
+    if answer[1]:
+        raise key_is_taken()
+    return answer[0].decode()
 
 
 def _safe(name: str) -> str:

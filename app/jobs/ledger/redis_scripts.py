@@ -6,11 +6,13 @@ All keys start with KEYS[1], ``scpalm:{jobs}:``:
 - ``queued`` (sorted set by time of acceptance), ``ended`` (by time of the end), ``dead`` (dead letters, by time)
 - ``running:MODEL`` (stream of leases, one per running job of that model)
 - ``all`` and ``of:OWNER`` (sorted sets by time of acceptance)
-- ``print:OWNER:FINGERPRINT`` and ``key:OWNER:KEY`` (job ids)
+- ``print:OWNER:FINGERPRINT`` and ``key:OWNER:KEY`` (job ids), ``keys:ID`` (set of the names of a job's keys)
+- ``pulse`` (hash: when somebody last asked, and when the last pause ended), ``running:MODEL:former`` (former holders)
 - ``counts`` (hash: number of running and ended jobs by state), ``version``
 
-Version 1 had no ``version`` and kept leases in the sorted set ``running``, by time of expiry. These leases are still
-honoured: when one expires, its job is queued again. All times are milliseconds of the clock of Redis.
+Early releases recorded neither ``keys:ID`` nor the field ``request`` of a job. Version 1 had no ``version`` and kept
+leases in the sorted set ``running``, by time of expiry. These leases are still honoured: when one expires, its job is
+queued again. All times are milliseconds of the clock of Redis.
 """
 
 from __future__ import annotations
@@ -24,8 +26,7 @@ _COMMON = (
     + f"local group = '{GROUP}'"
     + """
 local prefix = KEYS[1]
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = now_ms()
 local function job_of(id) return prefix .. 'job:' .. id end
 local function lease_entry(id)  -- stream and entry of the lease of a running job; the entry is nil without a lease
   local found = redis.call('HMGET', job_of(id), 'model', 'lease')
@@ -68,41 +69,74 @@ return redis.call('GET', KEYS[1] .. 'version')
 """
 )
 
-# ARGV id owner fingerprint key manifest model name -> id of the job. owner and key are hashed, name is the owner's name
-ADD = (
-    REFUSED_WHEN_FULL
-    + _COMMON
-    + """
-local id, owner, key = ARGV[1], ARGV[2], ARGV[4]
-local by_key, by_print = prefix .. 'key:' .. owner .. ':' .. key, prefix .. 'print:' .. owner .. ':' .. ARGV[3]
-if key ~= '' then
-  local known = redis.call('GET', by_key)
-  if known then return known end
+_FIND = """
+local function remember(owner, key, id)  -- the key stands for this job from now on
+  if key == '' then return end
+  local name = prefix .. 'key:' .. owner .. ':' .. key
+  local before = redis.call('GET', name)
+  if before and before ~= id then redis.call('SREM', prefix .. 'keys:' .. before, name) end
+  redis.call('SET', name, id)
+  redis.call('SADD', prefix .. 'keys:' .. id, name)
 end
-local known = redis.call('GET', by_print)
-if known then
+local function find(owner, print, request, key)  -- id of the job of the same request or nil; true if the key is taken
+  local known = key ~= '' and redis.call('GET', prefix .. 'key:' .. owner .. ':' .. key)
+  if known then
+    local found = redis.call('HMGET', job_of(known), 'state', 'request', 'fingerprint')
+    if found[1] then
+      if found[2] ~= request and (found[2] or found[3] ~= print) then return nil, true end
+      if found[1] ~= 'failed' and found[1] ~= 'cancelled' then return known end
+    end
+  end
+  known = redis.call('GET', prefix .. 'print:' .. owner .. ':' .. print)
+  if not known then return nil end
   local state = redis.call('HGET', job_of(known), 'state')
-  if state and state ~= 'failed' and state ~= 'cancelled' then return known end
+  if not state or state == 'failed' or state == 'cancelled' then return nil end
+  remember(owner, key, known)
+  return known
 end
-redis.call('HSET', job_of(id), 'id', id, 'owner', owner, 'fingerprint', ARGV[3], 'key', key, 'manifest', ARGV[5],
-  'model', ARGV[6], 'name', ARGV[7], 'state', 'queued', 'attempt', 0, 'rows_done', 0, 'deaths', 0, 'created', now)
-redis.call('SET', by_print, id)
-if key ~= '' then redis.call('SET', by_key, id) end
-redis.call('ZADD', prefix .. 'queued', now, id)
-redis.call('ZADD', prefix .. 'all', now, id)
-redis.call('ZADD', prefix .. 'of:' .. owner, now, id)
-return id
+"""
+
+# ARGV owner fingerprint request key -> {id or '', 1 if the key stands for another request}. owner and key are hashed
+FIND = (
+    RUN_WHEN_FULL
+    + _COMMON
+    + _FIND
+    + """
+local known, taken = find(ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+return {known or '', taken and 1 or 0}
 """
 )
 
-# ARGV holder lease_ms max_deliveries died model ... -> id, or nil. Jobs with an expired lease come first.
+# ARGV owner fingerprint request key id manifest model name -> like FIND. name is the owner's name
+ADD = (
+    REFUSED_WHEN_FULL
+    + _COMMON
+    + _FIND
+    + """
+local owner, id = ARGV[1], ARGV[5]
+local known, taken = find(owner, ARGV[2], ARGV[3], ARGV[4])
+if known or taken then return {known or '', taken and 1 or 0} end
+redis.call('HSET', job_of(id), 'id', id, 'owner', owner, 'fingerprint', ARGV[2], 'request', ARGV[3],
+  'manifest', ARGV[6], 'model', ARGV[7], 'name', ARGV[8], 'state', 'queued', 'attempt', 0, 'rows_done', 0,
+  'deaths', 0, 'created', now)
+redis.call('SET', prefix .. 'print:' .. owner .. ':' .. ARGV[2], id)
+remember(owner, ARGV[4], id)
+redis.call('ZADD', prefix .. 'queued', now, id)
+redis.call('ZADD', prefix .. 'all', now, id)
+redis.call('ZADD', prefix .. 'of:' .. owner, now, id)
+return {id, 0}
+"""
+)
+
+# ARGV holder lease_ms max_deliveries died pause_ms model ... -> id, or nil. Jobs with an expired lease come first.
 TAKE = (
     RUN_WHEN_FULL
     + _COMMON
     + """
 local holder, lease_ms, max_deliveries = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local served = {}
-for i = 5, #ARGV do served[ARGV[i]] = true end
+for i = 6, #ARGV do served[ARGV[i]] = true end
+local may_lapse = not was_away(prefix .. 'pulse', tonumber(ARGV[5]), tonumber(lease_ms))
 local function start(id, deliveries)
   redis.call('HINCRBY', job_of(id), 'attempt', 1)
   redis.call('HSET', job_of(id), 'state', 'running', 'started', now, 'deaths', deliveries - 1)
@@ -113,10 +147,10 @@ local function bury(id)
   redis.call('HSET', job_of(id), 'deaths', max_deliveries)
   redis.call('ZADD', prefix .. 'dead', now, id)
 end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'running', '-inf', now)) do  -- leases of version 1
+for _, id in ipairs(may_lapse and redis.call('ZRANGEBYSCORE', prefix .. 'running', '-inf', now) or {}) do  -- version 1
   if redis.call('HINCRBY', job_of(id), 'deaths', 1) < max_deliveries then queue_again(id) else bury(id) end
 end
-for i = 5, #ARGV do
+for i = 6, may_lapse and #ARGV or 0 do
   local stream = prefix .. 'running:' .. ARGV[i]
   while redis.call('EXISTS', stream) == 1 do
     local entry, fields, deliveries = take_over(stream, group, holder, lease_ms)
@@ -140,13 +174,17 @@ return false
 """
 )
 
-# ARGV id attempt holder renew_idle_ms -> 1 if the attempt still holds the lease
+# ARGV id attempt holder renew_idle_ms pause_ms -> 1 if the attempt still holds the lease
 RENEW = (
     RUN_WHEN_FULL
     + _COMMON
     + """
-if not is_running(ARGV[1], ARGV[2]) then return 0 end
+was_away(prefix .. 'pulse', tonumber(ARGV[5]), 0)
 local stream, entry = lease_entry(ARGV[1])
+if not is_running(ARGV[1], ARGV[2]) then
+  if entry and came_back(stream, group, ARGV[3], entry) then redis.call('HINCRBY', job_of(ARGV[1]), 'deaths', -1) end
+  return 0
+end
 if not entry or not renew(stream, group, ARGV[3], entry, tonumber(ARGV[4])) then return 0 end
 return 1
 """
@@ -227,13 +265,16 @@ FORGET = (
 local id = ARGV[1]
 local found = redis.call('HMGET', job_of(id), 'owner', 'fingerprint', 'key', 'state', 'ended')
 if not found[5] then return 0 end
-local names = {prefix .. 'print:' .. found[1] .. ':' .. found[2], prefix .. 'key:' .. found[1] .. ':' .. found[3]}
+local names = redis.call('SMEMBERS', prefix .. 'keys:' .. id)
+names[#names + 1] = prefix .. 'print:' .. found[1] .. ':' .. found[2]
+-- Early releases recorded the only key of a job here.
+if found[3] then names[#names + 1] = prefix .. 'key:' .. found[1] .. ':' .. found[3] end
 for _, name in ipairs(names) do
   if redis.call('GET', name) == id then redis.call('DEL', name) end
 end
 for _, name in ipairs({'ended', 'dead', 'all', 'of:' .. found[1]}) do redis.call('ZREM', prefix .. name, id) end
 redis.call('HINCRBY', prefix .. 'counts', found[4], -1)
-redis.call('DEL', job_of(id), prefix .. 'chunks:' .. id)
+redis.call('DEL', job_of(id), prefix .. 'chunks:' .. id, prefix .. 'keys:' .. id)
 return 1
 """
 )

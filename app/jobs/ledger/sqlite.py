@@ -1,156 +1,91 @@
-"""The job ledger of a single process: SQLite in WAL mode, so that accepted jobs survive a restart or kill -9."""
+"""The job ledger of a single process: in SQLite, so that accepted jobs survive a restart or kill -9."""
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from scpalm.app.jobs.ledger.ledger import DIED, MAX_DEATHS, STATES, Job, LedgerVersionError, State
+from scpalm.app.jobs.ledger.ledger import (
+    DIED,
+    MAX_DEATHS,
+    STATES,
+    Job,
+    State,
+    Submission,
+    key_is_taken,
+)
+from scpalm.app.jobs.ledger.sqlite_database import BUSY_SECONDS, SqliteDatabase
 
-# Stored as PRAGMA user_version. Releases without versions left it at 0.
-VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY,
-    owner TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    idempotency_key TEXT,
-    manifest TEXT NOT NULL,
-    model TEXT NOT NULL DEFAULT '',
-    deaths INTEGER NOT NULL DEFAULT 0,
-    state TEXT NOT NULL,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    rows INTEGER,
-    rows_done INTEGER NOT NULL DEFAULT 0,
-    error TEXT,
-    created REAL NOT NULL,
-    started REAL,
-    ended REAL,
-    UNIQUE (owner, idempotency_key)
-);
-CREATE INDEX IF NOT EXISTS jobs_by_fingerprint ON jobs (owner, fingerprint);
-CREATE TABLE IF NOT EXISTS chunks (
-    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    rows INTEGER NOT NULL,
-    PRIMARY KEY (job, number)
-);
-"""
 _COLUMNS = (
     "id, owner, fingerprint, manifest, state, attempt, rows, rows_done, error, created, started, ended, model, deaths"
 )
 
 
 class SqliteLedger:
-    """Implements `scpalm.app.jobs.ledger.ledger.Ledger`. Thread-safe, but for one process at a time.
+    """Implements `scpalm.app.jobs.ledger.ledger.Ledger`, for one process at a time.
 
     Raises LedgerVersionError if a newer release wrote the file, or if it is not a ledger.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-        try:
-            self._open(path)
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise LedgerVersionError(
-                f"{path} is not a job ledger ({error}). Move it away, or set another folder with SCPALM_RESULTS_DIR."
-            ) from error
-        except LedgerVersionError:
-            self._connection.close()
-            raise
-
-    def _open(self, path: Path) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if not 0 <= version <= VERSION:
-            raise LedgerVersionError(
-                f"The job ledger {path} has version {version}; this release reads up to {VERSION}. Update scpalm, or "
-                "set another folder with SCPALM_RESULTS_DIR."
-            )
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        self._connection.executescript(_SCHEMA)
-        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(jobs)")}
-        for column, kind in (("model", "TEXT NOT NULL DEFAULT ''"), ("deaths", "INTEGER NOT NULL DEFAULT 0")):
-            if column not in columns:  # early ledgers of version 0 lack it
-                self._connection.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
-        self._connection.execute(f"PRAGMA user_version = {VERSION}")
+    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        self._database = SqliteDatabase(path, busy_seconds)
 
     async def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        await self._database.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+    async def find(self, submission: Submission) -> Job | None:
+        # Most requests have no new key to record, so they need no lock.
+        found, recorded = await self._database.read(lambda db: (_find(db, submission), _job_of_key(db, submission)))
+        if found is None or submission.key is None or recorded == found.id:
+            return found
+        return await self._database.write(lambda db: _known(db, submission))
 
-    async def add(self, job_id: str, owner: str, fingerprint: str, key: str | None, manifest: str, model: str) -> Job:
-        with self._transaction() as db:
-            known = self._known(db, owner, fingerprint, key)
-            if known is None:
-                db.execute(
-                    "INSERT INTO jobs (id, owner, fingerprint, idempotency_key, manifest, model, state, created) "
-                    "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
-                    (job_id, owner, fingerprint, key, manifest, model, time.time()),
-                )
-                known = _job(db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone())
-            return known
+    async def add(self, job_id: str, submission: Submission, manifest: str, model: str) -> Job:
+        def change(db: sqlite3.Connection) -> Job:
+            known = _known(db, submission)
+            if known is not None:
+                return known
+            db.execute(
+                "INSERT INTO jobs (id, owner, fingerprint, request, manifest, model, state, created) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
+                (job_id, submission.owner, submission.fingerprint, submission.request, manifest, model, time.time()),
+            )
+            _record_key(db, submission, job_id)
+            return _one(db, "id = ?", job_id)
 
-    def _known(self, db: sqlite3.Connection, owner: str, fingerprint: str, key: str | None) -> Job | None:
-        if key is not None:
-            row = db.execute(
-                f"SELECT {_COLUMNS} FROM jobs WHERE owner = ? AND idempotency_key = ?", (owner, key)
-            ).fetchone()
-            if row is not None:
-                return _job(row)
-        row = db.execute(
-            f"SELECT {_COLUMNS} FROM jobs WHERE owner = ? AND fingerprint = ? AND state NOT IN ('failed', 'cancelled')",
-            (owner, fingerprint),
-        ).fetchone()
-        return None if row is None else _job(row)
+        return await self._database.write(change)
 
     async def get(self, job_id: str, owner: str | None = None) -> Job | None:
-        with self._transaction() as db:
-            row = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        job = None if row is None else _job(row)
+        job = await self._database.read(lambda db: _first(db, "id = ?", job_id))
         return job if job is not None and owner in (None, job.owner) else None
 
     async def latest(self, owner: str | None = None, limit: int = 100) -> list[Job]:
-        with self._transaction() as db:
-            rows = db.execute(
-                f"SELECT {_COLUMNS} FROM jobs WHERE ? IS NULL OR owner = ? ORDER BY created DESC LIMIT ?",
-                (owner, owner, limit),
-            ).fetchall()
-        return [_job(row) for row in rows]
+        condition = "? IS NULL OR owner = ? ORDER BY created DESC LIMIT ?"
+        return await self._database.read(lambda db: _jobs(db, condition, owner, owner, limit))
 
     async def counts(self) -> dict[State, int]:
-        with self._transaction() as db:
-            found = dict(db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        query = "SELECT state, count(*) FROM jobs GROUP BY state"
+        found = await self._database.read(lambda db: dict(db.execute(query).fetchall()))
         return {state: int(found.get(state, 0)) for state in STATES}
 
     async def take(self, models: Sequence[str]) -> Job | None:
+        # Look first: a write needs the lock, and an idle runner asks often.
+        if await self._database.read(lambda db: _first(db, "state = 'queued' LIMIT 1")) is None:
+            return None
+
         # Take jobs of all models: the runner fails a job whose model is gone, instead of leaving it queued.
-        with self._transaction() as db:
+        def change(db: sqlite3.Connection) -> Job | None:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ? WHERE id = "
                 f"(SELECT id FROM jobs WHERE state = 'queued' ORDER BY created LIMIT 1) RETURNING {_COLUMNS}",
                 (time.time(),),
             ).fetchone()
-        return None if row is None else _job(row)
+            return None if row is None else _job(row)
+
+        return await self._database.write(change)
 
     async def renew(self, job: Job) -> bool:
         now = await self.get(job.id)
@@ -161,7 +96,8 @@ class SqliteLedger:
 
         Returns the number of queued jobs.
         """
-        with self._transaction() as db:
+
+        def change(db: sqlite3.Connection) -> int:
             db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE state = 'running'")
             db.execute(
                 "UPDATE jobs SET state = 'failed', error = ?, ended = ? WHERE state = 'running' AND deaths >= ?",
@@ -169,12 +105,13 @@ class SqliteLedger:
             )
             return db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'").rowcount
 
+        return self._database.write_now(change)
+
     async def set_rows(self, job: Job, rows: int) -> None:
-        with self._transaction() as db:
-            db.execute("UPDATE jobs SET rows = ? WHERE id = ? AND attempt = ?", (rows, job.id, job.attempt))
+        await self._changes("UPDATE jobs SET rows = ? WHERE id = ? AND attempt = ?", rows, job.id, job.attempt)
 
     async def commit_chunk(self, job: Job, number: int, rows: int) -> bool:
-        with self._transaction() as db:
+        def change(db: sqlite3.Connection) -> bool:
             changed = db.execute(
                 "UPDATE jobs SET rows_done = rows_done + ?, deaths = 0 "
                 "WHERE id = ? AND attempt = ? AND state = 'running' "
@@ -185,57 +122,100 @@ class SqliteLedger:
                 db.execute("INSERT INTO chunks (job, number, rows) VALUES (?, ?, ?)", (job.id, number, rows))
             return bool(changed)
 
+        return await self._database.write(change)
+
     async def chunks(self, job: Job) -> set[int]:
-        with self._transaction() as db:
-            return {int(row[0]) for row in db.execute("SELECT number FROM chunks WHERE job = ?", (job.id,))}
+        query = "SELECT number FROM chunks WHERE job = ?"
+        return await self._database.read(lambda db: {int(row[0]) for row in db.execute(query, (job.id,))})
 
     async def end(self, job: Job, state: State, error: str | None = None) -> bool:
-        with self._transaction() as db:
-            ended = None if state == "queued" else time.time()
-            return bool(
-                db.execute(
-                    "UPDATE jobs SET state = ?, error = ?, ended = ? "
-                    "WHERE id = ? AND attempt = ? AND state IN ('queued', 'running')",
-                    (state, error, ended, job.id, job.attempt),
-                ).rowcount
-            )
+        return await self._changes(
+            "UPDATE jobs SET state = ?, error = ?, ended = ? "
+            "WHERE id = ? AND attempt = ? AND state IN ('queued', 'running')",
+            state,
+            error,
+            None if state == "queued" else time.time(),
+            job.id,
+            job.attempt,
+        )
 
     async def cancel(self, job_id: str) -> bool:
-        with self._transaction() as db:
-            return bool(
-                db.execute(
-                    "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND state IN ('queued', 'running')",
-                    (time.time(), job_id),
-                ).rowcount
-            )
+        return await self._changes(
+            "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND state IN ('queued', 'running')",
+            time.time(),
+            job_id,
+        )
 
     async def dead(self, limit: int = 100) -> list[Job]:
-        with self._transaction() as db:
-            rows = db.execute(
-                f"SELECT {_COLUMNS} FROM jobs WHERE state = 'failed' AND deaths >= ? ORDER BY ended DESC LIMIT ?",
-                (MAX_DEATHS, limit),
-            ).fetchall()
-        return [_job(row) for row in rows]
+        condition = "state = 'failed' AND deaths >= ? ORDER BY ended DESC LIMIT ?"
+        return await self._database.read(lambda db: _jobs(db, condition, MAX_DEATHS, limit))
 
     async def replay(self, job_id: str) -> bool:
-        with self._transaction() as db:
-            return bool(
-                db.execute(
-                    "UPDATE jobs SET state = 'queued', error = NULL, ended = NULL, deaths = 0 "
-                    "WHERE id = ? AND state = 'failed'",
-                    (job_id,),
-                ).rowcount
-            )
+        return await self._changes(
+            "UPDATE jobs SET state = 'queued', error = NULL, ended = NULL, deaths = 0 "
+            "WHERE id = ? AND state = 'failed'",
+            job_id,
+        )
 
     async def expired(self, before: float) -> list[str]:
-        with self._transaction() as db:
-            rows = db.execute("SELECT id FROM jobs WHERE ended IS NOT NULL AND ended < ?", (before,)).fetchall()
-        return [str(row[0]) for row in rows]
+        found = await self._database.read(lambda db: _jobs(db, "ended IS NOT NULL AND ended < ?", before))
+        return [job.id for job in found]
 
     async def forget(self, job_id: str) -> None:
-        with self._transaction() as db:
-            db.execute("DELETE FROM jobs WHERE id = ? AND ended IS NOT NULL", (job_id,))
+        await self._changes("DELETE FROM jobs WHERE id = ? AND ended IS NOT NULL", job_id)
+
+    async def _changes(self, statement: str, *values: object) -> bool:
+        """Whether a statement changed a row."""
+        return await self._database.write(lambda db: bool(db.execute(statement, values).rowcount))
 
 
 def _job(row: tuple[object, ...]) -> Job:
     return Job(*cast("tuple[str, str, str, str, State, int, int, int, str, float, float, float, str, int]", row))
+
+
+def _jobs(db: sqlite3.Connection, condition: str, *values: object) -> list[Job]:
+    return [_job(row) for row in db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE {condition}", values).fetchall()]
+
+
+def _first(db: sqlite3.Connection, condition: str, *values: object) -> Job | None:
+    return next(iter(_jobs(db, condition, *values)), None)
+
+
+def _one(db: sqlite3.Connection, condition: str, *values: object) -> Job:
+    (job,) = _jobs(db, condition, *values)
+    return job
+
+
+def _job_of_key(db: sqlite3.Connection, submission: Submission) -> str:
+    """Id of the job that the key stands for, or ""."""
+    row = db.execute("SELECT job FROM keys WHERE owner = ? AND key = ?", (submission.owner, submission.key)).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def _find(db: sqlite3.Connection, submission: Submission) -> Job | None:
+    """The job of the same request that did not fail. Raises IdempotencyError."""
+    if job_id := _job_of_key(db, submission):
+        job = _one(db, "id = ?", job_id)
+        (request,) = db.execute("SELECT request FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        # Version 1 did not record the request.
+        if submission.request != request and (request or submission.fingerprint != job.fingerprint):
+            raise key_is_taken()
+        if job.state not in ("failed", "cancelled"):
+            return job
+    condition = "owner = ? AND fingerprint = ? AND state NOT IN ('failed', 'cancelled')"
+    return _first(db, condition, submission.owner, submission.fingerprint)
+
+
+def _known(db: sqlite3.Connection, submission: Submission) -> Job | None:
+    job = _find(db, submission)
+    if job is not None:
+        _record_key(db, submission, job.id)
+    return job
+
+
+def _record_key(db: sqlite3.Connection, submission: Submission, job_id: str) -> None:
+    if submission.key is not None:
+        db.execute(
+            "INSERT INTO keys (owner, key, job) VALUES (?, ?, ?) ON CONFLICT (owner, key) DO UPDATE SET job = ?",
+            (submission.owner, submission.key, job_id, job_id),
+        )

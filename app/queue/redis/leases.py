@@ -14,7 +14,7 @@ from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.redis import scripts
 from scpalm.app.queue.redis.connection import Keys
 from scpalm.app.queue.redis.in_flight import InFlight, InFlightWork
-from scpalm.app.queue.redis.lease_scripts import GROUP, leave_group
+from scpalm.app.queue.redis.lease_scripts import GROUP, leave_group, pause_ms
 from scpalm.app.queue.redis.settle import REPLY_SECONDS, Settler
 from scpalm.app.queue.redis.status import WorkerStatus
 from scpalm.app.queue.registry import QueueOptions
@@ -51,14 +51,13 @@ class Leases:
         self.name = name
         self._spool = spool
         self._lease_seconds, self._stall_seconds = options.lease_seconds, options.stall_seconds
-        self._events = options.events
+        self._events, self._tasks = options.events, options.tasks
         self._client: Any = connect(options.url)  # the client's own types leave open whether it is asynchronous
         script = self._client.register_script
         self._renew_script, self._beat_script = script(scripts.RENEW), script(scripts.BEAT)
         self._claim_script, self._overdue_script = script(scripts.CLAIM), script(scripts.OVERDUE)
         self._in_flight = InFlight()
-        self._closed = threading.Event()
-        self._stopped = threading.Event()
+        self._closed, self._stopped = threading.Event(), threading.Event()
         self._overdue_checked_at = 0.0
         self._mean_rows = dict.fromkeys(LANES, _FIRST_GUESS_ROWS)
         self._thread: threading.Thread | None = None
@@ -70,6 +69,7 @@ class Leases:
         """Announce this worker, and begin to renew its leases."""
         self._keys, self._reader, self._device = keys, reader, device
         self._settler = Settler(self._client, self._spool, self._in_flight, keys, self.name)
+        self._settler.on_failure = lambda error: self._tasks.note_failure("redis-settling", error, "goes on")
         self._thread = threading.Thread(target=self._renew_loop, name="redis-leases", daemon=True)
         self._thread.start()
 
@@ -136,7 +136,7 @@ class Leases:
         if now - self._overdue_checked_at < TICK_SECONDS:
             return None
         for lane in LANES:
-            while self._overdue_script(keys=[self._keys.stream(lane)], args=[GROUP, int(1000 * self._lease_seconds)]):
+            while self._is_overdue(lane):
                 if self._in_flight:
                     self._stopped.wait(min(wait, _PAUSE_SECONDS))
                     return []
@@ -149,6 +149,10 @@ class Leases:
                     return [lease] if lease is not None else []
         self._overdue_checked_at = now
         return None
+
+    def _is_overdue(self, lane: Lane) -> bool:
+        arguments: list[Any] = [GROUP, int(1000 * self._lease_seconds), pause_ms(self._lease_seconds)]
+        return bool(self._overdue_script(keys=[self._keys.stream(lane), self._keys["pulse"]], args=arguments))
 
     def _claim(self, lane: Lane) -> tuple[bytes, dict[bytes, bytes] | None, int] | None:
         """Entry, fields and deliveries of an expired item, or None. A dead letter has no fields."""
@@ -239,28 +243,33 @@ class Leases:
 
     def _renew_loop(self) -> None:
         beat_at = swept_at = float("-inf")
+        every = min(self._lease_seconds / RENEWALS_PER_LEASE, BEAT_SECONDS)
         while not self._stopped.wait(TICK_SECONDS if beat_at > 0 else 0.0):
             now = time.monotonic()
             try:
-                if not self._closed.is_set() and now - beat_at >= min(
-                    self._lease_seconds / RENEWALS_PER_LEASE, BEAT_SECONDS
-                ):
+                if not self._closed.is_set() and now - beat_at >= every:
                     self._beat()
                     beat_at = now
                 self._renew()
+                if now - swept_at >= SWEEP_SECONDS:
+                    swept_at = now
+                    self._spool.sweep()
             except (RedisError, OSError) as error:
                 self._note_failure(error)
                 self._stopped.wait(TICK_SECONDS)
-            if now - swept_at >= SWEEP_SECONDS:
-                self._spool.sweep()
-                swept_at = now
+            except Exception as error:  # without this loop all leases lapse
+                self._tasks.note_failure("redis-leases", error, "goes on")
+                self._stopped.wait(TICK_SECONDS)
 
     def _beat(self) -> None:
         status = WorkerStatus(self._device, self._in_flight.rows_per_second)
         self._beat_script(
-            keys=[self._keys["workers"], self._keys.beats + self.name],
-            args=[self.name, int(1000 * max(self._lease_seconds, 4 * TICK_SECONDS)), status.as_json()],
-        )
+            keys=[self._keys["workers"], self._keys.beats + self.name, self._keys["pulse"]],
+            args=[
+                self.name, int(1000 * max(self._lease_seconds, 4 * TICK_SECONDS)), status.as_json(),
+                pause_ms(self._lease_seconds),
+            ],
+        )  # fmt: skip
 
     def _renew(self) -> None:
         alive_since = time.monotonic() - self._stall_seconds

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from scpalm.app.background import cancel_until_done
+from scpalm.app.background import Beat, cancel_until_done
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.transport import WorkResult
 from scpalm.app.queue.wire import WireError, read_outcome
@@ -28,7 +28,7 @@ class Listener:
         self._client, self._spool, self._stream, self._on_reply = client, spool, stream, on_reply
         self._fetching: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> None:
+    async def run(self, beat: Beat) -> None:
         """Read replies until cancelled."""
         last, read = "0-0", list[Any]()
         while True:
@@ -41,6 +41,7 @@ class Listener:
                     last = entry
                     read.append(entry)
                     self._take(fields)
+                beat()
             except (RedisError, OSError) as error:
                 log.debug("waiting for Redis: %s", error)
                 # Start over: a Redis that lost its data numbers its entries from the start.
@@ -52,6 +53,9 @@ class Listener:
         await cancel_until_done(self._fetching)
 
     def _take(self, fields: dict[bytes, bytes]) -> None:
+        if b"id" not in fields or not fields.keys() & {b"spool", b"payload"}:
+            log.error("a reply in Redis has the fields %s; it is left out", sorted(fields))
+            return
         work_id, spooled = fields[b"id"].decode(), fields.get(b"spool")
         if spooled is None:
             self._on_reply(work_id, _read(fields[b"payload"]))

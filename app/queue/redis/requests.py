@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from scpalm.app.background import cancel_until_done
+from scpalm.app.background import Beat, cancel_until_done
 from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError, ServiceError
 from scpalm.app.queue.redis import scripts
 from scpalm.app.queue.redis.connection import Keys, prepare
@@ -80,8 +80,8 @@ class Requests:
         self.view.keys = keys
         await self.view.refresh(0)
         self._loops = [
-            asyncio.create_task(self._listener.run(), name="redis-replies"),
-            asyncio.create_task(self._watch(), name="redis-status"),
+            self._options.tasks.start("redis-replies", self._listener.run),
+            self._options.tasks.start("redis-status", self._watch),
         ]
 
     def close(self) -> None:
@@ -245,24 +245,24 @@ class Requests:
         task.add_done_callback(self._background.discard)
 
     def _on_reply(self, work_id: str, result: WorkResult) -> None:
+        self.view.note_reply()
         sent = self._sent.pop(work_id, None)
         if sent is not None and not sent.future.done():
             sent.future.set_result(result)
 
     # --- watching the queue
 
-    async def _watch(self) -> None:
+    async def _watch(self, beat: Beat) -> None:
         while True:
             await asyncio.sleep(STATUS_SECONDS)
             try:
                 await self.view.refresh(self._own_rows)
                 await self._resend_lost()
+                beat()
             except ServiceError as error:
                 log.warning("an item that Redis lost could not be sent again: %s", error)
             except (RedisError, OSError) as error:
                 self.view.note_failure(error)
-            except Exception:  # this loop must go on: without it an outage of Redis stays unseen
-                log.exception("looking at the queue failed")
 
     async def _resend_lost(self) -> None:
         """Send items again that Redis has lost: missing from the queue in two looks, and no reply came."""

@@ -1,7 +1,8 @@
 """Lua scripts of the queue of requests: each happens as a whole or not at all, even when Redis is full or dies.
 
 Keys of one model share a hash tag: ``load`` (hash: rows:online, rows:bulk, bytes, kept:SERVICE), one stream per
-lane, ``dead`` (dead letters), ``beat:NAME`` of workers and services (they expire), ``workers`` and ``apis`` (names).
+lane, ``dead`` (dead letters), ``beat:NAME`` of workers and services (they expire), ``workers`` and ``apis`` (names),
+``pulse`` (hash: when somebody last asked, and when the last pause ended), ``LANE:former`` (hash: former holders).
 """
 
 from __future__ import annotations
@@ -120,7 +121,10 @@ RENEW = (
     + """
 local lost = {}
 for i = 4, #ARGV do
-  if not renew(KEYS[1], ARGV[1], ARGV[2], ARGV[i], tonumber(ARGV[3])) then lost[#lost + 1] = ARGV[i] end
+  if not renew(KEYS[1], ARGV[1], ARGV[2], ARGV[i], tonumber(ARGV[3])) then
+    came_back(KEYS[1], ARGV[1], ARGV[2], ARGV[i])
+    lost[#lost + 1] = ARGV[i]
+  end
 end
 return lost
 """
@@ -146,18 +150,19 @@ return {id, deliveries}
 """
 )
 
-# KEYS load apis workers online bulk; ARGV beat-prefix service own beat_ms
+# KEYS load apis workers online bulk pulse; ARGV beat-prefix service own beat_ms pause_ms
 # -> {rows online, rows bulk, bytes, reserved, ms since the oldest online, bulk, {worker, status as JSON, ...}}
 STATUS = (
     RUN_WHEN_FULL
+    + LEASES
     + _RESERVED
     + """
+was_away(KEYS[6], tonumber(ARGV[5]), 0)
 redis.call('SET', ARGV[1] .. ARGV[2], '', 'PX', ARGV[4])
 redis.call('SADD', KEYS[2], ARGV[2])
 redis.call('HSET', KEYS[1], 'kept:' .. ARGV[2], ARGV[3])
 local online, bulk, bytes = load_of(KEYS[1])
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = now_ms()
 local ages = {}
 for i = 4, 5 do
   local first = redis.call('XRANGE', KEYS[i], '-', '+', 'COUNT', 1)
@@ -179,13 +184,22 @@ return {online, bulk, bytes, reserved(KEYS[1], KEYS[2], ARGV[1], ARGV[2]), ages[
 """
 )
 
-# Whether a lapsed lease waits. KEYS stream; ARGV group lease_ms -> 0 or 1
-OVERDUE = RUN_WHEN_FULL + "return #redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[2], '-', '+', 1)"
+# Whether a lapsed lease may be taken over. KEYS stream pulse; ARGV group lease_ms pause_ms -> 0 or 1
+OVERDUE = (
+    RUN_WHEN_FULL
+    + LEASES
+    + """
+if was_away(KEYS[2], tonumber(ARGV[3]), tonumber(ARGV[2])) then return 0 end
+return #redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[2], '-', '+', 1)
+"""
+)
 
-# Heartbeat of a worker. KEYS workers beat; ARGV worker beat_ms status
+# Heartbeat of a worker. KEYS workers beat pulse; ARGV worker beat_ms status pause_ms
 BEAT = (
     RUN_WHEN_FULL
+    + LEASES
     + """
+was_away(KEYS[3], tonumber(ARGV[4]), 0)
 redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
 return 1

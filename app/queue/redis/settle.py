@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -26,13 +27,18 @@ RETRY_SECONDS = 0.25
 
 
 class Settler:
-    """Settles items one after the other; each leaves ``in_flight`` once Redis has answered."""
+    """Settles items one after the other; each leaves ``in_flight`` once Redis has answered.
+
+    Attributes:
+        on_failure: called when an item could not be settled for an unexpected reason.
+    """
 
     def __init__(self, client: Any, spool: Spool, in_flight: InFlight, keys: Keys, worker: str) -> None:
         self._spool, self._in_flight, self._keys, self._worker = spool, in_flight, keys, worker
         self._settle = client.register_script(scripts.SETTLE)
         self._waiting: SimpleQueue[tuple[InFlightWork, WorkResult] | None] = SimpleQueue()
         self._stopped = threading.Event()
+        self.on_failure: Callable[[Exception], object] = lambda error: None
         self._thread = threading.Thread(target=self._loop, name="redis-settling", daemon=True)
         self._thread.start()
 
@@ -53,8 +59,13 @@ class Settler:
                 waiting = self._waiting.get(timeout=1.0)
             except Empty:
                 continue
-            if waiting is not None:
+            if waiting is None:
+                continue
+            try:
                 self._send(*waiting)
+            except Exception as error:  # the item's lease lapses, and another worker takes it
+                self.on_failure(error)
+                self._in_flight.remove(waiting[0])
 
     def _send(self, item: InFlightWork, result: WorkResult) -> None:
         content, spooled = pack_outcome(result), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from scpalm.app.errors import NotReadyError, ServiceError
 from scpalm.app.queue.redis import scripts
 from scpalm.app.queue.redis.connection import Keys, make_groups
+from scpalm.app.queue.redis.lease_scripts import pause_ms
 from scpalm.app.queue.throughput import seconds_for
 from scpalm.app.queue.transport import LANES, RENEWALS_PER_LEASE, Depth, Lane
 from scpalm.app.storage.redis import as_service_error
@@ -80,7 +82,10 @@ class View:
     def __init__(self, client: Any, name: str, lease_seconds: float) -> None:
         self._client, self._name = client, name
         self._beat_ms = int(1000 * RENEWALS_PER_LEASE * lease_seconds)
+        self._pause_ms = pause_ms(lease_seconds)
         self._script = client.register_script(scripts.STATUS)
+        self._lease_seconds = lease_seconds
+        self._heard_at = float("-inf")
         self.status: Status | None = None
         self._away: ServiceError | None = None
 
@@ -88,14 +93,18 @@ class View:
         """Look at the queue, and report that this service lives and has reserved ``own_rows``. Raises RedisError."""
         keys = self.keys
         answer = await self._script(
-            keys=[keys["load"], keys["apis"], keys["workers"], *map(keys.stream, LANES)],
-            args=[keys.beats, self._name, own_rows, self._beat_ms],
+            keys=[keys["load"], keys["apis"], keys["workers"], *map(keys.stream, LANES), keys["pulse"]],
+            args=[keys.beats, self._name, own_rows, self._beat_ms, self._pause_ms],
         )
         if self._away is not None:
             # It may have come back without its data.
             await make_groups(self._client, keys)
             log.info("Redis is reachable again")
         self.status, self._away = read_status(answer), None
+
+    def note_reply(self) -> None:
+        """A worker has just answered, so it lives, although the last look may be older than the worker."""
+        self._heard_at = time.monotonic()
 
     def note_failure(self, error: Exception) -> None:
         """Redis did not answer as it should."""
@@ -122,7 +131,8 @@ class View:
         """Why no work should be accepted now."""
         if self._away is not None:
             return self._away
-        if self.status is not None and not self.status.workers:
+        was_heard = time.monotonic() - self._heard_at < self._lease_seconds
+        if self.status is not None and not self.status.workers and not was_heard:
             return NotReadyError(
                 f"No worker of the model {self.keys.model} is running. Start one with `scpalm worker`.", retry_after=5
             )

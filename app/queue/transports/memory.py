@@ -176,7 +176,8 @@ class MemoryTransport:
             if resume:
                 self._take_back(lambda lease, _: lease.worker == worker)
             now = time.monotonic()
-            self._take_back(lambda _, ends: ends < now)
+            # A worker that asks has not died: it was suspended, or its renewals were late.
+            self._take_back(lambda lease, ends: ends < now and lease.worker != worker)
             if not self._waiting and wait > 0.0:
                 self._changed.wait(wait)
             leases = [lease for entry in self._waiting.values() if (lease := self._hand_out(entry, worker)) is not None]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scpalm.app.cli.main import main
-from scpalm.app.jobs.ledger.ledger import MAX_DEATHS, Ledger
+from scpalm.app.jobs.ledger.ledger import MAX_DEATHS, Ledger, Submission
 from scpalm.app.jobs.ledger.redis import RedisLedger
 from scpalm.app.jobs.ledger.sqlite import SqliteLedger
 from scpalm.app.jobs.manifest import Manifest
@@ -55,7 +55,7 @@ def prepare(open_ledger: Callable[[], Ledger]) -> None:
     async def go() -> None:
         ledger = open_ledger()
         for name in ("dead", "failed", "waits"):
-            await ledger.add(name, "", name, None, MANIFEST.as_json(), "sum")
+            await ledger.add(name, Submission("", name, name), MANIFEST.as_json(), "sum")
             await asyncio.sleep(0.002)
         for _ in range(MAX_DEATHS):
             job = await ledger.take(("sum",))

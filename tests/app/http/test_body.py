@@ -17,6 +17,7 @@ from scpalm.app.http.form import Form
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
 from scpalm.model.spec import RequestSpec
+from tests.loop_lag import LoopLag
 
 FORM_TYPE = "multipart/form-data; boundary=b"
 
@@ -75,7 +76,7 @@ def test_a_full_disk_is_reported_after_the_rest_was_read(
     chunks = iter([b"x" * (IN_MEMORY_BYTES + 1), b"more", b"and more"])
     with pytest.raises(StorageFullError, match="SCPALM_SPOOL_DIR") as caught:
         read(request_of(chunks, stalls=False, content_type=content_type), tmp_path)
-    assert caught.value.status == 503 and caught.value.retry_after
+    assert caught.value.status == 507 and caught.value.retry_after
     assert next(chunks, None) is None
 
 
@@ -86,3 +87,45 @@ def test_other_disk_errors_are_not_reported_as_full(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("tempfile.NamedTemporaryFile", broken)
     with pytest.raises(OSError, match="broken"):
         read(request_of(iter([b"x" * (IN_MEMORY_BYTES + 1)]), stalls=False), tmp_path)
+
+
+class _SlowFile:
+    """A file on a disk that takes its time."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._file = path.open("wb")
+
+    def __enter__(self) -> _SlowFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, content: bytes) -> None:
+        time.sleep(0.3)
+        self._file.write(content)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", FORM_TYPE])
+def test_a_slow_disk_does_not_stop_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content_type: str) -> None:
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda **_: _SlowFile(tmp_path / "body"))
+    written = bytearray()
+
+    def write(form: Form, content: bytes) -> None:
+        time.sleep(0.3)
+        written.extend(content)
+
+    monkeypatch.setattr(Form, "write", write)
+    monkeypatch.setattr(Form, "finish", lambda form: (tmp_path / "body", {}))
+    chunks = [bytes([number]) * (IN_MEMORY_BYTES // 4) for number in range(12)]
+
+    async def watched() -> Upload:
+        with LoopLag(asyncio.get_running_loop()):
+            request = request_of(iter(chunks), stalls=False, content_type=content_type)
+            limits = BodyLimits(1 << 30, 30.0, tmp_path)
+            return await read_upload(request, tmp_path, SparseJsonCodec(), RequestSpec(("embed",)), limits)
+
+    body = asyncio.run(watched()).body
+    assert isinstance(body, Path)
+    assert (bytes(written) if content_type == FORM_TYPE else body.read_bytes()) == b"".join(chunks)

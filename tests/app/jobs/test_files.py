@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scpalm.app.codecs.result import OutputValues
-from scpalm.app.errors import JobStorageError
+from scpalm.app.errors import JobStorageError, StorageFullError
 from scpalm.app.jobs.files import JobFiles, LocalJobFiles, SpoolJobFiles
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.parsing.upload import UploadHead
@@ -23,6 +25,11 @@ from tests.app.fakes import INFO
 
 HEAD = UploadHead(5, Coverage(3, 2, 300, 2, 0, 0, unmatched=("X",)), np.array([0, 1, -1], np.int32), {"drugs": ["a"]})
 REPORT = InputReport("counts", "whole numbers")
+
+
+def found_room(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
 
 
 @pytest.fixture(params=["folder", "store"])
@@ -87,6 +94,53 @@ def test_results_of_another_release_are_refused(files: JobFiles, tmp_path: Path)
             JobStore(files).read(("mini", "1"), tmp_path)
 
 
-def test_a_failure_of_the_store_is_a_spool_error(tmp_path: Path) -> None:
-    with pytest.raises(SpoolError, match="failed to access a file of a job"):
-        SpoolJobFiles(Spool(f"memory://{tmp_path}"), "none").read("body")
+def test_a_missing_file_cannot_be_waited_for(files: JobFiles, tmp_path: Path) -> None:
+    with pytest.raises(JobStorageError, match="'body' of this job is gone"):
+        files.read("body")
+    with pytest.raises(JobStorageError, match="gone"), files.local("body", tmp_path):
+        pass
+
+
+def test_a_failure_of_the_store_is_a_spool_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = SpoolJobFiles(Spool(f"memory://{tmp_path}"), "job")
+    files.write("body", b"")
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("unreachable")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.cat_file", fail)
+    with pytest.raises(SpoolError, match="failed to access a file of a job: unreachable"):
+        files.read("body")
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.rm", fail)
+    with pytest.raises(SpoolError, match="unreachable"):
+        files.remove()  # files that are left must not be forgotten
+
+
+@pytest.mark.parametrize("room", [0, 200_000], ids=["full at the start", "full midway"])
+def test_a_full_disk_leaves_no_part_of_a_file(small_disk: Callable[[int], Path], tmp_path: Path, room: int) -> None:
+    disk = small_disk(1 << 20)
+    (disk / "others").write_bytes(bytes((1 << 20) - room))
+    source = tmp_path / "source"
+    source.write_bytes(bytes(500_000))
+    files = LocalJobFiles(disk / "job")
+    for store in (lambda: files.copy_in("body", source), lambda: files.write("body", source.read_bytes())):
+        with pytest.raises(StorageFullError, match="SCPALM_RESULTS_DIR"):
+            store()
+        assert not list(disk.glob("job/*"))
+    (disk / "others").unlink()
+    files.copy_in("body", source)
+    assert files.read("body") == source.read_bytes()
+
+
+def test_a_chunk_for_which_there_is_no_room_can_be_written_later(small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(2 << 20)
+    files = LocalJobFiles(disk / "job")
+    store = JobStore(files)
+    store.open((Embed(INFO),), HEAD)
+    (disk / "others").write_bytes(bytes(found_room(disk)))
+    outputs = [OutputValues(outputs_of((Embed(INFO),))[0], np.ones((5, 3), np.float32))]
+    with pytest.raises(StorageFullError):
+        store.put(0, outputs, list("abcde"), REPORT)
+    (disk / "others").unlink()
+    store.put(0, outputs, list("abcde"), REPORT)
+    assert store.read(("mini", "1"), disk).cells == list("abcde")

@@ -93,19 +93,22 @@ def test_time_is_limited(busy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "word"),
+    ("command", "word", "reason"),
     [
-        (Message("die", {"signal": signal.SIGSEGV}), "SIGSEGV"),
-        (Message("die", {"signal": signal.SIGKILL}), "SIGKILL"),
-        (Message("leave"), "exit status 3"),
+        (Message("die", {"signal": signal.SIGSEGV}), "SIGSEGV", "killed"),
+        (Message("die", {"signal": signal.SIGKILL}), "SIGKILL", "ended"),
+        (Message("die", {"signal": signal.SIGTERM}), "SIGTERM", "ended"),
+        (Message("leave"), "exit status 3", "killed"),
     ],
-    ids=["SIGSEGV", "SIGKILL", "exit"],
+    ids=["SIGSEGV", "SIGKILL", "SIGTERM", "exit"],
 )
-def test_a_crash_is_an_error_and_the_child_is_replaced(process: ParserProcess, command: Message, word: str) -> None:
+def test_a_crash_is_an_error_and_the_child_is_replaced(
+    process: ParserProcess, command: Message, word: str, reason: str
+) -> None:
     pid = facts(process)["pid"]
     with pytest.raises(ProcessError, match=word) as caught:
         process.call(command)
-    assert caught.value.reason == "killed"
+    assert caught.value.reason == reason
     assert facts(process)["pid"] != pid
 
 
@@ -243,3 +246,33 @@ def test_the_current_folder_provides_no_code(tmp_path: Path) -> None:
     # The child reached the point of reading the genes, which are missing.
     assert done.stdout.strip() == "BundleError", done.stderr
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("action", ["cancel", "close"])
+def test_a_process_that_starts_while_its_command_ends_is_ended_too(
+    process: ParserProcess, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """A dead child is being replaced when the client leaves, or the service stops."""
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    started: list[subprocess.Popen[bytes]] = []
+    real_popen = subprocess.Popen
+
+    def start_and_act(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        child: subprocess.Popen[bytes] = real_popen(*args, **kwargs)
+        if not started:
+            getattr(process, action)()
+        started.append(child)
+        return child
+
+    monkeypatch.setattr("scpalm.app.parsing.process.subprocess.Popen", start_and_act)
+    with pytest.raises(ProcessError) as caught:
+        process.call(Message("sleep"))
+    assert caught.value.reason == ("killed" if action == "cancel" else "closed")
+    assert started[0].poll() is not None, "the new process must not go on"
+    if action == "cancel":
+        assert facts(process), "the next command must not be affected"
+    else:
+        with pytest.raises(ProcessError):
+            facts(process)
+        assert all(child.poll() is not None for child in started)

@@ -201,7 +201,7 @@ def test_an_item_that_kills_every_worker_fails(open_transport: Open) -> None:
             await transport.submit(work := make_work(1))
             for delivery in range(MAX_DELIVERIES):
                 async with open_transport.another(transport, lease_seconds=0.3) as doomed:
-                    (held,) = await lease(doomed)
+                    (held,) = await lease(doomed, 1, f"doomed{delivery}")
                     assert held.deliveries == delivery + 1
                     stop_renewals(doomed)
             waiting = asyncio.create_task(transport.reply(work.id))

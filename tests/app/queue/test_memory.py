@@ -10,7 +10,7 @@ import pytest
 
 from scpalm.app.errors import DrainingError
 from scpalm.app.queue.throughput import Throughput
-from scpalm.app.queue.transport import WorkItem, WorkResult
+from scpalm.app.queue.transport import MAX_DELIVERIES, WorkItem, WorkResult
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.model.genes.rows import GeneSet, Rows
 
@@ -80,6 +80,18 @@ def test_rows_of_a_lapsed_lease_are_queued_again() -> None:
 
     run(scenario)
     assert redelivered == [1]
+
+
+def test_a_worker_that_was_suspended_keeps_its_items() -> None:
+    async def scenario() -> None:
+        transport = make(lease_seconds=0.0)
+        await transport.submit(work(2))
+        (held,) = transport.lease("a", 0)
+        for _ in range(2 * MAX_DELIVERIES):
+            assert not transport.lease("a", 0), "one that asks has not died"
+        assert transport.settle(held, outcome(2))
+
+    run(scenario)
 
 
 def test_a_restarted_worker_gets_only_its_own_items_back() -> None:

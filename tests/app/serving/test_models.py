@@ -131,7 +131,7 @@ def test_a_model_is_replaced_without_dropping_requests(client: Client, served: S
     info = client.get("/metrics").text
     assert 'scpalm_model_info{device="cpu",name="two",runtime="fake",version="2"} 1.0' in info
     assert 'name="two",runtime="fake",version="1"' not in info
-    until(lambda: len(list(served.spool.glob("scpalm-model-*"))) == 2)
+    until(lambda: len(list(served.spool.glob("*/scpalm-model-*"))) == 2)
 
 
 def test_requests_succeed_while_a_model_is_swapped_repeatedly(client: Client, served: Served) -> None:
@@ -246,5 +246,5 @@ async def _pass() -> None:
 def test_no_copies_are_left_when_the_service_ends(served: Served) -> None:
     with Client(served.app()) as client:
         client.wait_until_loaded()
-        assert len(list(served.spool.glob("scpalm-model-*"))) == 1
-    assert list(served.spool.glob("scpalm-model-*")) == []
+        assert len(list(served.spool.glob("*/scpalm-model-*"))) == 1
+    assert list(served.spool.glob("*/scpalm-model-*")) == []

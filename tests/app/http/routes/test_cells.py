@@ -212,8 +212,10 @@ def test_draining_finishes_running_requests_and_refuses_new_ones(
         session.gate.clear()
         first = client.submit(client.http.post("/embed", json=BODY))
         assert session.running.wait(20)
-        client.service.drain()
-        check_problem(client.post("/embed", json=BODY), 503, "draining")
+        client.in_loop(client.service.drain)
+        refused = client.post("/embed", json=BODY)
+        check_problem(refused, 503, "draining")
+        assert refused.headers["connection"] == "close" and int(refused.headers["retry-after"]) > 0
         assert client.get("/health/ready").status_code == 503
         assert client.get("/health/live").status_code == 200
         closing = client.submit(client.service.close())

@@ -110,6 +110,21 @@ def test_drugs_in_the_body_and_in_a_form(head: Head, client: Client, tmp_path: P
     assert '"Pyridine"' in back.uns["scpalm"] and "ln IC50" in back.uns["scpalm"]
 
 
+def test_form_fields_of_a_job_are_checked_before_it_is_accepted(client: Client, tmp_path: Path) -> None:
+    cells = anndata.AnnData(COUNTS)
+    cells.var_names = GENES
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    files = {"file": (tmp_path / "cells.h5ad").read_bytes()}
+    before = len(client.get("/jobs").json()["jobs"])
+    for drugs, reason in (
+        ("\n".join(f"C{'C' * (n % 9)}O" for n in range(100_000)), "100,000 drugs"),
+        ("no-such", "no-such"),
+    ):
+        answer = client.post("/ic50", files=files, data={"drugs": drugs}, headers={"Prefer": "respond-async"})
+        assert answer.status_code in (413, 422) and reason in answer.json()["detail"], answer.text
+    assert len(client.get("/jobs").json()["jobs"]) == before
+
+
 def test_npy_has_only_the_values(head: Head, client: Client) -> None:
     answer = client.post("/ic50?drugs=urea", json=BODY, headers={"Accept": "application/x-npy"})
     np.testing.assert_array_equal(np.load(io.BytesIO(answer.content)), expected(head, ["urea"]).ln_ic50)

@@ -76,6 +76,21 @@ def test_the_result_has_the_requested_format(own_client: Client, tmp_path: Path)
     assert refused.status_code == 406
 
 
+def test_a_result_that_does_not_contain_the_body_is_sent_without_fetching_it(
+    own_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = own_client
+    location = accepted(client.post("/embed", json=body_of(3), headers=ASYNC))
+    wait(client, location)
+
+    def fetch(*_: object) -> None:
+        raise AssertionError("the body may be gigabytes in an object store")
+
+    monkeypatch.setattr("scpalm.app.jobs.files.LocalJobFiles.local", fetch)
+    for accept in ("application/json", "application/x-npy", H5AD):
+        assert client.get(f"{location}/result", headers={"Accept": accept}).status_code == 200
+
+
 def test_the_same_request_is_the_same_job(own_client: Client) -> None:
     client = own_client
     first = accepted(client.post("/embed", json=body_of(5), headers=ASYNC))
