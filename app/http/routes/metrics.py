@@ -10,6 +10,7 @@ from scpalm.app.telemetry.metrics_page import MEDIA_TYPE
 router = APIRouter(tags=["health"])
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     operation_id="metrics",

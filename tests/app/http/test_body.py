@@ -116,6 +116,7 @@ def test_a_slow_disk_does_not_stop_the_loop(tmp_path: Path, monkeypatch: pytest.
         time.sleep(0.3)
         written.extend(content)
 
+    (tmp_path / "body").touch()
     monkeypatch.setattr(Form, "write", write)
     monkeypatch.setattr(Form, "finish", lambda form: (tmp_path / "body", {}))
     chunks = [bytes([number]) * (IN_MEMORY_BYTES // 4) for number in range(12)]

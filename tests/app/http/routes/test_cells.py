@@ -131,7 +131,7 @@ def test_invalid_requests_are_problems(client: Client) -> None:
     check_problem(
         client.post("/embed", content=b"x", headers={"content-type": "text/csv"}), 415, "unsupported-media-type"
     )
-    check_problem(client.post("/embed", content=b"x"), 415, "unsupported-media-type", field="Content-Type")
+    check_problem(client.post("/embed", content=b"x"), 400, "not-hdf5", field="file")  # without a type, by content
     check_problem(
         client.post("/embed", json=BODY, headers={"content-encoding": "br"}), 415, "unsupported-media-type",
         field="Content-Encoding",
