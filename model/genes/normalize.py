@@ -112,14 +112,18 @@ def _normalised(matrix: CellMatrix, declared: Declaration, evidence: Evidence, r
     total = declared.whole_cell
     if total is not None:
         return _with_total(matrix, report, sums, total, "as declared")
-    if not complete and _has_totals(matrix, _counted(matrix, evidence, report.transform)):
-        return _report(matrix, replace(report, why=f"{report.why}; {_of_totals(matrix)}", divide_by="unit"))
+    counted = not complete and _has_totals(matrix, _counted(matrix, evidence, report.transform))
+    by_totals = replace(report, why=f"{report.why}; {_of_totals(matrix)}", divide_by="unit")
+    if counted and _fits_totals(matrix, evidence, report.transform):
+        return _report(matrix, by_totals)
     constant = shapes.constant_sum(sums)
-    if constant is not None:
+    if constant is not None and not counted:
         return _report(matrix, replace(report, why=f"{report.why}; each cell sums to {constant:g}", total=constant))
-    total = _total_of_whole_numbers(evidence, report.transform, sums)
+    total = _total_of_whole_numbers(evidence, report.transform, sums) if constant is None else None
     if total is not None and (not complete or (sums > 0.5 * total).all()):
         return _with_total(matrix, report, sums, total, "which makes the cells' totals whole numbers")
+    if counted:
+        return _report(matrix, by_totals)
     if complete:
         return _report(matrix, replace(report, why=f"{report.why}; each cell is divided by its sum"))
     raise total_needed(matrix, report.base, sums)
@@ -215,10 +219,21 @@ def _has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
     totals = matrix.obs_totals
     if totals is None or _is_complete(matrix) or not len(counts):
         return False
-    usable = np.isfinite(totals).all() and (totals >= counts * (1 - 1e-6) - 0.5).all() and (totals > 0).all()
+    large = np.isfinite(totals) & (totals > 0) & (totals >= counts * (1 - 1e-6) - 0.5)
+    # Totals with fractions are those of normalised values or logarithms.
+    whole = np.abs(totals - np.rint(totals)) <= 1e-6 * totals
     # Totals of normalised values are all the same.
     same = len(totals) > 2 and np.ptp(totals) <= 1e-3 * totals.mean()
-    return bool(usable and not same)
+    return bool((large & whole).all() and not same)
+
+
+def _fits_totals(matrix: CellMatrix, evidence: Evidence, name: str) -> bool:
+    """Whether whole cells with the file's totals were brought to the same sum."""
+    if matrix.obs_totals is None or len(evidence.rows) < 2:
+        return False
+    units = np.array([fits[name].unit if name in fits else np.nan for fits in evidence.fits])
+    sums = units * matrix.obs_totals[evidence.rows]
+    return bool(np.ptp(sums) <= 2e-3 * sums.mean())
 
 
 def _counted(matrix: CellMatrix, evidence: Evidence, name: str) -> NDArray[np.float64]:

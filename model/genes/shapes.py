@@ -94,7 +94,7 @@ def refuse_unusable(matrix: CellMatrix, declared: Declaration) -> None:
     if declared.name != "auto":
         return
     largest = float(matrix.data.max(initial=0))
-    if largest <= 1 and len(matrix.data) >= _MANY and bool((matrix.data == largest).all()):
+    if len(matrix.data) >= _MANY and bool((matrix.data == largest).all()):
         raise unusable("binary")
     kinds = {_flat_kind(values) for values in _cells(matrix) if len(values) >= _SOME}
     if kinds and None not in kinds:

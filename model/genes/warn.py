@@ -10,6 +10,7 @@ from scpalm.model.genes.report import InputReport
 
 _LOW_SHARE = 0.9  # of counts in known genes
 _FEW_GENES = 200
+_MANY_REPAIRS = 0.01  # share of columns; annotations have a few odd names anyway
 _SHALLOW, _DEEP = 200, 1e8  # counts of a cell
 
 
@@ -25,7 +26,7 @@ def warnings_of(coverage: Coverage, report: InputReport, totals: NDArray[np.floa
         >>> warnings_of(coverage, report, totals)
         ('12 % of the counts lie in genes that the model does not know.',)
     """
-    found = list(coverage.notes)
+    found: list[str] = []
     if report.counts_matched is not None and report.counts_matched < _LOW_SHARE:
         percent = 100 * (1 - report.counts_matched)
         found.append(f"{percent:.0f} % of the counts lie in genes that the model does not know.")
@@ -35,8 +36,8 @@ def warnings_of(coverage: Coverage, report: InputReport, totals: NDArray[np.floa
         number = sum(coverage.left_out.values())
         kinds = ", ".join(f"{reason} ({count})" for reason, count in coverage.left_out.items())
         found.append(f"{number} columns are no human genes and were left out: {kinds}.")
-    if coverage.repaired:
-        number = sum(coverage.repaired.values())
+    number = sum(coverage.repaired.values())
+    if number > _MANY_REPAIRS * coverage.genes_in:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in coverage.repaired.items())
         found.append(f"{number} gene names were repaired: {kinds}.")
     if report.detected == "counts":
@@ -47,7 +48,7 @@ def warnings_of(coverage: Coverage, report: InputReport, totals: NDArray[np.floa
             found.append(f"The cells are unusually deep: half of them have more than {median:.2g} counts.")
     if report.source != "X":
         found.append(f"The values are those of {'raw.X' if report.source == 'raw' else _layer(report.source)}.")
-    return tuple(found)
+    return (*found, *coverage.notes)
 
 
 def _layer(name: str) -> str:

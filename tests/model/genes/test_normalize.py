@@ -106,10 +106,19 @@ def test_totals_of_the_file_are_those_of_whole_cells(values: NDArray[np.float64]
     np.testing.assert_allclose(shares(matrix, detect_input(matrix)), expected[expected > 0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("totals", [SUMS.ravel() * 0 + 1e6, SUMS.ravel() * 0.001, SUMS.ravel() * np.nan])
+LOG_SUMS = np.log1p(CP10K).sum(axis=1)
+
+
+@pytest.mark.parametrize("totals", [SUMS.ravel() * 0 + 1e6, SUMS.ravel() * 0.001, SUMS.ravel() * np.nan, LOG_SUMS * 9])
 def test_totals_that_cannot_be_are_not_used(totals: NDArray[np.float64]) -> None:
     matrix = with_totals(part(COUNTS), totals)
     assert detect_input(matrix).divide_by == "sum"
+
+
+def test_totals_of_a_selection_do_not_replace_those_that_logs_show() -> None:
+    matrix = with_totals(part(np.log1p(CP10K)), COUNTS[:, SELECTION].sum(axis=1) + 1)
+    report = detect_input(matrix)
+    assert (report.divide_by, report.total) == ("total", 1e4)
 
 
 def test_given_totals_are_used_for_counts() -> None:
