@@ -15,6 +15,7 @@ _MANY = 200  # values that are all the same by no accident
 _SOME = 60  # values of a cell that show a distribution
 _MANY_GENES, _SOME_GENES = 500, 100
 _SAMPLE = 32
+_EVEN = 0.3
 _FLAT = 0.3  # share of a cell's values above half of its largest; counts have a few percent there
 _ROUND = (1.0, 1e2, 1e3, 1e4, 1e5, 1e6)
 
@@ -115,8 +116,9 @@ def _flat_kind(values: NDArray[np.float32]) -> str | None:
     if distinct > 0.9 * len(values) and values.max() <= 2.5 * max(len(values), 1) and 2 * values.max() >= len(values):
         half = values * 2
         return "ranked" if bool((half == np.rint(half)).all()) else None
-    bins = np.unique(values, return_counts=True)[1]
-    even = 5 <= len(bins) <= 256 and float(bins.max()) < 4 * float(np.median(bins))
+    sizes = np.unique(values, return_counts=True)[1]
+    # Bins by quantiles are of one size, more evenly than values drawn at random, whose variance is their mean.
+    even = 5 <= len(sizes) <= 256 and float(sizes.var()) < _EVEN * float(sizes.mean())
     return "binned" if even and is_whole(values) else None
 
 
