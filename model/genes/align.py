@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.non_genes import foreign_genomes, kind_reasons, name_reason
 from scpalm.model.genes.other_names import few_known, other_species, refuse_contradiction
-from scpalm.model.genes.repair import NO_NAMES, Repairs, is_clone, is_date, is_foreign, with_dashes
+from scpalm.model.genes.repair import NO_NAMES, Repairs, is_clone, is_date, is_foreign, stem_of, with_dashes
 from scpalm.model.genes.rows import GeneSet
 from scpalm.model.genes.vocabulary import How, Vocabulary
 
@@ -255,9 +255,12 @@ class _Aligner:
             for column in np.flatnonzero(self._target < 0).tolist()
             if column not in self._reasons and not is_clone(self._names[column])
         ]
-        if repairs.unspliced:
-            # PURG-A, the ambiguous counts of PURG, is also an alias of PURG.
-            unknown += [c for c, how in enumerate(self._how) if how in ("alias", "previous")]
+        # PURG-A, the ambiguous counts of PURG, is also an alias; NCL-1, a second column of NCL, one of another gene.
+        known = set(self._names)
+        for column, how in enumerate(self._how):
+            name = self._names[column]
+            if how in ("alias", "previous") and (stem_of(name) in known or (repairs.unspliced and name[-2:-1] == "-")):
+                unknown.append(column)
         return unknown
 
     def _set_repaired(self, column: int, position: int, how: How, kind: str) -> None:

@@ -90,6 +90,7 @@ class Repairs:
 
     def __init__(self, vocabulary: Vocabulary, names: Sequence[str]) -> None:
         self._vocabulary = vocabulary
+        self._names = set(names)
         self.prefix = _shared_prefix(names)
         self.mitochondria = _mitochondria(names)
         self.unspliced = _unspliced(names)
@@ -131,17 +132,21 @@ class Repairs:
         if date is not None:
             yield date, "date of Excel"
             return
+        if stem_of(name) in self._names:
+            yield stem_of(name), "repeated name"
+        yield from self._respelled(name)
+
+    def _respelled(self, name: str) -> Iterator[tuple[str, str]]:
         folded = self._vocabulary.by_folded if name == name.upper() else {}
         for meant in with_dashes(name):
             yield meant, "dots"
             if meant in folded:
                 yield folded[meant], "dots"
-        stem = _NUMBER_AT_END.match(name)
-        if stem:
-            # A number after an alias may belong to it.
-            for meant in (stem[1], *with_dashes(stem[1])):
-                if self._vocabulary.find(meant)[1] in ("symbol", "previous"):
-                    yield meant, "repeated name"
+        # A number after an alias may belong to it.
+        stem = stem_of(name)
+        for meant in (stem, *with_dashes(stem)):
+            if self._vocabulary.find(meant)[1] in ("symbol", "previous"):
+                yield meant, "repeated name"
         if name.startswith("X") and name[1:2].isdigit():
             yield name[1:], "dots"
         if name in folded:
@@ -176,6 +181,12 @@ class Repairs:
         found.pop(-1, None)
         # More than one gene is a probe for a family, which is none of them.
         return (*next(iter(found.items())), "part of the name") if len(found) == 1 else (*NOT_FOUND, "")
+
+
+def stem_of(name: str) -> str:
+    """The name without a number at its end that makes it unique; "" if there is none."""
+    match = _NUMBER_AT_END.match(name)
+    return match[1] if match else ""
 
 
 def with_dashes(name: str) -> Iterator[str]:
