@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
-from scpalm.app.cli.strict import StrictCommand
 
-
-class ServeCommand(StrictCommand):
+class ServeCommand(TyperCommand):
     """A command whose help also lists all settings."""
 
     def get_help(self, ctx) -> str:  # type: ignore[no-untyped-def]  # its type is private to typer

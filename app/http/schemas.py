@@ -60,12 +60,15 @@ class SparseCells(BaseModel):
     indptr: list[int] = Field(description="CSR row pointers: number of cells + 1 values, starting at 0.")
     indices: list[int] = Field(description="Column index of each value.")
     data: list[float] = Field(description="Values: raw counts.")
+    shape: list[int] | None = Field(None, description="[cells, genes], checked where it is sent.")
 
 
 class UploadForm(BaseModel):
-    """A form with one .h5ad file."""
+    """A form with one file of cells."""
 
-    file: str = Field(description="The .h5ad file.", json_schema_extra={"format": "binary"})
+    file: str = Field(
+        description="The file: .h5ad, 10x's .h5, .h5mu, JSON or Arrow.", json_schema_extra={"format": "binary"}
+    )
 
 
 class ModelName(BaseModel):
@@ -196,8 +199,9 @@ def cells_body(json: type[BaseModel], form: type[BaseModel]) -> dict[str, Any]:
     content = {media_type: _BINARY for media_type in readable_types() if media_type != "application/json"}
     return {
         "required": True,
-        "description": "Cells as sparse JSON, an h5ad file or an Arrow IPC stream (columns `indices`, `data`, "
-        "`obs_names`; `genes` as JSON in the schema metadata). `Content-Encoding` may be gzip or zstd.",
+        "description": "Cells as JSON (sparse, or rows in `X`), an h5ad file, 10x's .h5, .h5mu, or an Arrow IPC stream "
+        "or file (columns `indices`, `data`, `obs_names`; `genes` as JSON in the metadata). The first bytes decide. "
+        "`Content-Encoding` may be gzip or zstd. Options may stand in the query, the form or the JSON.",
         "content": {
             "application/json": {"schema": json.model_json_schema()},
             "multipart/form-data": {"schema": form.model_json_schema()},

@@ -46,7 +46,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Ser
         "/pathways",
         "/pathways?summary=true",
         "/ic50?drugs=Cisplatin",
-        "/ic50?drugs=CCCO&drugs=Erlotinib",
+        "/ic50?drugs=CC(C)O&drugs=Erlotinib",
     ],
 )
 def test_every_output_has_the_same_bytes_as_in_one_process(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep
 from scpalm.app.http.job_request import accept_job, wants_async
 from scpalm.app.http.query import query_of, spec_of
 from scpalm.app.http.request import answer_cells
 from scpalm.app.http.schemas import SparseCells, UploadForm, cells_body, cells_responses
+from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.common_options import CommonOptions
 from scpalm.model.tasks.registry import tasks
 from scpalm.model.tasks.task import AnyTask
@@ -46,14 +47,21 @@ def _add_route(task: AnyTask) -> None:
 
 
 def _body(task: AnyTask) -> dict[str, Any]:
-    if task.members is None:
-        return cells_body(SparseCells, UploadForm)
-    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in task.members.model_fields.items()}
-    title = task.name.capitalize()
-    json = create_model(f"{title}Cells", __base__=SparseCells, **fields)
-    # Form fields can hold only lists of words, so other members are not declared in the form.
-    options = {name: (str | None, fields[name][1]) for name in task.options.model_fields if name in fields}
-    form: Any = create_model(f"{title}Form", __base__=UploadForm, **options)  # type: ignore[call-overload]
+    members = {} if task.members is None else dict(task.members.model_fields)
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in members.items()}
+    title, spec = task.name.capitalize(), RequestSpec((task.name,))
+    own = query_of(task.name).model_fields
+    # Options may stand in the body, too. Those of the query have the types; here, none is required.
+    json_options: dict[str, Any] = {
+        name: (own[option].annotation, own[option])
+        for name, option in spec.option_names("JSON member").items()
+        if name not in fields
+    }
+    form_options: dict[str, Any] = {
+        name: (str | None, Field(None, description=own[name].description)) for name in spec.option_names("form field")
+    }
+    json: Any = create_model(f"{title}Cells", __base__=SparseCells, **fields, **json_options)
+    form: Any = create_model(f"{title}Form", __base__=UploadForm, **form_options)
     return cells_body(json, form)
 
 

@@ -145,3 +145,23 @@ def test_serve_help_lists_every_setting(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out.strip()[0].isdigit()
+
+
+def test_an_option_given_twice_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cells: Path, tmp_path: Path
+) -> None:
+    """Lists may be repeated; of anything else only the last value would be read."""
+    out = tmp_path / "out.h5ad"
+    assert run(monkeypatch, "impute", cells, "-o", out, "--scale", "log", "--scale", "counts") == 2
+    assert "--scale" in capsys.readouterr().err
+    assert run(monkeypatch, "embed", cells, "-o", out, "-o", out) == 2
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["out.zarr", "out.xlsx", "out"])
+def test_an_output_of_another_format_is_refused_before_the_model_loads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cells: Path, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(engine_module, "load", None)
+    assert run(monkeypatch, "embed", cells, "-o", tmp_path / name) == 1
+    assert "does not end in" in capsys.readouterr().err
