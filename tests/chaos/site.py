@@ -114,7 +114,7 @@ class Site:
             for path in self.spool.path.rglob("*")
             if path.is_file()
             and path.name != "others"
-            and path.suffix != ".lock"
+            and not path.name.endswith("-lock")
             # The copy of a model that is served.
             and not path.parent.name.startswith("scpalm-model-")
         ]
