@@ -12,7 +12,7 @@ from uuid import uuid4
 
 log = logging.getLogger("scpalm.storage")
 
-_PREFIX, _LOCK = "scpalm-process-", ".lock"
+_PREFIX, _LOCK = "scpalm-process-", "-lock"
 # A lock without a folder: its process is starting, or was killed in that moment.
 _KEEP_LOCK_SECONDS = 3600.0
 

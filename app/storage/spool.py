@@ -71,8 +71,12 @@ class Spool:
             if _is_local(self._filesystem):
                 # Other processes see the file under its name only when it is complete.
                 partial = Path(f"{path}.partial")
-                partial.write_bytes(content)
-                partial.rename(path)
+                try:
+                    partial.write_bytes(content)
+                    partial.rename(path)
+                except BaseException:
+                    partial.unlink(missing_ok=True)
+                    raise
             else:
                 self._filesystem.pipe_file(path, content)
         except Exception as error:

@@ -231,13 +231,13 @@ def redis_full(cluster: Cluster, size: int) -> Row:
         client.config_set("maxmemory", "1mb")
         for seed in range(size):
             answer = ask(service, cells(4, seed))
-            assert answer.status_code == 503 and "no memory" in answer.json()["detail"], answer.text
+            assert answer.status_code == 507 and "no memory" in answer.json()["detail"], answer.text
         assert not cluster.left()
         client.config_set("maxmemory", "0")
     started = time.monotonic()
     _values(ask(service, cells(4)))
     cluster.assert_nothing_left()
-    return Row("503 with the reason; nothing written", time.monotonic() - started, 0, cluster.duplicated())
+    return Row("507 with the reason; nothing written", time.monotonic() - started, 0, cluster.duplicated())
 
 
 def worker_frozen(cluster: Cluster, size: int) -> Row:

@@ -317,7 +317,7 @@ def killed_and_restarted(site: Site) -> Seen:
     asking = threading.Thread(target=lambda: suppress_errors(site, body))
     asking.start()
     wait_until(lambda: service.metric("queue_rows") > 0)
-    assert [path for path in site.spool.path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert [path for path in site.spool.path.rglob("*") if path.is_file() and not path.name.endswith("-lock")]
     service.stop(signal.SIGKILL)
     asking.join()
     site.hold.unlink()

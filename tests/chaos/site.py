@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +35,8 @@ class Disk:
 
     def fill(self, leave: int = 0) -> None:
         """Take all room except ``leave`` bytes, until `free`."""
-        (self.path / "others").write_bytes(bytes(max(0, self.room() - leave)))
+        with suppress(OSError):  # the service wrote meanwhile, and the disk is as full as it can be
+            (self.path / "others").write_bytes(bytes(max(0, self.room() - leave)))
 
     def free(self) -> None:
         """Give the room back."""
@@ -113,7 +114,7 @@ class Site:
             for path in self.spool.path.rglob("*")
             if path.is_file()
             and path.name != "others"
-            and path.suffix != ".lock"
+            and not path.name.endswith("-lock")
             # The copy of a model that is served.
             and not path.parent.name.startswith("scpalm-model-")
         ]

@@ -10,6 +10,7 @@ import pytest
 
 from scpalm.app.queue.redis import leases as leases_module
 from scpalm.app.queue.redis import requests as requests_module
+from scpalm.app.queue.redis import status as status_module
 from scpalm.app.queue.transport import MAX_DELIVERIES
 from tests.app.fakes import make_work
 from tests.app.queue.conftest import opener, run
@@ -42,7 +43,8 @@ def test_a_worker_that_has_just_answered_is_no_missing_worker(
 
 
 def test_a_pause_of_redis_is_no_death_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases_module, "pause_ms", lambda lease_seconds: 400)
+    for module in (leases_module, status_module):
+        monkeypatch.setattr(module, "pause_ms", lambda lease_seconds: 400)
     server = RedisServer(tmp_path / "data").start()
     assert server.process is not None
     redeliveries = 0

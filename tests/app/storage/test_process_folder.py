@@ -35,7 +35,7 @@ def test_the_folder_of_a_living_process_is_kept_and_that_of_a_killed_one_removed
 
 
 def test_a_lock_without_a_folder_is_removed_when_it_is_old(tmp_path: Path) -> None:
-    new, old = tmp_path / "scpalm-process-new.lock", tmp_path / "scpalm-process-old.lock"
+    new, old = tmp_path / "scpalm-process-new-lock", tmp_path / "scpalm-process-old-lock"
     for lock in (new, old):
         lock.touch()
     os.utime(old, (1, 1))

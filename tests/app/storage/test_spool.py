@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,12 @@ def test_errors_say_what_to_do_and_hide_the_password(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(StorageFullError, match="is full"):
         spool.put(b"x")
+
+
+def test_a_payload_for_which_there_is_no_room_leaves_nothing(small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(1 << 20)
+    spool = Spool(str(disk))
+    with pytest.raises(StorageFullError, match="is full"):
+        spool.put(bytes(2 << 20))
+    assert list(disk.iterdir()) == []
+    assert spool.get(spool.put(b"small")) == b"small"
