@@ -99,9 +99,9 @@ def _log(matrix: CellMatrix, declared: Declaration, evidence: Evidence, name: st
     units = np.array([fit.unit for fit in evidence.of_transform(name) if fit.levels])
     report = InputReport("log", why, base, rounded=evidence.rounded)
     if len(units) and bool((np.abs(units - 1) < 1e-3).all()):
-        report = replace(report, why=f"{why}: log of raw counts")
-        if not _has_totals(matrix, _counted(matrix, evidence, name)):
-            return _report(matrix, report)
+        if _has_totals(matrix, _counted(matrix, evidence, name)):
+            return _report(matrix, replace(report, why=f"{why}; {_of_totals(matrix)}", divide_by="unit"))
+        return _report(matrix, replace(report, why=f"{why}: log of raw counts"))
     return _normalised(matrix, declared, evidence, report)
 
 
@@ -247,7 +247,9 @@ def _counted(matrix: CellMatrix, evidence: Evidence, name: str) -> NDArray[np.fl
 def _total_of_whole_numbers(evidence: Evidence, name: str, sums: NDArray[np.float64]) -> float | None:
     """What whole cells sum to: a usual total that makes the number of counts of each cell a whole number."""
     fits = [fit for fit in evidence.of_transform(name) if fit.levels]
-    if not fits:
+    units = np.array([fit.unit for fit in fits])
+    # If one count became the same in all cells, they were not brought to a total.
+    if not fits or (len(fits) > 1 and np.ptp(units) < 1e-4 * units.mean()):
         return None
     for total in _USUAL_TOTALS:
         counts = np.array([total / fit.unit for fit in fits])

@@ -99,7 +99,11 @@ def with_totals(matrix: CellMatrix, totals: NDArray[np.float64]) -> CellMatrix:
     return replace(matrix, obs_totals=totals)
 
 
-@pytest.mark.parametrize("values", [COUNTS, np.log1p(CP10K), CP10K / 7], ids=["counts", "logs", "linear"])
+@pytest.mark.parametrize(
+    "values",
+    [COUNTS, np.log1p(CP10K), CP10K / 7, np.log1p(COUNTS), COUNTS * 0.97],
+    ids=["counts", "logs", "linear", "log of counts", "factor"],
+)
 def test_totals_of_the_file_are_those_of_whole_cells(values: NDArray[np.float64]) -> None:
     matrix = with_totals(part(values), SUMS.ravel())
     expected = (COUNTS / SUMS)[:, SELECTION]
