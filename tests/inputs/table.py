@@ -8,6 +8,7 @@ Right is an embedding within 2 % of the median distance between two cells of the
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from scpalm import Engine, load
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
+from scpalm.model.io.convert import as_h5ad
 from scpalm.model.spec import RequestSpec
-from tests.inputs.ways import WAYS, Clean
+from tests.inputs.ways import FILES, WAYS, Clean
 
 TOLERANCE = 0.02
 
@@ -43,16 +45,25 @@ def clean_cells(path: Path, num_cells: int) -> Clean:
     return Clean(counts, part.var_names.tolist(), ids, totals)
 
 
-def embedding(engine: Engine, adata: ad.AnnData) -> NDArray[np.float32]:
+def embedding(engine: Engine, cells: ad.AnnData | Path) -> NDArray[np.float32]:
     """Raises InputError."""
-    with engine.stream(adata, RequestSpec(("embed",))) as stream:
+    source = as_h5ad(cells, cells.parent) if isinstance(cells, Path) else cells
+    with engine.stream(source, RequestSpec(("embed",))) as stream:
         return np.concatenate([block.values["embed"] for block in stream])
+
+
+def hoped_for(name: str) -> str:
+    return "same" if name in FILES else WAYS[name][1]
 
 
 def outcome(engine: Engine, cells: Clean, expected: NDArray[np.float32], name: str) -> tuple[str, str]:
     """``right``, ``refused`` or ``wrong``, and details."""
     try:
-        found = embedding(engine, WAYS[name][0](cells, np.random.default_rng(0)))
+        if name in FILES:
+            with tempfile.TemporaryDirectory() as folder:
+                found = embedding(engine, FILES[name](cells, Path(folder)))
+        else:
+            found = embedding(engine, WAYS[name][0](cells, np.random.default_rng(0)))
     except InputError as error:
         return "refused", str(error)
     between = np.linalg.norm(expected[:, None] - expected[None], axis=2)[np.triu_indices(len(expected), 1)]
@@ -74,16 +85,16 @@ def main() -> None:
     for path in options.files:
         cells = clean_cells(path, options.cells)
         expected = embedding(engine, cells.adata())
-        for name in options.way or WAYS:
+        for name in options.way or (*WAYS, *FILES):
             what, details = outcome(engine, cells, expected, name)
             table[name][what] += 1
-            hoped = WAYS[name][1]
+            hoped = hoped_for(name)
             fine = what != "wrong" and (hoped == "either" or what == ("right" if hoped == "same" else "refused"))
             if options.details and not fine:
                 print(f"{path.stem[:28]:28} {name:28} {what:8} {details[:150]}", flush=True)
     print(f"{'way':30}{'expected':>10}{'right':>7}{'refused':>9}{'wrong':>7}")
     for name, counts in table.items():
-        print(f"{name:30}{WAYS[name][1]:>10}{counts['right']:7}{counts['refused']:9}{counts['wrong']:7}")
+        print(f"{name:30}{hoped_for(name):>10}{counts['right']:7}{counts['refused']:9}{counts['wrong']:7}")
     total: Counter[str] = sum(table.values(), Counter())
     print(f"{'all':30}{'':>10}{total['right']:7}{total['refused']:9}{total['wrong']:7}")
 

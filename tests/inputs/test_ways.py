@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -13,9 +15,11 @@ from scipy import sparse
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
 from scpalm.model.genes.normalize import COMPLETE_GENES
-from scpalm.model.genes.prepare import Preparer
+from scpalm.model.genes.prepare import Prepared, Preparer
 from scpalm.model.io.anndata import AnnDataCells
-from tests.inputs.ways import WAYS, Clean
+from scpalm.model.io.convert import as_h5ad
+from scpalm.model.io.h5ad import H5adFile
+from tests.inputs.ways import FILES, WAYS, Clean
 from tests.model.small_genes import cell_counts
 
 VOCABULARY = Bundle.load().vocabulary
@@ -34,7 +38,11 @@ def clean(num_genes: int, seed: int, depth: float = 3000.0) -> Clean:
 def rows_of(cells: AnnData) -> NDArray[np.float64]:
     """``[B, G]`` what the network gets. Raises InputError."""
     with AnnDataCells(cells) as source:
-        rows = Preparer(VOCABULARY, source.columns).prepare(next(source.chunks(512))).rows
+        return table_of(Preparer(VOCABULARY, source.columns).prepare(next(source.chunks(512))))
+
+
+def table_of(prepared: Prepared) -> NDArray[np.float64]:
+    rows = prepared.rows
     table = sparse.csr_matrix((rows.value, rows.gene_index, rows.indptr), (len(rows), len(VOCABULARY)))
     made: NDArray[np.float64] = table.toarray().astype(np.float64)
     return made
@@ -57,6 +65,15 @@ def test_all_genes_are_read_or_refused_as_they_should_be(name: str) -> None:
     found = outcome(name, clean(COMPLETE_GENES + 300, seed=1, depth=8000.0), seed=2)
     assert found != "wrong"
     assert expected in ("either", found)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FILES)
+def test_kinds_of_files_give_the_rows_of_the_clean_cells(name: str, tmp_path: Path) -> None:
+    cells = clean(COMPLETE_GENES + 300, seed=4)
+    with H5adFile(as_h5ad(FILES[name](cells, tmp_path), tmp_path)) as file:
+        found = table_of(Preparer(VOCABULARY, file.columns).prepare(next(file.chunks(512))))
+    np.testing.assert_array_equal(found, rows_of(cells.adata()))
 
 
 @pytest.mark.filterwarnings("ignore")
