@@ -178,7 +178,7 @@ def test_the_declared_type_of_the_values_is_passed_on(genes: Path) -> None:
     cells.X = cells.X.log1p()
 
     async def use(pool: ParserPool) -> None:
-        assert (await parse_all(pool, upload_of(as_json(cells), JSON, input="log"))).input.detected == "log"
+        assert (await parse_all(pool, upload_of(as_json(cells), JSON, input="log_cp10k"))).input.detected == "log"
         with pytest.raises(InputError) as caught:
             await parse_all(pool, upload_of(as_json(cells), JSON, input="counts"))
         assert caught.value.code == "not-counts"

@@ -125,8 +125,8 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_can_be_resumed(corpus
 
 def test_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "hgnc.txt").write_text(
-        "symbol\tstatus\tlocus_group\tensembl_gene_id\tprev_symbol\talias_symbol\n"
-        "CD3E\tApproved\tprotein-coding gene\tENSG00000000003\t\tT3E\n"
+        "symbol\tstatus\tlocus_group\tensembl_gene_id\tprev_symbol\talias_symbol\tdate_symbol_changed\n"
+        "CD3E\tApproved\tprotein-coding gene\tENSG00000000003\t\tT3E\t\n"
     )
     (tmp_path / "gencode.csv").write_text("ENSG00000000003.1,CD3E\nENSG00000000004.1,FRESH\n")
     result = ok("vocabulary", tmp_path / "hgnc.txt", tmp_path / "gencode.csv", "-o", tmp_path / "genes.parquet")
