@@ -35,6 +35,7 @@ class Version:
         self._folder = folder / root.name
         self._folder.mkdir()
         self._environment = os.environ | {"PYTHONPATH": str(root), "SCPALM_SPOOL_DIR": str(self._folder)}
+        self._environment["SCPALM_RESULTS_DIR"] = str(self._folder / "jobs")
         self._redis = RedisServer(self._folder / "redis").start() if redis else None
         self._processes: list[subprocess.Popen[bytes]] = []
         if self._redis is not None:
