@@ -26,6 +26,7 @@ from scpalm.app.http.negotiation import content_encoding_of, media_type_of
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.storage.scratch import NO_ROOM, ensure_folder
+from scpalm.model.errors import ParameterError
 from scpalm.model.spec import RequestSpec
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -76,11 +77,14 @@ async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpe
         raise BadRequestError(
             "Forms with Content-Encoding are not supported. Send the file itself as the body.", field="Content-Encoding"
         )
-    form = Form(content_type, folder)
+    form = Form(content_type, folder, lambda name: spec.check_name(name, "form field"))
     try:
         async for block in _blocks(stream):
             await _off_loop(block, form.write)
         path, fields = form.finish()
+    except (BadRequestError, ParameterError):
+        await _skip_rest(request, stream)
+        raise
     finally:
         form.close()
     found, encoding = await asyncio.to_thread(content_of, path, "")
@@ -123,6 +127,20 @@ async def discard_body(request: Request, *, idle_seconds: float) -> None:
             if size > DISCARD_BYTES:
                 return
     except (ClientDisconnect, BodyTimeoutError):
+        return
+
+
+async def _skip_rest(request: Request, stream: AsyncIterator[bytes]) -> None:
+    """Like `discard_body`, for a body that was read in part."""
+    declared, size = request.headers.get("content-length", ""), 0
+    if declared.isdigit() and int(declared) > DISCARD_BYTES:
+        return
+    try:
+        async for chunk in stream:
+            size += len(chunk)
+            if size > DISCARD_BYTES:
+                return
+    except (BodyTimeoutError, ClientGoneError, TooLargeError):
         return
 
 

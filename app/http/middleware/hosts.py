@@ -29,8 +29,7 @@ class AllowedHostsMiddleware:
         if scope["type"] != "http" or self._allowed is None or scope["path"].startswith(_OPEN_PATHS):
             await self._app(scope, receive, send)
             return
-        hosts = Headers(scope=scope).getlist("host") or [""]
-        for host in hosts:
+        for host in Headers(scope=scope).getlist("host"):  # every browser sends one
             if not is_allowed(host, self._allowed):
                 error = UnknownHostError(
                     f"This service does not answer to the host '{host[:100]}'. Use one of {', '.join(self._allowed)}, "

@@ -16,6 +16,7 @@ from scpalm.app.http.body import IN_MEMORY_BYTES, discard_body, read_upload
 from scpalm.app.http.form import Form
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
+from scpalm.model.errors import ParameterError
 from scpalm.model.spec import RequestSpec
 from tests.loop_lag import LoopLag
 
@@ -87,6 +88,21 @@ def test_other_disk_errors_are_not_reported_as_full(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("tempfile.NamedTemporaryFile", broken)
     with pytest.raises(OSError, match="broken"):
         read(request_of(iter([b"x" * (IN_MEMORY_BYTES + 1)]), stalls=False), tmp_path)
+
+
+@pytest.mark.parametrize("field", [b"lost", b"more"])
+def test_a_refused_form_is_read_to_its_end_and_keeps_nothing(tmp_path: Path, field: bytes) -> None:
+    def part(number: int) -> bytes:
+        return b'--b\r\nContent-Disposition: form-data; name="%b%d"\r\n\r\n%b\r\n' % (
+            field,
+            number,
+            b"x" * IN_MEMORY_BYTES,
+        )
+
+    chunks = iter([part(number) for number in range(30)])
+    with pytest.raises(ParameterError, match="There is no form field"):
+        read(request_of(chunks, stalls=False, content_type=FORM_TYPE), tmp_path)
+    assert next(chunks, None) is None
 
 
 class _SlowFile:
