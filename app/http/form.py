@@ -103,7 +103,7 @@ class Form:
             if b"filename" in options and self._name != FILE_FIELD:
                 raise BadRequestError(
                     f"The form has a file in the field '{self._name[:40]}'. Send it in the field 'file'. {_HINT}",
-                    field=self._name[:40],
+                    field=FILE_FIELD,
                 )
 
     def _on_headers_finished(self) -> None:
