@@ -32,11 +32,31 @@ class TrafficSettings(BaseSettings):
         description="Most requests being received or parsed at once; above it requests get 429. Default: 256, which "
         "protects the disk.",
     )
+    max_uploads_per_client: int | None = Field(
+        None,
+        ge=1,
+        description="Most requests of one API key, or of one address where there are no keys, being received or parsed "
+        "at once; above it requests get 429. Default: empty, half of MAX_UPLOADS, so that nobody locks out the others; "
+        "set it to MAX_UPLOADS if all clients come through one proxy without keys.",
+    )
     body_idle_seconds: float = Field(
         30.0,
         gt=0,
         description="Longest pause within a body; after it the request gets 408. Default: 30 s, so that stalled "
         "clients free their slot.",
+    )
+
+    body_min_bytes_per_second: float = Field(
+        1024.0,
+        ge=0,
+        description="Least rate of a body on average, checked after BODY_IDLE_SECONDS; below it the request gets 408. "
+        "0 accepts any. Default: 1 KiB/s, far below any network, so that only those who hold slots are refused.",
+    )
+    body_seconds: float = Field(
+        3600.0,
+        gt=0,
+        description="Longest time to wait for one body in all; after it the request gets 408. Default: an hour, in "
+        "which the largest body arrives at 300 kB/s.",
     )
 
     @field_validator("allowed_hosts")
@@ -46,6 +66,11 @@ class TrafficSettings(BaseSettings):
             if not _HOST_NAME.fullmatch(name):
                 raise ValueError(f"{name[:100]!r} is not a host name; write it without http:// and port, or as *.name")
         return value
+
+    @property
+    def upload_share(self) -> int:
+        """Upload slots that one client can hold."""
+        return self.max_uploads_per_client or max(1, self.max_uploads // 2)
 
     @property
     def served_hosts(self) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from scpalm.app.auth.budgets import Budgets
 from scpalm.app.auth.keys import ApiKey
 from scpalm.app.service import Service
+from scpalm.app.serving.upload_slots import client_of
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.registry import tasks
 
@@ -29,6 +30,12 @@ async def get_owner(request: Request) -> str:
 
 
 OwnerDep = Annotated[str, Depends(get_owner)]
+
+
+def upload_client(request: Request) -> str:
+    """Whose share of the upload slots a request takes; see `client_of`."""
+    key: ApiKey | None = request.state.api_key
+    return client_of(None if key is None else key.name, "" if request.client is None else request.client.host)
 
 
 def check_tasks(request: Request, spec: RequestSpec) -> None:

@@ -37,7 +37,7 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
     """
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _LONGEST_KEY:
-        await discard_body(request, idle_seconds=service.limits.idle_seconds)
+        await discard_body(request, service.limits)
         raise InvalidParameterError(
             f"The idempotency key must have 1 to {_LONGEST_KEY} characters; this one has {len(key)}.",
             field="Idempotency-Key",

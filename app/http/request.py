@@ -22,7 +22,7 @@ from scpalm.app.codecs.result import Result
 from scpalm.app.errors import ServiceError
 from scpalm.app.execution.execution import Execution
 from scpalm.app.http.body import discard_body, read_upload
-from scpalm.app.http.dependencies import charge_cells, check_tasks
+from scpalm.app.http.dependencies import charge_cells, check_tasks, upload_client
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.negotiation import choose_media_type, negotiate, offers_after
 from scpalm.app.parsing.upload import Upload, UploadHead
@@ -84,9 +84,9 @@ async def received(
             check_tasks(request, spec)
             model = service.ready_model(spec.model, spec.version)
             reader, media_type = negotiate(request, reader)
-            slot.enter_context(service.upload_slot())
+            slot.enter_context(service.upload_slots.hold(upload_client(request)))
         except (ServiceError, ParameterError):
-            await discard_body(request, idle_seconds=service.limits.idle_seconds)
+            await discard_body(request, service.limits)
             raise
         spec = replace(spec, format=media_type)
         with ExitStack() as held:

@@ -51,8 +51,36 @@ def test_a_stalled_body_times_out(tmp_path: Path, size: int, content_type: str) 
 
 def test_a_refused_body_that_stalls_times_out() -> None:
     started = time.monotonic()
-    asyncio.run(discard_body(request_of(iter([b"x"]), stalls=True), idle_seconds=0.05))
+    asyncio.run(discard_body(request_of(iter([b"x"]), stalls=True), BodyLimits(1, 0.05, Path())))
     assert time.monotonic() - started < 30
+
+
+async def trickle(request_seconds: float) -> dict[str, object]:
+    await asyncio.sleep(request_seconds)
+    return {"type": "http.request", "body": b"x", "more_body": True}
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"idle_seconds": 0.2, "min_bytes_per_second": 10_000}, "SCPALM_BODY_MIN_BYTES_PER_SECOND"),
+        ({"idle_seconds": 30.0, "max_seconds": 0.2}, "SCPALM_BODY_SECONDS"),
+    ],
+)
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_body_that_trickles_without_end_times_out(
+    tmp_path: Path, limits: dict[str, float], words: str, refused: bool
+) -> None:
+    """A byte now and then keeps no slot for ever, and neither does a body that was refused."""
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    request = Request(scope, lambda: trickle(0.02))
+    bounds = BodyLimits(1 << 30, spool_dir=tmp_path, **limits)
+    if refused:
+        asyncio.run(asyncio.wait_for(discard_body(request, bounds), 30))
+        return
+    reading = read_upload(request, tmp_path, SparseJsonCodec(), RequestSpec(("embed",)), bounds)
+    with pytest.raises(BodyTimeoutError, match=words):
+        asyncio.run(asyncio.wait_for(reading, 30))
 
 
 def test_a_slow_but_steady_body_is_read(tmp_path: Path) -> None:
