@@ -42,6 +42,12 @@ class BadRequestError(ServiceError):
     status, code, title = 400, "bad-request", "The request cannot be read"
 
 
+class UnknownHostError(ServiceError):
+    """The ``Host`` header names a host that this service does not answer to."""
+
+    status, code, title = 400, "unknown-host", "This service has another name"
+
+
 class MissingKeyError(ServiceError):
     """The API key is missing or unknown."""
 

@@ -16,6 +16,7 @@ from scpalm.app.http.middleware.access import AccessMiddleware
 from scpalm.app.http.middleware.compression import CompressionMiddleware
 from scpalm.app.http.middleware.drain import DrainMiddleware
 from scpalm.app.http.middleware.guard import GuardMiddleware
+from scpalm.app.http.middleware.hosts import AllowedHostsMiddleware
 from scpalm.app.http.middleware.paths import TrailingSlashMiddleware
 from scpalm.app.http.query import refuse_unknown_query
 from scpalm.app.http.routes import drugs, health, jobs, models, tasks
@@ -92,6 +93,8 @@ def create_app(
     problems.install(app)
     app.add_middleware(DrainMiddleware, service=service)
     app.add_middleware(CompressionMiddleware)
+    # A worker has no data of users, and Prometheus calls it by its address.
+    app.add_middleware(AllowedHostsMiddleware, allowed=None if worker else settings.served_hosts)
     keys = None if worker or settings.api_keys_file is None else KeyRing(settings.api_keys_file)
     app.add_middleware(GuardMiddleware, keys=keys, budgets=budgets)
     app.add_middleware(InferenceErrorMiddleware)

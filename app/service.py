@@ -6,12 +6,10 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 
 from scpalm.app.background import TaskSupervisor, cancel_until_done
-from scpalm.app.errors import DrainingError, NotReadyError, QueueFullError, StorageFullError
+from scpalm.app.errors import DrainingError, NotReadyError, StorageFullError
 from scpalm.app.jobs.home import JobHome, open_home
 from scpalm.app.jobs.ledger.ledger import LedgerVersionError
 from scpalm.app.jobs.runner import JobOptions, JobRunner
@@ -21,6 +19,7 @@ from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
 from scpalm.app.serving.opener import ModelOpener, OpenSession, Role, open_default_session
+from scpalm.app.serving.upload_slots import UploadSlots
 from scpalm.app.settings import Settings
 from scpalm.app.storage.process_folder import ProcessFolder
 from scpalm.app.telemetry.metrics import LaneLoad, Metrics
@@ -50,6 +49,7 @@ class Service:
     Attributes:
         settled: set once the models are loaded, or could not be loaded.
         draining: set once the service stops.
+        upload_slots: hold one while a body is received and parsed.
         aborted: it stops at once, without finishing requests.
         requests: tasks of the requests in flight.
 
@@ -68,7 +68,13 @@ class Service:
     ) -> None:
         self.settings = settings
         self._folder = ProcessFolder(settings.spool_dir)
-        self.limits = BodyLimits(settings.max_body_bytes, settings.body_idle_seconds, self._folder.path)
+        self.limits = BodyLimits(
+            settings.max_body_bytes,
+            settings.body_idle_seconds,
+            self._folder.path,
+            settings.body_min_bytes_per_second,
+            settings.body_seconds,
+        )
         self.metrics = metrics
         self.metrics_page = MetricsPage(metrics.registry)
         self.tracing = tracing
@@ -83,7 +89,7 @@ class Service:
         metrics.watch_queue(self.queue_load)
         self._jobs: JobRunner | None = None
         self._not_ready_reason = "The model is loading. Try again in a moment."
-        self._num_uploads = 0
+        self.upload_slots = UploadSlots(settings.max_uploads, settings.upload_share)
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping_jobs: asyncio.Task[None] | None = None
@@ -145,19 +151,6 @@ class Service:
     def live(self) -> bool:
         """Whether every device loop has made progress recently. True while no model is loaded."""
         return all(model.alive() for model in self.models.all)
-
-    @contextmanager
-    def upload_slot(self) -> Iterator[None]:
-        """A slot to hold while a body is received and parsed. Raises QueueFullError if all slots are taken."""
-        if self._num_uploads >= self.settings.max_uploads:
-            raise QueueFullError(
-                f"{self._num_uploads} uploads are already being read. Try again in a second.", retry_after=1
-            )
-        self._num_uploads += 1
-        try:
-            yield
-        finally:
-            self._num_uploads -= 1
 
     # --- lifecycle
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from scpalm.app.traffic import TrafficSettings
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.model.errors import UserError, did_you_mean
 
@@ -25,7 +26,7 @@ class SettingsError(UserError, ValueError):
     """Unusable settings. The text names the variables and the reasons, in one line."""
 
 
-class Settings(BaseSettings):
+class Settings(TrafficSettings):
     """All settings. Each description ends with the reason for its default."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
@@ -44,10 +45,6 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds between checks of BUNDLE and MODELS_DIR for changed models, which are then swapped in; "
         "0 checks on SIGHUP only. Default: 5 s; a copy in progress is never loaded half-written.",
-    )
-    host: str = Field(
-        "127.0.0.1",
-        description="Address to listen on. Default: this machine only; 0.0.0.0 opens the service to the network.",
     )
     port: int = Field(
         8000,
@@ -116,12 +113,6 @@ class Settings(BaseSettings):
         description="Most memory of waiting cells; above it requests get 429. Default: 2 GiB, 200,000 cells of 1,300 "
         "genes.",
     )
-    max_uploads: int = Field(
-        256,
-        ge=1,
-        description="Most requests being received or parsed at once; above it requests get 429. Default: 256, which "
-        "protects the disk.",
-    )
     batch_cells: int = Field(
         256,
         ge=1,
@@ -149,12 +140,6 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest time to read one upload; above it the request gets 400. Default: 120 s, ten times what "
         "the largest upload takes.",
-    )
-    body_idle_seconds: float = Field(
-        30.0,
-        gt=0,
-        description="Longest pause within a body; after it the request gets 408. Default: 30 s, so that stalled "
-        "clients free their slot.",
     )
     spool_dir: Path = Field(
         Path(tempfile.gettempdir()),

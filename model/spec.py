@@ -124,6 +124,11 @@ class RequestSpec:
             names[tensors[0] if place == "JSON member" and name in CELL_MEMBERS and tensors else name] = name
         return names
 
+    def check_name(self, name: str, place: Place) -> None:
+        """Raise ParameterError for a name that no option has in this place of a request."""
+        if name not in (known := self.option_names(place)):
+            raise self._unknown(name, place, known)
+
     def with_options(self, given: Mapping[str, object], place: Place) -> RequestSpec:
         """A copy with the options added that one place of the request has.
 

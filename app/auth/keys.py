@@ -9,7 +9,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,21 @@ class ApiKey:
         """Raises ForbiddenError for a path that the key may not use."""
         if self.paths and not path.startswith(self.paths):
             raise ForbiddenError(f"The key '{self.name}' may not use {path[:100]}. Ask for a key that may.")
+
+    def check_tasks(self, asked: Sequence[str], known: Iterable[str]) -> None:
+        """Raises ForbiddenError for a task of ``asked`` that the key may not use, wherever it is asked for.
+
+        A key whose paths include routes of tasks is limited to these tasks, also in ``also``, in jobs and under /v2.
+        ``known``: the names of all tasks.
+        """
+        allowed = [name for name in known if f"/{name}".startswith(self.paths)] if self.paths else []
+        for name in asked if allowed else ():
+            if name not in allowed:
+                raise ForbiddenError(
+                    f"The key '{self.name}' may not use the task '{name[:50]}', only {', '.join(allowed)}. Ask for a "
+                    "key that may, or leave the task out.",
+                    field="also",
+                )
 
 
 class KeyRing:

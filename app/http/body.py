@@ -26,6 +26,7 @@ from scpalm.app.http.negotiation import content_encoding_of, media_type_of
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.storage.scratch import NO_ROOM, ensure_folder
+from scpalm.model.errors import ParameterError
 from scpalm.model.spec import RequestSpec
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -42,7 +43,7 @@ async def read_upload(request: Request, folder: Path, reader: Reader, spec: Requ
 
     Raises:
         TooLargeError: the body exceeds ``limits.max_bytes``.
-        BodyTimeoutError: no bytes arrived for ``limits.idle_seconds``.
+        BodyTimeoutError: the body arrives too slowly for ``limits``.
         BadRequestError: the form is malformed.
         StorageFullError: the disk of ``folder`` is full.
     """
@@ -51,7 +52,7 @@ async def read_upload(request: Request, folder: Path, reader: Reader, spec: Requ
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        await discard_body(request, idle_seconds=limits.idle_seconds)
+        await discard_body(request, limits)
         raise StorageFullError(
             "The disk for uploads (SCPALM_SPOOL_DIR) is full. Try again later, or send fewer cells.",
             retry_after=10,
@@ -60,7 +61,7 @@ async def read_upload(request: Request, folder: Path, reader: Reader, spec: Requ
 
 async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpec, limits: BodyLimits) -> Upload:
     encoding = content_encoding_of(request)
-    stream = _bounded(request, limits.max_bytes, limits.idle_seconds)
+    stream = _bounded(request, limits)
     if media_type_of(request) != FORM:
         body = await _read_plain(stream, folder)
         if reader.hidden:
@@ -76,11 +77,14 @@ async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpe
         raise BadRequestError(
             "Forms with Content-Encoding are not supported. Send the file itself as the body.", field="Content-Encoding"
         )
-    form = Form(content_type, folder)
+    form = Form(content_type, folder, lambda name: spec.check_name(name, "form field"))
     try:
         async for block in _blocks(stream):
             await _off_loop(block, form.write)
         path, fields = form.finish()
+    except (BadRequestError, ParameterError):
+        await _skip_rest(request, stream)
+        raise
     finally:
         form.close()
     found, encoding = await asyncio.to_thread(content_of, path, "")
@@ -108,7 +112,7 @@ def _header_bytes(request: Request) -> int | None:
     return int(text)
 
 
-async def discard_body(request: Request, *, idle_seconds: float) -> None:
+async def discard_body(request: Request, limits: BodyLimits) -> None:
     """Read a refused body to its end, so that the client sees the response.
 
     Does nothing for huge bodies, or if the client sent ``Expect`` and so waits for the response anyway.
@@ -118,7 +122,7 @@ async def discard_body(request: Request, *, idle_seconds: float) -> None:
         return
     size = 0
     try:
-        async for chunk in _chunks(request, idle_seconds):
+        async for chunk in _chunks(request, limits):
             size += len(chunk)
             if size > DISCARD_BYTES:
                 return
@@ -126,33 +130,71 @@ async def discard_body(request: Request, *, idle_seconds: float) -> None:
         return
 
 
+async def _skip_rest(request: Request, stream: AsyncIterator[bytes]) -> None:
+    """Like `discard_body`, for a body that was read in part."""
+    declared, size = request.headers.get("content-length", ""), 0
+    if declared.isdigit() and int(declared) > DISCARD_BYTES:
+        return
+    try:
+        async for chunk in stream:
+            size += len(chunk)
+            if size > DISCARD_BYTES:
+                return
+    except (BodyTimeoutError, ClientGoneError, TooLargeError):
+        return
+
+
 def _expects_continue(request: Request) -> bool:
     return request.headers.get("expect", "").lower() == "100-continue"
 
 
-async def _chunks(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+async def _chunks(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
+    """The chunks of a body. Raises BodyTimeoutError for a client that sends too slowly.
+
+    Only the time in which the client is waited for counts, not that in which the service writes.
+    """
     stream = aiter(request.stream())
+    loop = asyncio.get_running_loop()
+    waited, size = 0.0, 0
     while True:
+        started = loop.time()
         try:
-            async with asyncio.timeout(idle_seconds):
+            async with asyncio.timeout(min(limits.idle_seconds, limits.max_seconds - waited)):
                 chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise BodyTimeoutError(
-                f"No bytes of the body arrived for {idle_seconds:g} s (SCPALM_BODY_IDLE_SECONDS). Please send it again."
-            ) from None
+            raise _too_slow(limits, waited + loop.time() - started, size) from None
+        waited += loop.time() - started
+        size += len(chunk)
+        # The whole time counts: a client cannot save up the right to pause.
+        if waited > limits.idle_seconds and size < limits.min_bytes_per_second * waited:
+            raise _too_slow(limits, waited, size)
         yield chunk
 
 
-async def _bounded(request: Request, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
+def _too_slow(limits: BodyLimits, waited: float, size: int) -> BodyTimeoutError:
+    if waited >= limits.max_seconds:
+        reason = f"The body did not arrive within {limits.max_seconds:g} s (SCPALM_BODY_SECONDS)."
+    elif waited > limits.idle_seconds and size < limits.min_bytes_per_second * waited:
+        reason = (
+            f"Only {size} bytes of the body arrived in {waited:.0f} s, fewer than {limits.min_bytes_per_second:g} per "
+            "second (SCPALM_BODY_MIN_BYTES_PER_SECOND)."
+        )
+    else:
+        reason = f"No bytes of the body arrived for {limits.idle_seconds:g} s (SCPALM_BODY_IDLE_SECONDS)."
+    return BodyTimeoutError(f"{reason} Please send it again, faster or compressed.")
+
+
+async def _bounded(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
+    max_bytes = limits.max_bytes
     declared = request.headers.get("content-length", "")
     size = 0
     too_large = declared.isdigit() and int(declared) > max_bytes
     if too_large and (_expects_continue(request) or int(declared) > max_bytes + DISCARD_BYTES):
         raise _too_large(max_bytes)
     try:
-        async for chunk in _chunks(request, idle_seconds):
+        async for chunk in _chunks(request, limits):
             size += len(chunk)
             if size > max_bytes + DISCARD_BYTES:
                 raise _too_large(max_bytes)

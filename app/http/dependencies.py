@@ -9,6 +9,9 @@ from fastapi import Depends, Request
 from scpalm.app.auth.budgets import Budgets
 from scpalm.app.auth.keys import ApiKey
 from scpalm.app.service import Service
+from scpalm.app.serving.upload_slots import client_of
+from scpalm.model.spec import RequestSpec
+from scpalm.model.tasks.registry import tasks
 
 
 async def get_service(request: Request) -> Service:
@@ -27,6 +30,19 @@ async def get_owner(request: Request) -> str:
 
 
 OwnerDep = Annotated[str, Depends(get_owner)]
+
+
+def upload_client(request: Request) -> str:
+    """Whose share of the upload slots a request takes; see `client_of`."""
+    key: ApiKey | None = request.state.api_key
+    return client_of(None if key is None else key.name, "" if request.client is None else request.client.host)
+
+
+def check_tasks(request: Request, spec: RequestSpec) -> None:
+    """Check that the API key of the request, if any, may use the tasks of ``spec``. Raises ForbiddenError."""
+    key: ApiKey | None = request.state.api_key
+    if key is not None:
+        key.check_tasks(spec.tasks, tasks())
 
 
 async def charge_cells(request: Request, num_cells: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -10,27 +11,31 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from scpalm.app.errors import BadRequestError
 from scpalm.app.storage.scratch import ensure_folder
+from scpalm.model.errors import ParameterError
 
 FILE_FIELD = "file"
 _MAX_PARTS = 64
-_MAX_FIELD_BYTES = 1 << 20
+_MAX_TEXT_BYTES = 1 << 20  # of all fields but the file
 _HINT = "For example: curl -F file=@cells.h5ad."
 
 
 class Form:
     """One incoming form: `write` each chunk, then `finish`. File names sent by the client are ignored.
 
-    ``directory`` must not be shared with another form. Every method raises BadRequestError for a malformed form.
+    ``directory`` must not be shared with another form. ``check_name`` raises the error for a field that nobody reads,
+    before its content is kept. Every method raises BadRequestError for a malformed form.
     """
 
-    def __init__(self, content_type: str, directory: Path) -> None:
+    def __init__(self, content_type: str, directory: Path, check_name: Callable[[str], None] = lambda _: None) -> None:
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             raise BadRequestError(
                 "Content-Type has no boundary. Let your HTTP library set Content-Type.", field="Content-Type"
             )
         self._directory = directory
+        self._check_name = check_name
         self._parts = 0
+        self._text_bytes = 0
         self._header = (bytearray(), bytearray())
         self._name = ""
         self._file: IO[bytes] | None = None
@@ -61,6 +66,9 @@ class Form:
         except FormParserError as error:
             self.close()
             raise _unreadable(error) from error
+        except (BadRequestError, ParameterError):
+            self._fields.clear()  # the rest of the body is still read, so that the client sees the answer
+            raise
 
     def finish(self) -> tuple[Path, dict[str, str]]:
         """The path of the uploaded file, and the text of the other fields."""
@@ -90,10 +98,18 @@ class Form:
         name, value = (bytes(part) for part in self._header)
         self._header = (bytearray(), bytearray())
         if name.lower() == b"content-disposition":
-            self._name = parse_options_header(value)[1].get(b"name", b"").decode("utf-8", "replace")
+            options = parse_options_header(value)[1]
+            self._name = options.get(b"name", b"").decode("utf-8", "replace")
+            if b"filename" in options and self._name != FILE_FIELD:
+                raise BadRequestError(
+                    f"The form has a file in the field '{self._name[:40]}'. Send it in the field 'file'. {_HINT}",
+                    field=FILE_FIELD,
+                )
 
     def _on_headers_finished(self) -> None:
         if self._name != FILE_FIELD:
+            if self._name not in self._fields:
+                self._check_name(self._name)
             # Repeated fields become one text, one value per line.
             self._fields[self._name] = self._fields[self._name] + b"\n" if self._name in self._fields else bytearray()
         elif self._path is not None:
@@ -106,14 +122,14 @@ class Form:
         if self._file is not None:
             self._file.write(data[start:end])
             return
-        field = self._fields[self._name]
-        if len(field) + end - start > _MAX_FIELD_BYTES:
+        self._text_bytes += end - start
+        if self._text_bytes > _MAX_TEXT_BYTES:
             raise BadRequestError(
-                f"The form field '{self._name[:40]}' is larger than {_MAX_FIELD_BYTES} bytes. "
+                f"The fields of the form up to '{self._name[:40]}' are larger than {_MAX_TEXT_BYTES} bytes in all. "
                 f"Send cells in the field 'file'. {_HINT}",
                 field=self._name[:40],
             )
-        field.extend(data[start:end])
+        self._fields[self._name].extend(data[start:end])
 
     def _on_part_end(self) -> None:
         self.close()

@@ -12,7 +12,7 @@ from scpalm.app.errors import InvalidParameterError, ServiceError
 from scpalm.app.http.body import discard_body
 from scpalm.app.http.dependencies import charge_cells, refund_cells
 from scpalm.app.http.disconnect import unless_disconnected
-from scpalm.app.http.request import CellRequest, bind, received
+from scpalm.app.http.request import CellRequest, received
 from scpalm.app.jobs.ledger.ledger import Job
 from scpalm.app.jobs.manifest import Manifest
 from scpalm.app.parsing.upload import Upload
@@ -37,7 +37,7 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
     """
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _LONGEST_KEY:
-        await discard_body(request, idle_seconds=service.limits.idle_seconds)
+        await discard_body(request, service.limits)
         raise InvalidParameterError(
             f"The idempotency key must have 1 to {_LONGEST_KEY} characters; this one has {len(key)}.",
             field="Idempotency-Key",
@@ -72,5 +72,5 @@ async def _checked(call: CellRequest) -> tuple[Upload, int]:
     """Open the body and resolve the options. The upload with the options of its body, and the number of cells."""
     head = await call.model.parsers.head(call.upload)
     spec = call.whole_spec(head)
-    await bind(spec, call.model, head)
+    await call.bind(spec, head)
     return replace(call.upload, spec=spec), head.num_cells

@@ -22,7 +22,7 @@ from scpalm.app.codecs.result import Result
 from scpalm.app.errors import ServiceError
 from scpalm.app.execution.execution import Execution
 from scpalm.app.http.body import discard_body, read_upload
-from scpalm.app.http.dependencies import charge_cells
+from scpalm.app.http.dependencies import charge_cells, check_tasks, upload_client
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.negotiation import choose_media_type, negotiate, offers_after
 from scpalm.app.parsing.upload import Upload, UploadHead
@@ -81,17 +81,19 @@ async def received(
     with ExitStack() as slot:
         try:
             spec.check_options()
+            check_tasks(request, spec)
             model = service.ready_model(spec.model, spec.version)
             reader, media_type = negotiate(request, reader)
-            slot.enter_context(service.upload_slot())
+            slot.enter_context(service.upload_slots.hold(upload_client(request)))
         except (ServiceError, ParameterError):
-            await discard_body(request, idle_seconds=service.limits.idle_seconds)
+            await discard_body(request, service.limits)
             raise
         spec = replace(spec, format=media_type)
         with ExitStack() as held:
             held.enter_context(model.held())
             async with scratch_folder(service.limits.spool_dir) as folder:
                 upload = await read_upload(request, folder, reader, spec, service.limits)
+                check_tasks(request, upload.spec)  # a form may name more
                 if upload.media_type != reader.media_types[0]:
                     upload, reader = _of_content(request, upload)
                 if upload.spec.model != spec.model:  # named by a field of a form
@@ -157,10 +159,22 @@ class CellRequest:
             )
         return spec
 
+    async def bind(self, spec: RequestSpec, head: UploadHead) -> tuple[BoundTask, ...]:
+        """Bind the tasks of a spec to the opened cells. Nothing runs that was not bound here, so keys are checked here.
+
+        Raises ForbiddenError, ParameterError, InputError, MissingPartError.
+        """
+        check_tasks(self.request, spec)
+        # Results use the columns of the user's file only if that file is returned.
+        columns = head.columns if spec.format == H5AD else None
+        context = TaskContext(self.model.bundle, self.model.info, head.num_cells, columns, head.members)
+        # Parsing hundreds of SMILES would block other requests, so it runs in a thread.
+        return spec.bind(context) if spec.quick else await asyncio.to_thread(spec.bind, context)
+
     async def compute(self, spec: RequestSpec, head: UploadHead, parts: Parts) -> Result:
         """Send the cells through the queue as they are parsed. Raises ServiceError, InputError, MissingPartError."""
         model, metrics = self.model, self.service.metrics
-        tasks = await bind(spec, model, head)
+        tasks = await self.bind(spec, head)
         lane = model.lane_of(head.num_cells)
         async with Execution(model.transport, tasks, head.num_cells, lane, self.folder) as execution:
             async for part in parts:
@@ -192,15 +206,6 @@ class CellRequest:
         if self.service.tracing is not None:
             stages = [(name, start, end) for name, (start, end) in self.stages.items()]
             self.service.tracing.stages(stages, cells=num_cells)
-
-
-async def bind(spec: RequestSpec, model: ServedModel, head: UploadHead) -> tuple[BoundTask, ...]:
-    """Bind the tasks of a spec to the opened cells. Raises ParameterError, InputError, MissingPartError."""
-    # Results use the columns of the user's file only if that file is returned.
-    columns = head.columns if spec.format == H5AD else None
-    context = TaskContext(model.bundle, model.info, head.num_cells, columns, head.members)
-    # Parsing hundreds of SMILES would block other requests, so it runs in a thread.
-    return spec.bind(context) if spec.quick else await asyncio.to_thread(spec.bind, context)
 
 
 async def encode(model: ServedModel, result: Result, media_type: str, upload: Upload | None) -> bytes | Path:

@@ -21,6 +21,7 @@ from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, Reader
 from scpalm.app.codecs.compression import decompress
 from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.errors import ServiceError, StorageFullError, TooLargeError, UnsupportedMediaTypeError
+from scpalm.app.parsing.members import checked_members
 from scpalm.app.parsing.messages import Message, receive, send
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import pack_error, pack_part, unpack_result, unpack_upload
@@ -106,6 +107,7 @@ class Parser:
             body = self._body(upload, scratch, as_file=reader.reads_files)
             further = reader.further(body, options) if isinstance(reader, CarriesOptions) else None
             spec = upload.spec.with_body_options(further or {})
+            spec.check_options()
             for matrix in reader.decode(body, replace(options, layer=spec.layer)):
                 if preparer is None:
                     preparer = Preparer(
@@ -113,6 +115,7 @@ class Parser:
                     )
                     num_cells = matrix.cells_in_all or matrix.num_cells
                     members = self._members(upload, reader, body, options) if further is None else further
+                    members = checked_members(members, spec.members, num_cells)
                     head = UploadHead(num_cells, preparer.coverage, preparer.file_target, members)
                     if not with_cells:
                         yield pack_part(head, preparer.measured, None)

@@ -37,6 +37,7 @@ _SMILES_SIGNS = re.compile(r"[=#@\\\[\]]|[A-Za-z]\(|\)[A-Za-z]|[a-z]\d[a-z]|[A-Z
 # After a comma, these begin a further part of an InChI's layers, not another drug.
 _INCHI_REST = re.compile(r"[\d(H+?-][\dH(),+\-/?.;*a-z]*")
 _MAX_NOTES = 3
+_MAX_NAME_PARTS = 16  # between commas, of one name; without a limit, a long list takes hours to divide
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def split_list(text: str, is_known: Callable[[str], bool]) -> list[str]:
             while end < len(parts) and _INCHI_REST.fullmatch(parts[end].strip()) and not is_known(parts[end]):
                 end += 1
         else:
-            joined = range(len(parts), place + 1, -1)
+            joined = range(min(len(parts), place + _MAX_NAME_PARTS), place + 1, -1)
             end = next((last for last in joined if is_known(",".join(parts[place:last]))), end)
         drugs.append(",".join(parts[place:end]))
         place = end

@@ -127,6 +127,29 @@ def find(group: h5py.Group, path: str, _hops: int = 0) -> Node | None:
     return node
 
 
+def other_name(file: h5py.File, name: str) -> str | None:
+    """Another path of the object that ``name``, a member of the root group, leads to; None if it has no other.
+
+    Counts of links in the file are not trusted. Raises UnreadableError.
+    """
+    found: list[str] = []
+    with guarded(f"'{name}'"):
+        link = file.id.links.get_info(name.encode())
+        if link.type != h5l.TYPE_HARD:
+            return os.fsdecode(file.id.links.get_val(name.encode()))
+        if file[name] == file["/"]:
+            return "/"
+
+        def visit(path: bytes, info: h5l.LinkInfo) -> bool | None:
+            if info.type == h5l.TYPE_HARD and info.u == link.u and path != name.encode():
+                found.append(os.fsdecode(path))
+                return True
+            return None
+
+        file.id.links.visit(visit, info=True)
+    return found[0] if found else None
+
+
 def child_names(group: h5py.Group, limit: int = 20) -> list[str]:
     """Names of the first ``limit`` links of a group, for messages."""
     names: list[str] = []

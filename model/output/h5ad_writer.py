@@ -2,48 +2,78 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 import h5py
+import numpy as np
 import orjson
 
 from scpalm.model.errors import InputError, UnreadableError
-from scpalm.model.io.hdf5 import find, open_hdf5
+from scpalm.model.io.hdf5 import find, open_hdf5, other_name
 from scpalm.model.output.note import NOTE_KEY
 from scpalm.model.tasks.task import OutputSpec, Values
 
 _WRITE_AGAIN = "open the file with anndata.read_h5ad and write it again with write_h5ad"
+_FULL = os.strerror(errno.ENOSPC)
+_RESERVE = 256 << 10  # for what HDF5 writes besides values
 
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Convert the exceptions that h5py raises while writing to UnreadableError. OSError (a full disk) passes."""
+    """Convert the exceptions that h5py raises while writing to UnreadableError. A full disk is an OSError."""
     try:
         yield
     except InputError:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if _FULL in str(error):  # h5py raises what HDF5 was doing, not why it could not
+            raise OSError(errno.ENOSPC, _FULL) from error
         raise UnreadableError(
             "broken-h5ad",
             f"The results cannot be written into the copy of the file ({str(error)[:200]}).",
-            hint=f"Check that the disk has free space. Otherwise {_WRITE_AGAIN}.",
+            hint=f"{_WRITE_AGAIN[0].upper()}{_WRITE_AGAIN[1:]}.",
         ) from error
 
 
 class H5adWriter:
-    """A copy of the input file, opened to add results; a context manager. Raises InputError."""
+    """A copy of the input file, opened to add results; a context manager. Raises InputError, OSError (a full disk)."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = open_hdf5(path, "r+")
+        try:
+            self._reserve(0)
+        except OSError:
+            self._file.close()
+            raise
 
     def __enter__(self) -> H5adWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         with _guarded():
-            self._file.close()
+            try:
+                if error is None:
+                    self._file.flush()  # what cannot be written is reported here; `close` may be silent
+            finally:
+                self._file.close()
+
+    def _reserve(self, num_bytes: int) -> None:
+        """Take room on the disk for so many bytes more: HDF5 may crash the process on a disk that fills up midway.
+
+        HDF5 gives back what it did not use when it closes the file. Raises OSError.
+        """
+        if not hasattr(os, "posix_fallocate"):  # outside Linux
+            return
+        with self._path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), num_bytes + _RESERVE)
 
     @_guarded()
     def column(self, output: OutputSpec, num_cells: int) -> Column:
@@ -52,6 +82,7 @@ class H5adWriter:
         if output.key in group:
             del group[output.key]
         width = output.width if output.var_columns is None else len(output.var_columns)
+        self._reserve(num_cells * width * np.dtype(output.dtype).itemsize)
         values = group.create_dataset(output.key, (num_cells, width), output.dtype)
         values.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         return Column(values, output)
@@ -62,12 +93,21 @@ class H5adWriter:
         uns = self._group("uns")
         if NOTE_KEY in uns:
             del uns[NOTE_KEY]
-        text = uns.create_dataset(NOTE_KEY, data=orjson.dumps(what).decode(), dtype=h5py.string_dtype())
+        content = orjson.dumps(what)
+        self._reserve(2 * len(content))
+        text = uns.create_dataset(NOTE_KEY, data=content.decode(), dtype=h5py.string_dtype())
         text.attrs.update({"encoding-type": "string", "encoding-version": "0.2.0"})
 
     def _group(self, name: str) -> h5py.Group:
-        # Use `find`: a link in the user's file must not redirect the write.
+        # A link in the user's file must not redirect the write.
         node = find(self._file, name)
+        if isinstance(node, h5py.Group) and (other := other_name(self._file, name)) is not None:
+            raise InputError(
+                "linked-group",
+                f"'{name}' is a link to '{other[:200]}', where the results would be written, too.",
+                hint=f"Request JSON, or {_WRITE_AGAIN}.",
+                field=name,
+            )
         if node is None and name not in self._file:
             node = self._file.create_group(name)
             node.attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})

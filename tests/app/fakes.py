@@ -134,7 +134,7 @@ class Client:
         self._life = self.app.router.lifespan_context(self.app)
         self.run(self._life.__aenter__())
         self.http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://test", timeout=30
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://localhost", timeout=30
         )
         return self
 

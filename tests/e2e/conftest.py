@@ -49,15 +49,16 @@ class Server:
         self.url = ""
 
     def wait_until_listening(self) -> Server:
-        self.url = self._wait(lambda: re.search(r"listening on (http://\S+)", self.log.read_text()))[1]
+        self.url = self.wait_for(lambda: re.search(r"listening on (http://\S+)", self.log.read_text()))[1]
         return self
 
     def wait_until_ready(self) -> Server:
         self.wait_until_listening()
-        self._wait(lambda: httpx.get(f"{self.url}/health/ready").status_code == 200)
+        self.wait_for(lambda: httpx.get(f"{self.url}/health/ready").status_code == 200)
         return self
 
-    def _wait(self, condition: Callable[[], object]):  # type: ignore[no-untyped-def]
+    def wait_for(self, condition: Callable[[], object]):  # type: ignore[no-untyped-def]
+        """Wait until a condition holds, and return what it returned."""
         ends = time.monotonic() + 60
         while not (found := condition()):
             assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"

@@ -16,6 +16,7 @@ from scpalm.app.http.body import IN_MEMORY_BYTES, discard_body, read_upload
 from scpalm.app.http.form import Form
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.serving.limits import BodyLimits
+from scpalm.model.errors import ParameterError
 from scpalm.model.spec import RequestSpec
 from tests.loop_lag import LoopLag
 
@@ -50,8 +51,36 @@ def test_a_stalled_body_times_out(tmp_path: Path, size: int, content_type: str) 
 
 def test_a_refused_body_that_stalls_times_out() -> None:
     started = time.monotonic()
-    asyncio.run(discard_body(request_of(iter([b"x"]), stalls=True), idle_seconds=0.05))
+    asyncio.run(discard_body(request_of(iter([b"x"]), stalls=True), BodyLimits(1, 0.05, Path())))
     assert time.monotonic() - started < 30
+
+
+async def trickle(request_seconds: float) -> dict[str, object]:
+    await asyncio.sleep(request_seconds)
+    return {"type": "http.request", "body": b"x", "more_body": True}
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"idle_seconds": 0.2, "min_bytes_per_second": 10_000}, "SCPALM_BODY_MIN_BYTES_PER_SECOND"),
+        ({"idle_seconds": 30.0, "max_seconds": 0.2}, "SCPALM_BODY_SECONDS"),
+    ],
+)
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_body_that_trickles_without_end_times_out(
+    tmp_path: Path, limits: dict[str, float], words: str, refused: bool
+) -> None:
+    """A byte now and then keeps no slot for ever, and neither does a body that was refused."""
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    request = Request(scope, lambda: trickle(0.02))
+    bounds = BodyLimits(1 << 30, spool_dir=tmp_path, **limits)
+    if refused:
+        asyncio.run(asyncio.wait_for(discard_body(request, bounds), 30))
+        return
+    reading = read_upload(request, tmp_path, SparseJsonCodec(), RequestSpec(("embed",)), bounds)
+    with pytest.raises(BodyTimeoutError, match=words):
+        asyncio.run(asyncio.wait_for(reading, 30))
 
 
 def test_a_slow_but_steady_body_is_read(tmp_path: Path) -> None:
@@ -87,6 +116,21 @@ def test_other_disk_errors_are_not_reported_as_full(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("tempfile.NamedTemporaryFile", broken)
     with pytest.raises(OSError, match="broken"):
         read(request_of(iter([b"x" * (IN_MEMORY_BYTES + 1)]), stalls=False), tmp_path)
+
+
+@pytest.mark.parametrize("field", [b"lost", b"more"])
+def test_a_refused_form_is_read_to_its_end_and_keeps_nothing(tmp_path: Path, field: bytes) -> None:
+    def part(number: int) -> bytes:
+        return b'--b\r\nContent-Disposition: form-data; name="%b%d"\r\n\r\n%b\r\n' % (
+            field,
+            number,
+            b"x" * IN_MEMORY_BYTES,
+        )
+
+    chunks = iter([part(number) for number in range(30)])
+    with pytest.raises(ParameterError, match="There is no form field"):
+        read(request_of(chunks, stalls=False, content_type=FORM_TYPE), tmp_path)
+    assert next(chunks, None) is None
 
 
 class _SlowFile:

@@ -6,6 +6,7 @@ import pytest
 
 from scpalm.app.errors import BadRequestError
 from scpalm.app.http.form import Form
+from scpalm.model.errors import ParameterError
 
 TYPE = "multipart/form-data; boundary=b"
 
@@ -51,6 +52,7 @@ def test_a_file_without_a_file_name_is_accepted(tmp_path: Path) -> None:
         (TYPE, body((FILE, b"abc"), (FILE, b"abc")), "more than one"),
         (TYPE, body(*((f'name="f{n}"', b"") for n in range(70))), "64 parts"),
         (TYPE, body(('name="big"', b"x" * (2 << 20))), "'big'"),
+        (TYPE, body(*((f'name="f{n}"', b"x" * 100_000) for n in range(11))), "'f10' are larger than 1048576 bytes"),
     ],
 )
 def test_a_broken_form_is_refused_with_the_reason(tmp_path: Path, content_type: str, sent: bytes, words: str) -> None:
@@ -58,3 +60,14 @@ def test_a_broken_form_is_refused_with_the_reason(tmp_path: Path, content_type: 
         form = Form(content_type, tmp_path)
         form.write(sent)
         form.finish()
+
+
+def test_a_field_that_nobody_reads_is_refused_before_its_content(tmp_path: Path) -> None:
+    def check_name(name: str) -> None:
+        if name != "drugs":
+            raise ParameterError(f"There is no form field '{name}'.", field=name)
+
+    form = Form(TYPE, tmp_path, check_name)
+    form.write(b'--b\r\nContent-Disposition: form-data; name="drugs"\r\n\r\nurea\r\n')
+    with pytest.raises(ParameterError, match="'drags'"):
+        form.write(b'--b\r\nContent-Disposition: form-data; name="drags"\r\n\r\n')

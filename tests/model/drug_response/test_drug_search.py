@@ -154,3 +154,17 @@ def test_dashes_widths_case_and_marks_that_cannot_be_seen_change_no_name(drug: D
     if data.draw(st.booleans()):
         text = "".join(chr(ord(c) + 0xFEE0) if c.isascii() and c.isalnum() else c for c in text)
     assert SHIPPED.find(f" {text} ") is drug
+
+
+def test_a_long_list_is_divided_in_few_steps() -> None:
+    """Each step looks a few parts ahead, not to the end of the list."""
+    steps = 0
+
+    def is_known(text: str) -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    names = [f"drug{number}" for number in range(1_000)]
+    assert split_list(",".join(names), is_known) == names
+    assert steps <= 20 * len(names)

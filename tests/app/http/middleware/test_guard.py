@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def guarded(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         entry("poor", "third", rows_per_minute=3),
         entry("slow", "fourth", bytes_per_minute=100),
         entry("other", "fifth"),
+        entry("embedder", "sixth", paths=["/embed", "/v2", "/jobs"]),
+        entry("protocol", "seventh", paths=["/v2"]),
     )
     settings = Settings(bundle=bundle_dir, spool_dir=folder, api_keys_file=path, parser_processes=1)
     with Client(create_app(settings, lambda *_: FakeSession())) as client:
@@ -57,6 +60,47 @@ def test_keys_grant_access_until_their_budget_is_used_up(guarded: Client) -> Non
     assert 1 <= int(answers[2].headers["retry-after"]) <= 60
     answers = [guarded.post("/embed", json=BODY, headers=bearer("fourth")) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 429]
+
+
+FORM = {"also": (None, "pathways"), "file": ("cells.json", json.dumps(BODY))}
+ALSO = [
+    ("/embed?also=pathways", {"json": BODY}),
+    ("/embed?also=impute,pathways", {"json": BODY}),
+    ("/embed", {"json": {**BODY, "also": ["pathways"]}}),
+    ("/embed", {"files": FORM}),
+    ("/pathways", {"json": BODY}),
+]
+
+
+def infer_body(output: str) -> dict[str, object]:
+    inputs = [
+        {"name": "indptr", "datatype": "INT64", "shape": [3], "data": BODY["indptr"]},
+        {"name": "indices", "datatype": "INT32", "shape": [4], "data": BODY["indices"]},
+        {"name": "data", "datatype": "FP32", "shape": [4], "data": BODY["data"]},
+        {"name": "genes", "datatype": "BYTES", "shape": [12], "data": BODY["genes"]},
+    ]
+    return {"inputs": inputs, "outputs": [{"name": output}]}
+
+
+@pytest.mark.parametrize("prefer", ["", "respond-async"])
+@pytest.mark.parametrize(("path", "body"), ALSO)
+def test_a_key_for_one_task_gets_no_other_one(guarded: Client, path: str, body: dict[str, object], prefer: str) -> None:
+    headers = {**bearer("sixth"), "Prefer": prefer}
+    refused = guarded.post(path, headers=headers, **body)
+    assert refused.status_code == 403 and refused.json()["type"].endswith("key-not-allowed"), refused.text
+    assert "pathways" in refused.json()["detail"] or "impute" in refused.json()["detail"]
+    assert guarded.post("/embed", headers=headers, json=BODY).status_code in (200, 202)
+
+
+def test_a_key_for_one_task_gets_only_its_outputs_under_v2(guarded: Client) -> None:
+    path = f"/v2/models/{guarded.service.model().bundle.name}/infer"
+    for key, output, status in (
+        ("sixth", "embedding", 200),
+        ("sixth", "pathways", 403),
+        ("seventh", "pathways", 200),  # this key names no task
+    ):
+        answer = guarded.post(path, headers=bearer(key), json=infer_body(output))
+        assert answer.status_code == status, answer.text
 
 
 def test_jobs_belong_to_their_key(guarded: Client) -> None:

@@ -1,0 +1,49 @@
+"""Clients that send or read slowly, over real sockets: they lose their connection, and others do not wait for them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import httpx
+
+from tests.e2e.conftest import Server
+
+BODY = {"genes": ["CD3D", "LYZ", "NKG7"], "indptr": [0, 2], "indices": [0, 1], "data": [3, 4]}
+GREEDY = "127.0.0.2"  # another address of this machine
+
+
+def connect(server: Server, address: str = GREEDY) -> socket.socket:
+    url = httpx.URL(server.url)
+    return socket.create_connection((url.host, url.port or 80), timeout=60, source_address=(address, 0))
+
+
+def slow_upload(server: Server) -> socket.socket:
+    client = connect(server)
+    head = (
+        b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{"
+    )
+    client.sendall(head)
+    return client
+
+
+def answer(server: Server, address: str) -> httpx.Response:
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=60) as client:
+        return client.post(f"{server.url}/embed", json=BODY)
+
+
+def test_slow_uploads_of_one_client_leave_room_for_others(start_server: Callable[..., Server]) -> None:
+    server = start_server(
+        max_uploads="6", body_idle_seconds="10", body_min_bytes_per_second="100", body_seconds="3600"
+    ).wait_until_ready()
+    with ExitStack() as opened:
+        uploads = [opened.enter_context(slow_upload(server)) for _ in range(6)]
+        # Half of them hold a slot. The others are refused: each says so on its own connection, or once it is sent.
+        server.wait_for(lambda: answer(server, GREEDY).status_code == 429)
+        found = answer(server, "127.0.0.1")
+        assert found.status_code != 429, found.text
+        # Those that hold a slot without sending lose it.
+        for upload in uploads:
+            assert upload.recv(12) in (b"HTTP/1.1 408", b"HTTP/1.1 429")
+        server.wait_for(lambda: answer(server, GREEDY).status_code != 429)
