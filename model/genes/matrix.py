@@ -60,6 +60,7 @@ class CellMatrix:
         origin: where the matrix was found.
         obs_totals: ``[B]`` totals that the file has for the cells, which may be those of a selection of genes.
         num_extra: columns that are no genes, or further columns of the same gene.
+        partial: whether entries of columns that are no genes were removed; they may be part of a normalised total.
     """
 
     indptr: NDArray[np.int64]
@@ -74,6 +75,7 @@ class CellMatrix:
     origin: Origin = PLAIN
     obs_totals: NDArray[np.float64] | None = None
     num_extra: int = 0
+    partial: bool = False
 
     @property
     def gene_columns(self) -> GeneColumns:
@@ -113,6 +115,7 @@ class CellMatrix:
             indptr=indptr,
             indices=self.indices[keep],
             data=self.data[keep],
+            partial=self.partial or len(keep) > int(keep.sum()),
         )
 
     @property

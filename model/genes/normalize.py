@@ -120,7 +120,7 @@ def _normalised(matrix: CellMatrix, declared: Declaration, evidence: Evidence, r
     if constant is not None and not counted:
         return _report(matrix, replace(report, why=f"{report.why}; each cell sums to {constant:g}", total=constant))
     total = _total_of_whole_numbers(evidence, report.transform, sums) if constant is None else None
-    if total is not None and (not complete or (sums > 0.5 * total).all()):
+    if total is not None and (not complete or (not matrix.partial and (sums > 0.5 * total).all())):
         return _with_total(matrix, report, sums, total, "which makes the cells' totals whole numbers")
     if counted:
         return _report(matrix, by_totals)

@@ -153,9 +153,10 @@ class Repairs:
             yield folded[name], "case"
 
     def cores(self, name: str) -> list[str]:
-        """The name without invisible characters, and also without a prefix or mark."""
+        """The name without invisible characters, and also without a prefix, a mark or further parts."""
         cleaned = clean(name)
-        return [cleaned, *(inner for inner, _ in self._peeled(cleaned))]
+        first = _SEPARATORS.split(cleaned)[0] if "|" in cleaned or ";" in cleaned else cleaned
+        return list(dict.fromkeys([cleaned, *(inner for inner, _ in self._peeled(cleaned)), first]))
 
     def _peeled(self, name: str) -> Iterator[tuple[str, str]]:
         """The name without the prefix of a reference, and without the mark of unspliced counts."""

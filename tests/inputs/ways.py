@@ -262,6 +262,14 @@ def spike_ins(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
 
 
 @way()
+def logs_with_spike_ins_in_the_total(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    made = spike_ins(cells, rng)
+    counts = made.X.toarray().astype(np.float64)
+    made.X = sparse.csr_matrix(np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype(np.float32))
+    return made
+
+
+@way()
 def peaks(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
     names = [f"chr{1 + i % 22}:{1000 * i}-{1000 * i + 500}" for i in range(300)]
     return _with(cells, names, rng.poisson(0.5, (len(cells.counts), 300)))

@@ -167,6 +167,8 @@ def test_old_and_new_symbols_of_merged_annotations_are_added() -> None:
         ("L1HS:L1:LINE", "transposable element"),
         ("ENSMUSG00000000001", "gene of another species"),
         ("mm10_Cd3e", "gene of another species"),
+        ("ERCC-00002|17", "spike-in"),
+        ("GRCh38_ERCC-00002", "spike-in"),
     ],
 )
 def test_columns_that_are_no_genes_are_left_out_by_name(name: str, reason: str) -> None:
