@@ -19,6 +19,7 @@ from scpalm.model.genes.vocabulary import How, Vocabulary
 _FEW_SHARE = 0.25  # with a smaller share of known names, other columns of var are tried
 _SAMPLE = 2_000  # names that decide whether a column of var holds names of genes
 _MOST_COLUMNS = 60
+_SHORTEST_ALIAS = 2
 # Files of several annotations have old and new symbols of many genes side by side, to be added. A few such pairs are
 # more likely reporters or antibodies whose names were once those of genes.
 _MERGED_ANNOTATIONS = 100
@@ -151,6 +152,8 @@ class _Aligner:
         if name.upper() in NO_NAMES:
             return -1, ""
         position, how = self._vocabulary.find(name)
+        if how == "alias" and len(name) <= _SHORTEST_ALIAS:
+            return -1, ""  # Y, QC, MT: of anything
         if how in ("previous", "alias"):
             # NKX6.1 is what R makes of NKX6-1, and an alias of NKX6-2.
             symbol = next((meant for meant in with_dashes(name) if meant in self._vocabulary.by_symbol), None)

@@ -16,6 +16,7 @@ _ENSEMBL_COLUMNS = (
 )
 _KIND_COLUMNS = ("featuretypes", "featuretype", "modality", "featurecategory")
 _GENOME_COLUMNS = ("genome", "genomes")
+_MOST_COLUMNS, _MOST_KINDS = 40, 30
 _ENSEMBL_ID = re.compile(r"^ENS[A-Z]*G\d{11}(?:[._]\w+)*$", re.MULTILINE)
 
 
@@ -55,7 +56,7 @@ def name_genes(var: GeneTable, name: str, num_genes: int, cells: Sequence[str] =
     return GeneColumns(
         names,
         ids,
-        columns.first(_KIND_COLUMNS, ensembl=False),
+        columns.first(_KIND_COLUMNS, ensembl=False) or columns.holding("geneexpression"),
         columns.first(_GENOME_COLUMNS, ensembl=False),
         filtered,
         var,
@@ -79,6 +80,16 @@ class _Columns:
                 values = self._var.names_of(column)
                 if values is not None and any(values) and (not ensembl or mostly_ensembl(values)):
                     check_length(len(values), self._length, f"{self._name}/{column}", "genes")
+                    return values
+        return None
+
+    def holding(self, value: str) -> list[str] | None:
+        """A column of few different strings, one of which is ``value`` apart from case and punctuation."""
+        for column in [name for names in self._names.values() for name in names][:_MOST_COLUMNS]:
+            values = self._var.names_of(column)
+            if values is not None and len(values) == self._length:
+                kinds = set(values[:: max(1, self._length // 5000)]) | set(values[-50:])
+                if len(kinds) <= _MOST_KINDS and value in map(plain, kinds):
                     return values
         return None
 

@@ -25,7 +25,7 @@ _REPEATS = (
 )
 _PATTERNS: tuple[tuple[str, str], ...] = (
     (r"ERCC[-_.]?\d{3,5}|spike[-_ ]?in\S*|SIRV\d+|(?:Sequin|R1|R2)_\d+_\d+", "spike-in"),
-    (r"__(?:no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)\w*", "read statistics"),
+    (r"(?:__)?(?:no_feature|too_low_aqual|not_aligned|alignment_not_unique)\w*|__ambiguous\w*", "read statistics"),
     (
         r"N_(?:unmapped|multimapping|noFeature|ambiguous)|Unassigned_\w+|\*|unmapped|unaligned|unassigned_reads",
         "read statistics",
@@ -63,7 +63,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         "metadata column",
     ),
     (
-        r"[dmst]?(?:e|E|s?f|m|az|A)?(?:GFP|RFP|YFP|BFP)\d?(?:[-_. ]\S*)?|(?:E|e)?CFP[-_. ]\S+|"
+        r"[dmst]?(?:e|E|s?f|m|az|A)?(?:GFP|RFP|YFP|BFP)\d?(?:[-_. ]\S*)?|(?:E|m)CFP\S*|"
         r"(?:td[-_]?tomato|tomato|mcherry|"
         r"m?venus|m?citrine|zs?green\d*|dsred\d*|turbo[a-z]fp|katushka|mkate\d*|mscarlet\S*|mneongreen|cerulean|"
         r"cre(?:ert2?)?|rtta\d?|tta|lacz|luc2?|luciferase|[rf]luc|d?cas9\S*|d?cas12a?|cas13\w?|puror?|puromycin\S*|"
@@ -101,11 +101,11 @@ def kind_reasons(kinds: Sequence[str]) -> dict[str, str]:
     If some columns are ``Gene Expression``, all others are left out; else only those of a type that is known.
     """
     values = set(kinds)
-    genes = {kind for kind in values if _letters(kind) in _GENE_KINDS}
+    genes = {kind for kind in values if _letters(kind) in _GENE_KINDS or _letters(kind).endswith("expression")}
     found = {}
     for kind in values - genes - {""}:
         reason = next((reason for pattern, reason in _KINDS if re.search(pattern, _letters(kind))), None)
-        if reason is not None or any(_letters(gene) == "geneexpression" for gene in genes):
+        if reason is not None or any(_letters(gene).endswith("geneexpression") for gene in genes):
             found[kind] = reason or f"feature type {kind[:40]}"
     # A file of one type only has nothing to leave out, unless that type is certainly no gene.
     return found

@@ -21,20 +21,26 @@ from scpalm.model.genes.refusals import (
     over_total,
     rounded,
     total_needed,
+    total_of_counts,
     undecided,
     unusable,
 )
 from scpalm.model.genes.report import InputReport
+from scpalm.model.genes.totals import (
+    FEW_CELLS,
+    counted,
+    fits_totals,
+    has_totals,
+    is_complete,
+    of_totals,
+    total_of_whole_numbers,
+)
 
-# A file with at least this many genes holds nearly all of them, so a cell's sum is its total. Fewer are a selection.
-COMPLETE_GENES = 5000
 # Largest plausible value of each logarithm: 1e9 of one gene.
 _LARGEST = {"log": 21.0, "log2": 30.0, "log10": 9.1}
 _BASES: dict[str, Literal["e", "2", "10"]] = {"log": "e", "log2": "2", "log10": "10"}
 _SAMPLED_CELLS, _CHECKED_CELLS = 32, 8
 _FEW_VALUES = 20  # fewer values cannot show what they are
-# What whole cells are usually brought to, the most usual first. All powers of ten that hold are multiples of another.
-_USUAL_TOTALS = (1e4, 1e5, 1e6, 1.0)
 
 
 def detect_input(matrix: CellMatrix, declared: Declaration = AUTO) -> InputReport:
@@ -44,7 +50,7 @@ def detect_input(matrix: CellMatrix, declared: Declaration = AUTO) -> InputRepor
     """
     shapes.refuse_unusable(matrix, declared)
     if declared.name == "auto" and shapes.is_whole(matrix.data):
-        return _counts(matrix, "every value is a whole number")
+        return _counts(matrix, declared, "every value is a whole number")
     evidence = Evidence.of(matrix, _SAMPLED_CELLS)
     found = evidence.transform()
     if declared.name != "auto":
@@ -60,9 +66,11 @@ def detect_input(matrix: CellMatrix, declared: Declaration = AUTO) -> InputRepor
     return _without_steps(matrix, declared)
 
 
-def _counts(matrix: CellMatrix, why: str) -> InputReport:
-    if matrix.totals is None and _has_totals(matrix, row_sums_of(matrix)):
-        why = f"{why}; {_of_totals(matrix)}"
+def _counts(matrix: CellMatrix, declared: Declaration, why: str) -> InputReport:
+    if declared.total is not None:
+        raise total_of_counts()
+    if matrix.totals is None and has_totals(matrix, row_sums_of(matrix)):
+        why = f"{why}; {of_totals(matrix)}"
         return _report(matrix, InputReport("counts", why, divide_by="obs"))
     return _report(matrix, InputReport("counts", why))
 
@@ -72,19 +80,15 @@ def _report(matrix: CellMatrix, report: InputReport) -> InputReport:
     return replace(report, why=why, source=matrix.origin.name)
 
 
-def _is_complete(matrix: CellMatrix) -> bool:
-    return matrix.num_gene_columns >= COMPLETE_GENES
-
-
 def _linear(matrix: CellMatrix, declared: Declaration, evidence: Evidence) -> InputReport:
     """Whole counts with some fractions, scaled counts, or normalised values without a logarithm."""
     units = np.array([fit.unit for fit in evidence.of_transform("linear") if fit.levels])
     if not len(units) or shapes.mostly_whole(matrix) or bool((np.abs(units - 1) < 1e-3).all()):
-        return _counts(matrix, "nearly all values are whole numbers")
+        return _counts(matrix, declared, "nearly all values are whole numbers")
     if len(units) > 1 and np.ptp(units) < 1e-3 * units.mean():
         why = f"all values are multiples of {units.mean():.4g}: counts with a common factor"
-        if _has_totals(matrix, _counted(matrix, evidence, "linear")):
-            return _report(matrix, InputReport("counts", f"{why}; {_of_totals(matrix)}", divide_by="unit"))
+        if has_totals(matrix, counted(matrix, evidence, "linear")):
+            return _report(matrix, InputReport("counts", f"{why}; {of_totals(matrix)}", divide_by="unit"))
         return _report(matrix, InputReport("counts", why))
     why = "the values of each cell are multiples of one number, and not logarithms: normalised counts"
     return _normalised(matrix, declared, evidence, InputReport("linear", why))
@@ -99,8 +103,10 @@ def _log(matrix: CellMatrix, declared: Declaration, evidence: Evidence, name: st
     units = np.array([fit.unit for fit in evidence.of_transform(name) if fit.levels])
     report = InputReport("log", why, base, rounded=evidence.rounded)
     if len(units) and bool((np.abs(units - 1) < 1e-3).all()):
-        if _has_totals(matrix, _counted(matrix, evidence, name)):
-            return _report(matrix, replace(report, why=f"{why}; {_of_totals(matrix)}", divide_by="unit"))
+        if declared.total is not None:
+            raise total_of_counts()
+        if has_totals(matrix, counted(matrix, evidence, name)):
+            return _report(matrix, replace(report, why=f"{why}; {of_totals(matrix)}", divide_by="unit"))
         return _report(matrix, replace(report, why=f"{why}: log of raw counts"))
     return _normalised(matrix, declared, evidence, report)
 
@@ -108,21 +114,23 @@ def _log(matrix: CellMatrix, declared: Declaration, evidence: Evidence, name: st
 def _normalised(matrix: CellMatrix, declared: Declaration, evidence: Evidence, report: InputReport) -> InputReport:
     """Find what cells of normalised counts are to be divided by. Raises InputError if a selection does not show it."""
     sums = linear_sums(matrix, report.transform)
-    complete = _is_complete(matrix)
+    complete = is_complete(matrix)
     total = declared.whole_cell
     if total is not None:
         return _with_total(matrix, report, sums, total, "as declared")
-    counted = not complete and _has_totals(matrix, _counted(matrix, evidence, report.transform))
-    by_totals = replace(report, why=f"{report.why}; {_of_totals(matrix)}", divide_by="unit")
-    if counted and _fits_totals(matrix, evidence, report.transform):
+    selected = not complete and has_totals(matrix, counted(matrix, evidence, report.transform))
+    by_totals = replace(report, why=f"{report.why}; {of_totals(matrix)}", divide_by="unit")
+    if selected and fits_totals(matrix, evidence, report.transform):
         return _report(matrix, by_totals)
     constant = shapes.constant_sum(sums)
-    if constant is not None and not counted:
+    if constant is not None and not selected:
         return _report(matrix, replace(report, why=f"{report.why}; each cell sums to {constant:g}", total=constant))
-    total = _total_of_whole_numbers(evidence, report.transform, sums) if constant is None else None
-    if total is not None and (not complete or (not matrix.partial and (sums > 0.5 * total).all())):
+    total = total_of_whole_numbers(evidence, report.transform, sums) if constant is None else None
+    if total is not None and not (complete and matrix.partial):
+        if complete and len(sums) < FEW_CELLS and (sums < 0.5 * total).any():
+            raise total_needed(matrix, report.base, sums)  # chance, or a cell without many of its genes
         return _with_total(matrix, report, sums, total, "which makes the cells' totals whole numbers")
-    if counted:
+    if selected:
         return _report(matrix, by_totals)
     if complete:
         return _report(matrix, replace(report, why=f"{report.why}; each cell is divided by its sum"))
@@ -135,6 +143,9 @@ def _with_total(
     over = np.flatnonzero(sums > total * (1 + 1e-3))
     if len(over):
         raise over_total(matrix, int(over[0]), float(sums[over[0]]), total)
+    constant = shapes.constant_sum(sums)
+    if is_complete(matrix) and constant is not None and abs(constant / total - 1) > 0.01:
+        raise over_total(matrix, 0, float(sums[0]), total, all_cells=True)
     why = f"{report.why}; a whole cell sums to {total:g}, {reason}"
     return _report(matrix, replace(report, why=why, total=total, divide_by="total"))
 
@@ -142,6 +153,8 @@ def _with_total(
 def _without_steps(matrix: CellMatrix, declared: Declaration) -> InputReport:
     """Values that are no multiples of one number: of corrected counts, of lengths of genes, or of something else."""
     shapes.refuse_dense(matrix)
+    if shapes.have_ties(matrix):
+        raise undecided(matrix)
     coarse = shapes.coarse_decimals(matrix)
     for name in ("linear", *_BASES):
         if float(matrix.data.max(initial=0)) > _LARGEST.get(name, np.inf):
@@ -155,7 +168,7 @@ def _without_steps(matrix: CellMatrix, declared: Declaration) -> InputReport:
             report = InputReport("linear" if name == "linear" else "log", why, _BASES.get(name), constant)
             return _report(matrix, report)
     if shapes.nearly_whole(matrix):
-        return _counts(matrix, "most values lie just under whole numbers: corrected counts")
+        return _counts(matrix, declared, "most values lie just under whole numbers: corrected counts")
     noted = next((name for name, base in _BASES.items() if _same_base(matrix.origin.log_base, base)), None)
     if noted is not None:
         report = InputReport("log", f"uns['log1p'] notes a logarithm of base {_BASES[noted]}", _BASES[noted])
@@ -174,7 +187,9 @@ def _declared(matrix: CellMatrix, declared: Declaration, evidence: Evidence, fou
         few = len(matrix.data) < _FEW_VALUES and not whole
         if few or (not whole and found not in (None, "linear") and not shapes.mostly_whole(matrix)):
             raise contradiction(matrix, declared, found)
-        return _counts(matrix, f"{why}, and every value is a whole number" if whole else f"{why}, with fractions")
+        return _counts(
+            matrix, declared, f"{why}, and every value is a whole number" if whole else f"{why}, with fractions"
+        )
     kind = "linear" if declared.linear else declared.name.partition("_")[0]
     if kind != "linear":
         entry = int(matrix.data.argmax()) if len(matrix.data) else 0
@@ -196,7 +211,7 @@ def _by_sum_or_total(matrix: CellMatrix, declared: Declaration, report: InputRep
     if declared.whole_cell is not None:
         return _with_total(matrix, report, sums, declared.whole_cell, "as declared")
     constant = shapes.constant_sum(sums)
-    if constant is None and not _is_complete(matrix):
+    if constant is None and not is_complete(matrix):
         raise total_needed(matrix, report.base, sums)
     return _report(matrix, replace(report, why=f"{report.why}; each cell is divided by its sum", total=constant))
 
@@ -205,60 +220,6 @@ def _refuse_mixed(matrix: CellMatrix, evidence: Evidence, name: str) -> None:
     row = evidence.disagreeing(name)
     if row is not None:
         raise mixed(matrix, row)
-
-
-# --- totals
-
-
-def _of_totals(matrix: CellMatrix) -> str:
-    return f"the columns are a selection of genes, and the totals are those of obs['{matrix.origin.totals_column}']"
-
-
-def _has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
-    """Whether the file's own totals are those of whole cells, of which the columns are a selection."""
-    totals = matrix.obs_totals
-    if totals is None or _is_complete(matrix) or not len(counts):
-        return False
-    large = np.isfinite(totals) & (totals > 0) & (totals >= counts * (1 - 1e-6) - 0.5)
-    # Totals with fractions are those of normalised values or logarithms.
-    whole = np.abs(totals - np.rint(totals)) <= 1e-6 * totals
-    # Totals of normalised values are all the same.
-    same = len(totals) > 2 and np.ptp(totals) <= 1e-3 * totals.mean()
-    return bool((large & whole).all() and not same)
-
-
-def _fits_totals(matrix: CellMatrix, evidence: Evidence, name: str) -> bool:
-    """Whether whole cells with the file's totals were brought to the same sum."""
-    if matrix.obs_totals is None or len(evidence.rows) < 2:
-        return False
-    units = np.array([fits[name].unit if name in fits else np.nan for fits in evidence.fits])
-    sums = units * matrix.obs_totals[evidence.rows]
-    return bool(np.ptp(sums) <= 2e-3 * sums.mean())
-
-
-def _counted(matrix: CellMatrix, evidence: Evidence, name: str) -> NDArray[np.float64]:
-    """``[B]`` sums in units of one count, of the cells that were looked at; 0 for others."""
-    counts = np.zeros(matrix.num_cells)
-    for row, fits in zip(evidence.rows, evidence.fits, strict=True):
-        counts[row] = fits[name].counts if name in fits else np.inf
-    return counts
-
-
-def _total_of_whole_numbers(evidence: Evidence, name: str, sums: NDArray[np.float64]) -> float | None:
-    """What whole cells sum to: a usual total that makes the number of counts of each cell a whole number."""
-    fits = [fit for fit in evidence.of_transform(name) if fit.levels]
-    units = np.array([fit.unit for fit in fits])
-    # If one count became the same in all cells, they were not brought to a total.
-    if not fits or (len(fits) > 1 and np.ptp(units) < 1e-4 * units.mean()):
-        return None
-    for total in _USUAL_TOTALS:
-        counts = np.array([total / fit.unit for fit in fits])
-        slack = np.maximum(3e-3, counts * np.array([3 * fit.precision for fit in fits]))
-        enough = (counts >= np.array([fit.counts for fit in fits]) - 0.5).all() and sums.max() <= total * (1 + 1e-3)
-        # Totals known less precisely than to a quarter of a count tell nothing.
-        if enough and (slack < 0.25).all() and (np.abs(counts - np.rint(counts)) <= slack).all():
-            return total
-    return None
 
 
 def _check_fractions(matrix: CellMatrix, declared: Declaration) -> None:

@@ -100,9 +100,26 @@ def not_logs(matrix: CellMatrix, declared: Declaration, entry: int) -> InputErro
     )
 
 
-def over_total(matrix: CellMatrix, row: int, found: float, total: float) -> InputError:
-    """A cell that sums to more than a whole cell can."""
+def total_of_counts() -> InputError:
+    """A total of normalised values that was declared for counts."""
+    return InputError(
+        "total-of-counts",
+        "total= is what whole cells were brought to before a logarithm, but the values are counts.",
+        hint="Leave it out. For counts of a selection of genes, give each cell's total in obs['total_counts'].",
+        field="total",
+    )
+
+
+def over_total(matrix: CellMatrix, row: int, found: float, total: float, *, all_cells: bool = False) -> InputError:
+    """A cell that sums to more than a whole cell can, or cells that all sum to something else."""
     cell = str(matrix.cells[row])
+    if all_cells:
+        return InputError(
+            "wrong-declaration",
+            f"Each cell sums to {found:.6g} before the logarithm, not to the declared {total:g}.",
+            hint="Leave out total, or declare the right one.",
+            field="total",
+        )
     return InputError(
         "over-total",
         f"Cell '{cell}' sums to {found:.6g} before the logarithm, more than the {total:g} that a whole cell is said to "

@@ -171,7 +171,7 @@ class Repairs:
     def _find_part(self, name: str) -> tuple[int, How, str]:
         """The gene that one part of a name is, if it is the only gene among them."""
         parts = [part for part in _SEPARATORS.split(name) if part.upper() not in NO_NAMES and not part.isdigit()]
-        if parts == [name]:
+        if parts == [name] or "/" in name:  # HBA1/2 is a probe for a family
             return *NOT_FOUND, ""
         found: dict[int, How] = {}
         for part in parts:

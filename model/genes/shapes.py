@@ -16,6 +16,7 @@ _SOME = 60  # values of a cell that show a distribution
 _MANY_GENES, _SOME_GENES = 500, 100
 _SAMPLE = 32
 _EVEN = 0.3
+_TIES = 0.2
 _FLAT = 0.3  # share of a cell's values above half of its largest; counts have a few percent there
 _ROUND = (1.0, 1e2, 1e3, 1e4, 1e5, 1e6)
 
@@ -72,6 +73,16 @@ def coarse_decimals(matrix: CellMatrix) -> int | None:
         return None
     small = matrix.data[matrix.data > 0] < 20.5 / 10**decimals
     return decimals if float(small.mean()) > 0.02 else None
+
+
+def have_ties(matrix: CellMatrix) -> bool:
+    """Whether many values of a cell are the same, as those of counts are, and of nothing that was scaled by gene."""
+    shares = [
+        float(np.unique(values, return_counts=True)[1].max() / len(values))
+        for values in _cells(matrix)
+        if len(values) >= _SOME
+    ]
+    return bool(shares) and float(np.median(shares)) > _TIES
 
 
 def rows_with_fractions(matrix: CellMatrix) -> NDArray[np.int64]:

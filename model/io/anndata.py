@@ -74,7 +74,9 @@ class AnnDataCells:
 
     def rows(self, start: int, stop: int) -> CellMatrix:
         with np.errstate(over="ignore"):
-            part = sparse.csr_matrix(self._matrix[start:stop])
+            rows = self._matrix[start:stop]
+            # scipy has no sparse matrices of half precision.
+            part = sparse.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
             data = part.data.astype(np.float32)
         return CellMatrix(
             part.indptr.astype(np.int64),

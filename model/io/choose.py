@@ -21,7 +21,7 @@ _NORMAL_NAMES = re.compile(r".*(?:log|norm|data|cp10k|cpm|tpm).*")
 _PARTS = re.compile(r".*(?:spliced|ambiguous|velocity|intron|exon|imputed|denoised|scaled?|magic|scvi).*")
 _TOTALS = (
     *("totalcounts", "ncountrna", "ncounts", "totalumis", "totalumi", "numi", "numis", "ncount", "ncountumi"),
-    *("librarysize", "libsize", "totalreads", "umicount", "umicounts", "sum", "total"),
+    *("umicount", "umicounts"),
 )
 
 

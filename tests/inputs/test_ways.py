@@ -14,8 +14,8 @@ from scipy import sparse
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
-from scpalm.model.genes.normalize import COMPLETE_GENES
 from scpalm.model.genes.prepare import Prepared, Preparer
+from scpalm.model.genes.totals import COMPLETE_GENES
 from scpalm.model.io.anndata import AnnDataCells
 from scpalm.model.io.convert import as_h5ad
 from scpalm.model.io.h5ad import H5adFile

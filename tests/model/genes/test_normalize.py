@@ -8,8 +8,9 @@ from scpalm.model.errors import InputError
 from scpalm.model.genes.declared import Declaration, Declared
 from scpalm.model.genes.linear import to_linear
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import COMPLETE_GENES, check_chunk, detect_input
+from scpalm.model.genes.normalize import check_chunk, detect_input
 from scpalm.model.genes.report import InputReport
+from scpalm.model.genes.totals import COMPLETE_GENES
 from tests.model.small_genes import cell_counts, fillers, matrix_of
 
 COUNTS = cell_counts(6, 400)

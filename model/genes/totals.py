@@ -1,0 +1,79 @@
+"""What whole cells sum to, of which the columns are a selection: from ``obs``, or from the values themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.genes.evidence import Evidence
+from scpalm.model.genes.matrix import CellMatrix
+
+# A file with at least this many genes holds nearly all of them, so a cell's sum is its total. Fewer are a selection.
+COMPLETE_GENES = 5000
+# What whole cells are usually brought to, the most usual first. All powers of ten that hold are multiples of another.
+_USUAL_TOTALS = (1e4, 1e5, 1e6, 1.0)
+FEW_CELLS = 3  # fewer may fit a total by chance
+
+
+def is_complete(matrix: CellMatrix) -> bool:
+    return matrix.num_gene_columns >= COMPLETE_GENES
+
+
+def of_totals(matrix: CellMatrix) -> str:
+    return f"the columns are a selection of genes, and the totals are those of obs['{matrix.origin.totals_column}']"
+
+
+def has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
+    """Whether the file's own totals are those of whole cells, of which the columns are a selection."""
+    totals = matrix.obs_totals
+    if totals is None or is_complete(matrix) or not len(counts):
+        return False
+    large = np.isfinite(totals) & (totals > 0) & (totals >= counts * (1 - 1e-6) - 0.5)
+    # Totals with fractions are those of normalised values or logarithms.
+    whole = np.abs(totals - np.rint(totals)) <= 1e-6 * totals
+    # Totals of normalised values are all the same.
+    same = len(totals) > 2 and np.ptp(totals) <= 1e-3 * totals.mean()
+    return bool((large & whole).all() and not same)
+
+
+def fits_totals(matrix: CellMatrix, evidence: Evidence, name: str) -> bool:
+    """Whether whole cells with the file's totals were brought to the same sum."""
+    if matrix.obs_totals is None or len(evidence.rows) < 2:
+        return False
+    units = np.array([fits[name].unit if name in fits else np.nan for fits in evidence.fits])
+    sums = units * matrix.obs_totals[evidence.rows]
+    return bool(np.ptp(sums) <= 2e-3 * sums.mean())
+
+
+def counted(matrix: CellMatrix, evidence: Evidence, name: str) -> NDArray[np.float64]:
+    """``[B]`` sums in units of one count, of the cells that were looked at; 0 for others."""
+    counts = np.zeros(matrix.num_cells)
+    for row, fits in zip(evidence.rows, evidence.fits, strict=True):
+        counts[row] = fits[name].counts if name in fits else np.inf
+    return counts
+
+
+def total_of_whole_numbers(evidence: Evidence, name: str, sums: NDArray[np.float64]) -> float | None:
+    """What whole cells sum to: a usual total that makes the number of counts of each cell a whole number."""
+    fits = [fit for fit in evidence.of_transform(name) if fit.levels]
+    units = np.array([fit.unit for fit in fits])
+    # If one count became the same in all cells, they were not brought to a total.
+    if not fits or (len(fits) > 1 and np.ptp(units) < 1e-4 * units.mean()):
+        return None
+    for total in _USUAL_TOTALS:
+        counts = np.array([total / fit.unit for fit in fits])
+        slack = np.maximum(3e-3, counts * np.array([3 * fit.precision for fit in fits]))
+        enough = (counts >= np.array([fit.counts for fit in fits]) - 0.5).all() and sums.max() <= total * (1 + 1e-3)
+        # Totals known less precisely than to a quarter of a count tell nothing, and those of few cells less.
+        precise = (slack < (0.25 if len(fits) >= FEW_CELLS else 0.02)).all()
+        if enough and precise and (np.abs(counts - np.rint(counts)) <= slack).all():
+            return None if _is_multiple(counts) else total
+    return None
+
+
+def _is_multiple(counts: NDArray[np.float64]) -> bool:
+    """Whether the cells' counts, or those of many of them, share a factor: then the total is smaller."""
+    if len(counts) <= FEW_CELLS:
+        return False
+    whole = np.rint(counts).astype(np.int64)
+    return int(np.gcd.reduce(whole)) > 1 or float((whole % 100 == 0).mean()) > 0.2
