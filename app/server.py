@@ -15,6 +15,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from scpalm.app.connection import limited_protocol
 from scpalm.app.main import create_app
 from scpalm.app.service import Service, State
 from scpalm.app.serving.opener import OpenSession, Role, open_default_session
@@ -114,6 +115,7 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
             lifespan="on",
             server_header=False,
             timeout_keep_alive=30,
+            http=limited_protocol(settings.write_seconds),
             timeout_graceful_shutdown=settings.stop_seconds,
         )
     )
@@ -163,7 +165,12 @@ async def _metrics_server(settings: Settings, app: FastAPI) -> AsyncIterator[Non
         return
     with listen(settings.host, [settings.metrics_port]) as listener:
         config = uvicorn.Config(
-            app.state.metrics_app, log_config=None, access_log=False, lifespan="off", server_header=False
+            app.state.metrics_app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            http=limited_protocol(settings.write_seconds),
         )
         server = _Server(config)
         host, port = listener.getsockname()[:2]

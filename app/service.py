@@ -7,6 +7,7 @@ import gc
 import logging
 import time
 from enum import Enum
+from weakref import WeakValueDictionary
 
 from scpalm.app.background import TaskSupervisor, cancel_until_done
 from scpalm.app.errors import DrainingError, NotReadyError, StorageFullError
@@ -49,6 +50,7 @@ class Service:
     Attributes:
         settled: set once the models are loaded, or could not be loaded.
         draining: set once the service stops.
+        answer_locks: one for each result of a job that is being encoded, by job and media type.
         upload_slots: hold one while a body is received and parsed.
         aborted: it stops at once, without finishing requests.
         requests: tasks of the requests in flight.
@@ -90,6 +92,7 @@ class Service:
         self._jobs: JobRunner | None = None
         self._not_ready_reason = "The model is loading. Try again in a moment."
         self.upload_slots = UploadSlots(settings.max_uploads, settings.upload_share)
+        self.answer_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping_jobs: asyncio.Task[None] | None = None

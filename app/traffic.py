@@ -59,6 +59,14 @@ class TrafficSettings(BaseSettings):
         "which the largest body arrives at 300 kB/s.",
     )
 
+    write_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Longest time in which a client takes no bytes of its answer (under 1 KiB/s on average); after it "
+        "the client is disconnected and the files of the answer are removed. Default: 60 s, longer than a network "
+        "recovers from a fault.",
+    )
+
     @field_validator("allowed_hosts")
     @classmethod
     def _are_hosts(cls, value: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from fastapi import Request, Response
@@ -218,14 +219,20 @@ async def encode(model: ServedModel, result: Result, media_type: str, upload: Up
     return await model.parsers.encode(result, media_type, upload)
 
 
-class _SpooledResponse(FileResponse):
-    """A response that sends a file and then deletes it, even if sending fails."""
+class SpooledResponse(FileResponse):
+    """A response that sends a file and then calls ``release``, even if sending fails. ``name``: what it is saved by."""
+
+    def __init__(
+        self, path: Path, release: Callable[[], None], headers: Mapping[str, str], *, media_type: str, name: str
+    ) -> None:
+        super().__init__(path, headers=headers, media_type=media_type, filename=name)
+        self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await asyncio.to_thread(Path(self.path).unlink, missing_ok=True)
+            await asyncio.to_thread(self._release)
 
 
 def _note_in_short(note: Mapping[str, object]) -> str:
@@ -238,13 +245,22 @@ def _note_in_short(note: Mapping[str, object]) -> str:
     return text if len(text) <= _LONGEST_HEADER else json.dumps({"warnings": ["too long for a header: request JSON"]})
 
 
-def respond(content: bytes | Path, media_type: str, durations: dict[str, float], result: Result) -> Response:
+def result_headers(media_type: str, result: Result) -> dict[str, str]:
+    """Headers that say how the cells were read, if the format is not JSON."""
+    return {} if media_type == "application/json" else {"Scpalm-Note": _note_in_short(result.note)}
+
+
+def respond(content: bytes | Path, media_type: str, durations: Mapping[str, float], result: Result) -> Response:
     """The response to ``result``, with its timing and, if it is not JSON, how the cells were read in the headers."""
-    timing = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in durations.items())
-    headers = {"Server-Timing": timing}
-    if media_type != "application/json":
-        headers["Scpalm-Note"] = _note_in_short(result.note)
-    key = result.outputs[0].spec.key
+    headers = {"Server-Timing": server_timing(durations), **result_headers(media_type, result)}
     if isinstance(content, Path):
-        return _SpooledResponse(content, headers=headers, media_type=media_type, filename=f"{key}{content.suffix}")
+        key = result.outputs[0].spec.key
+        filename = f"{key}{content.suffix}"
+        remove = partial(content.unlink, missing_ok=True)
+        return SpooledResponse(content, remove, headers, media_type=media_type, name=filename)
     return Response(content, headers=headers, media_type=media_type)
+
+
+def server_timing(durations: Mapping[str, float]) -> str:
+    """The header ``Server-Timing`` for durations in seconds."""
+    return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in durations.items())

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
+import anndata
 import httpx
+import pytest
 
 from tests.e2e.conftest import Server
 
@@ -47,3 +51,44 @@ def test_slow_uploads_of_one_client_leave_room_for_others(start_server: Callable
         for upload in uploads:
             assert upload.recv(12) in (b"HTTP/1.1 408", b"HTTP/1.1 429")
         server.wait_for(lambda: answer(server, GREEDY).status_code != 429)
+
+
+@pytest.fixture(scope="module")
+def large(cells: Path) -> bytes:
+    """A file whose imputed copy is larger than what the kernel buffers."""
+    path = cells.parent / "large.h5ad"
+    anndata.concat([anndata.read_h5ad(cells)] * 8, index_unique="-").write_h5ad(path)
+    return path.read_bytes()
+
+
+def ask(server: Server, head: bytes, body: bytes = b"") -> socket.socket:
+    """A client that sends a request and does not read its answer."""
+    url = httpx.URL(server.url)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((url.host, url.port or 80))
+    client.sendall(head + b"Host: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return client
+
+
+def answers_in(spool: Path) -> list[Path]:
+    return [path for path in spool.rglob("*.h5ad") if path.stat().st_size > 0]
+
+
+def test_a_client_that_does_not_read_leaves_no_file(
+    start_server: Callable[..., Server], large: bytes, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    server = start_server(write_seconds="2", spool_dir=str(spool)).wait_until_ready()
+    head = b"POST /impute HTTP/1.1\r\nContent-Type: application/x-hdf5\r\nAccept: application/x-hdf5\r\n"
+    with ask(server, head, large):
+        server.wait_for(lambda: answers_in(spool))
+        server.wait_for(lambda: not answers_in(spool))
+        assert "took no bytes" in server.log.read_text()
+    # A client that reads in pauses gets everything.
+    with ask(server, head + b"Connection: close\r\n", large) as client:
+        time.sleep(1)
+        received = b"".join(iter(lambda: client.recv(1 << 20), b""))
+    length = int(received.split(b"content-length: ")[1].split(b"\r\n")[0])
+    assert len(received.partition(b"\r\n\r\n")[2]) == length > 10_000_000

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from scpalm.app.background import completed
 from scpalm.app.codecs.registry import writer_for
+from scpalm.app.codecs.result import Result
 from scpalm.app.errors import JobNotFinishedError, ServiceError, UnknownJobError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep
 from scpalm.app.http.negotiation import choose_media_type, offers_after
 from scpalm.app.http.problems import Problem
-from scpalm.app.http.request import encode, respond
+from scpalm.app.http.request import (
+    SMALL_ANSWER_BYTES,
+    SpooledResponse,
+    encode,
+    respond,
+    result_headers,
+    server_timing,
+)
+from scpalm.app.jobs.answers import AnswerStore, StoredAnswer
+from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.ledger.ledger import OPEN, Job
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.service import Service
 from scpalm.app.storage.scratch import ensure_folder, scratch_folder
+
+log = logging.getLogger("scpalm.request")
 
 router = APIRouter(tags=["jobs"])
 
@@ -167,6 +184,22 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
     media_type = choose_media_type(request.headers.get("accept"), offers_after(manifest.spec.format))
     started = time.monotonic()
     files = service.jobs.files_of(job)
+    # One reader encodes the result, and the others are sent the same file.
+    async with service.answer_locks.setdefault((job.id, media_type), asyncio.Lock()):
+        answer = await asyncio.to_thread(AnswerStore(files).find, media_type)
+        if answer is None:
+            encoded = await _encoded(service, files, manifest, media_type)
+            if not isinstance(encoded, StoredAnswer):
+                content, result = encoded
+                return respond(content, media_type, {"read": time.monotonic() - started}, result)
+            answer = encoded
+    return await _stored(service, files, answer, media_type, started)
+
+
+async def _encoded(
+    service: Service, files: JobFiles, manifest: Manifest, media_type: str
+) -> StoredAnswer | tuple[bytes | Path, Result]:
+    """Encode the result of a job, and store it; a small one, or one for which there is no room, is returned."""
     model = service.model()  # any model will do: only its parser processes are used, to encode the result
     writer = writer_for(media_type)
     with model.held():
@@ -179,4 +212,34 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
                     body = files.local(BODY_FILE, ensure_folder(folder))
                     upload = manifest.upload(await asyncio.to_thread(local.enter_context, body))
                 content = await encode(model, result, media_type, upload)
-    return respond(content, media_type, {"read": time.monotonic() - started}, result)
+    if isinstance(content, bytes) and len(content) <= SMALL_ANSWER_BYTES:
+        return content, result
+    suffix = "" if writer is None else writer.suffix
+    filename, headers = f"{result.outputs[0].spec.key}{suffix}", result_headers(media_type, result)
+    try:
+        answer = await asyncio.to_thread(AnswerStore(files).add, media_type, content, filename, headers)
+    except ServiceError as error:  # the disk of jobs may be full while there is room for this one answer
+        log.warning("the encoded result of a job cannot be stored: %s", error.detail)
+        return content, result
+    except BaseException:
+        _remove(content)
+        raise
+    await asyncio.to_thread(_remove, content)
+    return answer
+
+
+def _remove(content: bytes | Path) -> None:
+    if isinstance(content, Path):
+        content.unlink(missing_ok=True)
+
+
+async def _stored(service: Service, files: JobFiles, answer: StoredAnswer, media_type: str, started: float) -> Response:
+    """The response that sends a stored file. An object store needs a local copy, which is removed afterwards."""
+    with ExitStack() as held:
+        folder = service.limits.spool_dir / f"scpalm-{uuid4().hex}"
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
+        local = files.local(answer.file, ensure_folder(folder))
+        path = await completed(asyncio.to_thread(held.enter_context, local))
+        headers = {**answer.headers, "Server-Timing": server_timing({"read": time.monotonic() - started})}
+        release = held.pop_all().close
+        return SpooledResponse(path, release, headers, media_type=media_type, name=answer.filename)

@@ -15,6 +15,8 @@ import pytest
 from fastapi import FastAPI
 from scipy import sparse
 
+from scpalm.app.jobs.files import LocalJobFiles
+from scpalm.app.jobs.manifest import BODY_FILE
 from tests.app.fakes import Client, FakeSession
 
 ASYNC = {"Prefer": "respond-async"}
@@ -83,8 +85,11 @@ def test_a_result_that_does_not_contain_the_body_is_sent_without_fetching_it(
     location = accepted(client.post("/embed", json=body_of(3), headers=ASYNC))
     wait(client, location)
 
-    def fetch(*_: object) -> None:
-        raise AssertionError("the body may be gigabytes in an object store")
+    local = LocalJobFiles.local
+
+    def fetch(files: LocalJobFiles, name: str, scratch: Path) -> Any:
+        assert name != BODY_FILE, "the body may be gigabytes in an object store"
+        return local(files, name, scratch)
 
     monkeypatch.setattr("scpalm.app.jobs.files.LocalJobFiles.local", fetch)
     for accept in ("application/json", "application/x-npy", H5AD):
@@ -215,3 +220,35 @@ def test_two_services_do_not_share_a_folder(make_app: Callable[..., FastAPI], tm
         with Client(make_app()) as third, Client(make_app()) as fourth:
             assert third.wait_until_loaded().get("/health/ready").status_code == 200
             assert fourth.wait_until_loaded().get("/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("accept", ["application/json", H5AD, "application/vnd.apache.arrow.stream"])
+def test_all_readers_of_a_result_are_sent_one_stored_file(
+    own_client: Client, accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scpalm.app.http.routes.jobs.SMALL_ANSWER_BYTES", 10)
+    client = own_client
+    location = accepted(client.post("/embed", json=body_of(40), headers=ASYNC))
+    assert wait(client, location)["state"] == "succeeded"
+    parsers, calls = client.service.model().parsers, 0
+    encode = parsers.encode
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return await encode(*arguments)
+
+    monkeypatch.setattr(parsers, "encode", counted)
+    monkeypatch.setattr("scpalm.app.http.request.SMALL_ANSWER_BYTES", 0)
+    asked = [client.submit(client.http.get(f"{location}/result", headers={"Accept": accept})) for _ in range(5)]
+    answers = [one.result(30) for one in asked]
+    answers.append(client.get(f"{location}/result", headers={"Accept": accept}))
+    assert [answer.status_code for answer in answers] == [200] * 6, answers[0].text
+    assert len({answer.content for answer in answers}) == 1
+    assert {answer.headers["content-type"] for answer in answers} == {accept}
+    assert all("server-timing" in answer.headers for answer in answers)
+    assert ("scpalm-note" in answers[-1].headers) == (accept != "application/json")
+    assert calls == 1, "the result is encoded once"
+    spool = client.service.limits.spool_dir
+    # Neither folders of requests, nor files of the parser pool.
+    assert not [*spool.glob(f"scpalm-{'?' * 32}"), *spool.glob(f"scpalm-{'?' * 8}/*")]
