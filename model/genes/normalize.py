@@ -153,8 +153,6 @@ def _with_total(
 def _without_steps(matrix: CellMatrix, declared: Declaration) -> InputReport:
     """Values that are no multiples of one number: of corrected counts, of lengths of genes, or of something else."""
     shapes.refuse_dense(matrix)
-    if shapes.have_ties(matrix):
-        raise undecided(matrix)
     coarse = shapes.coarse_decimals(matrix)
     for name in ("linear", *_BASES):
         if float(matrix.data.max(initial=0)) > _LARGEST.get(name, np.inf):
@@ -163,6 +161,8 @@ def _without_steps(matrix: CellMatrix, declared: Declaration) -> InputReport:
         if constant is not None:
             if name != "linear" and coarse is not None:
                 raise rounded(matrix, coarse)
+            if shapes.have_ties(matrix):
+                raise undecided(matrix)  # normalised once more, e.g. after a logarithm
             kind = "without a logarithm" if name == "linear" else f"after undoing a logarithm of base {_BASES[name]}"
             why = f"each cell sums to {constant:g} {kind}"
             report = InputReport("linear" if name == "linear" else "log", why, _BASES.get(name), constant)

@@ -16,7 +16,7 @@ _SOME = 60  # values of a cell that show a distribution
 _MANY_GENES, _SOME_GENES = 500, 100
 _SAMPLE = 32
 _EVEN = 0.3
-_TIES = 0.2
+_TIES = 0.45
 _FLAT = 0.3  # share of a cell's values above half of its largest; counts have a few percent there
 _ROUND = (1.0, 1e2, 1e3, 1e4, 1e5, 1e6)
 

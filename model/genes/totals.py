@@ -12,11 +12,22 @@ from scpalm.model.genes.matrix import CellMatrix
 COMPLETE_GENES = 5000
 # What whole cells are usually brought to, the most usual first. All powers of ten that hold are multiples of another.
 _USUAL_TOTALS = (1e4, 1e5, 1e6, 1.0)
+_SOME_MORE, _FAR_MORE = 1.05, 5.0
 FEW_CELLS = 3  # fewer may fit a total by chance
 
 
 def is_complete(matrix: CellMatrix) -> bool:
     return matrix.num_gene_columns >= COMPLETE_GENES
+
+
+def _lacks_genes(matrix: CellMatrix, totals: NDArray[np.float64], counts: NDArray[np.float64]) -> bool:
+    """Whether many counts of a file with nearly all genes are those of genes that were removed, such as ribosomal ones.
+
+    A few per cent are counts of genes that no analysis keeps.
+    """
+    known = counts > 0
+    ratio = float(np.median(totals[known] / counts[known])) if known.any() else 1.0
+    return not matrix.partial and _SOME_MORE < ratio < _FAR_MORE
 
 
 def of_totals(matrix: CellMatrix) -> str:
@@ -26,7 +37,9 @@ def of_totals(matrix: CellMatrix) -> str:
 def has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
     """Whether the file's own totals are those of whole cells, of which the columns are a selection."""
     totals = matrix.obs_totals
-    if totals is None or is_complete(matrix) or not len(counts):
+    if totals is None or not len(counts):
+        return False
+    if is_complete(matrix) and not _lacks_genes(matrix, totals, counts):
         return False
     large = np.isfinite(totals) & (totals > 0) & (totals >= counts * (1 - 1e-6) - 0.5)
     # Totals with fractions are those of normalised values or logarithms.
