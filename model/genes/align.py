@@ -20,8 +20,7 @@ _FEW_SHARE = 0.25  # with a smaller share of known names, other columns of var a
 _SAMPLE = 2_000  # names that decide whether a column of var holds names of genes
 _MOST_COLUMNS = 60
 _SHORTEST_ALIAS = 2
-# Files of several annotations have old and new symbols of many genes side by side, to be added. A few such pairs are
-# more likely reporters or antibodies whose names were once those of genes.
+# Files of several annotations have old and new symbols of many genes. A few such pairs are rather reporters, antibodies.
 _MERGED_ANNOTATIONS = 100
 _NEVER_GENES = ("reporter", "antibody", "control probe")
 
@@ -57,7 +56,7 @@ class Coverage:
         return sum(self.left_out.values()) + self.genes_matched - self.genes_of_model
 
     def as_dict(self) -> dict[str, object]:
-        """The coverage as JSON, without the notes, which are warnings of the response."""
+        """The coverage as JSON. The notes are among the warnings of the response."""
         return {name: value for name, value in asdict(self).items() if name != "notes"}
 
 

@@ -126,7 +126,7 @@ def _normalised(matrix: CellMatrix, declared: Declaration, evidence: Evidence, r
     if constant is not None and not selected:
         return _report(matrix, replace(report, why=f"{report.why}; each cell sums to {constant:g}", total=constant))
     total = total_of_whole_numbers(evidence, report.transform, sums) if constant is None else None
-    if total is not None and not (complete and matrix.partial):
+    if total is not None and not matrix.partial:
         if complete and len(sums) < FEW_CELLS and (sums < 0.5 * total).any():
             raise total_needed(matrix, report.base, sums)  # chance, or a cell without many of its genes
         return _with_total(matrix, report, sums, total, "which makes the cells' totals whole numbers")
