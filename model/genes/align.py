@@ -20,7 +20,7 @@ _FEW_SHARE = 0.25  # with a smaller share of known names, other columns of var a
 _SAMPLE = 2_000  # names that decide whether a column of var holds names of genes
 _MOST_COLUMNS = 60
 _SHORTEST_ALIAS = 2
-# Files of several annotations have old and new symbols of many genes. A few such pairs are rather reporters, antibodies.
+# Files of several annotations have old and new symbols of many genes. A few pairs are rather reporters or antibodies.
 _MERGED_ANNOTATIONS = 100
 _NEVER_GENES = ("reporter", "antibody", "control probe")
 
