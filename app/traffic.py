@@ -36,7 +36,7 @@ class TrafficSettings(BaseSettings):
         None,
         ge=1,
         description="Most requests of one API key, or of one address where there are no keys, being received or parsed "
-        "at once; above it requests get 429. Default: empty, half of MAX_UPLOADS, so that nobody locks out the others; "
+        "at once; above it requests get 429. Default: empty, 7 of 8 MAX_UPLOADS, so that nobody locks out the others; "
         "set it to MAX_UPLOADS if all clients come through one proxy without keys.",
     )
     body_idle_seconds: float = Field(
@@ -78,7 +78,7 @@ class TrafficSettings(BaseSettings):
     @property
     def upload_share(self) -> int:
         """Upload slots that one client can hold."""
-        return self.max_uploads_per_client or max(1, self.max_uploads // 2)
+        return self.max_uploads_per_client or max(1, self.max_uploads - max(1, self.max_uploads // 8))
 
     @property
     def served_hosts(self) -> tuple[str, ...] | None:

@@ -43,7 +43,7 @@ def test_slow_uploads_of_one_client_leave_room_for_others(start_server: Callable
     ).wait_until_ready()
     with ExitStack() as opened:
         uploads = [opened.enter_context(slow_upload(server)) for _ in range(6)]
-        # Half of them hold a slot. The others are refused: each says so on its own connection, or once it is sent.
+        # All but one hold a slot. The others are refused: each says so on its own connection, or once it is sent.
         server.wait_for(lambda: answer(server, GREEDY).status_code == 429)
         found = answer(server, "127.0.0.1")
         assert found.status_code != 429, found.text

@@ -36,6 +36,6 @@ def test_a_share_belongs_to_a_key_or_an_address(key: str | None, address: str, c
 
 
 def test_the_default_share_leaves_room_for_others() -> None:
-    assert Settings().upload_share == 128
+    assert Settings().upload_share == 224
     assert Settings(max_uploads=1).upload_share == 1
     assert Settings(max_uploads_per_client=256).upload_share == 256
