@@ -10,13 +10,15 @@ from scpalm.model.genes.matrix import CellMatrix
 
 # A file with at least this many genes holds nearly all of them, so a cell's sum is its total. Fewer are a selection.
 COMPLETE_GENES = 5000
-# What whole cells are usually brought to, the most usual first. All powers of ten that hold are multiples of another.
+# What whole cells are usually brought to, the most usual first.
 _USUAL_TOTALS = (1e4, 1e5, 1e6, 1.0)
+# Totals over sums of a file that lacks some genes; larger ratios are totals of something else.
 _SOME_MORE, _FAR_MORE = 1.05, 5.0
 FEW_CELLS = 3  # fewer may fit a total by chance
 
 
 def is_complete(matrix: CellMatrix) -> bool:
+    """Whether the columns are nearly all genes, not a selection."""
     return matrix.num_gene_columns >= COMPLETE_GENES
 
 
@@ -31,6 +33,7 @@ def _lacks_genes(matrix: CellMatrix, totals: NDArray[np.float64], counts: NDArra
 
 
 def of_totals(matrix: CellMatrix) -> str:
+    """The reason to give when the totals of the file are used."""
     return f"the columns are a selection of genes, and the totals are those of obs['{matrix.origin.totals_column}']"
 
 
