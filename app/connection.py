@@ -18,7 +18,7 @@ _MIN_BYTES_PER_SECOND = 1024
 class LimitedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen when uvicorn is imported
     """uvicorn's protocol, with a limit on the time in which a client takes no bytes.
 
-    Without the limit, a client that does not read keeps its answer in memory or on the disk for ever.
+    Without the limit, a client that does not read keeps its response in memory or on disk indefinitely.
     """
 
     write_seconds = 60.0
