@@ -17,8 +17,11 @@ from scpalm.model.molecules.graph import NUM_FEATURES, MoleculeGraph, batch_grap
 
 Floats = NDArray[np.float32]
 # Cells run in blocks of a fixed size, so that a cell's result does not depend on the number of cells.
-CELL_BLOCK = 64
-ATOM_BLOCK = 8
+CELL_BLOCK = 16
+ATOM_BLOCK = 4
+# OpenBLAS runs a product of at most this many multiplications on one thread. Larger ones are divided among threads, and
+# their rounding depends on how many there are: https://github.com/OpenMathLib/OpenBLAS/blob/v0.3.31/interface/gemm.c
+_ONE_THREAD = 65536 * 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,24 +58,22 @@ class FoldedMembers:
     def cell_units(self, branches: Sequence[Floats]) -> Floats:
         """Units of cells ``[M, C, units]`` from z-scores ``[C, width]``, one array per branch."""
         cells = len(branches[0])
-        out = np.empty((self.num_members, cells, self.config.rank + 2), dtype=np.float32)
-        for start in range(0, cells, CELL_BLOCK):
-            block = [_padded(branch[start : start + CELL_BLOCK], CELL_BLOCK) for branch in branches]
-            out[:, start : start + CELL_BLOCK] = self._cell_block(block)[:, : cells - start]
-        return out
-
-    def _cell_block(self, branches: Sequence[Floats]) -> Floats:
-        # Cells are columns of the products: BLAS may round a row differently depending on its position.
         encoded = []
         for name, features in zip(self.config.branches, branches, strict=True):
-            hidden = np.tanh(self._columns(features.T, f"{name}.first"))
+            hidden = np.tanh(self._columns(_blocks(features), f"{name}.first"))
             encoded.append(np.maximum(self._columns(hidden, f"{name}.last"), 0))
-        return self._columns(np.concatenate(encoded, axis=-2), "head.cell").transpose(0, 2, 1)
+        units = self._columns(np.concatenate(encoded, axis=-2), "head.cell")
+        return np.moveaxis(units, 2, 3).reshape(self.num_members, -1, units.shape[2])[:, :cells]
 
     def _columns(self, x: Floats, name: str) -> Floats:
-        """Dense layer on columns: ``[..., in, C] -> [M, out, C]``."""
-        weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
-        return np.matmul(weight.transpose(0, 2, 1), x) + bias[:, :, None]
+        """Dense layer on blocks of cells: ``[M or 1, blocks, in, CELL_BLOCK] -> [M, blocks, out, CELL_BLOCK]``."""
+        weight, bias = self.tensors[f"{name}.weight"].transpose(0, 2, 1), self.tensors[f"{name}.bias"]
+        step = max(_ONE_THREAD // (x.shape[2] * CELL_BLOCK), 1)
+        out = np.empty((self.num_members, x.shape[1], bias.shape[1], CELL_BLOCK), dtype=np.float32)
+        for start in range(0, bias.shape[1], step):
+            np.matmul(weight[:, None, start : start + step], x, out=out[:, :, start : start + step])
+        out += bias[:, None, :, None]
+        return out
 
     def drug_units(self, graph: MoleculeGraph, *, new: bool = False) -> Floats:
         """Units of one drug ``[M, units]``. ``new``: it is not a training drug.
@@ -83,14 +84,14 @@ class FoldedMembers:
         batch = batch_graphs([graph])
         adjacency = np.zeros((graph.num_atoms, graph.num_atoms), dtype=np.float32)
         adjacency[batch.row, batch.column] = batch.weight
-        share = pooling_share(batch, self.config.pooling)[None]
+        share = pooling_share(batch, self.config.pooling)
         x: Floats = np.broadcast_to(batch.features, (self.num_members, *batch.features.shape))
-        pooled = [np.matmul(share, x)]
+        pooled = [_pool(share, x)]
         for layer in range(len(self.config.graph_widths)):
-            x = np.maximum(self._dense(np.matmul(adjacency, x), f"graph.{layer}"), 0)
+            x = np.maximum(self._dense(_in_blocks(adjacency[None], x), f"graph.{layer}"), 0)
             x = x * self.tensors[f"graph.{layer}.scale"][:, None] + self.tensors[f"graph.{layer}.shift"][:, None]
-            pooled.append(np.matmul(share, x))
-        read = np.concatenate(pooled if self.config.readout == "all" else pooled[-1:], axis=-1)[:, 0]
+            pooled.append(_pool(share, x))
+        read = np.concatenate(pooled if self.config.readout == "all" else pooled[-1:], axis=-1)
         scale, shift, low, high = (self.tensors[f"pooled.{name}"] for name in ("scale", "shift", "low", "high"))
         return self._dense(np.clip(read * scale + shift, low, high)[:, None], "head.new" if new else "head.drug")[:, 0]
 
@@ -101,16 +102,7 @@ class FoldedMembers:
 
     def _dense(self, x: Floats, name: str) -> Floats:
         """``[M, rows, in] -> [M, rows, out]``."""
-        members, rows, width = x.shape
-        # Products of this size stay on one thread; waking the others would take longer than the work.
-        chunks = np.zeros((members, -(-rows // ATOM_BLOCK) * ATOM_BLOCK, width), dtype=np.float32)
-        chunks[:, :rows] = x
-        chunks = chunks.reshape(members, -1, ATOM_BLOCK, width)
-        out = np.matmul(chunks, self.tensors[f"{name}.weight"][:, None]).reshape(members, -1, self._out(name))
-        return out[:, :rows] + self.tensors[f"{name}.bias"][:, None]
-
-    def _out(self, name: str) -> int:
-        return self.tensors[f"{name}.bias"].shape[-1]
+        return _in_blocks(x, self.tensors[f"{name}.weight"]) + self.tensors[f"{name}.bias"][:, None]
 
 
 def shapes(config: DrugResponseConfig) -> dict[str, tuple[int, ...]]:
@@ -136,7 +128,26 @@ def shapes(config: DrugResponseConfig) -> dict[str, tuple[int, ...]]:
     return out
 
 
-def _padded(x: Floats, rows: int) -> Floats:
-    out = np.zeros((rows, x.shape[1]), dtype=np.float32)
+def _pool(share: Floats, x: Floats) -> Floats:
+    """Weighted sum over atoms, ``[atoms]``, ``[M, atoms, width] -> [M, width]``."""
+    return np.einsum("a,maw->mw", share, x, optimize=False)
+
+
+def _in_blocks(x: Floats, weight: Floats) -> Floats:
+    """``[M or 1, rows, in]`` times ``[M, in, out]``, a few rows at a time."""
+    stack, rows, width = x.shape
+    padded = np.zeros((stack, -(-rows // ATOM_BLOCK) * ATOM_BLOCK, width), dtype=np.float32)
+    padded[:, :rows] = x
+    out = np.matmul(padded.reshape(stack, -1, ATOM_BLOCK, width), weight[:, None])
+    return out.reshape(len(weight), -1, weight.shape[-1])[:, :rows]
+
+
+def _blocks(x: Floats) -> Floats:
+    """``[C, in]`` -> ``[1, blocks, in, CELL_BLOCK]``, padded with zeros.
+
+    Cells are columns of the products: BLAS may round a row differently depending on its position.
+    """
+    blocks = -(-len(x) // CELL_BLOCK)
+    out = np.zeros((blocks * CELL_BLOCK, x.shape[1]), dtype=np.float32)
     out[: len(x)] = x
-    return out
+    return np.ascontiguousarray(out.reshape(1, blocks, CELL_BLOCK, -1).swapaxes(2, 3))
