@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli.ablation import ablation
 from scpalm.training.cli.console import command, progress_bar
+from scpalm.training.cli.corpus import corpus
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
-from scpalm.training.cli.keep import check_keep
 
 if TYPE_CHECKING:
     from scpalm.training.runs.run import Run
@@ -26,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate_app, name="evaluate")
+app.command()(corpus)
 app.command("drug-response")(drug_response)
 evaluate_app.command("all")(evaluate_all)
 evaluate_app.command("ablation")(ablation)
@@ -49,49 +49,6 @@ def vocabulary(
     genes = build_vocabulary(hgnc, gencode)
     genes.save(out)
     typer.echo(f"{len(genes):,} genes -> {out}")
-
-
-@app.command()
-@command
-def corpus(
-    *,
-    out_dir: Path,
-    files: list[Path],
-    genes: Annotated[Path | None, typer.Option(help="genes.parquet; default: the embedded bundle's.")] = None,
-    never: Annotated[
-        list[Path] | None, typer.Option(help="Evaluation file whose cells must not enter the corpus.")
-    ] = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="column=value: keep these cells in files that have the column.")
-    ] = None,
-    totals_column: Annotated[
-        str, typer.Option(help="Column of obs with each cell's counts over all genes.")
-    ] = "total_UMIs",
-    layer: Annotated[
-        str, typer.Option(help="X, raw or a layer; auto: the first of X, layer counts and raw.X that holds counts.")
-    ] = "auto",
-    held_out: Annotated[float, typer.Option(help="Share of cells kept for the held-out loss.", min=0, max=0.9)] = 0.02,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of held-out cells.")] = 0,
-) -> None:
-    """Build one sharded sparse corpus from h5ad files and zarr stores with different genes; report each file."""
-    from scpalm.model.genes.vocabulary import Vocabulary
-    from scpalm.training.corpus.build import build_corpus
-    from scpalm.training.corpus.source import CorpusOptions
-
-    pairs = check_keep(files, keep)
-    options = CorpusOptions(totals_column=totals_column, keep=pairs, layer=layer, held_out=held_out, seed=seed)
-    known = Vocabulary.load(genes or DEFAULT_BUNDLE / "genes.parquet")
-    with progress_bar(None, "corpus", unit="cell") as bar:
-        meta = build_corpus(
-            out_dir, files, known, options, never=never or [], progress=lambda name, n: bar.advance(n, name)
-        )
-    typer.echo(f"{'file':44} {'cells':>7} {'genes':>7} {'known':>7} {'dupl.':>6} {'filt.':>6} {'eval':>5}  input")
-    for file in meta["files"]:
-        typer.echo(
-            f"{file['file'][:44]:44} {file['cells']:7,} {file.get('genes_in', 0):7,} {file.get('genes_matched', 0):7,} "
-            f"{file['duplicates']:6,} {file['filtered']:6,} {file['evaluation_cells']:5,}  {file.get('input', '-')}"
-        )
-    typer.echo(f"{sum(meta['shard_cells']):,} cells, {meta['num_genes']:,} genes -> {out_dir}")
 
 
 @app.command()

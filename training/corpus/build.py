@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.training.corpus.fingerprints import KeptOut, fingerprints
-from scpalm.training.corpus.reader import FORMAT_VERSION, CorpusError
+from scpalm.training.corpus.noise import RealCells, fit_noise
+from scpalm.training.corpus.profiles import Profile, ProfileTable, read_profiles
+from scpalm.training.corpus.reader import FORMAT_VERSION
+from scpalm.training.corpus.shards import CorpusError, ShardWriter
+from scpalm.training.corpus.simulate import Noise, SimulatedCells, SimulationOptions, simulate
 from scpalm.training.corpus.source import CorpusOptions, Source, naming
+
+Progress = Callable[[str, int], None]
 
 
 def build_corpus(
@@ -27,12 +33,12 @@ def build_corpus(
     options: CorpusOptions,
     *,
     never: Sequence[Path] = (),
-    progress: Callable[[str, int], None] = lambda name, cells: None,
+    progress: Progress = lambda name, cells: None,
 ) -> dict[str, Any]:
     """Write ``out`` (whole or not at all) and return ``corpus.json``.
 
     Duplicate cells are dropped and counted. So are cells that are in a file of ``never`` (evaluation files), even when
-    the two files list different genes.
+    the two files list different genes. Cells drawn from the profiles of ``options.simulation`` follow the real ones.
 
     Raises:
         CorpusError: ``out`` exists, no cell is left, the disk is full, or a file is invalid (names file, cell, gene).
@@ -43,7 +49,13 @@ def build_corpus(
     shutil.rmtree(partial, ignore_errors=True)  # left behind by a killed build
     try:
         partial.mkdir(parents=True)
-        meta = _build(partial, files, vocabulary, options, never, progress)
+        build = _Build(partial, vocabulary, options, progress)
+        build.keep_out(never)
+        for path in files:
+            build.add_file(path)
+        if options.simulation.files:
+            build.add_profiles(options.simulation)
+        meta = build.finish()
         partial.rename(out)
     except OSError as error:
         where = error.filename or partial
@@ -53,101 +65,145 @@ def build_corpus(
     return meta
 
 
-def _build(
-    partial: Path,
-    files: Sequence[Path],
-    vocabulary: Vocabulary,
-    options: CorpusOptions,
-    never: Sequence[Path],
-    progress: Callable[[str, int], None],
-) -> dict[str, Any]:
-    kept_out = _read_kept_out(never, vocabulary)
-    seen: set[bytes] = set()
-    content = hashlib.blake2b(digest_size=16)  # identifies the cells and their order
-    writer = _ShardWriter(partial, options.shard_cells)
-    reports, measured, tables = [], [], []
-    for number, path in enumerate(files):
-        source = Source(path, vocabulary, options)
+class _Build:
+    """A corpus in the making: what has been written so far, and what the description will say."""
+
+    def __init__(self, partial: Path, vocabulary: Vocabulary, options: CorpusOptions, progress: Progress) -> None:
+        self._partial, self._vocabulary, self._options, self._progress = partial, vocabulary, options, progress
+        self._writer = ShardWriter(partial, options.shard_cells)
+        self._kept_out = KeptOut(vocabulary)
+        self._seen: set[bytes] = set()
+        self._content = hashlib.blake2b(digest_size=16)  # identifies the cells and their order
+        self._reports: list[dict[str, Any]] = []
+        self._measured: list[NDArray[np.bool_]] = []
+        self._tables: list[pd.DataFrame] = []
+        self._simulation: dict[str, Any] = {}
+
+    def keep_out(self, never: Sequence[Path]) -> None:
+        for path in never:
+            with naming(path):
+                self._kept_out.add(path)
+
+    def add_file(self, path: Path) -> None:
+        source = Source(path, self._vocabulary, self._options)
         report: dict[str, Any] = {"file": path.name, "cells": 0, "duplicates": 0, "filtered": 0, "evaluation_cells": 0}
         with naming(path):
             for part in source.chunks(report):
                 prints = fingerprints(part.rows, part.counts)
-                forbidden = kept_out.among(part.rows, part.counts, source.measured)
+                forbidden = self._kept_out.among(part.rows, part.counts, source.measured)
                 fresh = ~forbidden
                 for i, fingerprint in enumerate(prints):
-                    fresh[i] &= fingerprint not in seen
-                    report["duplicates"] += fingerprint in seen
-                    seen.add(fingerprint)
+                    fresh[i] &= fingerprint not in self._seen
+                    report["duplicates"] += fingerprint in self._seen
+                    self._seen.add(fingerprint)
                 report["evaluation_cells"] += int(forbidden.sum())
                 picked = np.flatnonzero(fresh)
-                writer.add(part.rows, picked)
-                held_out = [_held_out(prints[i], options) for i in picked]
-                content.update(b"".join(prints[i] for i in picked))
-                tables.append(part.obs.iloc[picked].assign(file=number, held_out=held_out))
+                self._add(part.rows, part.obs.assign(simulated=False), prints, picked)
                 report["cells"] += len(picked)
-                progress(path.name, len(part.rows))
-        reports.append(report | source.summary)
-        measured.append(source.measured)
-    writer.flush()
-    if not tables or not sum(len(t) for t in tables):
-        raise CorpusError("No cell is left: every cell was filtered out or is a duplicate. Check the per-file report.")
-    pd.concat(tables, ignore_index=True).to_parquet(partial / "obs.parquet")
-    np.save(partial / "measured.npy", np.stack(measured))
-    vocabulary.save(partial / "genes.parquet")
-    meta = {
-        "format_version": FORMAT_VERSION,
-        "num_genes": len(vocabulary),
-        "shard_cells": writer.sizes,
-        "files": reports,
-        "seed": options.seed,
-        "held_out": options.held_out,
-        "content": content.hexdigest(),
-    }
-    (partial / "corpus.json").write_text(json.dumps(meta, indent=1))
-    return meta
+                self._progress(path.name, len(part.rows))
+        self._reports.append(report | source.summary)
+        self._measured.append(source.measured)
+
+    def add_profiles(self, simulation: SimulationOptions) -> None:
+        """Draw cells from every fit column of every profile file. Raises CorpusError."""
+        stems = [file.path.stem for file in simulation.files]
+        if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
+            raise CorpusError(f"Two profile files are called '{twice}'. Their cells would be the same: rename one.")
+        noise = self._noise(simulation)
+        reports = []
+        for file in simulation.files:
+            table = read_profiles(file, self._vocabulary, min_genes=simulation.min_genes, skip=simulation.skip)
+            reports.append(self._add_table(table, noise, simulation.cells))
+        self._simulation = {"cells_per_profile": simulation.cells, **noise.as_dict(), "files": reports}
+
+    def finish(self) -> dict[str, Any]:
+        """Write the description. Raises CorpusError if there is no cell."""
+        self._writer.flush()
+        if not sum(self._writer.sizes):
+            raise CorpusError(
+                "No cell is left: every cell was filtered out or is a duplicate, and no profile is fit for sampling. "
+                "Check the per-file report."
+            )
+        self._obs().to_parquet(self._partial / "obs.parquet")
+        np.save(self._partial / "measured.npy", np.stack(self._measured))
+        self._vocabulary.save(self._partial / "genes.parquet")
+        meta = {
+            "format_version": FORMAT_VERSION,
+            "num_genes": len(self._vocabulary),
+            "shard_cells": self._writer.sizes,
+            "files": self._reports,
+            "seed": self._options.seed,
+            "held_out": self._options.held_out,
+            "content": self._content.hexdigest(),
+        }
+        if self._simulation:
+            meta["simulation"] = self._simulation
+        (self._partial / "corpus.json").write_text(json.dumps(meta, indent=1))
+        return meta
+
+    def _add(self, rows: Rows, obs: pd.DataFrame, prints: list[bytes], picked: NDArray[np.int64]) -> None:
+        self._writer.add(rows, picked)
+        held_out = [_held_out(prints[i], self._options) for i in picked]
+        self._content.update(b"".join(prints[i] for i in picked))
+        self._tables.append(obs.iloc[picked].assign(file=len(self._measured), held_out=held_out))
+
+    def _noise(self, simulation: SimulationOptions) -> Noise:
+        """What the options say; the rest is fitted to the real cells written so far."""
+        depth, dispersion, noise = simulation.depth, simulation.dispersion, Noise()
+        if self._tables and (depth is None or dispersion is None):
+            self._writer.flush()
+            is_counts = np.array([report.get("input") == "counts" for report in self._reports])
+            noise = fit_noise(RealCells(self._obs(), self._writer.written().cell, np.stack(self._measured), is_counts))
+        return Noise(
+            noise.depth if depth is None else depth,
+            noise.dispersion if dispersion is None else dispersion,
+            noise.groups,
+        )
+
+    def _add_table(self, table: ProfileTable, noise: Noise, num_cells: int) -> dict[str, Any]:
+        """Draw the cells of one file, a set of measured genes after another, and return the report on the file.
+
+        Each set is a file of the corpus: its genes have a row in ``measured``.
+        """
+        name, filtered = table.path.name, 0
+        for number, genes in enumerate(table.gene_sets):
+            cells = dropped = num_profiles = 0
+            for profile in table.profiles(number):
+                num_profiles += 1
+                for part in simulate(profile, genes.measured, noise, num_cells, (self._options.seed, table.path.stem)):
+                    picked = np.flatnonzero(part.rows.lengths() >= max(self._options.min_genes, 1))
+                    obs = _simulated_obs(table.path.stem, profile, part)
+                    self._add(part.rows, obs, fingerprints(part.rows, part.counts), picked)
+                    cells += len(picked)
+                    dropped += len(part.rows) - len(picked)
+                    self._progress(name, len(part.rows))
+            counted = {"cells": cells, "duplicates": 0, "filtered": dropped, "evaluation_cells": 0}
+            known = {"genes_in": genes.genes_in, "genes_matched": int(genes.measured.sum())}
+            origin = {"simulated": True, "profiles": num_profiles, "input": "counts", "why": "drawn from profiles"}
+            self._reports.append({"file": name, "gene_set": number} | counted | known | origin)
+            self._measured.append(genes.measured)
+            filtered += dropped
+        return {"file": name, "profiles": len(table.set_of), "filtered": filtered, "skipped": table.skipped}
+
+    def _obs(self) -> pd.DataFrame:
+        return pd.concat(self._tables, ignore_index=True)
 
 
-def _read_kept_out(never: Sequence[Path], vocabulary: Vocabulary) -> KeptOut:
-    kept_out = KeptOut(vocabulary)
-    for path in never:
-        with naming(path):
-            kept_out.add(path)
-    return kept_out
+def _simulated_obs(stem: str, profile: Profile, part: SimulatedCells) -> pd.DataFrame:
+    numbers = range(part.first, part.first + len(part.rows))
+    return pd.DataFrame(
+        {
+            "cell": [f"{stem}|{profile.name}|{i}" for i in numbers],
+            "total": part.totals,
+            "dataset": stem,
+            "tissue": profile.tissue,
+            "cell_type": profile.name,
+            "donor": "",
+            "simulated": True,
+        }
+    )
 
 
 def _held_out(fingerprint: bytes, options: CorpusOptions) -> bool:
     salted = hashlib.blake2b(fingerprint + options.seed.to_bytes(8, "little", signed=True), digest_size=8).digest()
     return int.from_bytes(salted, "little") / 2**64 < options.held_out
-
-
-class _ShardWriter:
-    def __init__(self, path: Path, shard_cells: int) -> None:
-        self.path, self.shard_cells = path, shard_cells
-        self.sizes: list[int] = []
-        self._pending: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
-
-    def add(self, rows: Rows, picked: NDArray[np.int64]) -> None:
-        for i in picked:
-            start, stop = rows.indptr[i], rows.indptr[i + 1]
-            self._pending.append((rows.gene_index[start:stop], rows.value[start:stop]))
-            if len(self._pending) == self.shard_cells:
-                self.flush()
-
-    def flush(self) -> None:
-        if not self._pending:
-            return
-        shard = self.path / f"shard-{len(self.sizes):05d}"
-        shard.mkdir()
-        lengths = [len(genes) for genes, _ in self._pending]
-        _save(shard / "indptr.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-        _save(shard / "gene_index.npy", np.concatenate([genes for genes, _ in self._pending]))
-        _save(shard / "value.npy", np.concatenate([values for _, values in self._pending]))
-        self.sizes.append(len(self._pending))
-        self._pending.clear()
-
-
-def _save(path: Path, array: NDArray[np.generic]) -> None:
-    try:
-        np.save(path, array)
-    except OSError as error:  # numpy's error does not name the file
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,50 +16,12 @@ from torch import Tensor
 
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.network.embedding import SparseCells
+from scpalm.training.corpus.shards import CorpusError, Shards
 from scpalm.training.corpus.thinning import Cell, Streams, split_counts, thin_counts
 
+__all__ = ["FORMAT_VERSION", "Corpus", "CorpusError"]
+
 FORMAT_VERSION = 1
-SHARD_ARRAYS: dict[str, type[np.generic]] = {"indptr": np.int64, "gene_index": np.int32, "value": np.float32}
-
-
-class CorpusError(RuntimeError):
-    """A corpus cannot be built or read; the message names the file and says what to do."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Some cells of the corpus, memory-mapped.
-
-    Attributes:
-        indptr: ``[cells + 1]`` int64. gene_index: ``[entries]`` int32. value: ``[entries]`` float32 log1p CP10K.
-    """
-
-    indptr: NDArray[np.int64]
-    gene_index: NDArray[np.int32]
-    value: NDArray[np.float32]
-
-    @classmethod
-    def open(cls, path: Path, num_cells: int) -> Shard:
-        """Raises CorpusError that names the missing or damaged file."""
-        shard = cls(*(_load(path / f"{name}.npy", dtype) for name, dtype in SHARD_ARRAYS.items()))
-        entries = int(shard.indptr[-1]) if len(shard.indptr) else -1
-        if len(shard.indptr) != num_cells + 1 or entries != len(shard.value) or entries != len(shard.gene_index):
-            raise CorpusError(f"{path} is corrupt: its arrays do not agree in length. Build the corpus again.")
-        if shard.indptr[0] != 0 or (np.diff(shard.indptr) < 0).any():
-            raise CorpusError(
-                f"{path}/indptr.npy is corrupt: row boundaries do not rise from 0. Build the corpus again."
-            )
-        return shard
-
-
-def _load(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise CorpusError(f"{path} cannot be read ({error}). Build the corpus again.") from error
-    if array.ndim != 1 or array.dtype != dtype:
-        raise CorpusError(f"{path} is corrupt: it does not hold a row of {dtype.__name__}. Build the corpus again.")
-    return np.asarray(array)  # the same memory, without memmap's overhead at every slice
 
 
 class Corpus:
@@ -68,8 +29,9 @@ class Corpus:
 
     Attributes:
         path: the folder. meta: ``corpus.json``: files with their reports, vocabulary size, seeds.
-        obs: one row per cell: dataset, tissue, cell_type, cell, total, file (number), held_out.
-        measured: ``[files, G]`` bool, the genes of each file.
+        obs: one row per cell: dataset, tissue, cell_type, cell, total, file (number), held_out, simulated. Simulated
+            cells are drawn from expression profiles: the dataset is a profile file, the cell_type one of its columns.
+        measured: ``[files, G]`` bool, the genes of each file; a profile file has a row for each set of genes.
         vocabulary: the genes.
     """
 
@@ -93,8 +55,9 @@ class Corpus:
         expected = (len(files), len(self.vocabulary))
         if sum(sizes) != len(self.obs) or self.measured.shape != expected:
             raise CorpusError(f"{self.path} is corrupt: its files do not agree in length. Build the corpus again.")
-        self._shards = [Shard.open(self.path / f"shard-{i:05d}", size) for i, size in enumerate(sizes)]
-        self._first = np.concatenate([[0], np.cumsum(sizes)])
+        if "simulated" not in self.obs:  # built before corpora had simulated cells
+            self.obs["simulated"] = False
+        self._shards = Shards(self.path, sizes)
         self._file = self.obs["file"].to_numpy()
         self._total = self.obs["total"].to_numpy(np.float64)
         self._is_counts = np.array([f.get("input") == "counts" for f in files])
@@ -121,11 +84,7 @@ class Corpus:
 
     def cell(self, row: int) -> Cell:
         """Gene indices and values of one cell."""
-        shard_number = int(np.searchsorted(self._first, row, side="right")) - 1
-        shard = self._shards[shard_number]
-        local = row - self._first[shard_number]
-        start, stop = int(shard.indptr[local]), int(shard.indptr[local + 1])
-        return shard.gene_index[start:stop], shard.value[start:stop]
+        return self._shards.cell(row)
 
     def batch(self, rows: NDArray[np.int64]) -> SparseCells:
         """Cells as tensors. Raises CorpusError that names a shard with invalid content."""
@@ -184,12 +143,12 @@ class Corpus:
     def _raise_corrupt(self, rows: NDArray[np.int64]) -> None:
         for row in rows:
             genes, values = self.cell(int(row))
-            shard = self.path / f"shard-{int(np.searchsorted(self._first, row, side='right')) - 1:05d}"
             for name, fine in (
                 ("gene_index", ((genes >= 0) & (genes < self.num_genes)).all()),
                 ("value", (np.isfinite(values) & (values > 0)).all()),
             ):
                 if not fine:
                     raise CorpusError(
-                        f"{shard}/{name}.npy is corrupt: cell {row} has invalid content. Build the corpus again."
+                        f"{self._shards.path(int(row))}/{name}.npy is corrupt: cell {row} has invalid content. "
+                        "Build the corpus again."
                     )

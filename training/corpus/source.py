@@ -19,7 +19,8 @@ from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import CellSource, open_cells
 from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes
-from scpalm.training.corpus.reader import CorpusError
+from scpalm.training.corpus.shards import CorpusError
+from scpalm.training.corpus.simulate import SimulationOptions
 
 # Columns of obs that a corpus keeps, with the names to look for: ours, then those of CELLxGENE and Tabula Sapiens.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -40,7 +41,8 @@ class CorpusOptions:
         layer: ``X``, ``raw`` (raw.X) or a layer's name; ``auto``: the matrix that holds the counts, as in the service.
         min_genes: cells with fewer expressed known genes are dropped.
         held_out: share of cells kept for the held-out loss, chosen by a hash of the cell's content.
-        shard_cells: cells per shard. seed: of the held-out choice.
+        shard_cells: cells per shard. seed: of the held-out choice and of simulated cells.
+        simulation: expression profiles to draw cells from, in addition to the files.
     """
 
     totals_column: str = "total_UMIs"
@@ -50,6 +52,7 @@ class CorpusOptions:
     held_out: float = 0.02
     shard_cells: int = 16384
     seed: int = 0
+    simulation: SimulationOptions = field(default_factory=SimulationOptions)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scpalm.training.corpus.reader import Corpus, CorpusError
 from scpalm.training.corpus.thinning import Streams
+from scpalm.training.runs.config import OptimizerConfig
 
 _BLOCKS_A_WINDOW = 64
 
@@ -19,6 +20,11 @@ class Sampler:
 
     A tissue (or data set, by ``balance_by``) with n cells is drawn with weight ``n ** power``: 1 draws cells evenly,
     0 draws tissues evenly.
+
+    Simulated cells, if the corpus has any, are drawn with probability ``simulated_share``, and every profile counts
+    alike. Sampled like real cells, they would be weighed by how many cells were drawn and how profile files divide
+    tissues, which says nothing about biology. A fixed share keeps real noise in most of a batch, while each cell type
+    that has a profile only is still seen.
 
     With ``block`` above 1, ``batch`` draws runs of that many neighbouring training cells, enough for several steps, and
     shuffles them. The disk then reads runs instead of single cells, and every cell keeps its weight. Batches are a
@@ -33,16 +39,15 @@ class Sampler:
         seed: int,
         block: int = 1,
         balance_by: Literal["tissue", "dataset"] = "tissue",
+        simulated_share: float = OptimizerConfig.simulated_share,
     ) -> None:
         self.rows = corpus.train_rows
         if not len(self.rows):
             raise CorpusError(
                 f"{corpus.path} has no cell to train on: all are held out. Build it with a lower held_out."
             )
-        group = pd.Categorical(corpus.obs[balance_by].to_numpy()[self.rows])
-        count = np.bincount(group.codes, minlength=len(group.categories)).astype(np.float64)
-        weight = (count**power / count)[group.codes]
-        self._cumulative = np.cumsum(weight / weight.sum())
+        obs = corpus.obs.iloc[self.rows]
+        self._cumulative = np.cumsum(_weights(obs, power, balance_by, simulated_share))
         self.seed = seed
         self.block = block
         self._window: tuple[tuple[int, int], NDArray[np.int64]] | None = None
@@ -81,3 +86,25 @@ class Sampler:
     def _at(self, points: NDArray[np.float64]) -> NDArray[np.int64]:
         positions = np.minimum(np.searchsorted(self._cumulative, points, side="right"), len(self.rows) - 1)
         return self.rows[positions]
+
+
+def _weights(obs: pd.DataFrame, power: float, balance_by: str, simulated_share: float) -> NDArray[np.float64]:
+    """``[rows]``, with sum 1."""
+    simulated = obs["simulated"].to_numpy(bool)
+    if not simulated.any():
+        return _balanced(obs[balance_by].to_numpy(), power)
+    profiles = obs[simulated].groupby(["dataset", "cell_type"], sort=False).ngroup().to_numpy()
+    if simulated.all():
+        return _balanced(profiles, 0.0)
+    weight = np.empty(len(obs))
+    weight[simulated] = simulated_share * _balanced(profiles, 0.0)
+    weight[~simulated] = (1 - simulated_share) * _balanced(obs[balance_by].to_numpy()[~simulated], power)
+    return weight
+
+
+def _balanced(labels: NDArray[np.generic], power: float) -> NDArray[np.float64]:
+    """``[rows]``, with sum 1: a label with n rows gets a weight of ``n ** power``."""
+    group = pd.Categorical(labels)
+    count = np.bincount(group.codes, minlength=len(group.categories)).astype(np.float64)
+    weight = (count**power / count)[group.codes]
+    return weight / weight.sum()

@@ -56,6 +56,7 @@ class OptimizerConfig:
         early_stop: evaluations without a better held-out error after which training ends with the best weights; 0: off.
         tissue_power: a tissue of n cells is sampled with weight n ** power (1: cells evenly; 0: tissues evenly).
         balance_by: the column of the corpus that tissue_power balances.
+        simulated_share: probability of drawing a simulated cell; without effect if the corpus has none.
         block: cells are drawn in runs of this many neighbours on disk, then shuffled; 1 draws single cells.
         workers: processes that read batches ahead. They affect the speed only.
         thin_share: share of cells whose counts are thinned before embedding (the target is not thinned).
@@ -79,6 +80,7 @@ class OptimizerConfig:
     early_stop: int = 0
     tissue_power: float = 0.5
     balance_by: Literal["tissue", "dataset"] = "tissue"
+    simulated_share: float = 0.35
     block: int = 1
     workers: int = 0
     thin_share: float = 0.5
@@ -97,7 +99,7 @@ class OptimizerConfig:
             raise ConfigError(f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size}).")
         require_below_one(self, "ema")
         require_positive(self, "lr", "clip")
-        require_share(self, "thin_share", "thin_low", "tissue_power")
+        require_share(self, "thin_share", "thin_low", "tissue_power", "simulated_share")
         self.refuse_ineffective(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
     def refuse_ineffective(self, names: Iterable[str]) -> None:

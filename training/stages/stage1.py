@@ -58,7 +58,12 @@ class Stage1Trainer(StageTrainer[Part]):
         torch.manual_seed(config.seed)
         self.corpus, self.config = corpus, config
         self.sampler = Sampler(
-            corpus, power=config.tissue_power, seed=config.seed, block=config.block, balance_by=config.balance_by
+            corpus,
+            power=config.tissue_power,
+            seed=config.seed,
+            block=config.block,
+            balance_by=config.balance_by,
+            simulated_share=config.simulated_share,
         )
         self.model = PathwayAutoencoder(network)
         self.model.quantizer.sync = config.sync_update

@@ -118,7 +118,12 @@ class Stage2Trainer(StageTrainer[Part]):
         self.cache = cache
         self.yardsticks = yardsticks
         self.sampler = Sampler(
-            corpus, power=config.tissue_power, seed=config.seed, block=config.block, balance_by=config.balance_by
+            corpus,
+            power=config.tissue_power,
+            seed=config.seed,
+            block=config.block,
+            balance_by=config.balance_by,
+            simulated_share=config.simulated_share,
         )
         self.encoder = CellEncoder(network)
         self.decoder = CellDecoder(network)
@@ -273,7 +278,7 @@ def prepare_stage2(
     ``kept`` is a file that keeps the encoded cells for the next call (``--resume``, or stage 2 with other options). It
     is used only when it was made from the same weights, cells and options.
     """
-    sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed)
+    sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed, simulated_share=config.simulated_share)
     vectors = singular_vectors(corpus, sampler, min(stage1.config.num_tokens, corpus.num_genes - 1))
     scores = SpectralScores(corpus, sampler, vectors)
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)

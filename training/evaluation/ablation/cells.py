@@ -39,7 +39,7 @@ class Cells:
         """
         found: list[tuple[int, str, NDArray[np.int64], Labels]] = []
         names = corpus.obs["dataset"].astype(str).to_numpy()
-        for name in sorted(set(names)):
+        for name in sorted(set(names[~corpus.obs["simulated"].to_numpy(bool)])):
             rows = np.flatnonzero(names == name)[:_MOST_CELLS]
             try:
                 labels = encode_labels(corpus.obs["cell_type"].iloc[rows])
