@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scpalm.model.genes.align import align
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.training.corpus.shards import CorpusError
+from scpalm.training.corpus.errors import CorpusError, naming
 
 INDEX = "symbol"
 # Columns with variances or parameters of a model. With rates of a negative binomial (`nb_logit`), no column is a mean.
@@ -67,11 +67,13 @@ class MeasuredGenes:
     Attributes:
         measured: ``[G]`` bool. genes_in: their number, with those outside the vocabulary.
         target: ``[genes_in]`` position in the vocabulary, G if outside.
+        is_gene: ``[genes_in]`` off for antibodies, reporters and the like, which are no part of a cell's total.
     """
 
     measured: NDArray[np.bool_]
     genes_in: int
     target: NDArray[np.int64]
+    is_gene: NDArray[np.bool_]
 
 
 @dataclass
@@ -96,6 +98,7 @@ class ProfileTable:
         for name in (name for name, number in self.set_of.items() if number == gene_set):
             values = self.values[name].to_numpy(np.float64)
             values = values[~np.isnan(values)]
+            values[~genes.is_gene] = 0.0
             share = np.bincount(genes.target, weights=values, minlength=len(genes.measured) + 1)
             yield Profile(name, tissue_of(name, self.path.stem), share / share.sum())
 
@@ -124,7 +127,8 @@ def read_profiles(
             table.skipped[name] = f"matches the pattern '{pattern}'"
         else:
             _check(table, name)
-    _assign_gene_sets(table, vocabulary, min_genes)
+    with naming(file.path):
+        _assign_gene_sets(table, vocabulary, min_genes)
     if not file.linear:
         _skip_compressed(table)
     return table
@@ -169,11 +173,9 @@ def _check(table: ProfileTable, name: str) -> None:
 
 
 def _assign_gene_sets(table: ProfileTable, vocabulary: Vocabulary, min_genes: int) -> None:
-    """Align each different set of measured genes once. Raises CorpusError if the file has no known gene."""
+    """Align each different set of measured genes once. Raises InputError if too few genes are known."""
     symbols = table.values.index.to_numpy(object)
     known = align(vocabulary, GeneColumns(list(symbols))).target >= 0
-    if not known.any():
-        raise CorpusError(f"{table.path} has no gene that the vocabulary knows, e.g. '{symbols[0]}'.")
     number: dict[bytes, int] = {}
     for name in table.values.columns:
         if name in table.skipped:
@@ -186,7 +188,7 @@ def _assign_gene_sets(table: ProfileTable, vocabulary: Vocabulary, min_genes: in
             number[key] = len(number)
             alignment = align(vocabulary, GeneColumns(list(symbols[present])))
             target = np.where(alignment.target < 0, len(vocabulary), alignment.target).astype(np.int64)
-            table.gene_sets.append(MeasuredGenes(alignment.gene_set.measured, len(target), target))
+            table.gene_sets.append(MeasuredGenes(alignment.gene_set.measured, len(target), target, ~alignment.left_out))
         table.set_of[name] = number[key]
 
 

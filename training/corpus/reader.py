@@ -16,7 +16,8 @@ from torch import Tensor
 
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.network.embedding import SparseCells
-from scpalm.training.corpus.shards import CorpusError, Shards
+from scpalm.training.corpus.errors import CorpusError
+from scpalm.training.corpus.shards import Shards
 from scpalm.training.corpus.thinning import Cell, Streams, split_counts, thin_counts
 
 __all__ = ["FORMAT_VERSION", "Corpus", "CorpusError"]

@@ -11,13 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.genes.rows import Rows
+from scpalm.training.corpus.errors import CorpusError
 from scpalm.training.corpus.thinning import Cell
 
 SHARD_ARRAYS: dict[str, type[np.generic]] = {"indptr": np.int64, "gene_index": np.int32, "value": np.float32}
-
-
-class CorpusError(RuntimeError):
-    """A corpus cannot be built or read; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True)

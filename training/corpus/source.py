@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import CellSource, open_cells
 from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes
-from scpalm.training.corpus.shards import CorpusError
 from scpalm.training.corpus.simulate import SimulationOptions
 
 # Columns of obs that a corpus keeps, with the names to look for: ours, then those of CELLxGENE and Tabula Sapiens.
@@ -125,12 +122,3 @@ class Source:
 
 def _first(file: CellSource, names: tuple[str, ...]) -> NDArray[np.generic] | None:
     return next((column for name in names if (column := file.obs_column(name)) is not None), None)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn an InputError within the block into a CorpusError that names the file."""
-    try:
-        yield
-    except InputError as error:
-        raise CorpusError(f"{path}: {error}") from error

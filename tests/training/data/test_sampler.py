@@ -6,8 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scpalm.training.corpus.build import build_corpus
 from scpalm.training.corpus.reader import Corpus, CorpusError
+from scpalm.training.corpus.source import CorpusOptions
 from scpalm.training.data.sampler import Sampler
+from tests.training.corpus.profile_files import simulating, tiny_profile, write_profiles
+from tests.training.tiny import tiny_vocabulary, write_two_files
 
 
 def test_depends_on_seed_and_step_alone(corpus: Corpus) -> None:
@@ -80,3 +84,37 @@ class TestBlocks:
         found = np.bincount(drawn, minlength=len(corpus)) / 160_000
         assert set(drawn) == set(corpus.train_rows)
         np.testing.assert_allclose(found, expected, atol=0.0025)
+
+
+class TestSimulatedCells:
+    """The tiny files of 300 real cells, with profiles of 30 cells each."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def mixed(cls, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+        folder = tmp_path_factory.mktemp("mixed")
+        profiles = write_profiles(folder / "p.parquet", {f"Skin_X|{i}": tiny_profile(i) for i in range(4)})
+        options = CorpusOptions(held_out=0.2, simulation=simulating(profiles))
+        build_corpus(folder / "corpus", write_two_files(folder), tiny_vocabulary(), options)
+        return Corpus(folder / "corpus")
+
+    @pytest.mark.parametrize("block", [1, 7])
+    @pytest.mark.parametrize("share", [0.0, 0.35, 1.0])
+    def test_are_drawn_with_their_share(self, mixed: Corpus, share: float, block: int) -> None:
+        sampler = Sampler(mixed, power=0.5, seed=0, block=block, simulated_share=share)
+        drawn = mixed.obs["simulated"].to_numpy()[sampler.batch(0, 20_000)]
+        assert drawn.mean() == pytest.approx(share, abs=0.03)
+
+    def test_every_profile_counts_alike(self, mixed: Corpus) -> None:
+        drawn = mixed.obs.iloc[Sampler(mixed, power=0.5, seed=0).draw(0, 60_000)]
+        shares = drawn[drawn["simulated"]]["cell_type"].value_counts(normalize=True)
+        np.testing.assert_allclose(shares, 0.25, atol=0.015)
+
+    def test_leave_the_weights_of_real_cells_alone(self, mixed: Corpus) -> None:
+        drawn = mixed.obs.iloc[Sampler(mixed, power=0.0, seed=0).draw(0, 60_000)]
+        tissues = drawn[~drawn["simulated"]]["tissue"].value_counts(normalize=True)
+        np.testing.assert_allclose(tissues, 0.5, atol=0.015)
+
+    def test_have_no_effect_where_there_are_none(self, corpus: Corpus) -> None:
+        few, many = (Sampler(corpus, power=0.5, seed=3, simulated_share=share).draw(0, 50) for share in (0.0, 0.9))
+        np.testing.assert_array_equal(few, many)
