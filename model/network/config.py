@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-Pooling = Literal["mean", "sum"]
+Pooling = Literal["solve", "mean", "sum"]
 ValueMap = Literal["linear", "two_layer"]
 Affine = Literal["running", "learned", "none"]
 NormPlace = Literal["pre", "post"]
@@ -37,8 +37,13 @@ class NetworkConfig:
         gene_width: d1 of the gene embedding.
         code_width: number of dimensions in which the nearest code is searched; 0 means D. Few dimensions keep all codes
             in use.
-        pooling: how the genes are combined into a read-out: ``mean``, as in the paper, or ``sum``. The mean divides by
-            the number of expressed genes, which varies threefold between cells of one type.
+        pooling: how the genes are combined into the tokens' inputs. ``solve``: scores on the components of the corpus,
+            corrected for the genes that a file measured and brought to length 1. ``mean``, as in the paper, or
+            ``sum`` of the gene embeddings; these can be trained but not exported. The mean divides by the number of
+            expressed genes, which varies threefold between cells of one type.
+        components: R, width of the read-out f.
+        ridge: strength of the correction for measured genes, see `Basis`. value_scale: scale of its values.
+        view_width: H, width of the view head; 0 for none. view_hidden: its hidden width.
         value_map: the map of a gene's value: ``linear``, one layer, makes every gene affine in its value, so that the
             network can be exported; ``two_layer`` has a leaky_relu in between and is computed value by value.
         norm: LayerNorm before each branch of a transformer layer (``pre``) or after adding it (``post``).
@@ -56,7 +61,12 @@ class NetworkConfig:
     num_codes: int = 128
     gene_width: int = 64
     code_width: int = 0
-    pooling: Pooling = "mean"
+    pooling: Pooling = "solve"
+    components: int = 256
+    ridge: float = 0.1
+    value_scale: float = 0.1
+    view_width: int = 128
+    view_hidden: int = 384
     value_map: ValueMap = "linear"
     norm: NormPlace = "pre"
     head: HeadKind = "token"
@@ -71,18 +81,27 @@ class NetworkConfig:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.num_codes > 32767:
             raise ValueError(f"num_codes {self.num_codes} does not fit a 16-bit code index")
+        self._check_read_out()
         if self.code_width < 0:
             raise ValueError(f"code_width must be at least 0 (0 means width), but is {self.code_width}")
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, but is {getattr(self, name)!r}")
 
+    def _check_read_out(self) -> None:
+        if self.components < max(self.num_tokens - 1, 1):
+            raise ValueError(f"components {self.components} must be at least num_tokens - 1, {self.num_tokens - 1}")
+        if not (self.ridge > 0 and self.value_scale > 0):
+            raise ValueError(f"ridge {self.ridge} and value_scale {self.value_scale} must be above 0")
+        if self.view_width < 0 or self.view_hidden < 1:
+            raise ValueError(f"view_width {self.view_width} must be at least 0, view_hidden {self.view_hidden} above 0")
+
     @property
     def genes_per_token(self) -> int:
         """S = ceil(G / N)."""
         return -(-self.num_genes // self.num_tokens)
 
-    def as_dict(self) -> dict[str, int | str]:
+    def as_dict(self) -> dict[str, int | float | str]:
         """All sizes and choices by name; JSON."""
         return asdict(self)
 

@@ -11,6 +11,7 @@ from scpalm.model.network.collective import all_reduce_sum, world_size
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.embedding import GeneEmbedding, SparseCells
 from scpalm.model.network.quantizer import CodeSizes, Quantized, Quantizer
+from scpalm.model.network.read_out import LinearReadOut
 from scpalm.model.network.transformer import Transformer
 
 
@@ -84,7 +85,11 @@ class PathwayAutoencoder(nn.Module):
         super().__init__()
         N, D = config.num_tokens, config.width
         self.config = config
-        self.embedding = GeneEmbedding(config.num_genes, N, config.gene_width, config.pooling, config.value_map)
+        self.embedding: GeneEmbedding | LinearReadOut = (
+            LinearReadOut(config)
+            if config.pooling == "solve"
+            else GeneEmbedding(config.num_genes, N, config.gene_width, config.pooling, config.value_map)
+        )
         self.standardise = Standardise(N)
         # P' starts nearly equal for all tokens. Tokens share the codes, so all K codes then divide one direction finely
         # from the first step. With a separate direction each, a token would be left with a handful of codes.

@@ -47,7 +47,9 @@ class Sampler:
                 f"{corpus.path} has no cell to train on: all are held out. Build it with a lower held_out."
             )
         obs = corpus.obs.iloc[self.rows]
-        self._cumulative = np.cumsum(_weights(obs, power, balance_by, simulated_share))
+        # Of drawing each row; sum 1.
+        self.probability = _weights(obs, power, balance_by, simulated_share)
+        self._cumulative = np.cumsum(self.probability)
         self.seed = seed
         self.block = block
         self._window: tuple[tuple[int, int], NDArray[np.int64]] | None = None

@@ -20,7 +20,7 @@ from scpalm.training.corpus.thinning import Streams
 from scpalm.training.data.batches import to_device
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import sum_over_processes
-from scpalm.training.stages.corpus_statistics import SpectralScores
+from scpalm.training.stages.corpus_statistics import Scores
 
 _CELLS_AT_ONCE = 256
 
@@ -44,7 +44,7 @@ class CodeCache:
 def cache_cells(
     corpus: Corpus,
     model: PathwayAutoencoder,
-    scores: SpectralScores,
+    scores: Scores,
     config: Stage2Config,
     device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -60,7 +60,7 @@ def cache_cells(
     width = (len(model.quantizer.codes[0]),) if model.quantizer.bypass else ()
     # Zeros at the cells of other processes: the sum over all processes is then complete.
     codes = np.zeros((config.replicas, len(corpus), model.config.num_tokens, *width), dtype=kind)
-    targets = np.zeros((config.replicas, len(corpus), scores.vectors.shape[1]), dtype=np.float32)
+    targets = np.zeros((config.replicas, len(corpus), scores.count), dtype=np.float32)
     for replica in range(config.replicas):
         keep = np.ones(len(corpus))
         if replica:

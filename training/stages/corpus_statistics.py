@@ -1,4 +1,4 @@
-"""Statistics of a corpus: gene means, singular vectors, spectral scores, and yardsticks for reconstruction errors."""
+"""Statistics of a corpus: gene means, singular vectors, scores to predict, and yardsticks for reconstruction errors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import svds
 from torch import Tensor
-from torch.nn import functional as F
 
 from scpalm.model.network.embedding import SparseCells
+from scpalm.model.network.read_out import LinearReadOut
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 
@@ -44,31 +44,34 @@ def singular_vectors(corpus: Corpus, sampler: Sampler, count: int, *, cells: int
     return np.ascontiguousarray(vectors * np.sign(vectors.sum(axis=0)), dtype=np.float32)
 
 
-class SpectralScores:
-    """A cell's projections on the corpus' top right singular vectors, each standardised over the corpus.
+class Scores:
+    """What both stages predict in addition to the genes: the first N - 1 coordinates of a cell's f.
 
-    The MSE of log1p values mostly reflects sequencing depth. These scores weigh all directions of variation equally, so
-    that what separates cell types counts as much as depth.
+    The MSE of log1p values mostly reflects sequencing depth. These scores have no depth in them, so what separates cell
+    types counts as much as the genes' values.
     """
 
-    def __init__(self, corpus: Corpus, sampler: Sampler, vectors: NDArray[np.float32], *, cells: int = 8192) -> None:
-        sample = corpus_matrix(corpus, sampler.draw(step=2**31 + 1, size=cells)) @ vectors
-        self.vectors = torch.from_numpy(vectors)
-        self.mean = torch.from_numpy(sample.mean(axis=0).astype(np.float32))
-        spread = sample.std(axis=0)
+    def __init__(self, corpus: Corpus, sampler: Sampler, read_out: LinearReadOut, *, cells: int = 8192) -> None:
+        self._read_out = read_out
+        self.count = read_out.num_tokens - 1
+        rows = sampler.draw(step=2**31 + 1, size=cells)
+        parts = [self._of(corpus.batch(rows[start : start + 256])) for start in range(0, cells, 256)]
+        sample = torch.cat(parts)
+        self.mean = sample.mean(0)
         # Mean variance 1 over the scores, so that an error reads as an unexplained share.
-        self.std = torch.from_numpy(np.sqrt(np.maximum(spread * spread.mean(), 1e-12)).astype(np.float32))
+        self.sd = sample.var(0).mean().sqrt().clamp(min=1e-6)
 
-    def to(self, device: torch.device) -> SpectralScores:
-        self.vectors, self.mean, self.std = (t.to(device) for t in (self.vectors, self.mean, self.std))
+    def _of(self, cells: SparseCells) -> Tensor:
+        return self._read_out(cells)[:, : self.count]
+
+    def to(self, device: torch.device) -> Scores:
+        self.mean, self.sd = self.mean.to(device), self.sd.to(device)
+        self._read_out.to(device)
         return self
 
     def of(self, cells: SparseCells) -> Tensor:
-        """``[B, M]``, mean 0 and mean variance 1 over the corpus."""
-        total = F.embedding_bag(
-            cells.gene_index, self.vectors, cells.offsets, mode="sum", per_sample_weights=cells.value
-        )
-        return (total - self.mean) / self.std
+        """``[B, N - 1]``, mean 0 and mean variance 1 over the corpus."""
+        return (self._of(cells) - self.mean) / self.sd
 
 
 class Yardsticks:

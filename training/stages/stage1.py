@@ -8,23 +8,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from scpalm.model.network.collective import all_reduce_sum, broadcast_from_first, rank, world_size
 from scpalm.model.network.config import NetworkConfig
-from scpalm.model.network.embedding import SparseCells
+from scpalm.model.network.embedding import GeneEmbedding, SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder, Reconstruction
+from scpalm.model.network.read_out import LinearReadOut
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, ThinnedCells, to_device
 from scpalm.training.data.sampler import Sampler
-from scpalm.training.runs.config import Stage1Config
+from scpalm.training.runs.config import ConfigError, Stage1Config
 from scpalm.training.runs.processes import slices_of_process
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
+from scpalm.training.stages.basis import fit_basis
 from scpalm.training.stages.corpus_statistics import (
-    SpectralScores,
+    Scores,
     Yardsticks,
     as_tensor,
     gene_means,
@@ -73,13 +77,11 @@ class Stage1Trainer(StageTrainer[Part]):
         self.yardsticks = Yardsticks(corpus, means, vectors)
         with torch.no_grad():
             self.model.head.bias.copy_(as_tensor(means))
-        if config.spectral_start:
-            # Unit columns have tiny entries. Scaled so that f has the spread of the paper's random start.
-            self.model.embedding.spectral_start(as_tensor(vectors) * math.sqrt(network.num_genes))
-        self.scores = SpectralScores(corpus, self.sampler, vectors).to(device)
+        read_out = LinearReadOut(network)
+        read_out.load(fit_basis(corpus, network, seed=config.seed, simulated_share=config.simulated_share))
+        self._start_embedding(read_out, vectors)
+        self.scores = Scores(corpus, self.sampler, read_out).to(device)
         self.model.to(device)
-        if not config.train_embedding:
-            self.model.embedding.freeze()
         if config.score_weight == 0:
             self.model.score_weight.requires_grad = False
             self.model.score_bias.requires_grad = False
@@ -94,6 +96,19 @@ class Stage1Trainer(StageTrainer[Part]):
             self._start_statistics(device)
         compiled = (self.model.encoder, self.model.decoder)
         super().__init__(config, device, self.model, {"model": self.model}, compiled, len(corpus.held_out_rows))
+
+    def _start_embedding(self, read_out: LinearReadOut, vectors: NDArray[np.float32]) -> None:
+        embedding, config = self.model.embedding, self.config
+        if isinstance(embedding, LinearReadOut):
+            if config.train_embedding or not config.spectral_start:
+                raise ConfigError("pooling=solve is not trained: leave out train_embedding and spectral_start.")
+            self.model.embedding = read_out
+            return
+        if config.spectral_start:
+            # Unit columns have tiny entries. Scaled so that f has the spread of the paper's random start.
+            embedding.spectral_start(as_tensor(vectors) * math.sqrt(self.model.config.num_genes))
+        if not config.train_embedding:
+            embedding.freeze()
 
     def _start_cells(self, number: int, device: torch.device) -> SparseCells:
         """Cells of a batch that no training step draws."""
@@ -132,7 +147,7 @@ class Stage1Trainer(StageTrainer[Part]):
         loss = error / (self.yardsticks.gene_mean if math.isfinite(self.yardsticks.gene_mean) else 1.0)
         scalars = {"mse": error}
         if config.score_weight > 0:
-            predicted = out.scores.float()[:, : self.scores.vectors.shape[1]]
+            predicted = out.scores.float()[:, : self.scores.count]
             score_error = F.mse_loss(predicted, self.scores.of(part.whole)) / config.accumulate
             loss = loss + config.score_weight * score_error
             scalars["score_mse"] = score_error
@@ -186,7 +201,7 @@ class Stage1Trainer(StageTrainer[Part]):
             batch = to_device(self.corpus.batch(own_rows[start : start + self.config.batch_size]), self.device)
             out = self.model(batch, quantize=self.quantizing)
             weight = float(batch.measured.sum())
-            score_error = F.mse_loss(out.scores[:, : self.scores.vectors.shape[1]], self.scores.of(batch))
+            score_error = F.mse_loss(out.scores[:, : self.scores.count], self.scores.of(batch))
             squares = masked_sum(out.values, batch.dense(self.corpus.num_genes), batch.measured)
             sums += torch.tensor([float(squares), float(score_error) * weight, weight], dtype=torch.float64)
             if out.quantized is not None:
@@ -223,7 +238,7 @@ class Stage1Trainer(StageTrainer[Part]):
     def load_weights(self, state: Mapping[str, Any]) -> None:
         """See ``StageTrainer``."""
         super().load_weights(state)
-        if not self.config.train_embedding:
+        if isinstance(self.model.embedding, GeneEmbedding) and not self.config.train_embedding:
             self.model.embedding.freeze()
 
     def close(self) -> None:

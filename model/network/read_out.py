@@ -1,0 +1,187 @@
+"""The linear read-out as a PyTorch module: what stage 1 reads, and the graph of the served embedding.
+
+Letters: B cells, G genes of the vocabulary, R components, N tokens per cell, L padded number of expressed genes, H
+width of the view head.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scpalm.model.genes.rows import GeneSet
+from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.embedding import SparseCells
+from scpalm.model.read_out.basis import Basis, Correction
+
+# Length below which a cell counts as the mean cell of the corpus.
+MIN_LENGTH = 1e-6
+
+
+class LinearReadOut(nn.Module):
+    """``[B, N]`` inputs of the tokens: the first N - 1 coordinates of f, and the logarithm of the length of z.
+
+    Not trained. The tables of the genes come from a `Basis`, see `load`.
+    """
+
+    components: Tensor
+    scale: Tensor
+    gene_weight: Tensor
+    mean: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.num_tokens = config.num_tokens
+        self.ridge, self.value_scale = config.ridge, config.value_scale
+        self.register_buffer("components", torch.zeros(config.num_genes, config.components, dtype=torch.int16))
+        self.register_buffer("scale", torch.ones(config.components))
+        self.register_buffer("gene_weight", torch.ones(config.num_genes))
+        self.register_buffer("mean", torch.zeros(config.num_genes))
+        self._table: Tensor | None = None
+        self._corrections: dict[bytes, tuple[Tensor, Tensor]] = {}
+        self._basis: Basis | None = None
+        self.register_load_state_dict_post_hook(lambda module, keys: self._forget())
+
+    def load(self, basis: Basis) -> None:
+        """Take the tables of a basis with the same sizes and options."""
+        for name, array in (
+            ("components", basis.components),
+            ("scale", basis.scale),
+            ("gene_weight", basis.gene_weight),
+            ("mean", basis.mean),
+        ):
+            getattr(self, name).copy_(torch.from_numpy(array))
+        self._forget()
+
+    @property
+    def basis(self) -> Basis:
+        """The tables in NumPy."""
+        if self._basis is None:
+            tables: Any = (t.cpu().numpy() for t in (self.components, self.scale, self.gene_weight, self.mean))
+            self._basis = Basis(*tables, self.ridge, self.value_scale)
+        return self._basis
+
+    def _forget(self) -> None:
+        self._table, self._basis = None, None
+        self._corrections.clear()
+
+    def scores(self, cells: SparseCells) -> Tensor:
+        """``z [B, R]``, corrected for the genes that each cell's file measured."""
+        with torch.no_grad(), torch.autocast(cells.value.device.type, enabled=False):
+            if self._table is None or self._table.device != cells.value.device:
+                self._table = torch.from_numpy(self.basis.table()).to(cells.value.device)
+            value = torch.log1p(torch.expm1(cells.value) * self.value_scale)
+            sums = F.embedding_bag(
+                cells.gene_index, self._table, cells.offsets, mode="sum", per_sample_weights=value
+            )  # [B, R]
+            out = torch.empty_like(sums)
+            for measured, chosen in _by_gene_set(cells):
+                center, solve = self._correction(measured, sums.device)
+                out[chosen] = (sums[chosen] - center) @ solve
+            return out
+
+    def forward(self, cells: SparseCells) -> Tensor:
+        f, log_length = unit(self.scores(cells))
+        return torch.cat([f[:, : self.num_tokens - 1], log_length], dim=1)
+
+    def _correction(self, measured: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        key = measured.tobytes()
+        if key not in self._corrections:
+            found = self.basis.correction(GeneSet(measured))
+            self._corrections[key] = torch.from_numpy(found.center).to(device), torch.from_numpy(found.solve).to(device)
+        return self._corrections[key]
+
+
+def unit(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores ``z [B, R]`` -> ``f [B, R]`` of length 1, and ``log |z| [B, 1]``."""
+    length = z.square().sum(dim=1, keepdim=True).sqrt().clamp(min=MIN_LENGTH)
+    return z / length, length.log()
+
+
+def _by_gene_set(cells: SparseCells) -> list[tuple[np.ndarray, Tensor]]:
+    """Each distinct set of measured genes ``[G]`` bool, with the positions of its cells."""
+    measured = cells.measured.cpu().numpy()
+    device = cells.value.device
+    if len(measured) == 1:
+        return [(measured[0], torch.arange(len(cells), device=device))]
+    groups: dict[bytes, list[int]] = {}
+    for row, packed in enumerate(np.packbits(measured, axis=1)):
+        groups.setdefault(packed.tobytes(), []).append(row)
+    return [(measured[rows[0]], torch.tensor(rows, device=device)) for rows in groups.values()]
+
+
+class ViewHead(nn.Module):
+    """f and the number of measured genes -> ``[B, H]``, length 1: the cell token trained on technology views.
+
+    A linear map plus a perceptron of one hidden layer, which starts at zero.
+    """
+
+    def __init__(self, width_in: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.input_scale = math.sqrt(width_in)  # f has length 1, so its coordinates are small
+        self.linear = nn.Linear(width_in, width)
+        self.hidden = nn.Linear(width_in + 1, hidden)
+        self.out = nn.Linear(hidden, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, f: Tensor, log_measured: Tensor) -> Tensor:
+        """``f [B, R]``, ``log_measured [B, 1]`` (log10 of the number of measured genes, minus 4)."""
+        x = f * self.input_scale
+        h = self.linear(x) + self.out(F.relu(self.hidden(torch.cat([x, log_measured], dim=1))))
+        return unit(h)[0]
+
+
+class _Tables(nn.Module):
+    components: Tensor
+    scale: Tensor
+    gene_weight: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.register_buffer("components", torch.zeros(config.num_genes, config.components, dtype=torch.int16))
+        self.register_buffer("scale", torch.ones(config.components))
+        self.register_buffer("gene_weight", torch.ones(config.num_genes))
+
+
+class EmbeddingNetwork(nn.Module):
+    """Padded sparse cells of one gene set -> the served embedding and the length of z.
+
+    Inputs of `forward`:
+        gene_index: ``[B, L]`` int32, padded with 0. value: ``[B, L]`` float32 log1p CP10K, padded with 0.
+        center, solve, log_measured: ``[R]``, ``[R, R]`` and ``[1, 1]`` float32, see `Correction`.
+
+    Outputs: ``[B, R + H]`` (f, then the view head's output; f alone without a head) and ``log |z| [B, 1]``.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.value_scale = config.value_scale
+        self.basis = _Tables(config)
+        self.view_head = None
+        if config.view_width:
+            self.view_head = ViewHead(config.components, config.view_width, config.view_hidden)
+
+    def forward(
+        self, gene_index: Tensor, value: Tensor, center: Tensor, solve: Tensor, log_measured: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        # Constant: the runtime computes it when the session opens.
+        basis = self.basis
+        table = basis.components.to(value.dtype) * (basis.gene_weight[:, None] * basis.scale)  # [G, R]
+        y = torch.log(1 + (torch.exp(value) - 1) * self.value_scale)  # [B, L]
+        sums = torch.bmm(y[:, None], table[gene_index.to(torch.int64)])[:, 0]  # [B, 1, L] @ [B, L, R] -> [B, R]
+        f, log_length = unit((sums - center) @ solve)
+        if self.view_head is None:
+            return f, log_length
+        return torch.cat([f, self.view_head(f, log_measured.expand(len(f), 1))], dim=1), log_length
+
+
+def correction_inputs(correction: Correction) -> tuple[Tensor, Tensor, Tensor]:
+    """The last three inputs of `EmbeddingNetwork`."""
+    log_measured = torch.tensor([[correction.log_measured]])
+    return torch.from_numpy(correction.center), torch.from_numpy(correction.solve), log_measured
