@@ -20,7 +20,7 @@ class CellType:
         label: as the source wrote it. source: ``obs.dataset`` of a training set, or the stem of a profile file.
         cell_ontology_id: such as ``CL:0000169``; empty where no term is certain.
         name: readable, such as ``pancreatic beta cell``.
-        broad: one of 63 broad types; empty for cell lines, days of differentiation and mixtures of types.
+        broad: one of 64 broad types; empty for cell lines, days of differentiation and mixtures of types.
         tissue: where the cells came from.
     """
 

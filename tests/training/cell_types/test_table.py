@@ -14,8 +14,10 @@ from scpalm.training.cell_types.table import CellType, CellTypeTable, cell_type_
 DATA = Path(__file__).parents[4] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 PROFILES = (
+    "cellprofiles_adult_compressed",
     "cellprofiles_adult_cpm",
     "cellprofiles_fetal_descartes_cpm",
+    "fetal_pfc_gse104276_cpm",
     "hca_lung_pseudobulk_counts_numbat",
     "northstar_human_cpm",
 )
@@ -62,7 +64,7 @@ def test_labels_of_evaluation_sets_name_broad_types() -> None:
     accepted = evaluation_labels()
     assert accepted["pbmc3k"]["DC"] == {"dendritic cell", "plasmacytoid dendritic cell"}
     assert accepted["lungcl_sc_dropseq"]["H1975"] == frozenset()
-    known = {*cell_type_table().broad_types, "oligodendrocyte"}  # no source has oligodendrocytes of adults yet
+    known = set(cell_type_table().broad_types)
     assert {broad for labels in accepted.values() for types in labels.values() for broad in types} <= known
 
 
@@ -88,6 +90,6 @@ def test_all_labels_of_the_data_are_listed(folder: str) -> None:
 
 @needs_data
 @pytest.mark.parametrize("stem", PROFILES)
-def test_all_columns_of_the_linear_profiles_are_listed(stem: str) -> None:
+def test_all_columns_of_the_profiles_are_listed(stem: str) -> None:
     columns = set(pq.read_schema(DATA / "profiles" / f"{stem}.parquet").names) - {"symbol", "__index_level_0__"}
     assert columns - {c.label for c in cell_type_table().cell_types if c.source == stem} == set()
