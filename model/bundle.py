@@ -12,7 +12,7 @@ from typing import Any
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Identity = tuple[str, str, str]
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "mini"
 

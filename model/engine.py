@@ -24,6 +24,7 @@ from scpalm.model.progress import NoProgress, Progress
 from scpalm.model.sessions.session import Encoded, Session, open_session
 from scpalm.model.spec import ReadOptions, RequestSpec
 from scpalm.model.stream import CellReader, Stream
+from scpalm.model.tasks.embed import Output
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -102,9 +103,9 @@ class Engine:
             opened.pop_all()
         return reader
 
-    def encode(self, prepared: Prepared) -> Encoded:
-        """Run the network once: embedding and pathway codes of prepared cells."""
-        return self.session.encode(prepared.rows)
+    def encode(self, prepared: Prepared, *, tokens: bool = True) -> Encoded:
+        """Run the network once: the embedding of prepared cells, and with ``tokens`` h_C and pathway codes."""
+        return self.session.encode(prepared.rows, tokens=tokens)
 
     def stream(self, source: Source, spec: RequestSpec, *, report: InputReport | None = None) -> Stream:
         """Compute results for a file, a zarr store or an AnnData block by block; see `Stream`.
@@ -125,15 +126,26 @@ class Engine:
     # --- AnnData
 
     def embed(
-        self, adata: AnnData, *, key_added: str | None = None, copy: bool = False, **how: Unpack[ReadOptions]
+        self,
+        adata: AnnData,
+        *,
+        output: Output = "embedding",
+        key_added: str | None = None,
+        copy: bool = False,
+        **how: Unpack[ReadOptions],
     ) -> AnnData | None:
-        """Embed every cell; writes ``obsm["X_scpalm"]`` ``[B, D]`` float32.
+        """Embed every cell; writes ``obsm["X_scpalm"]`` float32.
+
+        Args:
+            adata: the cells.
+            output: ``embedding``, ``h_C`` (the paper's cell token, ``obsm["X_scpalm_h_C"]``) or ``f`` (the linear
+                read-out, ``obsm["X_scpalm_f"]``).
 
         Example:
             >>> engine.embed(adata)
             >>> sc.pp.neighbors(adata, use_rep="X_scpalm")
         """
-        return self._add(adata, RequestSpec(("embed",), **how), key_added, copy=copy)
+        return self._add(adata, RequestSpec(("embed",), {"output": output}, **how), key_added, copy=copy)
 
     def impute(
         self,
@@ -277,7 +289,7 @@ class Engine:
         names: list[str] = []
         parts: list[NDArray[np.float32]] = []
         for prepared in reader:
-            parts.append(self.encode(prepared).embedding)
+            parts.append(self.encode(prepared, tokens=False).embedding)
             names += prepared.cells
             progress.advance(len(prepared.rows))
         return names, np.concatenate(parts)

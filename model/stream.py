@@ -130,7 +130,8 @@ def compute(session: Session, bound: Sequence[BoundTask], prepared: Prepared, fi
 
     ``first``: position in the source of the first prepared cell.
     """
-    encoded = session.encode(bound[0].select_rows(prepared))
+    rows = bound[0].select_rows(prepared)
+    encoded = session.encode(rows, tokens=any(task.needs_tokens for task in bound))
     widest = max(output.width for task in bound for output in task.outputs)
     step = max(1, _BLOCK_BYTES // (4 * widest))
     for start in range(0, len(encoded), step):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scpalm.app.errors import ClientGoneError, InferenceError, ServiceError
 from scpalm.app.execution.batching import BULK_SHARE, Batch, Batcher, Pending, Segment
@@ -214,7 +215,7 @@ class Worker:
         assert batch.rows is not None
         started = time.monotonic()
         try:
-            encoded = self._session.encode(batch.rows)
+            encoded = self._session.encode(batch.rows, tokens=_needs_tokens(batch.segments))
         finally:
             self._note_time("embed", started)
         if len(encoded) != len(batch.rows):
@@ -280,3 +281,9 @@ class Worker:
 
 def _client_gone() -> ClientGoneError:
     return ClientGoneError("The client closed the connection before its cells reached the device.")
+
+
+def _needs_tokens(segments: Sequence[Segment]) -> NDArray[np.bool_]:
+    """``[B]``: the cells of requests with a task that reads h_C or codes."""
+    needed = [any(task.needs_tokens for task in segment.pending.lease.work.tasks) for segment in segments]
+    return np.repeat(needed, [len(segment) for segment in segments])

@@ -18,7 +18,7 @@ from scpalm.app.settings import Settings
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import Bundle
 from scpalm.model.engine import open_runtime
-from scpalm.model.sessions.base import network_config
+from scpalm.model.sessions.base import info_of, network_config
 from scpalm.model.sessions.session import Session, SessionInfo
 
 OpenSession = Callable[[Bundle, Settings], Session]
@@ -124,5 +124,4 @@ class ModelOpener:
 
 def session_info(bundle: Bundle) -> SessionInfo:
     """The SessionInfo of a bundle, read without a runtime. Raises BundleError."""
-    config = network_config(bundle)
-    return SessionInfo("onnx", "", config.width, config.num_tokens, config.num_codes, config.num_genes)
+    return info_of(network_config(bundle), runtime="onnx", device="")

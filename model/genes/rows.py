@@ -23,7 +23,7 @@ class GeneSet:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash, so that equal gene sets share one cached offset sum (`ZeroTable`)."""
+        """Content hash, so that equal gene sets share one cached correction."""
         return hashlib.sha256(np.packbits(self.measured).tobytes()).hexdigest()
 
     @cached_property

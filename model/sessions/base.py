@@ -1,6 +1,6 @@
 """Common part of both runtimes: splits rows into fixed shapes, runs them on a few threads, and joins the results.
 
-Letters: B cells, N tokens, D width.
+Letters: B cells, R components, H width of the view head, N tokens, D width.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +20,14 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import Rows
 from scpalm.model.network.config import NetworkConfig
+from scpalm.model.read_out.basis import Basis
 from scpalm.model.sessions.gene_head import GeneReadOut
-from scpalm.model.sessions.session import Encoded, SessionInfo
-from scpalm.model.sessions.shapes import Padded, ZeroTable, split, synthetic_rows, warm_shapes
+from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens
+from scpalm.model.sessions.shapes import BATCHES, Corrections, Padded, cut, split, synthetic_rows, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 DECODED_CELLS = 16  # cells per run of the decoder
 
 
@@ -47,16 +52,32 @@ def network_config(bundle: Bundle) -> NetworkConfig:
     return config
 
 
-def _offset(bundle: Bundle, expected: tuple[int, int]) -> NDArray[np.float32]:
+def info_of(config: NetworkConfig, *, runtime: str, device: str) -> SessionInfo:
+    """Device and sizes of a session."""
+    return SessionInfo(
+        runtime,
+        device,
+        config.components + config.view_width,
+        config.components,
+        config.width,
+        config.num_tokens,
+        config.num_codes,
+        config.num_genes,
+    )
+
+
+def read_basis(bundle: Bundle, config: NetworkConfig) -> Basis:
+    """The components of a bundle. Raises BundleError if they are missing or do not fit the network."""
     path = bundle.file(WEIGHTS_FILE)
     try:
         with safe_open(path, framework="numpy") as tensors:
-            offset = tensors.get_tensor("offset").astype(np.float32)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path} cannot be read ({error}). Export the bundle again.") from error
-    if offset.shape != expected:
-        raise BundleError(f"{path}: offset has shape {offset.shape}, not {expected}. Export the bundle again.")
-    return offset
+            names = [name for name in tensors.keys() if name.startswith("basis.")]  # noqa: SIM118 -- not iterable
+            basis = Basis.from_tensors({name: tensors.get_tensor(name) for name in names})
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(f"{path} has no valid components ({error}). Export the bundle again.") from error
+    if basis.components.shape != (config.num_genes, config.components):
+        raise BundleError(f"{path}: the components have shape {basis.components.shape}. Export the bundle again.")
+    return basis
 
 
 class BucketedSession(ABC):
@@ -67,37 +88,58 @@ class BucketedSession(ABC):
 
     def __init__(self, bundle: Bundle, *, runtime: str, device: str, threads: int | None) -> None:
         self._config = network_config(bundle)
-        offset = _offset(bundle, (self._config.num_genes, self._config.num_tokens))
-        self._zeros = ZeroTable(offset)
+        self._corrections = Corrections(read_basis(bundle, self._config))
         self._pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="scpalm-session")
         config = self._config
         self._bundle = bundle
         self._gene_head: GeneReadOut | None = None
-        self._info = SessionInfo(runtime, device, config.width, config.num_tokens, config.num_codes, config.num_genes)
+        self._info = info_of(config, runtime=runtime, device=device)
 
     @property
     def info(self) -> SessionInfo:
         return self._info
 
     @abstractmethod
-    def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """``h_C [B, D]`` and codes ``[B, N]`` of one batch of fixed shape, including padding rows."""
+    def _embed_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embedding ``[B, R + H]`` and log length ``[B, 1]`` of a batch of fixed shape, including padding rows."""
 
-    def run_both(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """``h_C [B, D]`` float32 and codes ``[B, N]`` int32."""
-        embedding = np.empty((len(rows), self._config.width), dtype=np.float32)
-        codes = np.empty((len(rows), self._config.num_tokens), dtype=np.int32)
-        # Run the largest batches first, so that the threads finish at about the same time.
-        batches = sorted(split(rows, self._zeros), key=lambda batch: -batch.gene_index.size)
-        run = map(self._run_padded, batches) if len(batches) == 1 else self._pool.map(self._run_padded, batches)
-        for batch, (h, c) in zip(batches, run, strict=True):
-            embedding[batch.rows] = h[: len(batch.rows)]
-            codes[batch.rows] = c[: len(batch.rows)]
-        return embedding, codes
+    @abstractmethod
+    def _encode_padded(
+        self, f: NDArray[np.float32], log_length: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """``h_C [B, D]`` and codes ``[B, N]`` of a batch of fixed size, including padding rows."""
 
-    def encode(self, rows: Rows) -> Encoded:
+    def encode(self, rows: Rows, *, tokens: bool | NDArray[np.bool_] = True) -> Encoded:
         """See `scpalm.model.sessions.session.Session`."""
-        return Encoded(*self.run_both(rows), rows)
+        embedding = np.empty((len(rows), self._info.embedding_width), dtype=np.float32)
+        log_length = np.empty((len(rows), 1), dtype=np.float32)
+        # Run the largest batches first, so that the threads finish at about the same time.
+        batches = sorted(split(rows, self._corrections), key=lambda batch: -batch.gene_index.size)
+        for batch, (part, length) in zip(batches, self._spread(self._embed_padded, batches), strict=True):
+            embedding[batch.rows] = part[: len(batch.rows)]
+            log_length[batch.rows] = length[: len(batch.rows)]
+        chosen = np.flatnonzero(np.broadcast_to(tokens, len(rows)))
+        found = self._encode(embedding[:, : self._config.components], log_length, chosen) if len(chosen) else None
+        return Encoded(rows, embedding, self._config.components, found)
+
+    def _encode(self, f: NDArray[np.float32], log_length: NDArray[np.float32], chosen: NDArray[np.int64]) -> Tokens:
+        h = np.zeros((len(f), self._config.width), dtype=np.float32)
+        codes = np.zeros((len(f), self._config.num_tokens), dtype=np.int32)
+
+        def run(part: tuple[int, NDArray[np.int64]]) -> None:
+            size, members = part
+            inputs = [np.zeros((size, array.shape[1]), dtype=np.float32) for array in (f, log_length)]
+            for padded, array in zip(inputs, (f, log_length), strict=True):
+                padded[: len(members)] = array[members]
+            one, other = self._encode_padded(inputs[0], inputs[1])
+            h[members], codes[members] = one[: len(members)], other[: len(members)]
+
+        for _ in self._spread(run, list(cut(chosen))):
+            pass
+        return Tokens(h, codes)
+
+    def _spread(self, run: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        return map(run, items) if len(items) == 1 else self._pool.map(run, items)
 
     @abstractmethod
     def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -117,17 +159,18 @@ class BucketedSession(ABC):
             padded[: len(part)] = part
             columns.read(self._decode_padded(padded), out[start : start + len(part)])
 
-        starts = range(0, len(codes), DECODED_CELLS)
-        for _ in map(run, starts) if len(starts) == 1 else self._pool.map(run, starts):
+        for _ in self._spread(run, range(0, len(codes), DECODED_CELLS)):
             pass
         return out
 
     def warm_up(self) -> float:
         """Run every fixed shape once, then measure the speed on synthetic cells, in cells per second."""
         config = self._config
-        warm_shapes(self._run_padded, config.num_genes, config.num_tokens)
+        warm_shapes(self._embed_padded, config.num_genes, config.components)
+        for size in BATCHES:
+            self._encode_padded(np.zeros((size, config.components), np.float32), np.zeros((size, 1), np.float32))
         rows = synthetic_rows(config.num_genes)
-        self.run_both(rows)  # caches the offset sum of its gene set
+        self.encode(rows)  # keeps the correction for its gene set
         started = time.perf_counter()
-        self.run_both(rows)
+        self.encode(rows)
         return len(rows) / (time.perf_counter() - started)

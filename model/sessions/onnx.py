@@ -15,6 +15,7 @@ from scpalm.model.sessions.base import BucketedSession
 from scpalm.model.sessions.shapes import LENGTHS, Padded, example
 
 MODEL_FILE = "embed.onnx"
+ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "impute.onnx"
 _Providers = list[str | tuple[str, dict[str, int]]]
 
@@ -25,6 +26,7 @@ class OnnxSession(BucketedSession):
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
         self._providers, where = _providers(device)
         self._session = _load(bundle.file(MODEL_FILE), self._providers)
+        self._encoder = _load(bundle.file(ENCODER_FILE), self._providers)
         if where != "cpu" and self._session.get_providers()[0] != "CUDAExecutionProvider":
             # Without a driver, the GPU build of ONNX Runtime falls back to the CPU silently.
             if device != "auto":
@@ -42,12 +44,18 @@ class OnnxSession(BucketedSession):
             # quickly when they are needed.
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            self._session.run(["embedding"], example(LENGTHS[0], 1, self._config.num_tokens).feed(), options)
+            self._session.run(["embedding"], example(LENGTHS[0], 1, self._config.components).feed(), options)
         return rate
 
-    def _run_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        embedding, codes = self._session.run(["embedding", "codes"], batch.feed())
-        return embedding, codes
+    def _embed_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        embedding, log_length = self._session.run(["embedding", "log_length"], batch.feed())
+        return embedding, log_length
+
+    def _encode_padded(
+        self, f: NDArray[np.float32], log_length: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        h, codes = self._encoder.run(["h_C", "codes"], {"f": f, "log_length": log_length})
+        return h, codes
 
     def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         with self._opening:

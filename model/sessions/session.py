@@ -19,7 +19,9 @@ class SessionInfo:
     Attributes:
         runtime: ``onnx`` or ``torchscript``.
         device: ``cpu`` or ``cuda:n``.
-        embedding_width: D.
+        embedding_width: width of the served embedding, R + H.
+        num_components: R, width of f, the first part of the embedding.
+        cell_width: D, width of h_C.
         num_tokens: N.
         num_codes: K.
         num_genes: G.
@@ -28,9 +30,19 @@ class SessionInfo:
     runtime: str
     device: str
     embedding_width: int
+    num_components: int
+    cell_width: int
     num_tokens: int
     num_codes: int
     num_genes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Output of the token encoders for B cells: ``h_C [B, D]`` float32 and codes ``[B, N]`` int32."""
+
+    h_C: NDArray[np.float32]
+    codes: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,21 +50,44 @@ class Encoded:
     """Output of the network for B cells. Every task starts from it.
 
     Attributes:
-        embedding: h_C ``[B, D]`` float32.
-        codes: code index of each token ``[B, N]`` int32.
         rows: the input.
+        embedding: ``[B, R + H]`` float32: f and the view head's output, each of length 1.
+        num_components: R.
+        tokens: None if the encoders did not run.
     """
 
-    embedding: NDArray[np.float32]
-    codes: NDArray[np.int32]
     rows: Rows
+    embedding: NDArray[np.float32]
+    num_components: int
+    tokens: Tokens | None
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self.embedding)
+
+    @property
+    def f(self) -> NDArray[np.float32]:
+        """``[B, R]`` the linear read-out."""
+        return self.embedding[:, : self.num_components]
+
+    @property
+    def h_C(self) -> NDArray[np.float32]:
+        """``[B, D]`` the cell token. Raises RuntimeError if the encoders did not run."""
+        return self._tokens().h_C
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """``[B, N]`` code index of each token. Raises RuntimeError if the encoders did not run."""
+        return self._tokens().codes
+
+    def _tokens(self) -> Tokens:
+        if self.tokens is None:
+            raise RuntimeError("the cells were encoded without tokens: the task must declare needs_tokens")
+        return self.tokens
 
     def slice(self, start: int, stop: int) -> Encoded:
         """Cells ``start`` to ``stop``, as views."""
-        return Encoded(self.embedding[start:stop], self.codes[start:stop], self.rows.slice(start, stop))
+        tokens = self.tokens and Tokens(self.tokens.h_C[start:stop], self.tokens.codes[start:stop])
+        return Encoded(self.rows.slice(start, stop), self.embedding[start:stop], self.num_components, tokens)
 
 
 class Session(Protocol):
@@ -64,8 +99,12 @@ class Session(Protocol):
     @property
     def info(self) -> SessionInfo: ...
 
-    def encode(self, rows: Rows) -> Encoded:
-        """Run the network once: embedding and codes of each cell."""
+    def encode(self, rows: Rows, *, tokens: bool | NDArray[np.bool_] = True) -> Encoded:
+        """Run the network once.
+
+        ``tokens``: whether h_C and codes are needed, for all cells or for each ``[B]``; those of the others are 0. The
+        embedding alone takes some eighty times less arithmetic.
+        """
         ...
 
     def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:

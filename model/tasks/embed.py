@@ -3,40 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
+
+from pydantic import Field
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
 from scpalm.model.tasks.registry import register
-from scpalm.model.tasks.task import BoundTask, OutputSpec, Recipe, Task, TaskContext, TaskOptions, Values
+from scpalm.model.tasks.task import BoundTask, OutputSpec, Recipe, RecipeError, Task, TaskContext, TaskOptions, Values
 
-KEY = "X_scpalm"
+Output = Literal["embedding", "h_C", "f"]
+KEYS: dict[Output, str] = {"embedding": "X_scpalm", "h_C": "X_scpalm_h_C", "f": "X_scpalm_f"}
+
+
+class EmbedOptions(TaskOptions):
+    """Which vector to return."""
+
+    output: Output = Field(
+        default="embedding",
+        description="`embedding`: f and the view head side by side, what measures best. `h_C`: the cell token of the "
+        "paper, computed from the pathway tokens. `f`: the linear read-out alone.",
+    )
 
 
 class Embed(BoundTask):
-    """``h_C [B, D]`` float32."""
+    """One of the vectors of a cell, float32."""
 
     name = "embed"
 
-    def __init__(self, info: SessionInfo) -> None:
-        self.outputs = (OutputSpec("embed", KEY, info.embedding_width),)
+    def __init__(self, info: SessionInfo, output: Output = "embedding") -> None:
+        self._output = output
+        self.needs_tokens = output == "h_C"
+        widths = {"embedding": info.embedding_width, "h_C": info.cell_width, "f": info.num_components}
+        self.outputs = (OutputSpec("embed", KEYS[output], widths[output]),)
 
     def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
-        return {"embed": encoded.embedding}
+        if self._output == "h_C":
+            return {"embed": encoded.h_C}
+        return {"embed": encoded.f if self._output == "f" else encoded.embedding}
+
+    def recipe(self, first: int, num_rows: int) -> Recipe:
+        return Recipe(first, {"output": self._output})
 
 
 @register
-class EmbedTask(Task[TaskOptions]):
+class EmbedTask(Task[EmbedOptions]):
     """One vector per cell."""
 
     name = "embed"
-    options = TaskOptions
-    summary = "One vector h_C per cell, in input order. A cell's vector does not depend on the other cells."
-    result = "One vector per cell; in h5ad, `obsm['X_scpalm']`."
+    options = EmbedOptions
+    summary = "One vector per cell, in input order. A cell's vector does not depend on the other cells."
+    result = "One vector per cell; in h5ad, `obsm['X_scpalm']` (`X_scpalm_h_C`, `X_scpalm_f` for the other outputs)."
     tensors: ClassVar[Mapping[str, str]] = {"embed": "embedding"}
 
-    def bind(self, options: TaskOptions, context: TaskContext) -> BoundTask:
-        return Embed(context.info)
+    def bind(self, options: EmbedOptions, context: TaskContext) -> BoundTask:
+        return Embed(context.info, options.output)
 
     def rebuild(self, bundle: Bundle, info: SessionInfo, recipe: Recipe) -> BoundTask:
-        return Embed(info)
+        output = recipe.settings.get("output", "embedding")
+        if output not in get_args(Output):
+            raise RecipeError(f"unknown output {output!r} of embed")
+        return Embed(info, output)

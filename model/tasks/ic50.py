@@ -115,7 +115,7 @@ class Ic50(BoundTask):
         rows = slice(first - self._first, first - self._first + len(encoded))
         mutation, methylation = (self._optional.get(name) for name in UNKNOWN)
         found = self._head.predict(
-            encoded.embedding,
+            encoded.h_C,
             encoded.rows,
             self._drugs,
             mutation=None if mutation is None else mutation[rows].astype(np.int64),

@@ -134,10 +134,12 @@ class BoundTask(ABC):
     Attributes:
         name: name of the task.
         outputs: the outputs that `run` returns.
+        needs_tokens: whether `run` reads h_C or the codes, and not only the embedding.
     """
 
     name: str
     outputs: tuple[OutputSpec, ...]
+    needs_tokens: bool = True
 
     def select_rows(self, prepared: Prepared) -> Rows:
         """The rows to pass to the network. Tasks that run together must select the same. Raises InputError."""

@@ -44,7 +44,7 @@ def embed_lines(tables: Tables, bundle: Bundle, *, threads: int | None = None) -
     panel = Panel(tables.genes, bundle.vocabulary)
     rows = panel.only(rows)
     encoded = load(bundle, "cpu", threads=threads).session.encode(rows)
-    return LineEmbeddings(panel, rows, encoded.embedding, encoded.codes, panel.values(rows))
+    return LineEmbeddings(panel, rows, encoded.h_C, encoded.codes, panel.values(rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from scpalm.model.bundle import FORMAT_VERSION, Bundle, sha256_of
@@ -20,15 +21,17 @@ from scpalm.model.genes.rows import Rows
 from scpalm.model.network.cells import CellEncoder
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.decoder import TokenDecoder
-from scpalm.model.network.embedding import pool
 from scpalm.model.network.folded import InferenceNetwork, fold
-from scpalm.model.sessions.onnx import DECODER_FILE, MODEL_FILE, OnnxSession
-from scpalm.model.sessions.torchscript import TorchScriptSession, load_network, trace
+from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.model.network.read_out import EmbeddingNetwork, LinearReadOut
+from scpalm.model.sessions.base import WEIGHTS_FILE
+from scpalm.model.sessions.onnx import DECODER_FILE, ENCODER_FILE, MODEL_FILE, OnnxSession
+from scpalm.model.sessions.torchscript import TorchScriptSession, trace
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.export.bundle_files import apply_umask
-from scpalm.training.export.onnx_graph import OPSET, export_decoder, export_graph
-from scpalm.training.export.precision import Precision, as_rows, beyond, loss_of_precision, parity_cells, stored
+from scpalm.training.export.onnx_graph import OPSET, export_decoder, export_embedding, export_encoder
+from scpalm.training.export.precision import Exact, Precision, as_rows, beyond, loss_of_precision, parity_cells, stored
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.stage1 import load_stage1
@@ -67,45 +70,42 @@ def export_run(run_dir: Path, out: Path, options: BundleOptions) -> list[str]:
     run, precision = Run(run_dir), options.precision
     saved = run.config()
     config = run.section("network", NetworkConfig)
-    if config.value_map != "linear":
-        raise RunError(
-            f"{run_dir}: value_map={config.value_map} cannot be exported: its gene embedding is not linear in the "
-            "value, so there are no tables A and C to serve from. Train with value_map=linear."
-        )
     for stage in ("stage1", "stage2"):
         run.finished(stage)
+    if config.pooling != "solve":
+        raise RunError(f"{run_dir}: pooling={config.pooling} cannot be exported. Train with pooling=solve.")
     stage1 = load_stage1(run, config)
+    read_out = stage1.embedding
+    assert isinstance(read_out, LinearReadOut)
     cells = CellEncoder(config)
     run.fill(cells, "stage2", "encoder")
+    embedding = embedding_network(run, config, read_out)
+    config = replace(config, view_width=config.view_width if embedding.view_head else 0)
     corpus = Corpus(saved["corpus"])
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    network = fold(stage1, cells)
+    exact = Exact(fold(stage1, cells), read_out)
     stage2 = run.section("stage2", Stage2Config)
     if stage2.standardise:
-        standardise_output(network, corpus, power=stage2.tissue_power, seed=stage2.seed)
-    tensors = stored(network.state_dict(), precision)
-    # The embedding graph does not need stage 1's decoder, but imputation does.
-    decoder = {f"decoder.{k}": v for k, v in stage1.decoder.state_dict().items()}
-    decoder |= {f"head.{k}": v for k, v in stage1.head.state_dict().items()}
-    decoder["decoder_position"] = stage1.decoder_position
-    # Its loss of precision is not checked, so it is stored in half precision at least.
-    save_file(
-        tensors | stored(decoder, "float32" if precision == "float32" else "float16"),
-        str(partial / "weights.safetensors"),
-    )
-    export_graph(network, partial / "weights.safetensors", partial / MODEL_FILE)
-    export_decoder(TokenDecoder(config), partial / "weights.safetensors", partial / DECODER_FILE)
+        standardise_output(exact, corpus, power=stage2.tissue_power, seed=stage2.seed)
+    weights = partial / WEIGHTS_FILE
+    save_file(_tensors(exact.network, embedding, stage1, precision), str(weights))
+    export_embedding(embedding, weights, partial / MODEL_FILE)
+    export_encoder(exact.network, config.components, weights, partial / ENCODER_FILE)
+    export_decoder(TokenDecoder(config), weights, partial / DECODER_FILE)
     corpus.vocabulary.save(partial / "genes.parquet")
-    manifest = _manifest(options, saved, corpus)
+    manifest = _manifest(options, saved | {"network": config.as_dict()}, corpus)
     write_manifest(partial, manifest)
     chosen = parity_cells(corpus, PARITY_CELLS)
     bundle, rows = Bundle.load(partial), as_rows(corpus, chosen)
     report, values = parity(bundle, rows)
-    if values["max_abs_difference"] > MAX_DIFFERENCE or values["code_agreement"] < MIN_CODE_AGREEMENT:
+    difference = max(values["max_abs_difference"], values["embedding_max_abs_difference"])
+    if difference > MAX_DIFFERENCE or values["code_agreement"] < MIN_CODE_AGREEMENT:
         raise RunError(f"Parity failed, no bundle was written (see {partial}): {'; '.join(report)}")
-    lost = loss_of_precision(network, corpus, chosen, *OnnxSession(bundle, device="cpu").run_both(rows))
+    tokens = OnnxSession(bundle, device="cpu").encode(rows).tokens
+    assert tokens is not None
+    lost = loss_of_precision(exact, corpus, chosen, tokens)
     report += [f"{precision} against float32, {name}: {value:.3g}" for name, value in lost.items()]
     if passed := beyond(lost, precision):
         raise RunError(
@@ -116,31 +116,53 @@ def export_run(run_dir: Path, out: Path, options: BundleOptions) -> list[str]:
     apply_umask(partial)
     partial.rename(out)
     if options.torchscript is not None:
-        trace(load_network(Bundle.load(out)), config).save(str(options.torchscript))
+        trace(Bundle.load(out)).save(str(options.torchscript))
         report.append(f"TorchScript -> {options.torchscript}")
     size = sum(file.stat().st_size for file in out.iterdir())
     return [*report, f"{size / 1e6:.1f} MB -> {out}"]
 
 
-@torch.inference_mode()
-def standardise_output(
-    network: InferenceNetwork, corpus: Corpus, *, power: float, seed: int, cells: int = 4096
-) -> None:
+def embedding_network(run: Run, config: NetworkConfig, read_out: LinearReadOut) -> EmbeddingNetwork:
+    """The network of the served embedding; without a view head if the run has not trained one."""
+    has_head = config.view_width > 0 and run.has_checkpoint("views")
+    if has_head:
+        run.finished("views")
+    network = EmbeddingNetwork(replace(config, view_width=config.view_width if has_head else 0))
+    for name, tensor in network.basis.named_buffers():
+        tensor.copy_(getattr(read_out, name))
+    if network.view_head is not None:
+        run.fill(network.view_head, "views", "head")
+    return network.eval()
+
+
+def _tensors(
+    network: InferenceNetwork, embedding: EmbeddingNetwork, stage1: PathwayAutoencoder, precision: Precision
+) -> dict[str, NDArray[np.generic]]:
+    """Content of ``weights.safetensors``."""
+    read_out = stage1.embedding
+    assert isinstance(read_out, LinearReadOut)
+    # The embedding does not need stage 1's decoder, but imputation does.
+    decoder = {f"decoder.{k}": v for k, v in stage1.decoder.state_dict().items()}
+    decoder |= {f"head.{k}": v for k, v in stage1.head.state_dict().items()}
+    decoder["decoder_position"] = stage1.decoder_position
+    # Its loss of precision is not checked, so it is stored in half precision at least. So is that of the view head.
+    half: Precision = "float32" if precision == "float32" else "float16"
+    head = {name: tensor for name, tensor in embedding.state_dict().items() if name.startswith("view_head.")}
+    tensors = stored(network.state_dict(), precision) | stored(decoder, half) | stored(head, half)
+    return tensors | read_out.basis.tensors()
+
+
+def standardise_output(exact: Exact, corpus: Corpus, *, power: float, seed: int, cells: int = 4096) -> None:
     """Give each coordinate of h_C mean 0 and sd 1 over tissue-balanced training cells, by changing the last LN.
 
     Users compare cells by distances in h_C, and without this step a few coordinates dominate them.
     """
-    rows = Sampler(corpus, power=power, seed=seed).draw(2**31 + 3, cells)
-    parts = []
-    for start in range(0, cells, 256):
-        batch = corpus.batch(rows[start : start + 256])
-        codes = network.nearest(pool(batch, network.slope, network.offset, network.pooling))
-        parts.append(network.cell_encoder.embed(network.code_tokens[codes]))
-    h = torch.cat(parts)
-    norm = network.cell_encoder.transformer.norm
+    h = torch.from_numpy(exact.run(corpus, Sampler(corpus, power=power, seed=seed).draw(2**31 + 3, cells))[0])
+    norm = exact.network.cell_encoder.transformer.norm
     scale = 1 / h.std(0).clamp(min=1e-6)
-    norm.bias.copy_((norm.bias - h.mean(0)) * scale)
-    norm.weight.copy_(norm.weight * scale)
+    with torch.no_grad():
+        norm.bias.copy_((norm.bias - h.mean(0)) * scale)
+        norm.weight.copy_(norm.weight * scale)
 
 
 def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:
@@ -161,14 +183,14 @@ def _manifest(options: BundleOptions, saved: dict[str, Any], corpus: Corpus) -> 
         "preset": saved["preset"],
         "network": saved["network"],
         "tasks": ["embed", "pathways", "impute"],
-        "training": {key: saved[key] for key in ("stage1", "stage2")},
+        "training": {key: saved[key] for key in ("stage1", "stage2", "views") if key in saved},
         "training_data": described.get("training_data", files),
         "notes": described.get("notes", ""),
         "evaluation": described.get("evaluation", []),
         "onnx_opset": OPSET,
         "onnx_inputs": "gene_index [cells, length] int32, value [cells, length] float32 (log1p CP10K), padded with 0; "
-        "measured_offset [cells, N] = sum of 'offset' rows of weights.safetensors over the genes the file measured; "
-        "num_measured [cells, 1] = how many genes that is",
+        "center [R], solve [R, R], log_measured [1, 1]: the correction for the genes that the cells' file measured, "
+        "from the tensors 'basis.*' of weights.safetensors (scpalm.model.read_out.basis.Basis)",
         "versions": {package: _version(package) for package in ("scpalm", "torch", "onnx", "numpy")},
     }
 
@@ -182,13 +204,15 @@ def _version(package: str) -> str:
 
 def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:
     """Compare ONNX Runtime with PyTorch on the same cells: differences of h_C, agreement of codes, cosine."""
-    h, codes = OnnxSession(bundle, device="cpu").run_both(rows)
+    one = OnnxSession(bundle, device="cpu").encode(rows)
     with torch.inference_mode():
-        other, other_codes = TorchScriptSession(bundle, device="cpu").run_both(rows)
+        two = TorchScriptSession(bundle, device="cpu").encode(rows)
+    h, codes, other, other_codes = one.h_C, one.codes, two.h_C, two.codes
     same = (codes == other_codes).all(axis=1)
     cosine = (h * other).sum(1) / (np.linalg.norm(h, axis=1) * np.linalg.norm(other, axis=1))
     values = {
         "cells": float(len(rows)),
+        "embedding_max_abs_difference": float(np.abs(one.embedding - two.embedding).max()),
         "max_abs_difference": float(np.abs(h - other)[same].max(initial=0.0)),
         "max_abs_difference_all_cells": float(np.abs(h - other).max()),
         "cells_with_equal_codes": float(same.mean()),

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from scpalm.model.network.decoder import TokenDecoder
 from scpalm.model.network.folded import INPUTS, OUTPUTS, InferenceNetwork
+from scpalm.model.network.read_out import EmbeddingNetwork
 from scpalm.model.sessions.shapes import example
 from scpalm.model.sessions.torchscript import INT8_SCALE
 
 OPSET = 20
 # Free axes of each input, by its name.
 _Shapes = dict[str, dict[int, torch.export.Dim]]
-_ELEMENT = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I8": TensorProto.INT8}
+_ELEMENT = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I8": TensorProto.INT8, "I16": TensorProto.INT16}
 
 
 class _Entry(TypedDict):
@@ -36,53 +37,38 @@ class _Entry(TypedDict):
 
 
 class _WithWeights(nn.Module):
-    """The network as a function of its inputs and its weights."""
+    """A network as a function of its inputs and its weights."""
 
-    def __init__(self, network: InferenceNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._network = (network,)  # in a tuple: its parameters must not be captured
 
-    def forward(
-        self,
-        gene_index: Tensor,
-        value: Tensor,
-        measured_offset: Tensor,
-        num_measured: Tensor,
-        weights: dict[str, Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        inputs = (gene_index, value, measured_offset, num_measured)
-        out: tuple[Tensor, Tensor] = torch.func.functional_call(self._network[0], weights, inputs)
+    def forward(self, inputs: tuple[Tensor, ...], weights: dict[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
+        out: Tensor | tuple[Tensor, ...] = torch.func.functional_call(self._network[0], weights, inputs)
         return out
 
 
-class _DecoderWithWeights(nn.Module):
-    """The decoder as a function of its input and its weights."""
-
-    def __init__(self, decoder: TokenDecoder) -> None:
-        super().__init__()
-        self._decoder = (decoder,)
-
-    def forward(self, codes: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        out: Tensor = torch.func.functional_call(self._decoder[0], weights, (codes,))
-        return out
-
-
-def export_graph(network: InferenceNetwork, weights: Path, out: Path) -> None:
+def export_embedding(network: EmbeddingNetwork, weights: Path, out: Path) -> None:
     """Write ``out`` in the folder of ``weights``, which holds every tensor of the network by name."""
-    batch = example(256, 2, network.slope.shape[1])
+    batch = example(256, 2, len(network.basis.scale))
     inputs = tuple(torch.from_numpy(array) for array in batch.feed().values())
-    B, L = torch.export.Dim("cells"), torch.export.Dim("length")
-    shapes: _Shapes = dict(zip(INPUTS, ({0: B, 1: L}, {0: B, 1: L}, {0: B}, {0: B}), strict=True))
-    state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    _export(_WithWeights(network), state, _Signature(inputs, shapes, list(OUTPUTS)), weights, out)
+    cell = {0: torch.export.Dim("cells"), 1: torch.export.Dim("length")}
+    shapes: _Shapes = {name: {} for name in batch.feed()} | {"gene_index": cell, "value": cell}
+    _export(network, _Signature(inputs, shapes, ["embedding", "log_length"]), weights, out)
+
+
+def export_encoder(network: InferenceNetwork, num_components: int, weights: Path, out: Path) -> None:
+    """Write the graph of h_C and codes, from f ``[cells, R]`` and log length ``[cells, 1]``; as `export_embedding`."""
+    inputs = torch.zeros(2, num_components), torch.zeros(2, 1)
+    cells = {0: torch.export.Dim("cells")}
+    _export(network, _Signature(inputs, dict.fromkeys(INPUTS, cells), list(OUTPUTS)), weights, out)
 
 
 def export_decoder(decoder: TokenDecoder, weights: Path, out: Path) -> None:
-    """Write the graph of imputation, codes ``[cells, N]`` -> decoded tokens ``[cells, N, D]``; as `export_graph`."""
+    """Write the graph of imputation, codes ``[cells, N]`` -> tokens ``[cells, N, D]``; as `export_embedding`."""
     codes = torch.zeros((2, len(decoder.decoder_position)), dtype=torch.int32)
-    state = {name: tensor.detach() for name, tensor in decoder.state_dict().items()}
     shapes: _Shapes = {"codes": {0: torch.export.Dim("cells")}}
-    _export(_DecoderWithWeights(decoder), state, _Signature((codes,), shapes, ["decoded"]), weights, out)
+    _export(decoder, _Signature((codes,), shapes, ["decoded"]), weights, out)
 
 
 @dataclass(frozen=True)
@@ -94,14 +80,15 @@ class _Signature:
     outputs: list[str]
 
 
-def _export(module: nn.Module, state: dict[str, Tensor], signature: _Signature, weights: Path, out: Path) -> None:
+def _export(network: nn.Module, signature: _Signature, weights: Path, out: Path) -> None:
+    state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     program = torch.onnx.export(
-        module.eval(),
-        signature.inputs,
+        _WithWeights(network).eval(),
+        (signature.inputs,),
         kwargs={"weights": state},
         input_names=[*signature.shapes, *state],
         output_names=signature.outputs,
-        dynamic_shapes={**signature.shapes, "weights": dict.fromkeys(state)},
+        dynamic_shapes={"inputs": tuple(signature.shapes.values()), "weights": dict.fromkeys(state)},
         opset_version=OPSET,
         dynamo=True,
         external_data=False,
@@ -124,7 +111,7 @@ def _move_weights(model: onnx.ModelProto, names: list[str], weights: Path) -> No
         if name not in used:
             continue
         kind = layout[name]["dtype"]
-        kept_as = name + {"F32": "", "F16": ".half", "I8": ".int8"}[kind]
+        kept_as = name + {"F32": "", "I16": "", "F16": ".half", "I8": ".int8"}[kind]
         graph.initializer.append(_outside(kept_as, layout[name], start, weights.name))
         # The cast is folded into a float32 constant when the session opens.
         if kind == "F16":

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scpalm.model.genes.rows import GeneSet, Rows
-from scpalm.model.network.embedding import pool
 from scpalm.model.network.folded import InferenceNetwork
+from scpalm.model.network.read_out import LinearReadOut
+from scpalm.model.sessions.session import Tokens
 from scpalm.model.sessions.torchscript import INT8_SCALE
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.metrics.clustering import MIN_CELLS, score_embedding
@@ -51,6 +52,9 @@ def stored(state: dict[str, Tensor], precision: Precision) -> dict[str, NDArray[
     """
     out: dict[str, NDArray[np.generic]] = {}
     for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            out[name] = tensor.cpu().contiguous().numpy()
+            continue
         array = tensor.detach().cpu().contiguous().numpy()
         matrix = array.ndim >= 2 and name not in _EXACT and precision != "float32"
         if matrix and precision == "int8" and array.ndim == 2 and name.endswith(".weight"):
@@ -62,25 +66,33 @@ def stored(state: dict[str, Tensor], precision: Precision) -> dict[str, NDArray[
     return out
 
 
-@torch.inference_mode()
-def loss_of_precision(
-    network: InferenceNetwork,
-    corpus: Corpus,
-    chosen: NDArray[np.int64],
-    h: NDArray[np.float32],
-    codes: NDArray[np.int32],
-) -> dict[str, float]:
-    """Compare a bundle's output ``h [B, D]`` and ``codes [B, N]`` for the ``chosen`` cells with the float32 network.
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """The network in float32, to compare a bundle with."""
+
+    network: InferenceNetwork
+    read_out: LinearReadOut
+
+    @torch.inference_mode()
+    def run(self, corpus: Corpus, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """``h_C [B, D]`` and codes ``[B, N]``."""
+        h, codes = [], []
+        for start in range(0, len(chosen), 256):
+            tokens = self.read_out(corpus.batch(chosen[start : start + 256]))
+            part = self.network.nearest(tokens * self.network.read_scale + self.network.read_shift)
+            codes.append(part.numpy())
+            h.append(self.network.cell_encoder.embed(self.network.code_tokens[part]).numpy())
+        return np.concatenate(h), np.concatenate(codes)
+
+
+def loss_of_precision(exact: Exact, corpus: Corpus, chosen: NDArray[np.int64], tokens: Tokens) -> dict[str, float]:
+    """Compare a bundle's h_C and codes for the ``chosen`` cells with the float32 network.
 
     ``ari_before`` and ``ari_after`` are included if these cells have two or more labels.
     """
-    exact_h, exact_codes = [], []
-    for start in range(0, len(chosen), 256):
-        batch = corpus.batch(chosen[start : start + 256])
-        part = network.nearest(pool(batch, network.slope, network.offset, network.pooling))
-        exact_codes.append(part.numpy())
-        exact_h.append(network.cell_encoder.embed(network.code_tokens[part]).numpy())
-    reference, same = np.concatenate(exact_h), np.concatenate(exact_codes) == codes
+    h, codes = tokens.h_C, tokens.codes
+    reference, exact_codes = exact.run(corpus, chosen)
+    same = exact_codes == codes
     cosine = (h * reference).sum(1) / (np.linalg.norm(h, axis=1) * np.linalg.norm(reference, axis=1))
     equal = same.all(axis=1)
     values = {

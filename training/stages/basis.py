@@ -17,9 +17,9 @@ from torch import Tensor
 
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.read_out.basis import Basis
+from scpalm.training.corpus.matrix import corpus_matrix
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
-from scpalm.training.stages.corpus_statistics import corpus_matrix
 
 # Genes with less spread than this quantile of all genes are weighted like those at the quantile.
 _LOWEST_SD = 0.2

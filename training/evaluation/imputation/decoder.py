@@ -39,4 +39,4 @@ class DecodedCells:
         for start in range(0, len(rows), BATCH):
             encoded = self._session.encode(rows.slice(start, min(start + BATCH, len(rows))))
             decoded = np.maximum(self._session.impute(encoded.codes, genes), 0.0)
-            yield slice(start, start + len(encoded)), encoded.embedding, decoded
+            yield slice(start, start + len(encoded)), encoded.h_C, decoded
