@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from scpalm.training.cli.console import command, progress_bar
 from scpalm.training.cli.keep import check_keep
 
 if TYPE_CHECKING:
+    from scpalm.training.corpus.census.blocks import Download
+    from scpalm.training.corpus.census.reader import CensusQuery
     from scpalm.training.corpus.simulate import SimulationOptions
 
 
@@ -53,17 +56,37 @@ def corpus(
     skip_profiles: Annotated[
         list[str] | None, typer.Option(help="Pattern of profiles to leave out, such as '*|unknown|*'.")
     ] = None,
+    census: Annotated[
+        str | None,
+        typer.Option(
+            help="Also take the cells of CELLxGENE Census that pass this filter, e.g. "
+            "'tissue_general == \"lung\" and is_primary_data == True'."
+        ),
+    ] = None,
+    census_uri: Annotated[
+        str | None,
+        typer.Option(help="A census or experiment in TileDB-SOMA, e.g. a folder; default: the public census."),
+    ] = None,
+    census_version: Annotated[str, typer.Option(help="Version of the public census, such as 2025-11-08.")] = "stable",
+    census_layer: Annotated[str, typer.Option(help="Matrix of the census with raw counts.")] = "raw",
+    max_cells: Annotated[
+        int | None, typer.Option(help="Cells to take from the census, balanced by tissue_general.", min=1)
+    ] = None,
 ) -> None:
     """Build one sharded sparse corpus from files with different genes, and from simulated cells; report each file."""
     from scpalm.model.genes.vocabulary import Vocabulary
-    from scpalm.training.corpus.build import build_corpus
+    from scpalm.training.corpus.build import build_corpus, refuse_existing
+    from scpalm.training.corpus.census.blocks import remove
+    from scpalm.training.corpus.census.reader import CensusQuery
     from scpalm.training.corpus.profiles import ProfileFile
     from scpalm.training.corpus.simulate import SimulationOptions
     from scpalm.training.corpus.source import CorpusOptions
     from scpalm.training.runs.config import ConfigError
 
-    if not files and not profiles:
-        raise ConfigError("Name at least one file of cells, or --profiles.")
+    if not files and not profiles and census is None:
+        raise ConfigError("Name at least one file of cells, --profiles or --census.")
+    refuse_existing(out_dir)
+    query = _query(census, CensusQuery("", census_uri, census_version, census_layer, max_cells, seed))
     simulation = SimulationOptions(
         files=tuple(ProfileFile.parse(text) for text in profiles or []),
         cells=profile_cells,
@@ -73,19 +96,26 @@ def corpus(
         skip=tuple(skip_profiles or ()),
     )
     _check_effect(simulation)
+    known = Vocabulary.load(genes or DEFAULT_BUNDLE / "genes.parquet")
+    cells = list(files or [])
+    downloaded = _download(query, out_dir.with_name(out_dir.name + ".census")) if query else None
+    if downloaded:
+        cells += downloaded.files
     options = CorpusOptions(
         totals_column=totals_column,
-        keep=check_keep(files or [], keep),
+        keep=check_keep(cells, keep),
         layer=layer,
         held_out=held_out,
         seed=seed,
         simulation=simulation,
+        census=downloaded.origin if downloaded else {},
     )
-    known = Vocabulary.load(genes or DEFAULT_BUNDLE / "genes.parquet")
     with progress_bar(None, "corpus", unit="cell") as bar:
         meta = build_corpus(
-            out_dir, files or [], known, options, never=never or [], progress=lambda name, n: bar.advance(n, name)
+            out_dir, cells, known, options, never=never or [], progress=lambda name, n: bar.advance(n, name)
         )
+    if downloaded:
+        remove(downloaded)
     typer.echo("\n".join(report_lines(meta)))
     typer.echo(f"{sum(meta['shard_cells']):,} cells, {meta['num_genes']:,} genes -> {out_dir}")
 
@@ -99,6 +129,11 @@ def report_lines(meta: dict[str, Any]) -> list[str]:
             f"{file['file'][:44]:44} {file['cells']:7,} {file.get('genes_in', 0):7,} {file.get('genes_matched', 0):7,} "
             f"{file['duplicates']:6,} {file['filtered']:6,} {file['evaluation_cells']:5,}  {kind}"
         )
+    if census := meta.get("census"):
+        lines += [
+            f"census {census['request']['release']}, {tissue}: {number:,} of {census['available'][tissue]:,} cells"
+            for tissue, number in census["chosen"].items()
+        ]
     simulation = meta.get("simulation")
     if not simulation:
         return lines
@@ -112,6 +147,25 @@ def report_lines(meta: dict[str, Any]) -> list[str]:
         for reason, columns in reasons.items():
             lines.append(f"{file['file']}: skipped {len(columns)} columns ({reason}): {', '.join(columns)}")
     return lines
+
+
+def _query(value_filter: str | None, query: CensusQuery) -> CensusQuery | None:
+    """The query with its filter, or None without --census. Raises ConfigError for options without effect."""
+    from scpalm.training.corpus.census.reader import CensusQuery
+    from scpalm.training.runs.config import ConfigError
+
+    if value_filter is not None:
+        return replace(query, value_filter=value_filter)
+    if query != CensusQuery("", seed=query.seed):
+        raise ConfigError("--max-cells and options of the census have no effect without --census.")
+    return None
+
+
+def _download(query: CensusQuery, folder: Path) -> Download:
+    from scpalm.training.corpus.census.blocks import download
+
+    with progress_bar(None, "census", unit="cell") as bar:
+        return download(query, folder, lambda name, n: bar.advance(n, name))
 
 
 def _depth(text: str | None) -> tuple[float, float] | None:

@@ -44,8 +44,7 @@ def build_corpus(
     Raises:
         CorpusError: ``out`` exists, no cell is left, the disk is full, or a file is invalid (names file, cell, gene).
     """
-    if out.exists():
-        raise CorpusError(f"{out} exists already. Choose another folder or remove it.")
+    refuse_existing(out)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # left behind by a killed build
     try:
@@ -64,6 +63,12 @@ def build_corpus(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return meta
+
+
+def refuse_existing(out: Path) -> None:
+    """Raises CorpusError if there is something at ``out``."""
+    if out.exists():
+        raise CorpusError(f"{out} exists already. Choose another folder or remove it.")
 
 
 class _Build:
@@ -139,6 +144,8 @@ class _Build:
         }
         if self._simulation:
             meta["simulation"] = self._simulation
+        if self._options.census:
+            meta["census"] = self._options.census
         (self._partial / "corpus.json").write_text(json.dumps(meta, indent=1))
         return meta
 
@@ -199,6 +206,7 @@ def _simulated_obs(stem: str, profile: Profile, part: SimulatedCells) -> pd.Data
             "dataset": stem,
             "tissue": profile.tissue,
             "cell_type": profile.name,
+            "cell_type_id": "",
             "donor": "",
             "simulated": True,
         }

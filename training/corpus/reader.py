@@ -30,8 +30,9 @@ class Corpus:
 
     Attributes:
         path: the folder. meta: ``corpus.json``: files with their reports, vocabulary size, seeds.
-        obs: one row per cell: dataset, tissue, cell_type, cell, total, file (number), held_out, simulated. Simulated
-            cells are drawn from expression profiles: the dataset is a profile file, the cell_type one of its columns.
+        obs: one row per cell: dataset, tissue, cell_type, cell_type_id (of the Cell Ontology, "" where unknown), donor,
+            cell, total, file (number), held_out, simulated. Simulated cells are drawn from expression profiles: the
+            dataset is a profile file, the cell_type one of its columns.
         measured: ``[files, G]`` bool, the genes of each file; a profile file has a row for each set of genes.
         vocabulary: the genes.
     """
@@ -56,8 +57,10 @@ class Corpus:
         expected = (len(files), len(self.vocabulary))
         if sum(sizes) != len(self.obs) or self.measured.shape != expected:
             raise CorpusError(f"{self.path} is corrupt: its files do not agree in length. Build the corpus again.")
-        if "simulated" not in self.obs:  # built before corpora had simulated cells
-            self.obs["simulated"] = False
+        # Corpora that were built before these columns existed.
+        for column, default in (("simulated", False), ("cell_type_id", "")):
+            if column not in self.obs:
+                self.obs[column] = default
         self._shards = Shards(self.path, sizes)
         self._file = self.obs["file"].to_numpy()
         self._total = self.obs["total"].to_numpy(np.float64)

@@ -24,6 +24,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "dataset": ("dataset", "dataset_id"),
     "tissue": ("tissue", "tissue_in_publication", "organ_tissue"),
     "cell_type": ("cell_type", "cell_ontology_class"),
+    "cell_type_id": ("cell_type_ontology_term_id", "cell_ontology_id"),
     "donor": ("donor", "donor_id"),
 }
 
@@ -40,6 +41,7 @@ class CorpusOptions:
         held_out: share of cells kept for the held-out loss, chosen by a hash of the cell's content.
         shard_cells: cells per shard. seed: of the held-out choice and of simulated cells.
         simulation: expression profiles to draw cells from, in addition to the files.
+        census: what was asked of a census and how many cells it has, for ``corpus.json``.
     """
 
     totals_column: str = "total_UMIs"
@@ -50,6 +52,7 @@ class CorpusOptions:
     shard_cells: int = 16384
     seed: int = 0
     simulation: SimulationOptions = field(default_factory=SimulationOptions)
+    census: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Source:
                     ("dataset", self.path.stem),
                     ("tissue", "unknown"),
                     ("cell_type", ""),
+                    ("cell_type_id", ""),
                     ("donor", ""),
                 ):
                     column = kept[name]

@@ -38,7 +38,7 @@ def test_profiles_are_simulated_and_skipped_columns_named(tmp_path: Path, genes:
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "Name at least one file of cells, or --profiles"),
+        ([], "Name at least one file of cells, --profiles or --census"),
         (["x.h5ad", "--profile-cells", 5], "no effect without --profiles"),
         (["--profiles", "x", "--profile-depth", "5"], "LOW,HIGH"),
         (["--profiles", "x", "--profile-depth", "9,5"], "LOW,HIGH"),
