@@ -7,7 +7,6 @@ width of the view head.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +20,13 @@ from scpalm.model.read_out.basis import Basis, Correction
 
 # Length below which a cell counts as the mean cell of the corpus.
 MIN_LENGTH = 1e-6
+_LARGEST = torch.iinfo(torch.int16).max
 
 
 class LinearReadOut(nn.Module):
     """``[B, N]`` inputs of the tokens: the first N - 1 coordinates of f, and the logarithm of the length of z.
 
-    Not trained. The tables of the genes come from a `Basis`, see `load`.
+    Not trained. The tables of the genes come from a `Basis`, see `load`; they are random before.
     """
 
     components: Tensor
@@ -38,8 +38,9 @@ class LinearReadOut(nn.Module):
         super().__init__()
         self.num_tokens = config.num_tokens
         self.ridge, self.value_scale = config.ridge, config.value_scale
-        self.register_buffer("components", torch.zeros(config.num_genes, config.components, dtype=torch.int16))
-        self.register_buffer("scale", torch.ones(config.components))
+        random = torch.randn(config.num_genes, config.components).clamp(-4, 4) * (_LARGEST / 4)
+        self.register_buffer("components", random.round().to(torch.int16))
+        self.register_buffer("scale", torch.full((config.components,), 1 / _LARGEST))
         self.register_buffer("gene_weight", torch.ones(config.num_genes))
         self.register_buffer("mean", torch.zeros(config.num_genes))
         self._table: Tensor | None = None
@@ -62,8 +63,10 @@ class LinearReadOut(nn.Module):
     def basis(self) -> Basis:
         """The tables in NumPy."""
         if self._basis is None:
-            tables: Any = (t.cpu().numpy() for t in (self.components, self.scale, self.gene_weight, self.mean))
-            self._basis = Basis(*tables, self.ridge, self.value_scale)
+            components, scale, weight, mean = (
+                tensor.cpu().numpy() for tensor in (self.components, self.scale, self.gene_weight, self.mean)
+            )
+            self._basis = Basis(components, scale, weight, mean, self.ridge, self.value_scale)
         return self._basis
 
     def _forget(self) -> None:

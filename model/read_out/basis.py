@@ -16,6 +16,8 @@ from scpalm.model.genes.rows import GeneSet
 from scpalm.model.read_out.exact import exact_gram, inverse
 
 Floats = NDArray[np.float32]
+# Keeps the matrix of a gene set that has no component in it invertible.
+_LEAST_RIDGE = 1e-12
 # Genes converted to float64 at once.
 _CHUNK = 4096
 
@@ -89,7 +91,7 @@ class Basis:
             raise ValueError("the file measured none of the model's genes")
         scale = self.scale.astype(np.float64)
         gram = self._gram(gene_set.measured) * scale[:, None] * scale
-        gram[np.diag_indices(self.width)] += self.ridge * np.trace(gram) / self.width
+        gram[np.diag_indices(self.width)] += max(self.ridge * np.trace(gram) / self.width, _LEAST_RIDGE)
         center = np.zeros(self.width)
         for start in range(0, len(genes), _CHUNK):
             part = genes[start : start + _CHUNK]
@@ -128,5 +130,5 @@ class Basis:
         genes, width = components.shape
         if components.dtype != np.int16 or scale.shape != (width,) or not weight.shape == mean.shape == (genes,):
             raise ValueError("the tensors of the basis do not fit together")
-        floats = (np.asarray(array, dtype=np.float32) for array in (scale, weight, mean))
-        return cls(components, *floats, float(options[0]), float(options[1]))
+        scale, weight, mean = (np.asarray(array, dtype=np.float32) for array in (scale, weight, mean))
+        return cls(components, scale, weight, mean, float(options[0]), float(options[1]))

@@ -20,13 +20,15 @@ from scpalm.app.queue.transport import Lane, WorkItem
 from scpalm.app.service import Service
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.sessions.session import Encoded, SessionInfo
+from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens
 from scpalm.model.tasks.embed import Embed
 
 T = TypeVar("T")
 
 NUM_GENES = 300
-INFO = SessionInfo("fake", "cpu", embedding_width=3, num_tokens=1, num_codes=2, num_genes=NUM_GENES)
+INFO = SessionInfo(
+    "fake", "cpu", embedding_width=3, num_components=2, cell_width=3, num_tokens=1, num_codes=2, num_genes=NUM_GENES
+)
 
 
 class FakeSession:
@@ -55,7 +57,7 @@ class FakeSession:
     def warm_up(self) -> float:
         return 0.0
 
-    def encode(self, rows: Rows) -> Encoded:
+    def encode(self, rows: Rows, *, tokens: bool | NDArray[np.bool_] = True) -> Encoded:
         self.calls.append(rows)
         self.running.set()
         assert self.gate.wait(20), "a test did not open the gate"
@@ -64,7 +66,8 @@ class FakeSession:
             raise SystemExit("the thread is gone")
         if self.poison in rows.gene_index:
             raise RuntimeError("poisoned")
-        return Encoded(expected(rows, self.not_finite), (rows.lengths()[:, None] % 2).astype(np.int32), rows)
+        values = expected(rows, self.not_finite)
+        return Encoded(rows, values, 2, Tokens(values, (rows.lengths()[:, None] % 2).astype(np.int32)))
 
     def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
         return (genes[None] + 1000.0 * codes).astype(np.float32)

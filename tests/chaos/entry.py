@@ -33,7 +33,7 @@ from scpalm.app.settings import Settings, load_settings  # noqa: E402
 from scpalm.model.bundle import Bundle  # noqa: E402
 from scpalm.model.errors import UserError  # noqa: E402
 from scpalm.model.genes.rows import Rows  # noqa: E402
-from scpalm.model.sessions.session import Encoded, SessionInfo  # noqa: E402
+from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens  # noqa: E402
 
 
 class SleepingSession:
@@ -51,7 +51,7 @@ class SleepingSession:
     def warm_up(self) -> float:
         return 0.0
 
-    def encode(self, rows: Rows) -> Encoded:
+    def encode(self, rows: Rows, *, tokens: bool | np.ndarray = True) -> Encoded:
         if rows.value.max(initial=0.0) > 9.0 and _is_poison(rows):
             os._exit(1)
         time.sleep(self._seconds)
@@ -60,7 +60,8 @@ class SleepingSession:
         facts = np.zeros((len(rows), self._info.embedding_width), np.float32)
         facts[:, 0] = np.add.reduceat(rows.value, rows.indptr[:-1])
         facts[:, 1] = rows.lengths()
-        return Encoded(facts, np.zeros((len(rows), self._info.num_tokens), np.int32), rows)
+        codes = np.zeros((len(rows), self._info.num_tokens), np.int32)
+        return Encoded(rows, facts, self._info.num_components, Tokens(facts[:, : self._info.cell_width], codes))
 
     def run(self, task: str, rows: Rows) -> np.ndarray:
         return self.encode(rows).embedding

@@ -10,7 +10,17 @@ from scpalm.model.network.embedding import SparseCells
 
 GENES = 50
 CONFIG = NetworkConfig(
-    num_genes=GENES, num_tokens=8, width=16, num_layers=2, num_heads=2, num_codes=12, gene_width=10, code_width=4
+    num_genes=GENES,
+    num_tokens=8,
+    width=16,
+    num_layers=2,
+    num_heads=2,
+    num_codes=12,
+    gene_width=10,
+    code_width=4,
+    components=12,
+    view_width=4,
+    view_hidden=8,
 )
 
 

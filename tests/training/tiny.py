@@ -23,7 +23,17 @@ from scpalm.training.runs.run import Run
 
 NUM_GENES = 120
 SIZES = NetworkConfig(
-    num_genes=NUM_GENES, num_tokens=8, width=16, num_layers=2, num_heads=2, num_codes=16, gene_width=16, code_width=4
+    num_genes=NUM_GENES,
+    num_tokens=8,
+    width=16,
+    num_layers=2,
+    num_heads=2,
+    num_codes=16,
+    gene_width=16,
+    code_width=4,
+    components=12,
+    view_width=4,
+    view_hidden=8,
 )
 CPU = torch.device("cpu")
 

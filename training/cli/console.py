@@ -7,10 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from scpalm.training.runs.run import Run
+    from scpalm.training.runs.trainer import StageTrainer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,3 +69,19 @@ def progress_bar(total: int | None, title: str, *, unit: str, start: int = 0) ->
         total=total, desc=title, unit=unit, initial=start, file=sys.stderr, dynamic_ncols=True, disable=silent
     ) as bar:
         yield Bar(bar)
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Split ``key=value``. Raises ConfigError."""
+    from scpalm.training.runs.config import ConfigError
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes key=value, got '{text}'.")
+    return key, value
+
+
+def train_with_bar(trainer: StageTrainer[Any], steps: int, run: Run, train: Callable[..., None], title: str) -> None:
+    """Train a stage and show its progress."""
+    with progress_bar(steps, title, unit="step", start=trainer.step) as bar:
+        train(trainer, run, lambda step, scalars: bar.move_to(step, scalars))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from scpalm.training.cli.ablation import ablation
-from scpalm.training.cli.console import command, progress_bar
+from scpalm.training.cli.console import command, key_value, progress_bar, train_with_bar
 from scpalm.training.cli.corpus import corpus
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
-
-if TYPE_CHECKING:
-    from scpalm.training.runs.run import Run
-    from scpalm.training.runs.trainer import StageTrainer
+from scpalm.training.cli.views import train_view_head, views
 
 app = typer.Typer(
     help="Train scPaLM offline: counts -> corpus -> pathways (stage 1) -> cells (stage 2) -> bundle.",
@@ -27,6 +23,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(corpus)
 app.command("drug-response")(drug_response)
+app.command()(views)
 evaluate_app.command("all")(evaluate_all)
 evaluate_app.command("ablation")(ablation)
 evaluate_app.command("drug-response")(evaluate_drug_response)
@@ -105,7 +102,7 @@ def pathways(
         trainer = Stage1Trainer(cells, network, config, where)
         if resume and run.has_checkpoint(STAGE):
             run.resume(trainer, STAGE)
-        _train(trainer, config.steps, run, train_pathways, "pathways")
+        train_with_bar(trainer, config.steps, run, train_pathways, "pathways")
 
 
 @app.command()
@@ -113,15 +110,17 @@ def pathways(
 def cells(
     *,
     run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
-    steps: Annotated[int | None, typer.Option(help="Batches to train.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Batches to train, of the cell token and of the view head each.")
+    ] = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Stage 2: train the cell token on the codes of a finished stage 1."""
+    """Stage 2: train the cell token on the codes of a finished stage 1, then the view head of the embedding."""
     from scpalm.model.network.config import NetworkConfig
     from scpalm.training.corpus.reader import Corpus
-    from scpalm.training.runs.config import Stage2Config, as_dict, override
+    from scpalm.training.runs.config import Stage2Config, ViewsConfig, as_dict, override
     from scpalm.training.runs.memory import keep_freed_memory
     from scpalm.training.runs.processes import barrier, is_first, local_device, process_group
     from scpalm.training.runs.run import Run, RunError, pick_device
@@ -135,7 +134,7 @@ def cells(
     if not resume and run.has_checkpoint(STAGE):
         raise RunError(f"{run_dir} already holds a stage 2. Continue it with --resume, or remove {STAGE}.pt.")
     config = run.section(STAGE, Stage2Config) if resume and STAGE in saved else Stage2Config()
-    pairs = dict(_key_value(text) for text in settings or [])
+    pairs = dict(key_value(text) for text in settings or [])
     sees_cell = {key: pairs.pop(key) for key in ("decoder_sees_cell",) if key in pairs}
     network = override(run.section("network", NetworkConfig), sees_cell)
     config = override(config, pairs)
@@ -156,7 +155,9 @@ def cells(
             )
         if resume and run.has_checkpoint(STAGE):
             run.resume(trainer, STAGE)
-        _train(trainer, config.steps, run, train_cells, "cells")
+        train_with_bar(trainer, config.steps, run, train_cells, "cells")
+        views_config = ViewsConfig() if steps is None else override(ViewsConfig(), {"steps": str(steps)})
+        train_view_head(run, corpus_, stage1, views_config, where, resume=resume)
 
 
 @app.command()
@@ -191,20 +192,6 @@ def report(
     from scpalm.training.runs.run import Run
 
     typer.echo(f"-> {write_report(Run(run_dir), out or run_dir / 'report.html')}")
-
-
-def _key_value(text: str) -> tuple[str, str]:
-    from scpalm.training.runs.config import ConfigError
-
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--set takes key=value, got '{text}'.")
-    return key, value
-
-
-def _train(trainer: StageTrainer[Any], steps: int, run: Run, train: Callable[..., None], title: str) -> None:
-    with progress_bar(steps, title, unit="step", start=trainer.step) as bar:
-        train(trainer, run, lambda step, scalars: bar.move_to(step, scalars))
 
 
 def main() -> None:

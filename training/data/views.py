@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,12 +67,10 @@ class ViewSource:
         self._total = obs["total"].to_numpy(np.float64)
         self._simulated = obs["simulated"].to_numpy(bool)
         self._rows_of = _grouped(self._file, corpus.train_rows)
-        self._real = [
-            f for f, rows in self._rows_of.items() if not self._simulated[rows[0]] and len(rows) >= _MIN_CELLS
-        ]
-        self._profiles = {
-            f: _grouped(self._label, rows) for f, rows in self._rows_of.items() if self._simulated[rows[0]]
-        }
+        simulated = [f for f, rows in self._rows_of.items() if self._simulated[rows[0]]]
+        self._profiles = {f: _grouped(self._label, self._rows_of[f]) for f in simulated}
+        real = (f for f in self._rows_of if f not in self._profiles)
+        self._real = [f for f in real if len(self._rows_of[f]) >= _MIN_CELLS]
         if not self._real and not self._profiles:
             raise ValueError(f"No data set of {corpus.path} has {_MIN_CELLS} cells to train a view head on.")
         self._spread = _spread(corpus)
@@ -196,7 +195,7 @@ class ViewSource:
         return np.isin(np.arange(len(self._spread)), chosen)
 
 
-def _grouped(keys: NDArray[np.generic], rows: NDArray[np.int64]) -> dict[object, NDArray[np.int64]]:
+def _grouped(keys: NDArray[Any], rows: NDArray[np.int64]) -> dict[Any, NDArray[np.int64]]:
     """The rows of each value of ``keys``, in ascending order."""
     values, position = np.unique(keys[rows], return_inverse=True)
     return {value: rows[position == i] for i, value in enumerate(values.tolist())}

@@ -128,5 +128,5 @@ class _Centred:
 def _csr(matrix: sparse.csr_matrix) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PyTorch calls its sparse tensors a beta
-        arrays = (torch.from_numpy(a) for a in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)))
-        return torch.sparse_csr_tensor(*arrays, torch.from_numpy(matrix.data), size=matrix.shape)
+        rows, columns = (torch.from_numpy(a.astype(np.int64)) for a in (matrix.indptr, matrix.indices))
+        return torch.sparse_csr_tensor(rows, columns, torch.from_numpy(matrix.data), size=matrix.shape)

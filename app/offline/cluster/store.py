@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
 from scpalm.model.output.note import NOTE_KEY, anndata_note
-from scpalm.model.tasks.embed import KEY
+from scpalm.model.tasks.embed import KEYS
 from scpalm.model.tasks.task import OutputSpec
 
+KEY = KEYS["embedding"]
 _RUN, _DONE = "scpalm-run.json", "scpalm-done.txt"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from numpy.typing import NDArray
 
 from scpalm.app.main import create_app
 from scpalm.app.settings import Settings
@@ -30,9 +32,9 @@ class _Session(FakeSession):
         super().__init__()
         self.mark = mark
 
-    def encode(self, rows: Rows) -> Encoded:
-        encoded = super().encode(rows)
-        return Encoded(np.full_like(encoded.embedding, self.mark), encoded.codes, rows)
+    def encode(self, rows: Rows, *, tokens: bool | NDArray[np.bool_] = True) -> Encoded:
+        encoded = super().encode(rows, tokens=tokens)
+        return replace(encoded, embedding=np.full_like(encoded.embedding, self.mark))
 
 
 class Served:

@@ -47,30 +47,46 @@ def onnx(tiny_bundle: Bundle) -> Session:
 
 
 def test_shapes_types_and_sizes(session: Session) -> None:
-    rows = Rows.concat(random_rows(5))
-    h, codes = session.encode(rows).embedding, session.encode(rows).codes
-    assert h.shape == (5, SIZES.width)
-    assert h.dtype == np.float32
-    assert codes.shape == (5, SIZES.num_tokens)
-    assert codes.dtype == np.int32
-    assert codes.min() >= 0 and codes.max() < SIZES.num_codes
+    encoded = session.encode(Rows.concat(random_rows(5)))
+    assert encoded.embedding.shape == (5, SIZES.components)  # the tiny run has no view head
+    assert encoded.f.shape == (5, SIZES.components)
+    assert encoded.h_C.shape == (5, SIZES.width)
+    assert encoded.embedding.dtype == encoded.h_C.dtype == np.float32
+    assert encoded.codes.shape == (5, SIZES.num_tokens)
+    assert encoded.codes.dtype == np.int32
+    assert encoded.codes.min() >= 0 and encoded.codes.max() < SIZES.num_codes
+    np.testing.assert_allclose(np.linalg.norm(encoded.f, axis=1), 1, rtol=1e-5)
     info = session.info
-    assert (info.embedding_width, info.num_tokens, info.num_codes) == (SIZES.width, SIZES.num_tokens, SIZES.num_codes)
+    assert (info.embedding_width, info.num_components) == (SIZES.components, SIZES.components)
+    assert (info.cell_width, info.num_tokens, info.num_codes) == (SIZES.width, SIZES.num_tokens, SIZES.num_codes)
     assert (info.num_genes, info.device) == (NUM_GENES, "cpu")
 
 
 def test_cells_differ(session: Session) -> None:
-    h = session.encode(Rows.concat(random_rows(40))).embedding
-    assert len(np.unique(h, axis=0)) > 20
+    encoded = session.encode(Rows.concat(random_rows(40)))
+    assert len(np.unique(encoded.h_C, axis=0)) > 20
+    assert len(np.unique(encoded.embedding, axis=0)) == 40
+
+
+def test_only_what_is_asked_for_is_computed(onnx: Session) -> None:
+    rows = Rows.concat(random_rows(9))
+    whole, without = onnx.encode(rows), onnx.encode(rows, tokens=False)
+    assert np.array_equal(without.embedding, whole.embedding)
+    with pytest.raises(RuntimeError, match="needs_tokens"):
+        _ = without.codes
+    some = onnx.encode(rows, tokens=np.arange(9) % 2 == 0)
+    assert np.array_equal(some.codes[::2], whole.codes[::2])
+    assert np.array_equal(some.h_C[::2], whole.h_C[::2])
+    assert not some.codes[1::2].any() and not some.h_C[1::2].any()
 
 
 def test_the_runtimes_agree(tiny_bundle: Bundle) -> None:
     rows = Rows.concat(random_rows(60))
-    one, other = (open_session(tiny_bundle, runtime=name, device="cpu", threads=1) for name in RUNTIMES)
-    agreement = one.encode(rows).codes == other.encode(rows).codes
+    one, other = (open_session(tiny_bundle, runtime=name, device="cpu", threads=1).encode(rows) for name in RUNTIMES)
+    agreement = one.codes == other.codes
     assert agreement.mean() >= 0.999
-    same = agreement.all(axis=1)
-    assert np.abs(one.encode(rows).embedding - other.encode(rows).embedding)[same].max() < 1e-4
+    assert np.abs(one.h_C - other.h_C)[agreement.all(axis=1)].max() < 1e-4
+    np.testing.assert_allclose(one.embedding, other.embedding, atol=1e-5)
 
 
 def companies(parts: list[Rows]) -> Iterator[tuple[str, list[int]]]:
@@ -88,7 +104,7 @@ def companies(parts: list[Rows]) -> Iterator[tuple[str, list[int]]]:
 def test_the_same_cell_gives_the_same_bits_whatever_else_is_in_the_batch(onnx: Session) -> None:
     parts = random_rows(70)
     alone = [onnx.encode(part) for part in parts]
-    for output in ("embedding", "codes"):
+    for output in ("embedding", "h_C", "codes"):
         one_by_one = np.concatenate([getattr(encoded, output) for encoded in alone])
         assert np.array_equal(getattr(onnx.encode(Rows.concat(parts)), output), one_by_one)
         for name, numbers in companies(parts):
@@ -99,9 +115,9 @@ def test_the_same_cell_gives_the_same_bits_whatever_else_is_in_the_batch(onnx: S
 def test_torchscript_agrees_within_rounding_whatever_the_batch(tiny_bundle: Bundle) -> None:
     session = open_session(tiny_bundle, runtime="torchscript", device="cpu", threads=1)
     parts = random_rows(40)
-    alone = np.concatenate([session.encode(part).embedding for part in parts])
+    alone = np.concatenate([session.encode(part).h_C for part in parts])
     # Its matrix products are split by batch size.
-    np.testing.assert_allclose(session.encode(Rows.concat(parts)).embedding, alone, rtol=0, atol=5e-6)
+    np.testing.assert_allclose(session.encode(Rows.concat(parts)).h_C, alone, rtol=0, atol=5e-6)
 
 
 def test_more_threads_change_no_bit(tiny_bundle: Bundle, onnx: Session) -> None:

@@ -4,19 +4,26 @@ import numpy as np
 import pytest
 
 from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.read_out.basis import Basis
 from scpalm.model.sessions.shapes import (
     BATCHES,
     LENGTHS,
+    Corrections,
     Padded,
-    ZeroTable,
     batches_for,
     lengths_for,
     split,
     warm_shapes,
 )
 
-GENES, TOKENS = 5000, 3
-OFFSET = np.random.default_rng(0).standard_normal((GENES, TOKENS)).astype(np.float32)
+GENES, COMPONENTS = 5000, 3
+BASIS = Basis.of(
+    np.random.default_rng(0).standard_normal((GENES, COMPONENTS)),
+    np.ones(GENES, np.float32),
+    np.ones(GENES, np.float32),
+    ridge=0.1,
+    value_scale=1.0,
+)
 SETS = (GeneSet(np.ones(GENES, bool)), GeneSet(np.arange(GENES) < 4500))
 
 
@@ -38,7 +45,7 @@ def lengths(cells: int) -> list[int]:
 
 def test_every_row_is_in_one_batch_with_its_genes_and_values() -> None:
     rows = rows_of([*lengths(90), 256, 257, 512, 1, 4500])
-    batches = list(split(rows, ZeroTable(OFFSET)))
+    batches = list(split(rows, Corrections(BASIS)))
     assert sorted(int(row) for batch in batches for row in batch.rows) == list(range(len(rows)))
     for batch in batches:
         for at, row in enumerate(batch.rows):
@@ -46,29 +53,28 @@ def test_every_row_is_in_one_batch_with_its_genes_and_values() -> None:
             np.testing.assert_array_equal(batch.gene_index[at, : stop - start], rows.gene_index[start:stop])
             np.testing.assert_array_equal(batch.value[at, : stop - start], rows.value[start:stop])
             assert not batch.value[at, stop - start :].any()
-            measured = SETS[rows.gene_set_of_row[row]].measured
-            np.testing.assert_allclose(batch.measured_offset[at], OFFSET[measured].sum(0), rtol=1e-3, atol=1e-3)
-            assert batch.num_measured[at, 0] == measured.sum()
+            wanted = BASIS.correction(SETS[rows.gene_set_of_row[row]])
+            np.testing.assert_array_equal(batch.correction.center, wanted.center)
 
 
 def test_shapes_are_among_the_fixed_ones() -> None:
     for cells in (1, 2, 5, 8, 17, 90):
-        for batch in split(rows_of(lengths(cells)), ZeroTable(OFFSET)):
+        rows_of_cells = rows_of(lengths(cells))
+        for batch in split(rows_of_cells, Corrections(BASIS)):
             size, length = batch.gene_index.shape
             assert length in lengths_for(GENES)
             assert size in batches_for(length)
             assert len(batch.rows) <= size
             assert size == 1 or 2 * len(batch.rows) > size
             assert batch.value.shape == (size, length)
-            assert (batch.measured_offset.shape, batch.num_measured.shape) == ((size, TOKENS), (size, 1))
-            assert (batch.num_measured > 0).all()
+            assert len({int(rows_of_cells.gene_set_of_row[row]) for row in batch.rows}) == 1
 
 
 @pytest.mark.parametrize("genes, length", [(1, 256), (256, 256), (257, 512), (4096, 4096), (4097, 8192)])
 def test_a_cells_padded_length_is_the_smallest_that_holds_it(genes: int, length: int) -> None:
-    (batch,) = split(rows_of([genes]), ZeroTable(OFFSET))
+    (batch,) = split(rows_of([genes]), Corrections(BASIS))
     assert batch.gene_index.shape == (1, length)
-    in_company = split(rows_of([genes, *lengths(30)]), ZeroTable(OFFSET))
+    in_company = split(rows_of([genes, *lengths(30)]), Corrections(BASIS))
     assert [b.gene_index.shape[1] for b in in_company if 0 in b.rows] == [length]
 
 
@@ -76,7 +82,7 @@ def test_batches_are_bounded_by_their_entries() -> None:
     for length in LENGTHS:
         sizes = batches_for(length)
         assert sizes[-1] == 1
-        assert all(size * length <= 65536 for size in sizes)
+        assert all(size == 1 or size * length <= 4096 for size in sizes)
         assert set(sizes) <= set(BATCHES)
 
 
@@ -86,19 +92,17 @@ def test_lengths_reach_as_far_as_the_vocabulary() -> None:
     assert lengths_for(60_000)[-1] == 65536
 
 
-def test_zeros_of_a_gene_set_are_summed_once_and_by_content() -> None:
-    table = ZeroTable(OFFSET)
-    first = table.of(SETS[1])
-    np.testing.assert_allclose(first, OFFSET[:4500].sum(0, dtype=np.float64), rtol=1e-6)
-    assert table.of(GeneSet(SETS[1].measured.copy())) is first
+def test_the_correction_of_a_gene_set_is_computed_once_and_by_content() -> None:
+    corrections = Corrections(BASIS)
+    first = corrections.of(SETS[1])
+    assert corrections.of(GeneSet(SETS[1].measured.copy())) is first
 
 
 def test_the_cache_of_gene_sets_is_bounded() -> None:
-    table = ZeroTable(OFFSET[:300])
-    for i in range(300):
-        table.of(GeneSet(np.arange(300) <= i))
-    assert len(table._sums) <= ZeroTable._MAX_GENE_SETS
-    np.testing.assert_allclose(table.of(GeneSet(np.arange(300) <= 0)), OFFSET[0], rtol=1e-6)
+    corrections = Corrections(BASIS)
+    for i in range(100):
+        corrections.of(GeneSet(np.arange(GENES) <= i))
+    assert len(corrections._kept) <= Corrections.MAX_GENE_SETS
 
 
 def test_warming_up_runs_every_shape_once() -> None:
@@ -107,6 +111,6 @@ def test_warming_up_runs_every_shape_once() -> None:
     def run(batch: Padded) -> None:
         seen.append(batch.gene_index.shape)
 
-    warm_shapes(run, GENES, TOKENS)
+    warm_shapes(run, GENES, COMPONENTS)
     assert sorted(seen) == sorted((size, length) for length in lengths_for(GENES) for size in batches_for(length))
     assert len(set(seen)) == len(seen)

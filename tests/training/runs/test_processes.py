@@ -28,7 +28,7 @@ from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import slices_of_process
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.code_cache import cache_cells
-from scpalm.training.stages.corpus_statistics import SpectralScores
+from scpalm.training.stages.corpus_statistics import Scores
 from tests.training.tiny import NUM_GENES, write_corpus
 from tests.training.tiny import SIZES as TINY
 
@@ -186,7 +186,8 @@ def encode_together(rank: int, folder: str) -> None:
     corpus = Corpus(Path(folder) / "corpus")
     torch.manual_seed(0)
     stage1 = PathwayAutoencoder(replace(TINY, num_codes=700))
-    scores = SpectralScores(corpus, Sampler(corpus, power=1.0, seed=0), np.eye(NUM_GENES, 4, dtype=np.float32))
+    assert isinstance(stage1.embedding, LinearReadOut)
+    scores = Scores(corpus, Sampler(corpus, power=1.0, seed=0), stage1.embedding)
     numbers: list[int] = []
     read_out = stage1.read_out
 
