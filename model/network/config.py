@@ -82,6 +82,8 @@ class NetworkConfig:
         if self.num_codes > 32767:
             raise ValueError(f"num_codes {self.num_codes} does not fit a 16-bit code index")
         self._check_read_out()
+        if self.pooling == "solve" and self.value_map != "linear":
+            raise ValueError(f"value_map={self.value_map} has no effect when pooling is solve: set pooling=mean")
         if self.code_width < 0:
             raise ValueError(f"code_width must be at least 0 (0 means width), but is {self.code_width}")
         for name, kind in _CHOICES.items():

@@ -20,65 +20,43 @@ from scpalm.model.read_out.basis import Basis, Correction
 
 # Length below which a cell counts as the mean cell of the corpus.
 MIN_LENGTH = 1e-6
-_LARGEST = torch.iinfo(torch.int16).max
 
 
 class LinearReadOut(nn.Module):
     """``[B, N]`` inputs of the tokens: the first N - 1 coordinates of f, and the logarithm of the length of z.
 
-    Not trained. The tables of the genes come from a `Basis`, see `load`; they are random before.
+    Not trained. The tables of the genes come from a `Basis`, see `load`; they are random before. They are extra state
+    and not buffers: every process has them, and there is no need to exchange them at each step.
     """
-
-    components: Tensor
-    scale: Tensor
-    gene_weight: Tensor
-    mean: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.num_tokens = config.num_tokens
-        self.ridge, self.value_scale = config.ridge, config.value_scale
-        random = torch.randn(config.num_genes, config.components).clamp(-4, 4) * (_LARGEST / 4)
-        self.register_buffer("components", random.round().to(torch.int16))
-        self.register_buffer("scale", torch.full((config.components,), 1 / _LARGEST))
-        self.register_buffer("gene_weight", torch.ones(config.num_genes))
-        self.register_buffer("mean", torch.zeros(config.num_genes))
-        self._table: Tensor | None = None
-        self._corrections: dict[bytes, tuple[Tensor, Tensor]] = {}
-        self._basis: Basis | None = None
-        self.register_load_state_dict_post_hook(lambda module, keys: self._forget())
+        self.load(_random_basis(config))
 
     def load(self, basis: Basis) -> None:
-        """Take the tables of a basis with the same sizes and options."""
-        for name, array in (
-            ("components", basis.components),
-            ("scale", basis.scale),
-            ("gene_weight", basis.gene_weight),
-            ("mean", basis.mean),
-        ):
-            getattr(self, name).copy_(torch.from_numpy(array))
-        self._forget()
+        """Take the tables of a basis."""
+        self.basis = basis
+        self._table: Tensor | None = None
+        self._corrections: dict[bytes, tuple[Tensor, Tensor]] = {}
 
-    @property
-    def basis(self) -> Basis:
-        """The tables in NumPy."""
-        if self._basis is None:
-            components, scale, weight, mean = (
-                tensor.cpu().numpy() for tensor in (self.components, self.scale, self.gene_weight, self.mean)
-            )
-            self._basis = Basis(components, scale, weight, mean, self.ridge, self.value_scale)
-        return self._basis
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """The tables, for a checkpoint."""
+        return {name: torch.from_numpy(array) for name, array in self.basis.tensors().items()}
 
-    def _forget(self) -> None:
-        self._table, self._basis = None, None
-        self._corrections.clear()
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Raises RuntimeError for tables of another size."""
+        basis = Basis.from_tensors({name: tensor.numpy() for name, tensor in state.items()})
+        if basis.components.shape != self.basis.components.shape:
+            raise RuntimeError(f"the components have shape {basis.components.shape}, not {self.basis.components.shape}")
+        self.load(basis)
 
     def scores(self, cells: SparseCells) -> Tensor:
         """``z [B, R]``, corrected for the genes that each cell's file measured."""
         with torch.no_grad(), torch.autocast(cells.value.device.type, enabled=False):
             if self._table is None or self._table.device != cells.value.device:
                 self._table = torch.from_numpy(self.basis.table()).to(cells.value.device)
-            value = torch.log1p(torch.expm1(cells.value) * self.value_scale)
+            value = torch.log1p(torch.expm1(cells.value) * self.basis.value_scale)
             sums = F.embedding_bag(
                 cells.gene_index, self._table, cells.offsets, mode="sum", per_sample_weights=value
             )  # [B, R]
@@ -98,6 +76,12 @@ class LinearReadOut(nn.Module):
             found = self.basis.correction(GeneSet(measured))
             self._corrections[key] = torch.from_numpy(found.center).to(device), torch.from_numpy(found.solve).to(device)
         return self._corrections[key]
+
+
+def _random_basis(config: NetworkConfig) -> Basis:
+    vectors = torch.randn(config.num_genes, config.components).numpy()
+    ones, zeros = np.ones(config.num_genes, np.float32), np.zeros(config.num_genes, np.float32)
+    return Basis.of(vectors, ones, zeros, ridge=config.ridge, value_scale=config.value_scale)
 
 
 def unit(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,6 +154,11 @@ class EmbeddingNetwork(nn.Module):
         if config.view_width:
             self.view_head = ViewHead(config.components, config.view_width, config.view_hidden)
 
+    def load_basis(self, basis: Basis) -> None:
+        """Take the tables of a basis."""
+        for name, tensor in self.basis.named_buffers():
+            tensor.copy_(torch.from_numpy(getattr(basis, name)))
+
     def forward(
         self, gene_index: Tensor, value: Tensor, center: Tensor, solve: Tensor, log_measured: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -178,10 +167,12 @@ class EmbeddingNetwork(nn.Module):
         table = basis.components.to(value.dtype) * (basis.gene_weight[:, None] * basis.scale)  # [G, R]
         y = torch.log(1 + (torch.exp(value) - 1) * self.value_scale)  # [B, L]
         sums = torch.bmm(y[:, None], table[gene_index.to(torch.int64)])[:, 0]  # [B, 1, L] @ [B, L, R] -> [B, R]
-        f, log_length = unit((sums - center) @ solve)
-        if self.view_head is None:
-            return f, log_length
-        return torch.cat([f, self.view_head(f, log_measured.expand(len(f), 1))], dim=1), log_length
+        # One row more: runtimes multiply a single row by another routine, which rounds differently.
+        f, log_length = unit(F.pad(sums - center, (0, 0, 0, 1)) @ solve)
+        if self.view_head is not None:
+            head = self.view_head(f, log_measured + torch.zeros_like(f[:, :1]))
+            return torch.cat([f, head], dim=1)[:-1], log_length[:-1]
+        return f[:-1], log_length[:-1]
 
 
 def correction_inputs(correction: Correction) -> tuple[Tensor, Tensor, Tensor]:

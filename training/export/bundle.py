@@ -128,8 +128,7 @@ def embedding_network(run: Run, config: NetworkConfig, read_out: LinearReadOut) 
     if has_head:
         run.finished("views")
     network = EmbeddingNetwork(replace(config, view_width=config.view_width if has_head else 0))
-    for name, tensor in network.basis.named_buffers():
-        tensor.copy_(getattr(read_out, name))
+    network.load_basis(read_out.basis)
     if network.view_head is not None:
         run.fill(network.view_head, "views", "head")
     return network.eval()

@@ -96,8 +96,9 @@ def cache_key(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) 
         corpus.num_genes,
     )
     digest = hashlib.sha256(repr(options).encode())
-    for tensor in stage1.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
+    for value in stage1.state_dict().values():
+        for tensor in value.values() if isinstance(value, dict) else [value]:  # extra state is a dict
+            digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

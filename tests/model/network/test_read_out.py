@@ -54,8 +54,7 @@ def test_the_served_graph_equals_the_read_out_and_the_head() -> None:
     measured[:] = measured[0] | (x > 0).any(0)
     read_out, network = LinearReadOut(CONFIG), EmbeddingNetwork(CONFIG)
     read_out.load(basis)
-    for name, tensor in network.basis.named_buffers():
-        tensor.copy_(getattr(read_out, name))
+    network.load_basis(basis)
     gene_index = torch.arange(GENES, dtype=torch.int32).repeat(12, 1)
     correction = basis.correction(GeneSet(measured[0].numpy()))
     with torch.no_grad():

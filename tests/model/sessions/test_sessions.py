@@ -48,7 +48,7 @@ def onnx(tiny_bundle: Bundle) -> Session:
 
 def test_shapes_types_and_sizes(session: Session) -> None:
     encoded = session.encode(Rows.concat(random_rows(5)))
-    assert encoded.embedding.shape == (5, SIZES.components)  # the tiny run has no view head
+    assert encoded.embedding.shape == (5, SIZES.components + SIZES.view_width)
     assert encoded.f.shape == (5, SIZES.components)
     assert encoded.h_C.shape == (5, SIZES.width)
     assert encoded.embedding.dtype == encoded.h_C.dtype == np.float32
@@ -57,7 +57,8 @@ def test_shapes_types_and_sizes(session: Session) -> None:
     assert encoded.codes.min() >= 0 and encoded.codes.max() < SIZES.num_codes
     np.testing.assert_allclose(np.linalg.norm(encoded.f, axis=1), 1, rtol=1e-5)
     info = session.info
-    assert (info.embedding_width, info.num_components) == (SIZES.components, SIZES.components)
+    assert info.embedding_width == SIZES.components + SIZES.view_width
+    assert info.num_components == SIZES.components
     assert (info.cell_width, info.num_tokens, info.num_codes) == (SIZES.width, SIZES.num_tokens, SIZES.num_codes)
     assert (info.num_genes, info.device) == (NUM_GENES, "cpu")
 
@@ -188,7 +189,7 @@ class TestBrokenBundles:
             open_session(self.seal(path), runtime=runtime, device="cpu")
 
     @pytest.mark.parametrize("tensor", [None, np.zeros((3, 3), np.float32)])
-    @pytest.mark.parametrize("name", ["offset", "encoder_position"])
+    @pytest.mark.parametrize("name", ["basis.scale", "basis.components", "encoder_position", "view_head.linear.weight"])
     def test_a_tensor_that_is_missing_or_has_another_shape(
         self, tiny_bundle: Bundle, tmp_path: Path, name: str, tensor: NDArray[np.generic] | None
     ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.sessions.onnx import DECODER_FILE
+from scpalm.model.sessions.onnx import DECODER_FILE, ENCODER_FILE
 from scpalm.model.sessions.session import open_session
 from scpalm.model.sessions.torchscript import load_network
 from scpalm.training.corpus.reader import Corpus
@@ -30,7 +31,7 @@ def test_the_bundle_loads_and_describes_itself(tiny_export: Exported) -> None:
     assert (bundle.name, bundle.version, manifest["preset"]) == ("tiny", "7", "mini")
     assert manifest["network"] == SIZES.as_dict()
     assert manifest["training_data"] == [{"file": "first.h5ad", "cells": 200}, {"file": "second.h5ad", "cells": 100}]
-    assert set(manifest["files"]) == {"embed.onnx", DECODER_FILE, "genes.parquet", "weights.safetensors"}
+    assert set(manifest["files"]) == {"embed.onnx", ENCODER_FILE, DECODER_FILE, "genes.parquet", "weights.safetensors"}
     assert set(manifest["files"]) | {"manifest.json"} == {path.name for path in tiny_export.bundle.iterdir()}
     assert manifest["created"].endswith("+00:00")
     assert manifest["versions"]["torch"]
@@ -67,19 +68,26 @@ def test_the_bundle_computes_the_same_as_the_run(tiny_export: Exported) -> None:
 
 def test_the_graph_keeps_its_weights_in_the_safetensors_file(tiny_export: Exported) -> None:
     graph = onnx.load(str(tiny_export.bundle / "embed.onnx"), load_external_data=False).graph
-    assert {value.name for value in graph.input} == {"gene_index", "value", "measured_offset", "num_measured"}
-    assert {value.name for value in graph.output} == {"embedding", "codes"}
+    assert {value.name for value in graph.input} == {
+        "gene_index",
+        "value",
+        "center",
+        "solve",
+        "log_measured",
+    }
+    assert {value.name for value in graph.output} == {"embedding", "log_length"}
     stored = load_file(tiny_export.bundle / "weights.safetensors")
     outside = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     assert {tensor.name.removesuffix(".half") for tensor in outside} <= set(stored)
-    assert sum(int(np.prod(tensor.dims)) for tensor in outside) > NUM_GENES * SIZES.num_tokens
+    assert sum(int(np.prod(tensor.dims)) for tensor in outside) > NUM_GENES * SIZES.components
     # No input is as wide as the vocabulary, so there is no [B, G].
     assert all(dim.dim_value != NUM_GENES for v in graph.input for dim in v.type.tensor_type.shape.dim)
 
 
 def test_only_matrices_are_stored_as_float16(tiny_export: Exported) -> None:
     stored = load_file(tiny_export.bundle / "weights.safetensors")
-    assert stored["slope"].dtype == np.float16
+    assert stored["encoder.layers.0.attention.qkv.weight"].dtype == np.float16
+    assert stored["basis.components"].dtype == np.int16
     for name in ("code_table", "point_scale", "point_shift", "encoder.norm.weight"):
         assert stored[name].dtype == np.float32, name
     assert {name for name in stored if name.startswith("head.")} == {"head.weight", "head.bias"}
@@ -110,7 +118,7 @@ def test_other_precisions_load_and_agree_in_both_runtimes(
         assert cost["code_agreement"] > 0.9999 and cost["max_abs_difference"] < 1e-4
     else:
         assert linear.dtype == np.int8
-        assert kept["slope"].dtype == np.float16
+        assert kept["head.weight"].dtype == np.float16
         assert cost["code_agreement"] > 0.8 and cost["mean_cosine"] > 0.8
     assert bundle.manifest["parity"]["code_agreement"] >= 0.999
 
@@ -118,10 +126,11 @@ def test_other_precisions_load_and_agree_in_both_runtimes(
 def test_a_precision_that_costs_too_much_is_refused(
     tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def copied(network: object, weights: Path, out: Path) -> None:
-        shutil.copy(tiny_export.bundle / out.name, out)
+    def copied(*arguments: Any) -> None:
+        shutil.copy(tiny_export.bundle / arguments[-1].name, arguments[-1])
 
-    monkeypatch.setattr(bundle, "export_graph", copied)
+    for name in ("export_embedding", "export_encoder"):
+        monkeypatch.setattr(bundle, name, copied)
     monkeypatch.setattr(bundle, "export_decoder", copied)
     monkeypatch.setitem(LIMITS, "float16", Limits(1.1, 0.0, 1.0))
     with pytest.raises(RunError, match=r"float16 costs too much.*codes agree, the limit is 1.1.*--precision float32"):
@@ -186,9 +195,9 @@ def test_a_run_of_other_sizes_is_refused(tiny_export: Exported, tmp_path: Path) 
 def test_a_network_that_cannot_be_folded_is_refused_with_the_reason(tiny_export: Exported, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_export.run, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
-    config["network"]["value_map"] = "two_layer"
+    config["network"]["pooling"] = "mean"
     (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RunError, match=r"value_map=two_layer cannot be exported.*Train with value_map=linear"):
+    with pytest.raises(RunError, match=r"pooling=mean cannot be exported\. Train with pooling=solve"):
         export_run(run, tmp_path / "bundle", BundleOptions(name="x", version="1"))
     assert not (tmp_path / "bundle").exists()
 
@@ -197,10 +206,11 @@ def test_without_parity_there_is_no_bundle(
     tiny_export: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The graph is reused: the test is about runtimes that disagree.
-    def copied(network: object, weights: Path, out: Path) -> None:
-        shutil.copy(tiny_export.bundle / "embed.onnx", out)
+    def copied(*arguments: Any) -> None:
+        shutil.copy(tiny_export.bundle / arguments[-1].name, arguments[-1])
 
-    monkeypatch.setattr(bundle, "export_graph", copied)
+    for name in ("export_embedding", "export_encoder"):
+        monkeypatch.setattr(bundle, name, copied)
     monkeypatch.setattr(bundle, "MAX_DIFFERENCE", -1.0)
     with pytest.raises(RunError, match="Parity failed, no bundle was written"):
         export_run(tiny_export.run, tmp_path / "bundle", BundleOptions(name="x", version="1"))

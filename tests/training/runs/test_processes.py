@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder, Standardise
 from scpalm.model.network.quantizer import CodeSizes, Quantizer
+from scpalm.model.network.read_out import LinearReadOut
 from scpalm.training.cli.main import app
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
@@ -29,8 +30,8 @@ from scpalm.training.runs.processes import slices_of_process
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.code_cache import cache_cells
 from scpalm.training.stages.corpus_statistics import Scores
-from tests.training.tiny import NUM_GENES, write_corpus
 from tests.training.tiny import SIZES as TINY
+from tests.training.tiny import write_corpus
 
 ROOT = Path(__file__).parents[3]
 SIZES = ("num_tokens=8", "width=16", "num_layers=1", "num_heads=2", "num_codes=16", "gene_width=16", "code_width=4")
@@ -50,6 +51,8 @@ STAGE2 = (
 # Relative tolerance of every loss. Sums over cells are added in another order. AdamW amplifies that for tiny gradients,
 # and a token halfway between two codes may change its code.
 TOLERANCE = 1e-3
+# Held-out scores jump when a near tie between two codes is decided otherwise.
+SCORE_TOLERANCE = 5e-3
 
 
 def train(processes: int, *words: object, settings: tuple[str, ...] = ()) -> None:
@@ -85,7 +88,8 @@ def assert_same_curves(one: Path, two: Path, stage: str, steps: int) -> None:
         assert first.keys() == second.keys()
         for name in first:
             if name not in ("perplexity", "used_codes", "revived"):
-                assert second[name] == pytest.approx(first[name], rel=TOLERANCE, nan_ok=True), (name, first["step"])
+                tolerance = SCORE_TOLERANCE if name == "held_out_score_mse" else TOLERANCE
+                assert second[name] == pytest.approx(first[name], rel=tolerance, nan_ok=True), (name, first["step"])
 
 
 @pytest.fixture(scope="module")

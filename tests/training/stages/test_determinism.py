@@ -69,7 +69,7 @@ def random_vectors(corpus: Corpus, sampler: Sampler, count: int) -> NDArray[np.f
 def stage1_trainer(corpus: Corpus) -> StageTrainer[Any]:
     # Codes from the first step on, and a trained embedding: every operation takes part.
     config = Stage1Config(steps=4, batch_size=BATCH, quantizer_start=0.0, train_embedding=True, sync_update=0.3)
-    return Stage1Trainer(corpus, SIZES, config, CPU)
+    return Stage1Trainer(corpus, replace(SIZES, pooling="mean"), config, CPU)
 
 
 def stage2_trainer(corpus: Corpus) -> StageTrainer[Any]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scpalm.model.network.config import NetworkConfig
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import Stage1Config
 from scpalm.training.runs.run import Run, RunError
@@ -15,11 +16,13 @@ from scpalm.training.stages.stage1 import STAGE, Stage1Trainer, train_pathways
 from tests.training.same import assert_same_state
 from tests.training.tiny import CPU, SIZES
 
+# The paper's read-out, which has weights to train.
+MEAN = replace(SIZES, pooling="mean")
 SHORT = Stage1Config(steps=20, batch_size=16, warmup_steps=5, lr=3e-3, checkpoint_every=10, evaluate_every=10)
 
 
-def trainer(corpus: Corpus, config: Stage1Config = SHORT) -> Stage1Trainer:
-    return Stage1Trainer(corpus, SIZES, config, CPU)
+def trainer(corpus: Corpus, config: Stage1Config = SHORT, sizes: NetworkConfig = SIZES) -> Stage1Trainer:
+    return Stage1Trainer(corpus, sizes, config, CPU)
 
 
 def steps(trainer: Stage1Trainer, count: int) -> Stage1Trainer:
@@ -52,11 +55,12 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(
     corpus: Corpus, tmp_path: Path, stop: int, train_embedding: bool
 ) -> None:
     config = replace(SHORT, train_embedding=train_embedding, patience=2)
-    whole = steps(trainer(corpus, config), 20)
+    sizes = MEAN if train_embedding else SIZES
+    whole = steps(trainer(corpus, config, sizes), 20)
     assert whole.revived > 0  # so that the test covers their random positions
     run = Run(tmp_path)
-    run.save_checkpoint(STAGE, steps(trainer(corpus, config), stop).state())
-    resumed = trainer(corpus, config)
+    run.save_checkpoint(STAGE, steps(trainer(corpus, config, sizes), stop).state())
+    resumed = trainer(corpus, config, sizes)
     run.resume(resumed, STAGE)
     assert resumed.step == stop
     steps(resumed, 20 - stop)
@@ -82,7 +86,7 @@ def test_runs_depend_on_the_seed(corpus: Corpus) -> None:
 
 def test_the_embedding_is_frozen_unless_it_is_to_be_trained(corpus: Corpus) -> None:
     for train_embedding in (False, True):
-        model = trainer(corpus, replace(SHORT, train_embedding=train_embedding))
+        model = trainer(corpus, replace(SHORT, train_embedding=train_embedding), MEAN)
         before: Tensor = model.model.embedding.scale.detach().clone()
         steps(model, 3)
         assert torch.equal(model.model.embedding.scale, before) is not train_embedding
@@ -101,7 +105,8 @@ def test_the_embedding_is_frozen_unless_it_is_to_be_trained(corpus: Corpus) -> N
     ],
 )
 def test_it_trains_with_parts_turned_off(corpus: Corpus, change: dict[str, object]) -> None:
-    model = trainer(corpus, replace(SHORT, **change))  # type: ignore[arg-type]
+    sizes = MEAN if "train_embedding" in change else SIZES
+    model = trainer(corpus, replace(SHORT, **change), sizes)  # type: ignore[arg-type]
     first = model.train_step()
     scalars = steps(model, 10).train_step()
     assert scalars["mse"] > 0
@@ -117,7 +122,7 @@ def test_it_trains_with_parts_turned_off(corpus: Corpus, change: dict[str, objec
 )
 def test_it_trains_with_every_kind_of_network(corpus: Corpus, change: dict[str, str]) -> None:
     config = replace(SHORT, train_embedding=True)
-    model = Stage1Trainer(corpus, replace(SIZES, **change), config, CPU)  # type: ignore[arg-type]
+    model = Stage1Trainer(corpus, replace(MEAN, **change), config, CPU)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in model.model.named_parameters()}
     scalars = steps(model, 19).train_step()
     assert 0 < scalars["mse"] < 2 * model.yardsticks.gene_mean
