@@ -1,4 +1,4 @@
-"""The command ``scpalm-train``: vocabulary, corpus, pathways, cells, export, report, evaluate, drug-response."""
+"""The command ``scpalm-train``: vocabulary, corpus, pathways, cells, export, reference, report, evaluate, drug-response."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from scpalm.training.cli.drug_response import drug_response, evaluate_drug_respo
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
 from scpalm.training.cli.keep import check_keep
+from scpalm.training.cli.reference import reference
 
 if TYPE_CHECKING:
     from scpalm.training.runs.run import Run
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(evaluate_app, name="evaluate")
 app.command("drug-response")(drug_response)
+app.command("reference")(reference)
 evaluate_app.command("all")(evaluate_all)
 evaluate_app.command("ablation")(ablation)
 evaluate_app.command("drug-response")(evaluate_drug_response)
