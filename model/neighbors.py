@@ -71,10 +71,6 @@ class NeighborSearch:
         """For the reference cells at ``positions``, the nearest reference cells among ``allowed`` (ascending)."""
         return self._search(self._centred[positions], num, own=None, among=allowed)
 
-    def squared_distances(self, cells: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Squared distances of ``cells [queries, width]`` to all reference cells ``[queries, cells]``."""
-        return self._squared_distances(np.asarray(cells, dtype=np.float64) - self._mean)
-
     def _search(
         self, rows: NDArray[np.float64], num: int, *, own: NDArray[np.int64] | None, among: NDArray[np.int64] | None
     ) -> Neighbors:

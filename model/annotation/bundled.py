@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from scpalm.model.annotation.calibration import Calibration
+from scpalm.model.annotation.discriminant import Discriminant
 from scpalm.model.annotation.reference import Reference
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import BundleError, MissingPartError
@@ -44,44 +45,44 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceCells:
-    """The cells of a bundle's reference.
+class StoredReference:
+    """The content of the two files.
 
     Attributes:
-        array: ``[R, D]`` float16 embedding.
-        entry: ``[R]`` int32, what each cell is: position in ``entries``.
+        names: the labels, which are broad types; sorted.
+        cells: ``[R, D]`` float16 embedding of cells, for distances.
+        discriminant: its groups are the entries.
         entries: the labels of all sources.
-        calibration: from scores to probabilities, and the threshold; None before it is measured.
+        calibration: from shares to probabilities, and the threshold.
         provenance: how the calibration was measured; JSON.
     """
 
-    array: NDArray[np.float16]
-    entry: NDArray[np.int32]
+    names: tuple[str, ...]
+    cells: NDArray[np.float16]
+    discriminant: Discriminant
     entries: Sequence[Entry]
-    calibration: Calibration | None = None
-    provenance: dict[str, Any] | None = None
-
-    def labels(self) -> Categories:
-        """The broad type of each cell."""
-        return Categories.of([self.entries[code].broad for code in self.entry])
-
-    def details(self) -> Categories:
-        """The readable name of each cell's type."""
-        return Categories.of([self.entries[code].name for code in self.entry])
+    calibration: Calibration
+    provenance: Mapping[str, Any]
 
     def files(self) -> dict[str, bytes]:
-        """The content of the files in a bundle. The calibration must be there."""
-        assert self.calibration is not None
+        """The files by name."""
         card = {
             "format_version": FORMAT_VERSION,
+            "labels": list(self.names),
             "calibration": self.calibration.as_dict(),
-            "provenance": self.provenance or {},
+            "provenance": self.provenance,
             "entries": [asdict(entry) for entry in self.entries],
         }
-        return {
-            CELLS_FILE: save({"array": self.array, "entry": self.entry}),
-            CARD_FILE: json.dumps(card, indent=1, ensure_ascii=False).encode(),
+        discriminant = self.discriminant
+        tensors: dict[str, NDArray[Any]] = {
+            "cells": self.cells,
+            "projection": discriminant.projection,
+            "centroids": discriminant.centroids,
+            "groups": discriminant.groups.astype(np.float16),
+            "label_of_group": discriminant.label_of_group,
         }
+        text = json.dumps(card, indent=1, ensure_ascii=False)
+        return {CELLS_FILE: save(tensors), CARD_FILE: text.encode()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,7 @@ class BundledReference:
 
     Attributes:
         reference: broad types.
-        details: ``[R]`` readable name of each cell's type.
+        details: readable name of the cells of each group.
         ontology_ids: Cell Ontology id by readable name, where one is certain.
         tissues: tissues of the cells, sorted.
         sources: data sets and profile files, sorted.
@@ -103,7 +104,7 @@ class BundledReference:
     sources: tuple[str, ...]
 
 
-def load_cells(bundle: Bundle) -> ReferenceCells:
+def load_reference(bundle: Bundle) -> StoredReference:
     """Read the reference of a bundle.
 
     Raises MissingPartError if the bundle has none, BundleError if it is damaged.
@@ -119,17 +120,46 @@ def load_cells(bundle: Bundle) -> ReferenceCells:
         if card["format_version"] != FORMAT_VERSION:
             raise BundleError(f"{card_file} has another format version. Run `scpalm-train reference` again.")
         tensors = load_file(cells_file)
-        entries = [Entry(**entry) for entry in card["entries"]]
-        calibration = Calibration(**card["calibration"])
-        cells = ReferenceCells(tensors["array"], tensors["entry"], entries, calibration, card["provenance"])
+        stored = StoredReference(
+            tuple(map(str, card["labels"])),
+            tensors["cells"],
+            Discriminant(
+                tensors["projection"],
+                tensors["centroids"],
+                tensors["groups"].astype(np.float32),
+                tensors["label_of_group"],
+            ),
+            [Entry(**entry) for entry in card["entries"]],
+            Calibration(**card["calibration"]),
+            card["provenance"],
+        )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(card_file.parent, error) from error
-    array, entry = cells.array, cells.entry
-    if array.ndim != 2 or array.dtype != np.float16 or entry.dtype != np.int32 or entry.shape != array.shape[:1]:
-        raise _damaged(card_file.parent, "wrong shapes")
-    if len(entry) and not 0 <= entry.min() <= entry.max() < len(entries):
-        raise _damaged(card_file.parent, "a cell without an entry")
-    return cells
+    _check(stored, card_file.parent)
+    return stored
+
+
+def _check(stored: StoredReference, path: Path) -> None:
+    discriminant, width = stored.discriminant, stored.cells.shape[-1]
+    found = {
+        "cells": stored.cells.shape[1:],
+        "projection": discriminant.projection.shape,
+        "centroids": discriminant.centroids.shape,
+        "groups": discriminant.groups.shape,
+        "label_of_group": discriminant.label_of_group.shape,
+    }
+    num_groups = len(stored.entries)
+    expected = {
+        "cells": (width,),
+        "projection": (width, width),
+        "centroids": (len(stored.names), width),
+        "groups": (num_groups, width),
+        "label_of_group": (num_groups,),
+    }
+    wrong = [name for name, shape in expected.items() if found[name] != shape]
+    labels = discriminant.label_of_group
+    if wrong or not num_groups or not 0 <= labels.min() <= labels.max() < len(stored.names):
+        raise _damaged(path, f"wrong shapes: {', '.join(wrong) or 'labels'}")
 
 
 def _damaged(path: Path, reason: object) -> BundleError:
@@ -157,16 +187,16 @@ def reference_of(bundle: Bundle, width: int) -> BundledReference:
 
 
 def _open(bundle: Bundle, width: int) -> BundledReference:
-    cells = load_cells(bundle)
-    if cells.array.shape[1] != width:
+    stored = load_reference(bundle)
+    if stored.cells.shape[1] != width:
         raise BundleError(
-            f"The reference of {bundle.path} has width {cells.array.shape[1]}, but the embedding has width {width}. "
+            f"The reference of {bundle.path} has width {stored.cells.shape[1]}, but the embedding has width {width}. "
             "Run `scpalm-train reference` again."
         )
     return BundledReference(
-        Reference(cells.array, cells.labels(), cells.calibration),
-        cells.details(),
-        {entry.name: entry.cell_ontology_id for entry in cells.entries if entry.cell_ontology_id},
-        tuple(sorted({entry.tissue for entry in cells.entries})),
-        tuple(sorted({entry.source for entry in cells.entries})),
+        Reference(stored.names, stored.cells, stored.discriminant, stored.calibration),
+        Categories.of([entry.name for entry in stored.entries]),
+        {entry.name: entry.cell_ontology_id for entry in stored.entries if entry.cell_ontology_id},
+        tuple(sorted({entry.tissue for entry in stored.entries})),
+        tuple(sorted({entry.source for entry in stored.entries})),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
@@ -67,7 +68,7 @@ class Labels:
 
     Attributes:
         reference: labelled cells.
-        details: readable name of each reference cell's type, or None if there are only labels.
+        details: readable name of the cells of each group of the reference, or None if there are only labels.
         ontology_ids: Cell Ontology ids by name.
         labelled: the cells that came with the request, or None for the reference of the model.
     """
@@ -83,7 +84,7 @@ def labels_of(bundle: Bundle, width: int, labelled: LabelledCells | None) -> Lab
     if labelled is not None:
         # As a worker gets them.
         rounded = LabelledCells(labelled.array.astype(np.float16), labelled.labels)
-        return Labels(Reference(rounded.array, rounded.labels), labelled=rounded)
+        return Labels(Reference.of(rounded.array, rounded.labels), labelled=rounded)
     bundled = reference_of(bundle, width)
     return Labels(bundled.reference, bundled.details, bundled.ontology_ids)
 
@@ -119,7 +120,7 @@ class Annotate(BoundTask):
             "label": label,
             "second_label": found.second,
             "nearest_label": found.nearest,
-            "cell_type": found.nearest if details is None else details.codes[found.closest],
+            "cell_type": found.nearest if details is None else details.codes[found.group],
             "probability": found.probability,
             "distance": found.distance,
             "unknown": found.unknown,
@@ -178,14 +179,14 @@ class AnnotateTask(Task[AnnotateOptions]):
 
     name = "annotate"
     summary = (
-        "The type of each cell, by the nearest cells of the model's reference. A form may have a second file, "
+        "The type of each cell, by the model's reference. A form may have a second file, "
         "`reference`, with labelled cells to use instead. A cell's answer does not depend on the other cells; only "
         "`vote` does."
     )
     result = (
         "`label`: broad type, `unknown` for cells too far from the reference; `second_label`; `nearest_label`: the "
-        "label without that threshold; `cell_type`: more specific, of the closest reference cell; `probability` of "
-        "`nearest_label`; `distance`; `unknown`: 0 or 1. With `vote`: `voted_label` and `vote_share`. In h5ad, columns "
+        "label without that threshold; `cell_type`: more specific, of the closest cells with that label; `probability` "
+        "of `nearest_label`; `distance`; `unknown`: 0 or 1. With `vote`: `voted_label` and `vote_share`. In h5ad, columns "
         "`scpalm_label` and so on of `obs`."
     )
     options = AnnotateOptions
@@ -221,9 +222,18 @@ class AnnotateTask(Task[AnnotateOptions]):
         if "names" not in recipe.settings:
             return Annotate(labels_of(bundle, info.embedding_width, None), votes=votes)
         try:
-            array = np.ascontiguousarray(recipe.arrays["array"]).view(np.float16)
+            bits, codes = (np.ascontiguousarray(recipe.arrays[name]) for name in ("array", "codes"))
             names = tuple(map(str, recipe.settings["names"]))
-            labelled = LabelledCells(array, Categories(names, np.asarray(recipe.arrays["codes"], np.int32)))
-        except (KeyError, TypeError, ValueError) as error:
+            width = bits.shape[1]
+            labels = _from_wire(names, width, bits.astype(np.uint16).tobytes(), codes.astype(np.int32).tobytes())
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise RecipeError(f"The labelled cells cannot be read ({error}).") from error
-        return Annotate(labels_of(bundle, info.embedding_width, labelled), votes=votes)
+        return Annotate(labels, votes=votes)
+
+
+@lru_cache(4)
+def _from_wire(names: tuple[str, ...], width: int, bits: bytes, codes: bytes) -> Labels:
+    """The labels in a recipe. Cached, because every batch of a request has the same."""
+    array = np.frombuffer(bits, np.float16).reshape(-1, width)
+    labelled = LabelledCells(array, Categories(names, np.frombuffer(codes, np.int32)))
+    return Labels(Reference.of(array, labelled.labels), labelled=labelled)

@@ -12,8 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from scpalm.model.annotation.calibration import Calibration
 from scpalm.model.annotation.reference import Annotation, Reference
-from scpalm.model.io.labels import Categories
-from scpalm.training.annotation.cells import CorpusCells
+from scpalm.training.annotation.cells import CorpusCells, balanced, fit
 
 # Profiles made from the cells of a training set: they are left out together with it.
 SAME_STUDY = {
@@ -46,12 +45,21 @@ class HeldOut:
 
 
 def answers_without_own_set(
-    cells: CorpusCells, array: NDArray[np.floating], progress: Callable[[str], None] = lambda text: None
+    cells: CorpusCells,
+    array: NDArray[np.floating],
+    max_cells: int,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> list[HeldOut]:
     """Annotate the cells of each training set with the cells of all other sets and profiles.
 
     Cells whose label mixes types are left out; cell lines and days of differentiation count as types that no reference
-    has. ``array``: ``[R, D]`` embedding of the cells.
+    has.
+
+    Args:
+        cells: labelled cells of the corpus.
+        array: ``[R, D]`` their embedding.
+        max_cells: cells to measure distances to.
+        progress: called with the name of each set.
     """
     broad = cells.broad
     foreign = np.array([cell_type.name.startswith(("cell line", "day ")) for cell_type in cells.cell_types], bool)
@@ -65,7 +73,11 @@ def answers_without_own_set(
         if not len(asked) or len(set(broad[rest])) < 2:
             continue
         # Shares unchanged, so that the curve can be fitted to them.
-        reference = Reference(array[rest], Categories.of(list(broad[rest])), Calibration(1.0, 0.0, np.inf))
+        positions = np.flatnonzero(rest)
+        others = cells.select(positions)
+        names, discriminant, _ = fit(others, array[positions])
+        kept = positions[balanced(others, max_cells)]
+        reference = Reference(names, array[kept], discriminant, Calibration(1.0, 0.0, np.inf))
         answer: Annotation = reference.annotate(array[asked])
         known = np.isin(broad[asked], reference.names)
         right = known & (answer.nearest_label == broad[asked])

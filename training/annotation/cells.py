@@ -1,4 +1,4 @@
-"""Choose the labelled and the simulated cells of a corpus that become the reference, and embed them."""
+"""Choose labelled and simulated cells of a corpus for the reference, embed them, and fit their centroids."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.model.annotation.bundled import Entry, ReferenceCells
+from scpalm.model.annotation.bundled import Entry
+from scpalm.model.annotation.discriminant import Discriminant
 from scpalm.model.bundle import Bundle
 from scpalm.model.engine import open_runtime
 from scpalm.model.errors import InputError
 from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.io.labels import Categories
 from scpalm.training.cell_types.table import CellType, CellTypeTable, cell_type_table
 from scpalm.training.corpus.reader import Corpus
 
@@ -24,11 +26,11 @@ class ReferenceOptions:
     """Size of the reference.
 
     Attributes:
-        max_bytes: of its embedding. max_of_label: most real cells of one label of a data set.
+        max_cells: cells to keep, for distances. max_of_label: most cells of one label of a data set that are used.
         seed: of the choice of cells.
     """
 
-    max_bytes: int = 2_500_000
+    max_cells: int = 1500
     max_of_label: int = 25
     seed: int = 0
 
@@ -170,8 +172,8 @@ def _rows(corpus: Corpus, rows: NDArray[np.int64], gene_sets: dict[bytes, GeneSe
     )
 
 
-def reference_cells(cells: CorpusCells, array: NDArray[np.float32]) -> ReferenceCells:
-    """The cells of a reference, not calibrated yet. ``array``: their embedding ``[R, D]``."""
+def entries_of(cells: CorpusCells) -> tuple[tuple[Entry, ...], NDArray[np.int32]]:
+    """The labels of all sources, and which one each cell has ``[R]``."""
     entries: dict[Entry, int] = {}
     codes = []
     for cell_type, source in zip(cells.cell_types, cells.sources, strict=True):
@@ -184,4 +186,14 @@ def reference_cells(cells: CorpusCells, array: NDArray[np.float32]) -> Reference
             str(source),
         )
         codes.append(entries.setdefault(entry, len(entries)))
-    return ReferenceCells(array.astype(np.float16), np.array(codes, np.int32), tuple(entries))
+    return tuple(entries), np.array(codes, np.int32)
+
+
+def fit(cells: CorpusCells, array: NDArray[np.floating]) -> tuple[tuple[str, ...], Discriminant, tuple[Entry, ...]]:
+    """The names of the broad types, their discriminant, and its groups: the entries.
+
+    ``cells`` have broad types. ``array``: their embedding ``[R, D]``.
+    """
+    labels = Categories.of(list(cells.broad))
+    entries, groups = entries_of(cells)
+    return labels.names, Discriminant.fit(array, labels.codes, groups), entries

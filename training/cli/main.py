@@ -1,4 +1,4 @@
-"""The command ``scpalm-train``: vocabulary, corpus, pathways, cells, export, reference, report, evaluate, drug-response."""
+"""The command ``scpalm-train``: from counts to a bundle with its heads and its reference, and evaluation."""
 
 from __future__ import annotations
 

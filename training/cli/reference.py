@@ -16,7 +16,7 @@ def reference(
     *,
     corpus_dir: Annotated[Path, typer.Argument(metavar="CORPUS")],
     bundle: Annotated[Path, typer.Option("--bundle", help="The bundle to add the reference to.")],
-    max_bytes: Annotated[int, typer.Option(help="Size of the embedded cells.", min=1)] = 2_500_000,
+    max_cells: Annotated[int, typer.Option(help="Cells to store, for distances.", min=16)] = 1500,
     max_of_label: Annotated[int, typer.Option(help="Most cells of a label and data set.", min=1)] = 25,
     seed: Annotated[int, typer.Option(help="Seed of the choice of cells.")] = 0,
 ) -> None:
@@ -29,7 +29,7 @@ def reference(
         if sys.stderr.isatty():
             typer.echo(f"  {text}", err=True)
 
-    entry = add_reference(Corpus(corpus_dir), bundle, ReferenceOptions(max_bytes, max_of_label, seed), show)
+    entry = add_reference(Corpus(corpus_dir), bundle, ReferenceOptions(max_cells, max_of_label, seed), show)
     held_out = entry["held_out"]
     typer.echo(f"{'left out':36} {'cells':>6} {'accuracy':>9} {'unknown':>8}")
     for source, row in held_out["sets"].items():
