@@ -34,6 +34,8 @@ from scpalm.model.tasks.task import (
 _DEFAULT_LABEL = LabelledBy().label
 _COLUMNS = ("label", "second_label", "nearest_label", "cell_type", "probability", "distance", "unknown")
 _VOTED = ("voted_label", "vote_share")
+ANNOTATION_TENSORS = (*_COLUMNS, *_VOTED)
+ANNOTATION_TEXTS = ("label", "second_label", "nearest_label", "cell_type", "voted_label")
 
 
 def _text(value: object) -> object:
@@ -186,11 +188,11 @@ class AnnotateTask(Task[AnnotateOptions]):
     result = (
         "`label`: broad type, `unknown` for cells too far from the reference; `second_label`; `nearest_label`: the "
         "label without that threshold; `cell_type`: more specific, of the closest cells with that label; `probability` "
-        "of `nearest_label`; `distance`; `unknown`: 0 or 1. With `vote`: `voted_label` and `vote_share`. In h5ad, columns "
-        "`scpalm_label` and so on of `obs`."
+        "of `nearest_label`; `distance`; `unknown`: 0 or 1. With `vote`: `voted_label` and `vote_share`. In h5ad, "
+        "columns `scpalm_label` and so on of `obs`."
     )
     options = AnnotateOptions
-    tensors: ClassVar[Mapping[str, str]] = {_name(column): column for column in (*_COLUMNS, *_VOTED)}
+    tensors: ClassVar[Mapping[str, str]] = {_name(column): column for column in ANNOTATION_TENSORS}
     reads_labelled = True
     binds_quickly = False
 

@@ -45,11 +45,11 @@ def datasets_of(files: list[Path], label: str, keep: list[str] | None, batch_key
     return out
 
 
-def _pairs(pairs: list[str] | None) -> dict[str, str]:
+def pairs_of(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.partition("=")[::2] for pair in pairs or [])
 
 
-def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bundle: Path, *, record: bool) -> None:
+def finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bundle: Path, *, record: bool) -> None:
     """Print the table, and write the rows and the bundle's card if requested."""
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.metrics.rows import record_rows, write_rows
@@ -61,7 +61,7 @@ def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bund
         record_rows(bundle, rows)
 
 
-def _show_progress(text: str) -> None:
+def show_progress(text: str) -> None:
     if sys.stderr.isatty():
         typer.echo(f"  {text}", err=True)
 
@@ -111,8 +111,8 @@ def clustering(
 
     sources: list[EmbeddingSource] = [BundleEmbeddings(Bundle.load(bundle)), Baselines()]
     options = ClusteringOptions(methods.split(",") if methods else None, range(seeds), extended)
-    rows = compare_clustering(datasets, sources, options, progress=_show_progress, on_array=draw)
-    _finish(rows, CLUSTERING_COLUMNS, json_out, bundle, record=record)
+    rows = compare_clustering(datasets, sources, options, progress=show_progress, on_array=draw)
+    finish(rows, CLUSTERING_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
@@ -147,8 +147,8 @@ def imputation(
             raise ValueError(f"{corpus} and {bundle} have different genes. Name the corpus the bundle was trained on.")
         means = gene_means(opened, opened.train_rows)
     options = ImputationOptions(means, methods.split(",") if methods else None, range(seeds), clusters)
-    rows = compare_imputation(datasets_of(files, label, keep), loaded, options, _show_progress)
-    _finish(rows, IMPUTATION_COLUMNS, json_out, bundle, record=record)
+    rows = compare_imputation(datasets_of(files, label, keep), loaded, options, show_progress)
+    finish(rows, IMPUTATION_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
@@ -186,7 +186,7 @@ def pathways(
     rows = []
     document: dict[str, object] = {}
     for seed in range(seeds):
-        found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=_show_progress)
+        found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=show_progress)
         rows += pathway_rows(name, len(cells), found, seed)
         document = document or pathways_document(found, cells.symbols, rows, [path.stem for path in gene_sets])
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2)
@@ -199,86 +199,7 @@ def pathways(
         draw_heatmap(names, shares, heatmap)
     if record:
         add_files(bundle, {"pathways.json": content}, {})
-    _finish(rows, PATHWAY_COLUMNS, json_out, bundle, record=record)
-
-
-def _named_types(
-    queries: list[Path],
-    corpus: Path | None,
-    bundle: Path,
-    label_map: list[str] | None,
-    methods: str | None,
-    reading: tuple[Path | None, str, list[str] | None],
-    *,
-    record: bool,
-) -> None:
-    from scpalm.model.bundle import Bundle
-    from scpalm.training.annotation.cells import ReferenceOptions
-    from scpalm.training.cell_types.table import evaluation_labels
-    from scpalm.training.corpus.reader import Corpus
-    from scpalm.training.evaluation.clustering.named_types import METHODS, compare_named_types, reference_genes
-    from scpalm.training.evaluation.common.table import ANNOTATION_COLUMNS
-
-    json_out, label, keep = reading
-    loaded = Bundle.load(bundle)
-    files = datasets_of(queries, label, keep)
-    accepted = {name: dict(labels) for name, labels in evaluation_labels().items()}
-    for text, broad in _pairs(label_map).items():
-        for file in files:
-            accepted.setdefault(file.name, {})[text] = frozenset({broad})
-    genes = None
-    if corpus is not None:
-        made_with = loaded.manifest.get("reference", {}).get("options", {})
-        genes = reference_genes(Corpus(corpus), ReferenceOptions(**made_with))
-    chosen = methods.split(",") if methods else METHODS
-    rows = compare_named_types(files, accepted, loaded, genes, chosen, _show_progress)
-    _finish(rows, ANNOTATION_COLUMNS, json_out, bundle, record=record)
-
-
-@app.command()
-@command
-def annotation(
-    *,
-    queries: Annotated[list[Path], typer.Argument(metavar="QUERY.h5ad ...", help="Labelled cells to annotate.")],
-    reference: Annotated[
-        Path | None,
-        typer.Option("--reference", help="Labelled cells to annotate from. Default: the bundle's own reference."),
-    ] = None,
-    corpus: Annotated[
-        Path | None,
-        typer.Option(help="Corpus of the bundle's reference, for baselines on genes. Without --reference only."),
-    ] = None,
-    json_out: Json = None,
-    label: Label = "cell_type",
-    bundle: BundleOption = DEFAULT_BUNDLE,
-    label_map: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map", help="query=reference: two names of the same type; without --reference, label=broad type."
-        ),
-    ] = None,
-    methods: Methods = None,
-    keep: Keep = None,
-    record: Record = False,
-) -> None:
-    """Score the bundle's cell types, or labels transferred from a file, beside baselines; prints a table."""
-    if reference is None:
-        _named_types(queries, corpus, bundle, label_map, methods, (json_out, label, keep), record=record)
-        return
-    from scpalm.model.bundle import Bundle
-    from scpalm.training.evaluation.clustering.annotation import METHODS, compare_annotation
-    from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
-    from scpalm.training.evaluation.common.table import ANNOTATION_COLUMNS
-
-    rows = compare_annotation(
-        datasets_of([reference], label, keep)[0],
-        datasets_of(queries, label, keep),
-        BundleEmbeddings(Bundle.load(bundle)),
-        label_map=_pairs(label_map),
-        methods=methods.split(",") if methods else METHODS,
-        progress=_show_progress,
-    )
-    _finish(rows, ANNOTATION_COLUMNS, json_out, bundle, record=record)
+    finish(rows, PATHWAY_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli.ablation import ablation
+from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command, progress_bar
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
 from scpalm.training.cli.evaluate import app as evaluate_app
@@ -31,6 +32,7 @@ app.command("drug-response")(drug_response)
 app.command("reference")(reference)
 evaluate_app.command("all")(evaluate_all)
 evaluate_app.command("ablation")(ablation)
+evaluate_app.command("annotation")(annotation)
 evaluate_app.command("drug-response")(evaluate_drug_response)
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="key=value; may be repeated. See training/README.md.")

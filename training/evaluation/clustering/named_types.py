@@ -64,8 +64,8 @@ def compare_named_types(
 ) -> list[Row]:
     """Rows ``task, dataset, method``: accuracy at broad types by a map of labels.
 
-    ``accuracy`` counts unknown cells as wrong, ``nearest_accuracy`` does not. ``unknown_share`` is their share among the
-    scored cells, ``unknown_share_elsewhere`` that among the others, such as cell lines. The baselines call no cell
+    ``accuracy`` counts unknown cells as wrong, ``nearest_accuracy`` does not. ``unknown_share`` is their share among
+    the scored cells, ``unknown_share_elsewhere`` that among the others, such as cell lines. The baselines call no cell
     unknown.
 
     Args:
