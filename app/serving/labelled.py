@@ -32,7 +32,7 @@ async def open_labelled(model: ServedModel, upload: Upload) -> LabelledCells:
 
     Raises InputError that names the file, and the errors of the parser.
     """
-    with naming(LABELLED_FILE):
+    with naming(LABELLED_FILE, LABELLED_FILE):
         head = await model.parsers.head(upload)
         return _chosen(head, np.zeros((head.num_cells, 1), np.float32))
 
@@ -48,7 +48,7 @@ async def embed_labelled(model: ServedModel, upload: Upload, folder: Path, lane:
 
     Raises InputError that names the file, and the errors of the parser and the queue.
     """
-    with naming(LABELLED_FILE):
+    with naming(LABELLED_FILE, LABELLED_FILE):
         async with aclosing(model.parsers.parse(upload)) as parts:
             head = await anext(parts)
             assert isinstance(head, UploadHead)

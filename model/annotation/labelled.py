@@ -32,18 +32,18 @@ class LabelledCells:
 
 
 @contextmanager
-def naming(source: object) -> Iterator[None]:
+def naming(source: object, field: str | None = None) -> Iterator[None]:
     """Let an InputError in the block say that it is about the reference, by its file name if it is a file.
 
-    Raises InputError.
+    ``field``: the form field at fault, for services. Raises the same kind of InputError.
     """
     try:
         yield
     except InputError as error:
         name = f"'{Path(source).name}'" if isinstance(source, str | Path) else "given"
-        raise InputError(
-            error.code, f"The reference {name}: {error.detail}", hint=error.hint, field=error.field
-        ) from error
+        kind = type(error) if type(error).__init__ is InputError.__init__ else InputError
+        detail = f"The reference {name}: {error.detail}"
+        raise kind(error.code, detail, hint=error.hint, field=field or error.field) from error
 
 
 def choose_cells(labels: Categories) -> NDArray[np.int64]:

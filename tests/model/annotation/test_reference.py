@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def groups(num: int, seed: int) -> tuple[np.ndarray, list[object]]:
     return np.eye(3)[codes] * 20 + rng.normal(size=(num, 3)), [f"type {code}" for code in codes]
 
 
-def reference(array: np.ndarray, labels: list[object]) -> Reference:
+def reference(array: np.ndarray, labels: Sequence[object]) -> Reference:
     return Reference.of(array, Categories.of(labels))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anndata
+import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -142,8 +143,8 @@ def test_cells_of_a_group_vote(client: Client, tmp_path: Path) -> None:
         np.testing.assert_allclose(found["vote_share"][rows], counts.max() / 10)
     assert found["voted_label"][20] == found["label"][20] and found["vote_share"][20] == 1
     missing = client.post("/annotate?vote=louvain", content=body, headers={"Content-Type": "application/x-hdf5"})
-    check_problem(missing, 422, "louvain")
-    check_problem(client.post("/annotate?vote=leiden", json=BODY), 422, "leiden")
+    check_problem(missing, 422, "no-obs-column", field="louvain")
+    check_problem(client.post("/annotate?vote=leiden", json=BODY), 422, "no-obs", field="leiden")
 
 
 def wait_for(client: Client, location: str) -> None:
@@ -200,20 +201,26 @@ def test_the_command_uses_the_reference_of_the_model(
 def test_errors_name_the_labelled_file(client: Client, tmp_path: Path) -> None:
     body, labelled = as_h5ad(tmp_path / "in.h5ad"), as_h5ad(tmp_path / "r.h5ad", 40, 8, kind=["a", "b"] * 20)
 
-    def post(reference: bytes, path: str = "/annotate", **fields: str) -> object:
+    def post(reference: bytes, path: str = "/annotate", **fields: str) -> httpx.Response:
         return client.post(path, files={"file": ("in.h5ad", body), "reference": ("r.h5ad", reference)}, data=fields)
 
-    check_problem(post(labelled), 422, "reference")  # no column cell_type
-    check_problem(post(labelled, reference_label="kind", reference_layer="spliced"), 422, "reference")
-    check_problem(post(b"\x89HDF\r\n\x1a\nbroken", reference_label="kind"), 400, "reference")
-    check_problem(post(labelled, "/embed"), 422, "reference")
-    check_problem(client.post("/annotate?reference_label=kind", json=BODY), 422, "reference_label")
+    missing = post(labelled)
+    check_problem(missing, 422, "no-obs-column", field="reference")
+    assert "The reference 'reference': obs has no column 'cell_type'" in missing.json()["detail"]
+    for answer in (
+        post(labelled, reference_label="kind", reference_layer="spliced"),
+        post(b"\x89HDF\r\n\x1a\nbroken", reference_label="kind"),
+        post(labelled, "/ic50"),
+    ):
+        assert answer.status_code in (400, 422), answer.text
+        assert answer.json()["field"] in ("reference", "file") and "reference" in answer.json()["detail"]
+    check_problem(client.post("/annotate?reference_label=kind", json=BODY), 422, "invalid-parameter")
 
 
 def test_v2_has_the_labels_as_text(client: Client, expected: Annotation) -> None:
     shapes = {"genes": "BYTES", "indptr": "INT64", "indices": "INT32", "data": "FP32"}
     inputs = [
-        {"name": name, "datatype": kind, "shape": [len(BODY[name])], "data": BODY[name]}  # type: ignore[arg-type]
+        {"name": name, "datatype": kind, "shape": [len(BODY[name])], "data": BODY[name]}
         for name, kind in shapes.items()
     ]
     request = {"inputs": inputs, "outputs": [{"name": "label"}, {"name": "probability"}]}
