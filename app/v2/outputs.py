@@ -35,10 +35,11 @@ class OutputName:
 
 @cache
 def outputs() -> dict[str, OutputName]:
-    """All outputs by their tensor names under /v2."""
-    return {
+    """All outputs by their tensor names under /v2, the default first."""
+    found = {
         tensor: OutputName(output, task.name) for task in tasks().values() for output, tensor in task.tensors.items()
     }
+    return {DEFAULT: found[DEFAULT], **found}
 
 
 @dataclass(frozen=True)
