@@ -10,20 +10,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
-
-from scpalm.model.annotate import Annotation, Reference
+from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
-from scpalm.model.errors import InputError, MissingRuntimeError
+from scpalm.model.errors import MissingRuntimeError
 from scpalm.model.genes.declared import AUTO, Declaration
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.io.cells import Source, open_cells
+from scpalm.model.io.labels import LabelledBy
 from scpalm.model.progress import NoProgress, Progress
 from scpalm.model.sessions.session import Encoded, Session, open_session
-from scpalm.model.spec import ReadOptions, RequestSpec
-from scpalm.model.stream import CellReader, Stream
+from scpalm.model.spec import AnnotateReadOptions, ReadOptions, RequestSpec
+from scpalm.model.stream import CellReader, Stream, embed_labelled
 from scpalm.model.tasks.embed import Output
 
 if TYPE_CHECKING:
@@ -107,19 +105,28 @@ class Engine:
         """Run the network once: the embedding of prepared cells, and with ``tokens`` h_C and pathway codes."""
         return self.session.encode(prepared.rows, tokens=tokens)
 
-    def stream(self, source: Source, spec: RequestSpec, *, report: InputReport | None = None) -> Stream:
+    def stream(
+        self,
+        source: Source,
+        spec: RequestSpec,
+        *,
+        report: InputReport | None = None,
+        labelled: LabelledCells | None = None,
+    ) -> Stream:
         """Compute results for a file, a zarr store or an AnnData block by block; see `Stream`.
 
         Args:
             source: where the cells come from.
             spec: tasks and options.
             report: how the first cells of the source were classified. Needed to start elsewhere, with `Stream.rows`.
+            labelled: cells to annotate with, from `embed_labelled`. Default: the reference of the model.
 
         Raises InputError, ParameterError or MissingPartError.
         """
         with ExitStack() as opened:
             cells = opened.enter_context(open_cells(source, layer=spec.layer))
-            stream = Stream(self.bundle, self.session, CellReader(self.bundle, cells, spec.declaration, report), spec)
+            reader = CellReader(self.bundle, cells, spec.declaration, report)
+            stream = Stream(self.bundle, self.session, reader, spec, labelled)
             opened.pop_all()
         return stream
 
@@ -217,90 +224,57 @@ class Engine:
     def annotate(
         self,
         adata: AnnData,
-        reference: Source,
+        reference: Source | None = None,
         *,
         label: str = "cell_type",
+        vote: str | None = None,
         key_added: str = "scpalm",
         copy: bool = False,
-        **how: Unpack[ReadOptions],
+        **how: Unpack[AnnotateReadOptions],
     ) -> AnnData | None:
-        """Label each cell by the nearest labelled cells; writes ``obs["scpalm_label"]``, 'unknown' if none is close.
+        """Name the type of each cell; writes ``obs["scpalm_label"]``, 'unknown' for cells too far from the reference.
 
-        Also writes ``scpalm_nearest_label``, ``scpalm_probability`` and ``scpalm_distance`` to ``obs``.
+        Also writes ``scpalm_second_label``, ``scpalm_nearest_label``, ``scpalm_cell_type``, ``scpalm_probability``,
+        ``scpalm_distance`` and ``scpalm_unknown`` to ``obs``; with ``vote``, ``scpalm_voted_label`` and
+        ``scpalm_vote_share`` too.
 
         Args:
             adata: the cells to label.
-            reference: labelled cells, read from X.
+            reference: labelled cells. Default: the reference of the model.
             label: column of the reference's ``obs`` that holds the labels.
+            vote: column of ``adata.obs`` with groups of cells, such as clusters, that share a label by vote.
             key_added: prefix of the new columns.
 
         Example:
-            >>> engine.annotate(adata, "atlas.h5ad", label="cell_type")
-            >>> adata.obs["scpalm_label"]
+            >>> engine.annotate(adata, vote="leiden")
+            >>> adata.obs["scpalm_voted_label"]
         """
-        import pandas as pd
+        read = ReadOptions(layer=how.get("layer"), input=how.get("input", "auto"), total=how.get("total"))
+        spec = RequestSpec(("annotate",), {} if vote is None else {"vote": vote}, **read)
+        read_reference = LabelledBy(label, how.get("reference_layer"))
+        labelled = None if reference is None else self.embed_labelled(reference, read_reference)
+        return self._add(adata, spec, key_added, copy=copy, labelled=labelled)
 
-        _, found = self.transfer_labels(adata, reference, label=label, spec=RequestSpec((), **how))
-        target = adata.copy() if copy else adata
-        target.obs[f"{key_added}_label"] = pd.Categorical(found.label.astype(str))
-        target.obs[f"{key_added}_nearest_label"] = pd.Categorical(found.nearest_label.astype(str))
-        target.obs[f"{key_added}_probability"] = found.probability
-        target.obs[f"{key_added}_distance"] = found.distance
-        return target if copy else None
+    def embed_labelled(self, reference: Source, how: LabelledBy, progress: Progress | None = None) -> LabelledCells:
+        """Embed labelled cells to annotate others with; see `scpalm.model.stream.embed_labelled`."""
+        return embed_labelled(self.bundle, self.session, reference, how, progress or NoProgress())
 
-    def transfer_labels(
+    def _add(
         self,
-        source: Source,
-        reference: Source,
+        adata: AnnData,
+        spec: RequestSpec,
+        key_added: str | None,
         *,
-        label: str = "cell_type",
-        spec: RequestSpec | None = None,
-        progress: Progress | None = None,
-    ) -> tuple[list[str], Annotation]:
-        """Label the cells of ``source`` by the nearest cells of ``reference``; also returns the names of the cells.
-
-        Args:
-            source: the cells to label.
-            reference: labelled cells, read from X.
-            label: column of the reference's ``obs`` that holds the labels.
-            spec: how to read ``source``.
-            progress: receives the number of finished cells.
-
-        Raises InputError.
-        """
-        spec, progress = spec or RequestSpec(()), progress or NoProgress()
-        with self.read(reference) as labelled, self.read(source, layer=spec.layer, declared=spec.declaration) as cells:
-            labels = labelled.source.obs_column(label)
-            if labels is None:
-                name = Path(reference).name if isinstance(reference, Path | str) else "The reference"
-                raise InputError(
-                    "no-label-column",
-                    f"{name} has no column '{label}' in obs.",
-                    hint="Pass the name of the column that holds the labels (--label).",
-                    field=label,
-                )
-            progress.start(labelled.num_cells + cells.num_cells)
-            known = Reference(self._embed_all(labelled, progress)[1], [str(value) for value in labels])
-            names, embedding = self._embed_all(cells, progress)
-        return names, known.annotate(embedding)
-
-    def _embed_all(self, reader: CellReader, progress: Progress) -> tuple[list[str], NDArray[np.float32]]:
-        """Names ``[B]`` and embedding ``[B, D]`` of all cells, in memory."""
-        names: list[str] = []
-        parts: list[NDArray[np.float32]] = []
-        for prepared in reader:
-            parts.append(self.encode(prepared, tokens=False).embedding)
-            names += prepared.cells
-            progress.advance(len(prepared.rows))
-        return names, np.concatenate(parts)
-
-    def _add(self, adata: AnnData, spec: RequestSpec, key_added: str | None, *, copy: bool) -> AnnData | None:
+        copy: bool,
+        labelled: LabelledCells | None = None,
+    ) -> AnnData | None:
         from scpalm.model.output.anndata_writer import AnnDataWriter
 
-        with self.stream(adata, spec) as stream:
+        with self.stream(adata, spec, labelled=labelled) as stream:
             writer = AnnDataWriter(stream.outputs, stream.reader.num_cells, key_added)
             for block in stream:
                 writer.put(block.start, block.values)
+            writer.conclude(stream.tasks)
             note = stream.note()
         target = adata.copy() if copy else adata
         writer.write_into(target, note)

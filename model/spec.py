@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from scpalm.model.errors import ParameterError, did_you_mean
 from scpalm.model.genes.declared import Declaration, Declared
-from scpalm.model.tasks.common_options import ALSO, CELL_MEMBERS, COMMON, CommonOptions
+from scpalm.model.io.labels import LabelledBy
+from scpalm.model.tasks.common_options import ALSO, CELL_MEMBERS, COMMON, LABELLED_FILE, CommonOptions
 from scpalm.model.tasks.registry import combinable, tasks
 from scpalm.model.tasks.task import AnyTask, BoundTask, OutputSpec, TaskContext, TaskOptions, Tensor
 
@@ -28,6 +29,12 @@ class ReadOptions(TypedDict, total=False):
     layer: str | None
     input: Declared
     total: float | None
+
+
+class AnnotateReadOptions(ReadOptions, total=False):
+    """How to read an AnnData and a reference. ``reference_layer``: as ``layer``, of the reference."""
+
+    reference_layer: str | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,23 @@ class RequestSpec:
         """Names of the request members that the tasks read in addition to cells."""
         kinds = [task.members for task in self.kinds() if task.members is not None]
         return tuple(name for kind in kinds for name in kind.model_fields)
+
+    @property
+    def obs_columns(self) -> tuple[str, ...]:
+        """Columns of the input's ``obs`` that the tasks read. Raises ParameterError for an invalid option."""
+        return tuple(dict.fromkeys(name for task in self.kinds() for name in task.obs_columns(self.options_of(task))))
+
+    @property
+    def labelled_by(self) -> LabelledBy | None:
+        """How to read the labelled file of the request; None if no task reads one. Raises ParameterError."""
+        found = [task.labelled_by(self.options_of(task)) for task in self.kinds() if task.reads_labelled]
+        return found[0] if found else None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Fields of a form that may be files, in addition to the cells."""
+        own = (*self.kinds(), *(() if any(task.alone for task in self.kinds()) else combinable()))
+        return (LABELLED_FILE,) if any(task.reads_labelled for task in own) else ()
 
     def kinds(self) -> tuple[AnyTask, ...]:
         """The tasks, without duplicates. Raises ParameterError for an unknown task or a forbidden combination."""

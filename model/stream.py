@@ -7,13 +7,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
+from scpalm.model.annotation.labelled import LabelledCells, choose_cells, naming
 from scpalm.model.bundle import Bundle
+from scpalm.model.errors import InputError
 from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.declared import AUTO, Declaration
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared, Preparer
 from scpalm.model.genes.report import InputReport
-from scpalm.model.io.cells import CellSource
+from scpalm.model.io.cells import CellSource, Source, column_of, open_cells
+from scpalm.model.io.labels import Categories, LabelledBy
 from scpalm.model.output.note import note_of
+from scpalm.model.progress import Progress
 from scpalm.model.sessions.session import Session
 from scpalm.model.spec import RequestSpec, metadata_of, outputs_of
 from scpalm.model.tasks.task import BoundTask, OutputSpec, TaskContext, Values
@@ -83,6 +90,7 @@ class Stream(AbstractContextManager["Stream"]):
 
     Attributes:
         reader: reads the cells.
+        tasks: the tasks. Those with ``concludes`` must conclude when all blocks have been computed.
         outputs: the outputs that every block holds.
 
     Example:
@@ -91,15 +99,30 @@ class Stream(AbstractContextManager["Stream"]):
         ...         out[block.start : block.start + len(block.cells)] = block.values["embed"]
     """
 
-    def __init__(self, bundle: Bundle, session: Session, reader: CellReader, spec: RequestSpec) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        session: Session,
+        reader: CellReader,
+        spec: RequestSpec,
+        labelled: LabelledCells | None = None,
+    ) -> None:
         self.reader = reader
         self._bundle = bundle
         self._session = session
-        members = reader.source.tables(spec.members)
-        context = TaskContext(bundle, session.info, reader.num_cells, reader.preparer.file_target, members)
-        self._bound = spec.bind(context)
+        source = reader.source
+        context = TaskContext(
+            bundle,
+            session.info,
+            reader.num_cells,
+            reader.preparer.file_target,
+            source.tables(spec.members),
+            {name: column_of(source, name) for name in spec.obs_columns},
+            labelled,
+        )
+        self.tasks = spec.bind(context)
         self._report: InputReport | None = None
-        self.outputs: tuple[OutputSpec, ...] = outputs_of(self._bound)
+        self.outputs: tuple[OutputSpec, ...] = outputs_of(self.tasks)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -116,13 +139,13 @@ class Stream(AbstractContextManager["Stream"]):
     def _blocks(self, parts: Iterator[Prepared] | CellReader, start: int) -> Iterator[Block]:
         for prepared in parts:
             self._report = prepared.input
-            yield from compute(self._session, self._bound, prepared, start)
+            yield from compute(self._session, self.tasks, prepared, start)
             start += len(prepared.rows)
 
     def note(self) -> dict[str, object]:
         """The note that is stored with the values. Complete once the first block has been computed."""
         name = (self._bundle.name, self._bundle.version)
-        return note_of(name, self.reader.coverage, self._report, metadata_of(self._bound))
+        return note_of(name, self.reader.coverage, self._report, metadata_of(self.tasks))
 
 
 def compute(session: Session, bound: Sequence[BoundTask], prepared: Prepared, first: int) -> Iterator[Block]:
@@ -141,3 +164,38 @@ def compute(session: Session, bound: Sequence[BoundTask], prepared: Prepared, fi
         for task in bound:
             values |= task.finish(task.run(session, part, first + start), cells)
         yield Block(first + start, cells.cells, values)
+
+
+def embed_labelled(
+    bundle: Bundle, session: Session, reference: Source, how: LabelledBy, progress: Progress
+) -> LabelledCells:
+    """Embed labelled cells to annotate others with: at most 300 of a label and 3,000 in all.
+
+    Args:
+        bundle: the model. session: runs it.
+        reference: file, zarr store or AnnData with labelled cells.
+        how: the column of ``obs`` that holds the labels, and the matrix.
+        progress: receives the number of finished cells.
+
+    Raises InputError, which names the file.
+    """
+    with naming(reference), open_cells(reference, layer=how.layer) as source:
+        labels = column_of(source, how.label)
+        chosen = choose_cells(labels)
+        if not len(chosen):
+            raise InputError(
+                "no-labels",
+                f"No cell has a label in the column '{how.label}' of obs.",
+                hint="Name another column of labels.",
+                field=how.label,
+            )
+        parts: list[NDArray[np.float32]] = []
+        start = 0
+        for prepared in CellReader(bundle, source):
+            stop = start + len(prepared.rows)
+            inside = chosen[(chosen >= start) & (chosen < stop)] - start
+            if len(inside):
+                parts.append(session.encode(prepared.select(inside).rows, tokens=False).embedding)
+            progress.advance(len(prepared.rows))
+            start = stop
+    return LabelledCells(np.concatenate(parts), Categories(labels.names, labels.codes[chosen]))

@@ -55,7 +55,7 @@ cli.command()(jobs)
 cli.command(cls=ClusterCommand)(embed)
 cli.command(cls=StrictCommand)(annotate)
 for _task in tasks().values():
-    if _task.name != "embed":  # added above, with further options
+    if _task.name not in ("embed", "annotate"):  # added above, with further options
         cli.command(_task.name, cls=StrictCommand)(task_command(_task))
 
 

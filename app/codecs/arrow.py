@@ -21,6 +21,7 @@ from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_per_bloc
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.sniff import ARROW_FILE
+from scpalm.model.tasks.task import OutputSpec, Values
 
 _HINT = (
     "Send an Arrow IPC stream with the columns 'indices' (list of integers), 'data' (list of numbers) and optionally "
@@ -33,6 +34,8 @@ _READ_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOF
 @register_writer
 class ArrowCodec:
     """Reads the columns ``indices``, ``data`` and ``obs_names``; writes ``obs_names`` and a fixed-size list per output.
+
+    A column of ``obs`` is a plain column of its own name, text for labels.
 
     The note of the result is JSON in the schema metadata, under ``scpalm``.
     """
@@ -74,14 +77,26 @@ def _write(sink: IO[bytes], schema: pa.Schema, names: pa.Array, outputs: Sequenc
     with pa.ipc.new_stream(sink, schema) as writer:
         start = 0
         for blocks in zip(*(row_blocks(output.values, step) for output in outputs), strict=True):
-            lists = [pa.FixedSizeListArray.from_arrays(pa.array(b.reshape(-1)), b.shape[1]) for b in blocks]
-            writer.write_batch(pa.record_batch([names.slice(start, len(blocks[0])), *lists], schema=schema))
+            columns = [_array(output.spec, block) for output, block in zip(outputs, blocks, strict=True)]
+            writer.write_batch(pa.record_batch([names.slice(start, len(blocks[0])), *columns], schema=schema))
             start += len(blocks[0])
 
 
 def _field(output: OutputValues) -> pa.Field:
+    spec = output.spec
     kind = pa.float32() if output.values.dtype == np.float32 else pa.int32()
-    return pa.field(output.spec.name, pa.list_(kind, output.values.shape[1]))
+    if spec.placement == "obs" and spec.columns:
+        return pa.field(spec.columns[0], kind if spec.categories is None else pa.string())
+    return pa.field(spec.name, pa.list_(kind, output.values.shape[1]))
+
+
+def _array(spec: OutputSpec, block: Values) -> pa.Array:
+    if spec.placement != "obs":
+        return pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), block.shape[1])
+    flat = block[:, 0]
+    return pa.array(
+        flat if spec.categories is None else spec.texts(flat), None if spec.categories is None else pa.string()
+    )
 
 
 def _matrix(body: bytes, options: DecodeOptions) -> CellMatrix:

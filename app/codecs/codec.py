@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from scpalm.app.codecs.result import Result
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.io.labels import Categories
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,15 @@ class CarriesOptions(Protocol):
 
     def further(self, body: bytes | Path, options: DecodeOptions) -> dict[str, object]:
         """All members of the body that are not its cells. Called before `decode`. Raises InputError."""
+        ...
+
+
+@runtime_checkable
+class HasObs(Protocol):
+    """A reader whose bodies have a table ``obs``."""
+
+    def obs_columns(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, Categories]:
+        """The named columns of ``obs``. Raises InputError for a column that does not exist."""
         ...
 
 

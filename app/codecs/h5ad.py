@@ -16,8 +16,10 @@ from scpalm.app.storage.values import row_blocks
 from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import CHUNK_CELLS
+from scpalm.model.io.cells import column_of
 from scpalm.model.io.convert import as_h5ad
 from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.labels import Categories
 from scpalm.model.output.h5ad_writer import H5adWriter
 from scpalm.model.output.note import anndata_note
 
@@ -45,6 +47,11 @@ class H5adCodec:
         """The named dataframes in ``obsm``."""
         with _open(body, options) as file:
             return file.tables(names)
+
+    def obs_columns(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, Categories]:
+        """See `scpalm.app.codecs.codec.HasObs`."""
+        with _open(body, options) as file:
+            return {name: column_of(file, name) for name in names}
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         if original is None:

@@ -15,14 +15,15 @@ from scpalm.app.storage.values import StoredValues
 
 @register_writer
 class NpyWriter:
-    """Writes the main output ``[cells, width]``. Further outputs are left out."""
+    """Writes the main output ``[cells, width]``: numbers, or text for labels. Further outputs are left out."""
 
     media_type = "application/x-npy"
     suffix = ".npy"
     extends_files = False
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
-        values = result.outputs[0].values
+        main = result.outputs[0]
+        values = main.values if main.spec.categories is None else main.spec.texts(main.load()).astype(np.str_)
         if isinstance(values, StoredValues):
             shutil.copyfile(values.path, target)  # large results are already stored as .npy
             return None

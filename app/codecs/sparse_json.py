@@ -92,10 +92,19 @@ class SparseJsonCodec:
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         main, *others = result.outputs
-        head = _dumps({"model": result.note["model"], "obs_names": result.cells, **_columns(main)})
+        head = _dumps(
+            {
+                "model": result.note["model"],
+                "obs_names": result.cells,
+                **_columns(main),
+                **{name: texts for output in result.outputs for name, texts in _obs_lists(output)},
+            }
+        )
         tail = _dumps({name: value for name, value in result.note.items() if name != "model"})
         pieces = chain((head[:-1], b","), _values(main))
         for output in others:
+            if output.spec.placement == "obs":
+                continue  # written above, as a flat list
             columns = _dumps(_columns(output))[:-1] + b"," if output.spec.columns else b"{"
             pieces = chain(pieces, (b"," + _dumps(output.spec.name) + b":" + columns,), _values(output), (b"}",))
         pieces = chain(pieces, (b"," + tail[1:],))
@@ -118,8 +127,17 @@ def _values(output: OutputValues) -> Iterator[bytes]:
     """Yield the JSON of the members ``shape`` and ``values``, block by block."""
     yield b'"shape":' + _dumps(list(output.values.shape)) + b',"values":['
     for number, block in enumerate(row_blocks(output.values)):
-        yield (b"," if number else b"") + _dumps(np.ascontiguousarray(block))[1:-1]
+        rows = block if output.spec.categories is None else output.spec.texts(block).tolist()
+        yield (b"," if number else b"") + _dumps(rows if isinstance(rows, list) else np.ascontiguousarray(rows))[1:-1]
     yield b"]"
+
+
+def _obs_lists(output: OutputValues) -> Iterator[tuple[str, object]]:
+    """A column of obs as a flat list, under the name of the column: text for labels."""
+    spec = output.spec
+    if spec.placement == "obs" and spec.columns:
+        flat = output.load()[:, 0]
+        yield spec.columns[0], flat if spec.categories is None else spec.texts(flat).tolist()
 
 
 _CELLS = frozenset(CELL_MEMBERS)

@@ -21,13 +21,15 @@ from scpalm.app.errors import (
     StorageFullError,
     TooLargeError,
 )
-from scpalm.app.http.form import Form
+from scpalm.app.http.form import FILE_FIELD, Form
 from scpalm.app.http.negotiation import content_encoding_of, media_type_of
 from scpalm.app.parsing.upload import Upload
+from scpalm.app.serving.labelled import labelled_upload
 from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.storage.scratch import NO_ROOM, ensure_folder
 from scpalm.model.errors import ParameterError
 from scpalm.model.spec import RequestSpec
+from scpalm.model.tasks.common_options import LABELLED_FILE
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # Larger bodies are written to a file while they arrive.
@@ -77,19 +79,39 @@ async def _read(request: Request, folder: Path, reader: Reader, spec: RequestSpe
         raise BadRequestError(
             "Forms with Content-Encoding are not supported. Send the file itself as the body.", field="Content-Encoding"
         )
-    form = Form(content_type, folder, lambda name: spec.check_name(name, "form field"))
+    form = Form(content_type, folder, lambda name: spec.check_name(name, "form field"), spec.files)
     try:
         async for block in _blocks(stream):
             await _off_loop(block, form.write)
-        path, fields = form.finish()
+        paths, fields = form.finish()
     except (BadRequestError, ParameterError):
         await _skip_rest(request, stream)
         raise
     finally:
         form.close()
+    spec = spec.with_options(fields, "form field")
+    media_type, encoding = await _type_of(paths[FILE_FIELD])
+    labelled = await _labelled(paths[LABELLED_FILE], spec) if LABELLED_FILE in paths else None
+    return Upload(paths[FILE_FIELD], media_type, spec, encoding, labelled=labelled)
+
+
+async def _type_of(path: Path) -> tuple[str, str]:
+    """Media type and content encoding of the content of a file."""
     found, encoding = await asyncio.to_thread(content_of, path, "")
-    media_type = found if found not in (None, FORM) else H5AD
-    return Upload(path, media_type, spec.with_options(fields, "form field"), encoding)
+    return found if found not in (None, FORM) else H5AD, encoding
+
+
+async def _labelled(path: Path, spec: RequestSpec) -> Upload:
+    """The file of labelled cells of a form. Raises ParameterError if no task reads it."""
+    how = spec.labelled_by
+    if how is None:
+        raise ParameterError(
+            f"The form has a file '{LABELLED_FILE}', which no requested task reads. Leave it out, or add "
+            "also=annotate.",
+            field=LABELLED_FILE,
+        )
+    media_type, encoding = await _type_of(path)
+    return labelled_upload(path, media_type, encoding, how)
 
 
 async def _chunks_of(body: bytes | Path) -> AsyncIterator[bytes]:

@@ -1,8 +1,8 @@
-"""Parse multipart/form-data chunk by chunk. The field ``file`` goes to disk; other fields stay in memory."""
+"""Parse multipart/form-data chunk by chunk. Files go to disk; other fields stay in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -23,10 +23,17 @@ class Form:
     """One incoming form: `write` each chunk, then `finish`. File names sent by the client are ignored.
 
     ``directory`` must not be shared with another form. ``check_name`` raises the error for a field that nobody reads,
-    before its content is kept. Every method raises BadRequestError for a malformed form.
+    before its content is kept. ``files`` are fields that may be files in addition to ``file``. Every method raises
+    BadRequestError for a malformed form.
     """
 
-    def __init__(self, content_type: str, directory: Path, check_name: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        content_type: str,
+        directory: Path,
+        check_name: Callable[[str], None] = lambda _: None,
+        files: Sequence[str] = (),
+    ) -> None:
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             raise BadRequestError(
@@ -39,7 +46,8 @@ class Form:
         self._header = (bytearray(), bytearray())
         self._name = ""
         self._file: IO[bytes] | None = None
-        self._path: Path | None = None
+        self._file_fields = (FILE_FIELD, *files)
+        self._paths: dict[str, Path] = {}
         self._fields: dict[str, bytearray] = {}
         self._ended = False
         try:
@@ -70,15 +78,15 @@ class Form:
             self._fields.clear()  # the rest of the body is still read, so that the client sees the answer
             raise
 
-    def finish(self) -> tuple[Path, dict[str, str]]:
-        """The path of the uploaded file, and the text of the other fields."""
+    def finish(self) -> tuple[dict[str, Path], dict[str, str]]:
+        """The paths of the uploaded files by field, among them ``file``; and the text of the other fields."""
         self.close()
         if not self._ended:
             raise BadRequestError(f"The form ends before its closing boundary. {_HINT}", field=FILE_FIELD)
-        if self._path is None:
+        if FILE_FIELD not in self._paths:
             found = ", ".join(f"'{name[:40]}'" for name in self._fields) or "none"
             raise BadRequestError(f"The form has no field 'file'. Its fields: {found}. {_HINT}", field=FILE_FIELD)
-        return self._path, {name: bytes(value).decode("utf-8", "replace") for name, value in self._fields.items()}
+        return self._paths, {name: bytes(value).decode("utf-8", "replace") for name, value in self._fields.items()}
 
     def close(self) -> None:
         """Close the file. It stays on disk; the caller removes the directory."""
@@ -100,23 +108,29 @@ class Form:
         if name.lower() == b"content-disposition":
             options = parse_options_header(value)[1]
             self._name = options.get(b"name", b"").decode("utf-8", "replace")
-            if b"filename" in options and self._name != FILE_FIELD:
+            if b"filename" in options and self._name not in self._file_fields:
                 raise BadRequestError(
                     f"The form has a file in the field '{self._name[:40]}'. Send it in the field 'file'. {_HINT}",
                     field=FILE_FIELD,
                 )
 
     def _on_headers_finished(self) -> None:
-        if self._name != FILE_FIELD:
+        if self._name not in self._file_fields:
             if self._name not in self._fields:
                 self._check_name(self._name)
             # Repeated fields become one text, one value per line.
             self._fields[self._name] = self._fields[self._name] + b"\n" if self._name in self._fields else bytearray()
-        elif self._path is not None:
-            raise BadRequestError("The form has more than one file. Send one file per request.", field=FILE_FIELD)
+        elif self._name in self._paths:
+            raise BadRequestError(
+                f"The form has more than one file in the field '{self._name}'. Send one file per request.",
+                field=self._name,
+            )
         else:
-            self._path = ensure_folder(self._directory) / "upload.h5ad"
-            self._file = self._path.open("xb")
+            path = ensure_folder(self._directory) / (
+                "upload.h5ad" if self._name == FILE_FIELD else f"{self._name}.h5ad"
+            )
+            self._paths[self._name] = path
+            self._file = path.open("xb")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:

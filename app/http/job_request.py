@@ -17,6 +17,7 @@ from scpalm.app.jobs.ledger.ledger import Job
 from scpalm.app.jobs.manifest import Manifest
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.service import Service
+from scpalm.app.serving.labelled import open_labelled
 from scpalm.model.spec import RequestSpec
 
 _LONGEST_KEY = 200
@@ -52,14 +53,16 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
 async def _accept(call: CellRequest, owner: str, key: str | None) -> Job:
     jobs, body = call.service.jobs, call.upload.body
     manifest = Manifest.of(call.upload, call.model.identity)
-    submission = await asyncio.to_thread(manifest.submission, body, owner, key)
+    labelled = call.upload.labelled
+    second = None if labelled is None else labelled.body
+    submission = await asyncio.to_thread(manifest.submission, body, owner, key, second)
     if (known := await jobs.ledger.find(submission)) is not None:
         return known  # paid for and checked when it was new
     upload, num_cells = await unless_disconnected(call.request, _checked(call))
     manifest = Manifest.of(upload, call.model.identity)
     await charge_cells(call.request, num_cells)
     try:
-        job, is_new = await jobs.accept(body, submission, manifest, call.model)
+        job, is_new = await jobs.accept(body, submission, manifest, call.model, second)
     except (ServiceError, OSError):
         await refund_cells(call.request, num_cells)
         raise
@@ -72,5 +75,9 @@ async def _checked(call: CellRequest) -> tuple[Upload, int]:
     """Open the body and resolve the options. The upload with the options of its body, and the number of cells."""
     head = await call.model.parsers.head(call.upload)
     spec = call.whole_spec(head)
+    num_cells = head.num_cells
+    if call.upload.labelled is not None:
+        call.labelled = await open_labelled(call.model, call.upload.labelled)  # not embedded yet
+        num_cells += len(call.labelled.array)
     await call.bind(spec, head)
-    return replace(call.upload, spec=spec), head.num_cells
+    return replace(call.upload, spec=spec), num_cells

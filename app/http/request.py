@@ -21,6 +21,7 @@ from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
 from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import ServiceError
+from scpalm.app.execution.conclusion import concluded
 from scpalm.app.execution.execution import Execution
 from scpalm.app.http.body import discard_body, read_upload
 from scpalm.app.http.dependencies import charge_cells, check_tasks, upload_client
@@ -28,8 +29,10 @@ from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.negotiation import choose_media_type, negotiate, offers_after
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.service import Service
+from scpalm.app.serving.labelled import embed_labelled, open_labelled
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import scratch_folder
+from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.errors import ParameterError
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.output.note import note_of
@@ -125,6 +128,7 @@ class CellRequest:
         release_slot: call it when the body has been parsed, to free the upload slot.
         started: when the body had arrived, by the monotonic clock.
         stages: start and end of each stage, by the monotonic clock.
+        labelled: the embedded cells of the file of labelled cells, once `open` has run; None if there is no such file.
     """
 
     request: Request
@@ -136,16 +140,22 @@ class CellRequest:
     release_slot: Callable[[], None]
     started: float = field(default_factory=time.monotonic)
     stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    labelled: LabelledCells | None = None
 
     async def open(self, parts: Parts) -> UploadHead:
-        """Take the head of the upload from its parts, and charge its cells to the API key.
+        """Take the head of the upload from its parts, charge its cells to the API key, and embed the labelled cells.
 
-        Raises RateLimitError, and any error of the parser.
+        Raises RateLimitError, and any error of the parser or the queue.
         """
         head = await anext(parts)
         assert isinstance(head, UploadHead)
         self.service.metrics.genes_matched_ratio.observe(head.coverage.genes_matched / max(1, head.coverage.genes_in))
         await charge_cells(self.request, head.num_cells)
+        if self.upload.labelled is not None:
+            num_labelled = len((await open_labelled(self.model, self.upload.labelled)).array)
+            await charge_cells(self.request, num_labelled)
+            lane = self.model.lane_of(num_labelled)
+            self.labelled = await embed_labelled(self.model, self.upload.labelled, self.folder, lane)
         return head
 
     def whole_spec(self, head: UploadHead) -> RequestSpec:
@@ -168,7 +178,9 @@ class CellRequest:
         check_tasks(self.request, spec)
         # Results use the columns of the user's file only if that file is returned.
         columns = head.columns if spec.format == H5AD else None
-        context = TaskContext(self.model.bundle, self.model.info, head.num_cells, columns, head.members)
+        context = TaskContext(
+            self.model.bundle, self.model.info, head.num_cells, columns, head.members, head.obs, self.labelled
+        )
         # Parsing hundreds of SMILES would block other requests, so it runs in a thread.
         return spec.bind(context) if spec.quick else await asyncio.to_thread(spec.bind, context)
 
@@ -192,6 +204,7 @@ class CellRequest:
             "queue": (timing.started, on_device),
             "inference": (on_device, on_device + timing.inference_seconds),
         }
+        outputs = await asyncio.to_thread(concluded, tasks, outputs)
         name = (model.bundle.name, model.bundle.version)
         # For drugs it compares fingerprints, which takes as long as binding them.
         metadata = metadata_of(tasks) if spec.quick else await asyncio.to_thread(metadata_of, tasks)

@@ -155,7 +155,16 @@ class CellsAnswer(BaseModel):
     obs_names: list[str]
     columns: list[str] | None = Field(None, description="Names of the columns, such as genes, if they have names.")
     shape: list[int] = Field(description="[cells, width].")
-    values: list[list[float]] = Field(description="One row per cell.")
+    values: list[list[float]] | list[list[str]] = Field(description="One row per cell; text for labels.")
+    label: list[str] | None = Field(None, description="Of `annotate`, as are the next ones: the type of each cell.")
+    second_label: list[str] | None = None
+    nearest_label: list[str] | None = None
+    cell_type: list[str] | None = None
+    probability: list[float] | None = None
+    distance: list[float] | None = None
+    unknown: list[int] | None = None
+    voted_label: list[str] | None = None
+    vote_share: list[float] | None = None
     embed: TaskValues | None = None
     pathways: TaskValues | None = None
     impute: TaskValues | None = None

@@ -14,12 +14,14 @@ from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
 from scpalm.app.execution.execution import Execution
 from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.ledger.ledger import Job, Ledger
-from scpalm.app.jobs.manifest import BODY_FILE, Manifest
+from scpalm.app.jobs.manifest import BODY_FILE, LABELLED_BODY_FILE, Manifest
 from scpalm.app.jobs.retry import Retry
 from scpalm.app.jobs.store import CHUNK_ROWS, JobStore
 from scpalm.app.parsing.upload import UploadHead
+from scpalm.app.serving.labelled import embed_labelled
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import ensure_folder, scratch_folder
+from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.tasks.task import BoundTask, TaskContext
 
@@ -61,22 +63,29 @@ class Attempt:
             async with scratch_folder(self.spool_dir) as folder:
                 with ExitStack() as local:
 
-                    def fetch() -> Path:
-                        return local.enter_context(self.files.local(BODY_FILE, ensure_folder(folder)))
+                    async def fetch(name: str) -> Path:
+                        return await self._in_thread(
+                            lambda: local.enter_context(self.files.local(name, ensure_folder(folder)))
+                        )
 
-                    await self._compute(await self._in_thread(fetch), folder)
+                    body = await fetch(BODY_FILE)
+                    labelled = None
+                    if self.manifest.labelled is not None:
+                        upload = self.manifest.labelled_upload(await fetch(LABELLED_BODY_FILE))
+                        labelled = await self.retry(lambda: embed_labelled(self.model, upload, folder, "bulk"))
+                    await self._compute(body, labelled, folder)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         # A thread cannot be stopped. When this attempt is cancelled its files are removed, so the thread must be done.
         return await self.retry(lambda: completed(asyncio.to_thread(work)))
 
-    async def _compute(self, body: Path, scratch: Path) -> None:
+    async def _compute(self, body: Path, labelled: LabelledCells | None, scratch: Path) -> None:
         store = JobStore(self.files)
         done = await self.retry(lambda: self.ledger.chunks(self.job))
         async with aclosing(self.model.parsers.parse(self.manifest.upload(body))) as parts:
             head = await anext(parts)
             assert isinstance(head, UploadHead)
-            tasks = await asyncio.to_thread(self._bind, head)
+            tasks = await asyncio.to_thread(self._bind, head, labelled)
             await self._in_thread(lambda: store.open(tasks, head))
             await self.retry(lambda: self.ledger.set_rows(self.job, head.num_cells))
             number, chunk, rows = 0, list[Prepared](), 0
@@ -88,11 +97,13 @@ class Attempt:
                     if number not in done:
                         await self._run_chunk(tasks, number, chunk, store, scratch)
                     number, chunk, rows = number + 1, [], 0
+        await self._in_thread(lambda: store.conclude(tasks))
 
-    def _bind(self, head: UploadHead) -> tuple[BoundTask, ...]:
+    def _bind(self, head: UploadHead, labelled: LabelledCells | None) -> tuple[BoundTask, ...]:
         columns = head.columns if self.manifest.spec.format == H5AD else None
         model = self.model
-        return self.manifest.spec.bind(TaskContext(model.bundle, model.info, head.num_cells, columns, head.members))
+        context = TaskContext(model.bundle, model.info, head.num_cells, columns, head.members, head.obs, labelled)
+        return self.manifest.spec.bind(context)
 
     async def _run_chunk(
         self, tasks: tuple[BoundTask, ...], number: int, parts: list[Prepared], store: JobStore, scratch: Path

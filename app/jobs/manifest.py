@@ -10,6 +10,7 @@ from pathlib import Path
 from scpalm.app.errors import JobStorageError
 from scpalm.app.jobs.ledger.ledger import Submission
 from scpalm.app.parsing.upload import Upload
+from scpalm.app.serving.labelled import labelled_upload
 from scpalm.model.bundle import Identity
 from scpalm.model.spec import RequestSpec
 
@@ -17,6 +18,8 @@ from scpalm.model.spec import RequestSpec
 VERSION = 2
 # Name of the file with the body of a job.
 BODY_FILE = "body"
+# Name of the file with the labelled cells of a job.
+LABELLED_BODY_FILE = "labelled"
 
 
 @dataclass(frozen=True)
@@ -28,21 +31,31 @@ class Manifest:
         media_type: media type of the body.
         content_encoding: content encoding of the body; "" for none.
         model: identity of the model to use.
+        labelled: media type and content encoding of the file of labelled cells; None if there is none.
     """
 
     spec: RequestSpec
     media_type: str
     content_encoding: str
     model: Identity
+    labelled: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, upload: Upload, model: Identity) -> Manifest:
         """The manifest of an upload."""
-        return cls(upload.spec, upload.media_type, upload.content_encoding, model)
+        second = upload.labelled
+        labelled = None if second is None else (second.media_type, second.content_encoding)
+        return cls(upload.spec, upload.media_type, upload.content_encoding, model, labelled)
 
     def upload(self, body: Path) -> Upload:
         """The upload to parse, given the path of the body."""
         return Upload(body, self.media_type, self.spec, self.content_encoding)
+
+    def labelled_upload(self, path: Path) -> Upload:
+        """The upload of the labelled cells to parse, given the path of their file."""
+        how = self.spec.labelled_by
+        assert self.labelled is not None and how is not None
+        return labelled_upload(path, *self.labelled, how)
 
     def as_json(self) -> str:
         """The manifest as JSON, with its version."""
@@ -66,25 +79,35 @@ class Manifest:
                 )
             spec = RequestSpec.from_dict(members["spec"])
             name, release, checksum = members["model"]
-            return cls(spec, members["media_type"], members["content_encoding"], (name, release, checksum))
+            labelled = None
+            if members.get("labelled") is not None:
+                second_type, second_encoding = members["labelled"]
+                labelled = (str(second_type), str(second_encoding))
+            identity = (name, release, checksum)
+            return cls(spec, members["media_type"], members["content_encoding"], identity, labelled)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise JobStorageError(
                 f"The job's manifest is damaged ({type(error).__name__}). Send the job again."
             ) from error
 
-    def submission(self, body: bytes | Path, owner: str, key: str | None) -> Submission:
+    def submission(
+        self, body: bytes | Path, owner: str, key: str | None, labelled: bytes | Path | None = None
+    ) -> Submission:
         """What tells this request from others. The format of the result does not matter. Blocking."""
-        if isinstance(body, Path):
-            with body.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
-        else:
-            digest = hashlib.sha256(body).digest()
+        digest = _digest(body) + (b"" if labelled is None else _digest(labelled))
         any_format = replace(self, spec=replace(self.spec, format=""))
         any_model = replace(any_format, model=("", "", ""))
         fingerprint, request = (
             hashlib.sha256(digest + manifest.as_json().encode()).hexdigest() for manifest in (any_format, any_model)
         )
         return Submission(owner, fingerprint, request, key)
+
+
+def _digest(body: bytes | Path) -> bytes:
+    if isinstance(body, bytes):
+        return hashlib.sha256(body).digest()
+    with body.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _from_version_1(old: dict[str, object]) -> dict[str, object]:

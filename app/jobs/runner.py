@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.home import JobHome
 from scpalm.app.jobs.housekeeping import Housekeeping, remove
 from scpalm.app.jobs.ledger.ledger import OPEN, Job, State, Submission
-from scpalm.app.jobs.manifest import BODY_FILE, Manifest
+from scpalm.app.jobs.manifest import BODY_FILE, LABELLED_BODY_FILE, Manifest
 from scpalm.app.jobs.retry import TASK_NAME, UNAVAILABLE, Retry
 from scpalm.app.queue.transport import RENEWALS_PER_LEASE
 from scpalm.app.serving.model import ServedModel
@@ -102,27 +103,36 @@ class JobRunner:
         return self._home.files_of(job.id)
 
     async def accept(
-        self, body: bytes | Path, submission: Submission, manifest: Manifest, model: ServedModel
+        self,
+        body: bytes | Path,
+        submission: Submission,
+        manifest: Manifest,
+        model: ServedModel,
+        labelled: bytes | Path | None = None,
     ) -> tuple[Job, bool]:
         """Accept a job for this body, or return the job that `Ledger.find` finds. Also returns whether it is new.
+
+        ``labelled`` is the file of labelled cells that came with the body.
 
         Raises IdempotencyError, StorageFullError, JobStorageError, NotReadyError, SpoolError; then nothing is left.
         """
         # A client that leaves now must not leave half a job behind.
-        return await completed(self._accept(body, submission, manifest, model))
+        bodies = {BODY_FILE: body, **({} if labelled is None else {LABELLED_BODY_FILE: labelled})}
+        return await completed(self._accept(bodies, submission, manifest, model))
 
     async def _accept(
-        self, body: bytes | Path, submission: Submission, manifest: Manifest, model: ServedModel
+        self, bodies: Mapping[str, bytes | Path], submission: Submission, manifest: Manifest, model: ServedModel
     ) -> tuple[Job, bool]:
         job_id = uuid4().hex
         files = self._home.files_of(job_id)
         self._accepting.add(job_id)
         try:
-            # Store the body before the ledger lists the job, because any process may take the job at once.
-            if isinstance(body, Path):
-                await asyncio.to_thread(files.copy_in, BODY_FILE, body)
-            else:
-                await asyncio.to_thread(files.write, BODY_FILE, body)
+            # Store the bodies before the ledger lists the job, because any process may take the job at once.
+            for name, body in bodies.items():
+                if isinstance(body, Path):
+                    await asyncio.to_thread(files.copy_in, name, body)
+                else:
+                    await asyncio.to_thread(files.write, name, body)
             job = await self.ledger.add(job_id, submission, manifest.as_json(), manifest.model[2])
         except Exception:
             # The ledger may have the job although its reply was lost. If it cannot tell, `Housekeeping` will.

@@ -81,6 +81,22 @@ class JobStore:
         self._write(f"cells-{number:06d}.json", {"cells": cells, "input": asdict(report)})
         self._files.sync()
 
+    def conclude(self, tasks: Sequence[BoundTask]) -> None:
+        """Replace the outputs that a task concludes from the values of all cells. May be repeated."""
+        import zarr
+
+        for task in tasks:
+            if not task.concludes:
+                continue
+            with self._files.guarded():
+                arrays = {
+                    spec.name: zarr.open_array(self._files.zarr_store(f"{spec.name}.zarr"), mode="r+")
+                    for spec in task.outputs
+                }
+                for name, values in task.conclude({name: np.asarray(a[:]) for name, a in arrays.items()}).items():
+                    arrays[name][:] = values
+            self._files.sync()
+
     def read(self, model: tuple[str, str], scratch: Path) -> Result:
         """Read the complete result. ``model`` is its name and version; large values become files in ``scratch``.
 

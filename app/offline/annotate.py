@@ -1,106 +1,110 @@
-"""Transfer labels from a file of labelled cells to another file."""
+"""Name the types of the cells of a file."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
-import h5py
 import numpy as np
-import pandas as pd
-from anndata.io import write_elem
-from numpy.typing import NDArray
 
 from scpalm.app.offline.files import readable, refuse_same_file
-from scpalm.app.offline.tables import H5AD, TABLES, check_ending
-from scpalm.model.annotate import Annotation
+from scpalm.app.offline.tables import H5AD, TABLES, check_ending, open_table
+from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.engine import Engine
-from scpalm.model.errors import UnreadableError
-from scpalm.model.io.hdf5 import open_hdf5
+from scpalm.model.io.labels import LabelledBy
+from scpalm.model.output.h5ad_writer import H5adWriter
+from scpalm.model.output.note import anndata_note
 from scpalm.model.output.whole_file import replaced_when_whole
 from scpalm.model.progress import Progress
 from scpalm.model.spec import RequestSpec
+from scpalm.model.stream import Stream
+from scpalm.model.tasks.task import Values
 
 
 @dataclass(frozen=True)
 class LabelSource:
-    """Labelled cells.
+    """A file of labelled cells.
 
     Attributes:
-        path: an h5ad file; its X is used.
-        label: column of ``obs`` with the labels.
+        path: an h5ad file, or another that `readable` takes.
+        how: the column of ``obs`` with the labels, and the matrix to read.
     """
 
     path: Path
-    label: str = "cell_type"
+    how: LabelledBy = field(default_factory=LabelledBy)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Number of cells, and how many of them are unknown."""
+
+    cells: int
+    unknown: int
 
 
 def annotate_file(
-    query: Path, reference: LabelSource, target: Path, engine: Engine, spec: RequestSpec, progress: Progress
-) -> Annotation:
-    """Label the cells of ``query`` and write them to ``target``. If it fails, ``target`` is not written.
+    query: Path, reference: LabelSource | None, target: Path, engine: Engine, spec: RequestSpec, progress: Progress
+) -> Counts:
+    """Name the types of the cells of ``query``, and write them to ``target``. If it fails, ``target`` is not written.
 
     Args:
-        query: h5ad file with the cells to label.
-        reference: the labelled cells.
-        target: output. ``*.csv``, ``*.tsv`` and ``*.parquet`` become a table with the columns cell, label,
-            nearest_label, probability and distance. ``*.h5ad`` becomes a copy of ``query`` with the ``obs`` columns
-            ``scpalm_label``, ``scpalm_nearest_label``, ``scpalm_probability`` and ``scpalm_distance``.
+        query: h5ad file with the cells.
+        reference: labelled cells; None for the reference of the model.
+        target: output. ``*.csv``, ``*.tsv`` and ``*.parquet`` become a table. ``*.h5ad`` becomes a copy of ``query``
+            with new columns of ``obs``, from ``scpalm_label`` on.
         engine: the model.
-        spec: how to read the query (its layer and type of input).
+        spec: the options of the task, and how to read the query.
         progress: receives the number of cells done.
 
     Raises:
         InputError: one of the files cannot be used.
+        MissingPartError: there is no reference.
         OSError: reading or writing failed.
     """
     check_ending(target, (H5AD, *TABLES))
-    with readable(query) as cells, readable(reference.path) as labelled:
-        refuse_same_file(target, query, reference.path)
-        names, found = engine.transfer_labels(cells, labelled, label=reference.label, spec=spec, progress=progress)
-        _write(names, found, cells, target)
-    return found
+    with readable(query) as cells:
+        refuse_same_file(target, query, *([] if reference is None else [reference.path]))
+        labelled = None if reference is None else _embed(reference, engine)
+        with engine.stream(cells, spec, labelled=labelled) as stream:
+            progress.start(stream.reader.num_cells, stream.reader.coverage)
+            names, values = _compute(stream, progress)
+            with replaced_when_whole(target) as partial:
+                if target.suffix.lower() == H5AD:
+                    shutil.copyfile(cells, partial)
+                    _add_columns(partial, stream, values)
+                else:
+                    with open_table(partial, target.suffix.lower(), stream.outputs, len(names)) as table:
+                        table.put(names, values)
+            progress.tell(stream.note())
+    return Counts(len(names), int(values["annotate_unknown"].sum()))
 
 
-def _write(names: list[str], found: Annotation, query: Path, target: Path) -> None:
-    columns: dict[str, pd.Categorical | NDArray[np.float64]] = {
-        "label": pd.Categorical(found.label.astype(str)),
-        "nearest_label": pd.Categorical(found.nearest_label.astype(str)),
-        "probability": found.probability,
-        "distance": found.distance,
-    }
-    with replaced_when_whole(target) as partial:
-        table, suffix = pd.DataFrame(columns, index=pd.Index(names, name="cell")), target.suffix.lower()
-        if suffix == ".parquet":
-            table.reset_index().to_parquet(partial, index=False)
-        elif suffix in TABLES:
-            table.to_csv(partial, sep="," if suffix == ".csv" else "\t")
-        else:
-            shutil.copyfile(query, partial)
-            with open_hdf5(partial, "r+") as file:
-                _add_columns(file, {f"scpalm_{name}": values for name, values in columns.items()})
+def _embed(reference: LabelSource, engine: Engine) -> LabelledCells:
+    with readable(reference.path) as path:
+        return engine.embed_labelled(path, reference.how)
 
 
-def _add_columns(file: h5py.File, columns: dict[str, pd.Categorical | NDArray[np.float64]]) -> None:
-    obs = file["obs"] if isinstance(file.get("obs", getlink=True), h5py.HardLink) else None
-    if not isinstance(obs, h5py.Group):
-        raise UnreadableError(
-            "old-h5ad",
-            "obs is stored in an old format that cannot be extended.",
-            hint="Write the file again with a current anndata, or choose a .csv output with -o.",
-        )
-    try:
-        order = [str(name) for name in obs.attrs.get("column-order", ())]
-        for name, values in columns.items():
-            if name in obs:
-                del obs[name]
-            write_elem(obs, name, values)
-        kept = [name for name in order if name not in columns]
-        obs.attrs["column-order"] = np.array([*kept, *columns], dtype=h5py.string_dtype())
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UnreadableError(
-            "broken-h5ad",
-            f"The labels cannot be written to the copy of the file ({str(error)[:200]}).",
-            hint="Write the file again with a current anndata, or choose a .csv output with -o.",
-        ) from error
+def _compute(stream: Stream, progress: Progress) -> tuple[list[str], Mapping[str, Values]]:
+    """Names of the cells, and the values of all outputs. They are small, unlike the cells."""
+    names: list[str] = []
+    parts: dict[str, list[Values]] = {output.name: [] for output in stream.outputs}
+    for block in stream:
+        names += block.cells
+        for name, values in block.values.items():
+            parts[name].append(values)
+        progress.advance(len(block.cells))
+    found = {name: cast(Values, np.concatenate(arrays)) for name, arrays in parts.items()}
+    for task in stream.tasks:
+        if task.concludes:
+            found |= task.conclude(found)
+    return names, found
+
+
+def _add_columns(partial: Path, stream: Stream, values: Mapping[str, Values]) -> None:
+    with H5adWriter(partial) as file:
+        for output in stream.outputs:
+            file.column(output, stream.reader.num_cells).put(0, values[output.name])
+        file.note(anndata_note(stream.note(), stream.outputs))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
 from scpalm.model.tasks.task import OutputSpec, Values
@@ -58,17 +59,26 @@ def _columns(outputs: Sequence[OutputSpec]) -> list[str]:
     names: list[str] = []
     for number, output in enumerate(outputs):
         own = output.columns if output.columns is not None else [f"{output.name}_{i}" for i in range(output.width)]
-        names += list(own) if number == 0 else [f"{output.name}:{name}" for name in own]
+        names += list(own) if number == 0 or output.placement == "obs" else [f"{output.name}:{name}" for name in own]
     return names
+
+
+def as_written(output: OutputSpec, values: Values) -> Values | NDArray[np.object_]:
+    """The values, or the texts of outputs with categories."""
+    return values if output.categories is None else output.texts(values)
 
 
 class _Array:
     def __init__(self, target: Path, output: OutputSpec, num_cells: int) -> None:
-        self._name, self._start = output.name, 0
-        self._values = np.lib.format.open_memmap(target, "w+", output.dtype, (num_cells, output.width))
+        self._output, self._start = output, 0
+        dtype: type[np.generic] | str = output.dtype
+        if output.categories is not None:
+            dtype = f"U{max(map(len, output.categories), default=1)}"
+        self._values = np.lib.format.open_memmap(target, "w+", dtype, (num_cells, output.width))
 
     def put(self, cells: Sequence[str], values: Mapping[str, Values]) -> None:
-        self._values[self._start : self._start + len(cells)] = values[self._name]
+        block = values[self._output.name]
+        self._values[self._start : self._start + len(cells)] = as_written(self._output, block)
         self._start += len(cells)
         self._values.flush()
 
@@ -81,7 +91,7 @@ class _Text:
         self._writer.writerow(["cell", *_columns(outputs)])
 
     def put(self, cells: Sequence[str], values: Mapping[str, Values]) -> None:
-        blocks = [values[output.name].astype(object) for output in self._outputs]
+        blocks = [as_written(output, values[output.name]).astype(object) for output in self._outputs]
         for cell, *rows in zip(cells, *blocks, strict=True):
             self._writer.writerow([cell, *(value for row in rows for value in row)])
 
@@ -91,13 +101,18 @@ def _parquet(target: Path, outputs: Sequence[OutputSpec]) -> Iterator[Table]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = [pa.from_numpy_dtype(output.dtype) for output in outputs for _ in range(output.width)]
+    kinds = [
+        pa.from_numpy_dtype(output.dtype) if output.categories is None else pa.string()
+        for output in outputs
+        for _ in range(output.width)
+    ]
     fields = [pa.field(name, kind) for name, kind in zip(_columns(outputs), kinds, strict=True)]
     schema = pa.schema([pa.field("cell", pa.string()), *fields])
 
     class Rows:
         def put(self, cells: Sequence[str], values: Mapping[str, Values]) -> None:
-            columns = [column for output in outputs for column in np.ascontiguousarray(values[output.name].T)]
+            tables = [as_written(output, values[output.name]) for output in outputs]
+            columns = [column for table in tables for column in np.ascontiguousarray(table.T)]
             arrays = [pa.array(cells, pa.string()), *map(pa.array, columns)]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
 

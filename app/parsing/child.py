@@ -10,14 +10,14 @@ import resource
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
-from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, Reader
+from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, HasObs, Reader
 from scpalm.app.codecs.compression import decompress
 from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.errors import ServiceError, StorageFullError, TooLargeError, UnsupportedMediaTypeError
@@ -31,6 +31,7 @@ from scpalm.model.genes.align import Alignment, align
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.io.labels import Categories
 
 _MAX_CACHED_LISTS = 8  # clients often repeat a gene list, and matching it is the most expensive step
 _MAX_CACHED_GENES = 100_000  # longer lists are not cached, which bounds the memory
@@ -108,6 +109,7 @@ class Parser:
             further = reader.further(body, options) if isinstance(reader, CarriesOptions) else None
             spec = upload.spec.with_body_options(further or {})
             spec.check_options()
+            wanted = (*upload.obs_columns, *spec.obs_columns)
             for matrix in reader.decode(body, replace(options, layer=spec.layer)):
                 if preparer is None:
                     preparer = Preparer(
@@ -116,7 +118,8 @@ class Parser:
                     num_cells = matrix.cells_in_all or matrix.num_cells
                     members = self._members(upload, reader, body, options) if further is None else further
                     members = checked_members(members, spec.members, num_cells)
-                    head = UploadHead(num_cells, preparer.coverage, preparer.file_target, members)
+                    obs = _obs_columns(reader, body, wanted, options) if wanted else {}
+                    head = UploadHead(num_cells, preparer.coverage, preparer.file_target, members, obs)
                     if not with_cells:
                         yield pack_part(head, preparer.measured, None)
                         return
@@ -157,6 +160,19 @@ class Parser:
         elif isinstance(upload.body, bytes):
             target.write_bytes(upload.body)
         return target
+
+
+def _obs_columns(
+    reader: Reader, body: bytes | Path, names: Sequence[str], options: DecodeOptions
+) -> dict[str, Categories]:
+    if isinstance(reader, HasObs):
+        return reader.obs_columns(body, names, options)
+    raise InputError(
+        "no-obs",
+        f"The body has no table obs with a column '{names[0][:50]}'.",
+        hint="Send an h5ad file.",
+        field=names[0][:50],
+    )
 
 
 def _reader(media_type: str) -> Reader:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.genes.align import Coverage
+from scpalm.model.io.labels import Categories
 from scpalm.model.spec import RequestSpec
 
 
@@ -23,6 +24,8 @@ class Upload:
         spec: the requested tasks and options.
         content_encoding: content encoding of the body; "" for none.
         header_bytes: length of the JSON part of the body; see `DecodeOptions`.
+        obs_columns: columns of ``obs`` to read, in addition to those that the spec asks for.
+        labelled: the file of labelled cells that came with the cells, an upload of its own; None if there is none.
     """
 
     body: bytes | Path
@@ -30,6 +33,8 @@ class Upload:
     spec: RequestSpec
     content_encoding: str = ""
     header_bytes: int | None = None
+    obs_columns: tuple[str, ...] = ()
+    labelled: Upload | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -46,9 +51,11 @@ class UploadHead:
         coverage: how many genes are in the vocabulary.
         columns: ``[num_vars]``, position of each column of the file in the vocabulary, or -1.
         members: further members of the body that the tasks read, by name.
+        obs: the requested columns of ``obs``, by name.
     """
 
     num_cells: int
     coverage: Coverage
     columns: NDArray[np.int32]
     members: Mapping[str, object] = field(default_factory=dict)
+    obs: Mapping[str, Categories] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.io.labels import Categories
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.task import OutputSpec
 
@@ -38,6 +39,7 @@ def pack_upload(upload: Upload) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
         "content_encoding": upload.content_encoding,
         "spec": upload.spec.as_dict(),
         "header_bytes": upload.header_bytes,
+        "obs_columns": list(upload.obs_columns),
         "path": str(upload.body) if isinstance(upload.body, Path) else None,
     }
     body = b"" if isinstance(upload.body, Path) else upload.body
@@ -53,6 +55,7 @@ def unpack_upload(content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
         RequestSpec.from_dict(content["spec"]),
         content["content_encoding"],
         content["header_bytes"],
+        tuple(content["obs_columns"]),
     )
 
 
@@ -66,8 +69,14 @@ def pack_part(head: UploadHead | None, measured: NDArray[np.bool_] | None, cells
     if head is not None:
         assert measured is not None
         members, arrays = _pack_members(head.members)
-        content["head"] = {"num_cells": head.num_cells, "coverage": head.coverage.as_dict(), "members": members}
+        content["head"] = {
+            "num_cells": head.num_cells,
+            "coverage": head.coverage.as_dict(),
+            "members": members,
+            "obs": {name: list(column.names) for name, column in head.obs.items()},
+        }
         arrays |= {"columns": head.columns, "measured": measured}
+        arrays |= {f"obs.{name}": column.codes for name, column in head.obs.items()}
     if cells is not None:
         rows = cells.rows
         content["cells"] = {"names": cells.cells, "input": asdict(cells.input)}
@@ -138,12 +147,21 @@ class PartReader:
 
 
 def _read_head(content: Mapping[str, Any], message: Message) -> UploadHead:
+    num_cells = int(content["num_cells"])
     return UploadHead(
-        int(content["num_cells"]),
+        num_cells,
         _COVERAGE.validate_python(content["coverage"]),
         _array(message, "columns", np.int32),
         _read_members(content["members"], message.arrays),
+        {name: _read_column(name, texts, num_cells, message) for name, texts in content["obs"].items()},
     )
+
+
+def _read_column(name: str, texts: Sequence[object], num_cells: int, message: Message) -> Categories:
+    codes = _array(message, f"obs.{name}", np.int32)
+    if len(codes) != num_cells or (len(codes) and not -1 <= codes.min() <= codes.max() < len(texts)):
+        raise MessageError(f"The column '{name[:50]}' does not fit the cells.")
+    return Categories(tuple(map(str, texts)), codes)
 
 
 def _array(message: Message, name: str, dtype: type[np.generic]) -> NDArray[Any]:
@@ -213,6 +231,7 @@ def describe_output(spec: OutputSpec) -> dict[str, Any]:
         "dtype": np.dtype(spec.dtype).name,
         "columns": None if spec.columns is None else list(spec.columns),
         "placement": spec.placement,
+        "categories": None if spec.categories is None else list(spec.categories),
     }
 
 
@@ -226,6 +245,7 @@ def read_output(described: Mapping[str, Any], var_columns: NDArray[np.int64] | N
         described["columns"],
         described["placement"],
         var_columns,
+        described.get("categories"),
     )
 
 

@@ -16,7 +16,7 @@ from scpalm.model.errors import ParameterError, did_you_mean
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.common_options import COMMON
 from scpalm.model.tasks.registry import tasks
-from scpalm.model.tasks.task import option_tensors
+from scpalm.model.tasks.task import OutputSpec, Values, option_tensors
 
 DEFAULT = "embedding"
 # Parameters of the protocol and its extensions. All but the first only order requests, which changes no values.
@@ -35,10 +35,11 @@ class OutputName:
 
 @cache
 def outputs() -> dict[str, OutputName]:
-    """All outputs by their tensor names under /v2."""
-    return {
+    """All outputs by their tensor names under /v2, the default first."""
+    found = {
         tensor: OutputName(output, task.name) for task in tasks().values() for output, tensor in task.tensors.items()
     }
+    return {DEFAULT: found[DEFAULT], **found}
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,14 @@ def compose(result: Result, requested: RequestedOutputs) -> tuple[bytes, int | N
         output = values[outputs()[name].output]
         tensor: dict[str, object] = {
             "name": name,
-            "datatype": "INT32" if output.values.dtype == np.int32 else "FP32",
+            "datatype": datatype_of(output.spec),
             "shape": list(output.values.shape),
         }
         parameters: dict[str, object] = {}
         if output.spec.columns is not None:
             parameters["columns"] = orjson.dumps(list(output.spec.columns)).decode()
         if binary:
-            blob = b"".join(np.ascontiguousarray(block).tobytes() for block in row_blocks(output.values))
+            blob = b"".join(_binary(output.spec, block) for block in row_blocks(output.values))
             parameters["binary_data_size"] = len(blob)
             blobs.append(blob)
         else:
@@ -149,4 +150,24 @@ def _flat(output: OutputValues, name: str) -> Sequence[Any] | np.ndarray[Any, An
             f"'{name}' has more than {MAX_JSON_VALUES:,} values. Request it with binary_data, or send fewer cells.",
             field="outputs",
         )
-    return np.ascontiguousarray(output.load()).ravel()
+    values = output.load()
+    return np.ascontiguousarray(values).ravel() if output.spec.categories is None else _texts(output.spec, values)
+
+
+def datatype_of(spec: OutputSpec) -> str:
+    """The datatype of an output: BYTES for text."""
+    if spec.categories is not None:
+        return "BYTES"
+    return "INT32" if spec.dtype == np.int32 else "FP32"
+
+
+def _texts(spec: OutputSpec, values: Values) -> list[str]:
+    return [str(text) for text in spec.texts(values).ravel()]
+
+
+def _binary(spec: OutputSpec, block: Values) -> bytes:
+    """Numbers as they are; each text after its length (4 bytes, little endian)."""
+    if spec.categories is None:
+        return np.ascontiguousarray(block).tobytes()
+    encoded = [text.encode() for text in _texts(spec, block)]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)

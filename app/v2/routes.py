@@ -22,6 +22,9 @@ from scpalm.app.http.schemas import PROBLEMS
 from scpalm.app.v2.outputs import DEFAULT, RequestedOutputs, compose, outputs
 from scpalm.model.genes.declared import Declared
 from scpalm.model.spec import RequestSpec
+from scpalm.model.tasks.annotate import ANNOTATION_TENSORS, ANNOTATION_TEXTS
+
+_INTEGERS = ("pathways", "unknown")
 
 router = APIRouter(prefix="/v2", tags=["inference protocol"])
 
@@ -68,6 +71,7 @@ async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, 
     served = service.model(name, version)
     info = served.info
     widths = {"embedding": info.embedding_width, "pathways": info.num_tokens, "cell_distance": 1}
+    widths |= dict.fromkeys(ANNOTATION_TENSORS, 1)
     return {
         "name": served.bundle.name,
         "versions": [served.bundle.version],
@@ -76,7 +80,7 @@ async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, 
         "outputs": [
             {
                 "name": output,
-                "datatype": "INT32" if output == "pathways" else "FP32",
+                "datatype": "BYTES" if output in ANNOTATION_TEXTS else "INT32" if output in _INTEGERS else "FP32",
                 "shape": [-1, widths.get(output, -1)],
             }
             for output in outputs()

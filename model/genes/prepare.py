@@ -51,6 +51,12 @@ class Prepared:
         rows, totals = self.rows.slice(start, stop), self.totals[start:stop]
         return Prepared(rows, self.cells[start:stop], self.coverage, self.input, totals)
 
+    def select(self, positions: NDArray[np.int64]) -> Prepared:
+        """The cells at ``positions``, at least one, as a copy."""
+        rows = Rows.concat([self.rows.slice(at, at + 1) for at in map(int, positions)])
+        cells = [self.cells[at] for at in positions]
+        return Prepared(rows, cells, self.coverage, self.input, self.totals[positions])
+
 
 class _Table(NamedTuple):
     """Compressed sparse rows."""

@@ -14,6 +14,7 @@ from scpalm.model.errors import InputError
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.labels import Categories
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,6 +58,19 @@ class CellSource(Protocol):
     def tables(self, names: Sequence[str]) -> dict[str, object]:
         """Those of the named ``obsm`` dataframes that exist, each as ``{"genes": [names], "values": [B, names]}``."""
         ...
+
+
+def column_of(source: CellSource, name: str) -> Categories:
+    """A column of ``obs`` as text. Raises InputError if there is none of that name."""
+    values = source.obs_column(name)
+    if values is None:
+        raise InputError(
+            "no-obs-column",
+            f"obs has no column '{name[:100]}'.",
+            hint="Check the name of the column.",
+            field=name[:100],
+        )
+    return Categories.of(values)
 
 
 def open_cells(source: Source, *, layer: str | None = None, totals_column: str | None = None) -> CellSource:

@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from scpalm.model.output.note import NOTE_KEY, anndata_note
-from scpalm.model.tasks.task import OutputSpec, Values
+from scpalm.model.tasks.task import BoundTask, OutputSpec, Values
 
 
 class AnnDataWriter:
@@ -25,6 +25,11 @@ class AnnDataWriter:
         if key_added is not None:
             self._keys = {output.name: f"{key_added}_{output.name}" for output in outputs}
             self._keys[outputs[0].name] = key_added
+            # Columns of obs come in groups: there, the key is the prefix of all of them.
+            columns = {
+                output.name: output.columns[0] for output in outputs if output.placement == "obs" and output.columns
+            }
+            self._keys |= {name: f"{key_added}_{column}" for name, column in columns.items()}
         self._values: dict[str, Any] = {}
         for output in outputs:
             width = output.width if output.var_columns is None else len(output.var_columns)
@@ -36,8 +41,24 @@ class AnnDataWriter:
             part = output.spread(values[output.name])
             self._values[output.name][start : start + len(part)] = part
 
+    def conclude(self, tasks: Sequence[BoundTask]) -> None:
+        """Add what the tasks conclude from the values of all cells."""
+        for task in tasks:
+            if task.concludes:
+                self._values |= task.conclude({output.name: self._values[output.name] for output in task.outputs})
+
     def write_into(self, adata: AnnData, note: Mapping[str, object]) -> None:
         """Add the values and the note (JSON in ``uns["scpalm"]``, as in an h5ad response)."""
         for output in self._outputs:
-            getattr(adata, output.placement)[self._keys[output.name]] = self._values[output.name]
+            values, key = self._values[output.name], self._keys[output.name]
+            getattr(adata, output.placement)[key] = obs_column(output, values) if output.placement == "obs" else values
         adata.uns[NOTE_KEY] = json.dumps(anndata_note(note, self._outputs, self._keys), default=list)
+
+
+def obs_column(output: OutputSpec, values: Values) -> Any:
+    """A column of ``obs`` from values ``[B, 1]``: categorical for outputs with categories."""
+    import pandas as pd
+
+    if output.categories is None:
+        return values[:, 0]
+    return pd.Categorical.from_codes(values[:, 0], categories=list(output.categories))

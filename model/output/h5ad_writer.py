@@ -77,10 +77,13 @@ class H5adWriter:
 
     @_guarded()
     def column(self, output: OutputSpec, num_cells: int) -> Column:
-        """Create the matrix ``obsm[key]`` or ``layers[key]``, replacing an older one of that name."""
+        """Create ``obsm[key]``, ``layers[key]`` or ``obs[key]``, replacing an older one of that name."""
         group = self._group(output.placement)
         if output.key in group:
             del group[output.key]
+        if output.placement == "obs":
+            self._reserve(num_cells * np.dtype(output.dtype).itemsize)
+            return _obs_column(group, output, num_cells)
         width = output.width if output.var_columns is None else len(output.var_columns)
         self._reserve(num_cells * width * np.dtype(output.dtype).itemsize)
         values = group.create_dataset(output.key, (num_cells, width), output.dtype)
@@ -121,8 +124,26 @@ class H5adWriter:
         return node
 
 
+def _obs_column(obs: h5py.Group, output: OutputSpec, num_cells: int) -> Column:
+    """A column of ``obs``: categorical for outputs with categories."""
+    order = [str(name) for name in obs.attrs.get("column-order", ())]
+    if output.categories is None:
+        values = obs.create_dataset(output.key, (num_cells,), output.dtype)
+        values.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    else:
+        column = obs.create_group(output.key)
+        column.attrs.update({"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False})
+        texts = column.create_dataset("categories", data=list(output.categories), dtype=h5py.string_dtype())
+        texts.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+        values = column.create_dataset("codes", (num_cells,), np.int32)
+        values.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    names = [*(name for name in order if name != output.key), output.key]
+    obs.attrs["column-order"] = np.array(names, dtype=h5py.string_dtype())
+    return Column(values, output)
+
+
 class Column:
-    """One matrix, written to the file block by block."""
+    """One matrix or column of ``obs``, written to the file block by block."""
 
     def __init__(self, values: h5py.Dataset, output: OutputSpec) -> None:
         self._values = values
@@ -131,4 +152,5 @@ class Column:
     @_guarded()
     def put(self, start: int, values: Values) -> None:
         """Write the rows from ``start`` on. Input columns without values become NaN."""
-        self._values[start : start + len(values)] = self._output.spread(values)
+        spread = self._output.spread(values)
+        self._values[start : start + len(values)] = spread[:, 0] if self._output.placement == "obs" else spread

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.rows import Rows
+from scpalm.model.io.labels import Categories, LabelledBy
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
 
 Values = NDArray[np.float32] | NDArray[np.int32]
-Placement = Literal["obsm", "layers"]
+Placement = Literal["obsm", "layers", "obs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +32,9 @@ class OutputSpec:
         width: number of columns.
         dtype: float32 or int32.
         columns: names of the columns, or None if they have none.
-        placement: ``obsm``, or ``layers`` if the values belong to the columns of the input.
+        placement: ``obsm``; ``layers`` if the values belong to the columns of the input; ``obs`` for one named column.
         var_columns: ``[num_vars]``, for ``layers``: the column of the values for each input column, -1 for none.
+        categories: for int32 values that are positions in this list of texts, such as labels; -1 means none.
     """
 
     name: str
@@ -41,6 +44,12 @@ class OutputSpec:
     columns: Sequence[str] | None = None
     placement: Placement = "obsm"
     var_columns: NDArray[np.int64] | None = None
+    categories: Sequence[str] | None = None
+
+    def texts(self, values: Values) -> NDArray[np.object_]:
+        """The categories of the values, "" for none. Only for outputs with categories."""
+        assert self.categories is not None
+        return np.array([*self.categories, ""], dtype=object)[values]
 
     def spread(self, values: Values) -> Values:
         """Values in the columns of the input ``[B, num_vars]``, NaN where there are none; unchanged for ``obsm``."""
@@ -119,6 +128,9 @@ class TaskContext:
         columns: ``[num_vars]`` vocabulary position of each input column (-1: unknown) if the results are added to the
             input file, else None.
         members: members of the body in addition to cells, as declared by ``Task.members``.
+        obs: columns of the input's ``obs``, those that ``Task.obs_columns`` names. A column that does not exist is
+            missing here.
+        labelled: the cells of the labelled file that came with the request, embedded; None if there is no such file.
     """
 
     bundle: Bundle
@@ -126,6 +138,8 @@ class TaskContext:
     num_cells: int = 0
     columns: NDArray[np.int32] | None = None
     members: Mapping[str, object] = field(default_factory=dict)
+    obs: Mapping[str, Categories] = field(default_factory=dict)
+    labelled: LabelledCells | None = None
 
 
 class BoundTask(ABC):
@@ -135,11 +149,13 @@ class BoundTask(ABC):
         name: name of the task.
         outputs: the outputs that `run` returns.
         needs_tokens: whether `run` reads h_C or the codes, and not only the embedding.
+        concludes: whether `conclude` must be called.
     """
 
     name: str
     outputs: tuple[OutputSpec, ...]
     needs_tokens: bool = True
+    concludes: bool = False
 
     def select_rows(self, prepared: Prepared) -> Rows:
         """The rows to pass to the network. Tasks that run together must select the same. Raises InputError."""
@@ -155,6 +171,13 @@ class BoundTask(ABC):
     def finish(self, values: Mapping[str, Values], prepared: Prepared) -> Mapping[str, Values]:
         """Last step, off the device: for anything that depends on the original cells, such as their totals."""
         return values
+
+    def conclude(self, values: Mapping[str, Values]) -> Mapping[str, Values]:
+        """Called once with the values of all cells: returns the outputs that depend on several cells, such as votes.
+
+        It must give the same result when it is called again with its own result.
+        """
+        return {}
 
     def first_bad_row(self, values: Mapping[str, Values]) -> int | None:
         """Position of the first invalid row, or None. By default a row is valid if it is finite."""
@@ -182,6 +205,7 @@ class Task(ABC, Generic[Options]):
         options: class of its options.
         tensors: ``/v2`` tensor name of each output.
         members: class of the body members it reads in addition to cells, or None.
+        reads_labelled: whether a form may have a second file, ``reference``, with labelled cells.
         alone: whether it cannot be combined with other tasks, because it passes other rows to the network.
         binds_quickly: whether `bind` is fast enough to run on an event loop.
     """
@@ -192,6 +216,7 @@ class Task(ABC, Generic[Options]):
     options: type[Options]
     tensors: ClassVar[Mapping[str, str]]
     members: ClassVar[type[BaseModel] | None] = None
+    reads_labelled: ClassVar[bool] = False
     alone: ClassVar[bool] = False
     binds_quickly: ClassVar[bool] = True
 
@@ -201,6 +226,14 @@ class Task(ABC, Generic[Options]):
 
         Raises ParameterError or InputError for a wrong option, MissingPartError if the bundle lacks a part.
         """
+
+    def obs_columns(self, options: Options) -> tuple[str, ...]:
+        """Columns of the input's ``obs`` that the task reads."""
+        return ()
+
+    def labelled_by(self, options: Options) -> LabelledBy | None:
+        """How to read the labelled file, for tasks that have ``reads_labelled``."""
+        return None
 
     @abstractmethod
     def rebuild(self, bundle: Bundle, info: SessionInfo, recipe: Recipe) -> BoundTask:

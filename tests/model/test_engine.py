@@ -124,7 +124,8 @@ def test_labels_come_from_the_nearest_cells(engine: Engine, cells: AnnData) -> N
     reference = cells.copy()
     reference.obs["cell_type"] = pd.Categorical([f"group {i % 2}" for i in range(len(reference))])
     engine.annotate(cells, reference, key_added="found")
-    assert list(cells.obs)[-4:] == ["found_label", "found_nearest_label", "found_probability", "found_distance"]
+    names = ("label", "second_label", "nearest_label", "cell_type", "probability", "distance", "unknown")
+    assert list(cells.obs)[-7:] == [f"found_{name}" for name in names]
     np.testing.assert_allclose(cells.obs["found_distance"], 0, atol=1e-2)
     with pytest.raises(InputError, match="no column 'type'"):
         engine.annotate(cells, reference, label="type")

@@ -45,11 +45,11 @@ def datasets_of(files: list[Path], label: str, keep: list[str] | None, batch_key
     return out
 
 
-def _pairs(pairs: list[str] | None) -> dict[str, str]:
+def pairs_of(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.partition("=")[::2] for pair in pairs or [])
 
 
-def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bundle: Path, *, record: bool) -> None:
+def finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bundle: Path, *, record: bool) -> None:
     """Print the table, and write the rows and the bundle's card if requested."""
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.metrics.rows import record_rows, write_rows
@@ -61,7 +61,7 @@ def _finish(rows: list[Row], columns: Sequence[str], json_out: Path | None, bund
         record_rows(bundle, rows)
 
 
-def _show_progress(text: str) -> None:
+def show_progress(text: str) -> None:
     if sys.stderr.isatty():
         typer.echo(f"  {text}", err=True)
 
@@ -111,8 +111,8 @@ def clustering(
 
     sources: list[EmbeddingSource] = [BundleEmbeddings(Bundle.load(bundle)), Baselines()]
     options = ClusteringOptions(methods.split(",") if methods else None, range(seeds), extended)
-    rows = compare_clustering(datasets, sources, options, progress=_show_progress, on_array=draw)
-    _finish(rows, CLUSTERING_COLUMNS, json_out, bundle, record=record)
+    rows = compare_clustering(datasets, sources, options, progress=show_progress, on_array=draw)
+    finish(rows, CLUSTERING_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
@@ -147,8 +147,8 @@ def imputation(
             raise ValueError(f"{corpus} and {bundle} have different genes. Name the corpus the bundle was trained on.")
         means = gene_means(opened, opened.train_rows)
     options = ImputationOptions(means, methods.split(",") if methods else None, range(seeds), clusters)
-    rows = compare_imputation(datasets_of(files, label, keep), loaded, options, _show_progress)
-    _finish(rows, IMPUTATION_COLUMNS, json_out, bundle, record=record)
+    rows = compare_imputation(datasets_of(files, label, keep), loaded, options, show_progress)
+    finish(rows, IMPUTATION_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()
@@ -186,7 +186,7 @@ def pathways(
     rows = []
     document: dict[str, object] = {}
     for seed in range(seeds):
-        found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=_show_progress)
+        found = code_pathways(cells, num_codes, sets, permutations=permutations, seed=seed, progress=show_progress)
         rows += pathway_rows(name, len(cells), found, seed)
         document = document or pathways_document(found, cells.symbols, rows, [path.stem for path in gene_sets])
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2)
@@ -199,40 +199,7 @@ def pathways(
         draw_heatmap(names, shares, heatmap)
     if record:
         add_files(bundle, {"pathways.json": content}, {})
-    _finish(rows, PATHWAY_COLUMNS, json_out, bundle, record=record)
-
-
-@app.command()
-@command
-def annotation(
-    *,
-    queries: Annotated[list[Path], typer.Argument(metavar="QUERY.h5ad ...", help="Labelled cells to annotate.")],
-    reference: Annotated[Path, typer.Option("--reference", help="Labelled cells to annotate from.")],
-    json_out: Json = None,
-    label: Label = "cell_type",
-    bundle: BundleOption = DEFAULT_BUNDLE,
-    label_map: Annotated[
-        list[str] | None, typer.Option("--map", help="query=reference: two names of the same type.")
-    ] = None,
-    methods: Methods = None,
-    keep: Keep = None,
-    record: Record = False,
-) -> None:
-    """Transfer labels from one file to others, in h_C and in principal components; prints a table."""
-    from scpalm.model.bundle import Bundle
-    from scpalm.training.evaluation.clustering.annotation import METHODS, compare_annotation
-    from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
-    from scpalm.training.evaluation.common.table import ANNOTATION_COLUMNS
-
-    rows = compare_annotation(
-        datasets_of([reference], label, keep)[0],
-        datasets_of(queries, label, keep),
-        BundleEmbeddings(Bundle.load(bundle)),
-        label_map=_pairs(label_map),
-        methods=methods.split(",") if methods else METHODS,
-        progress=_show_progress,
-    )
-    _finish(rows, ANNOTATION_COLUMNS, json_out, bundle, record=record)
+    finish(rows, PATHWAY_COLUMNS, json_out, bundle, record=record)
 
 
 @app.command()

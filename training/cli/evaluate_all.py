@@ -9,6 +9,7 @@ import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli import evaluate as evaluate_cli
+from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command
 
 
@@ -96,7 +97,7 @@ def evaluate_all(
             record=record,
         )
     if reference is not None and (rows := wanted("annotation")) is not None:
-        evaluate_cli.annotation(
+        annotation(
             queries=files[:1],
             reference=reference,
             json_out=rows,

@@ -1,4 +1,4 @@
-"""The command ``scpalm-train``: vocabulary, corpus, pathways, cells, export, report, evaluate, drug-response."""
+"""The command ``scpalm-train``: from counts to a bundle with its heads and its reference, and evaluation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from scpalm.training.cli.ablation import ablation
+from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command, key_value, progress_bar, train_with_bar
 from scpalm.training.cli.corpus import corpus
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
+from scpalm.training.cli.reference import reference
 from scpalm.training.cli.views import train_view_head, views
 
 app = typer.Typer(
@@ -23,9 +25,11 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(corpus)
 app.command("drug-response")(drug_response)
+app.command("reference")(reference)
 app.command()(views)
 evaluate_app.command("all")(evaluate_all)
 evaluate_app.command("ablation")(ablation)
+evaluate_app.command("annotation")(annotation)
 evaluate_app.command("drug-response")(evaluate_drug_response)
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="key=value; may be repeated. See training/README.md.")

@@ -29,7 +29,8 @@ def test_the_file_is_the_same_for_any_chunking(tmp_path: Path, step: int) -> Non
     form = Form(TYPE, tmp_path)
     for start in range(0, len(sent), step):
         form.write(sent[start : start + step])
-    path, fields = form.finish()
+    paths, fields = form.finish()
+    path = paths["file"]
     assert path.read_bytes() == content
     assert path.parent == tmp_path
     assert fields == {"drugs": "Imatinib é"}
@@ -38,7 +39,7 @@ def test_the_file_is_the_same_for_any_chunking(tmp_path: Path, step: int) -> Non
 def test_a_file_without_a_file_name_is_accepted(tmp_path: Path) -> None:
     form = Form(TYPE, tmp_path)
     form.write(body(('name="file"', b"abc")))
-    assert form.finish()[0].read_bytes() == b"abc"
+    assert form.finish()[0]["file"].read_bytes() == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,13 @@ def test_a_field_that_nobody_reads_is_refused_before_its_content(tmp_path: Path)
     form.write(b'--b\r\nContent-Disposition: form-data; name="drugs"\r\n\r\nurea\r\n')
     with pytest.raises(ParameterError, match="'drags'"):
         form.write(b'--b\r\nContent-Disposition: form-data; name="drags"\r\n\r\n')
+
+
+def test_a_second_file_is_kept_only_in_a_field_that_is_asked_for(tmp_path: Path) -> None:
+    sent = body((FILE, b"abc"), ('name="reference"; filename="atlas.h5ad"', b"def"))
+    form = Form(TYPE, tmp_path, files=("reference",))
+    form.write(sent)
+    paths, _ = form.finish()
+    assert {name: path.read_bytes() for name, path in paths.items()} == {"file": b"abc", "reference": b"def"}
+    with pytest.raises(BadRequestError, match="'reference'"):
+        Form(TYPE, tmp_path / "other").write(sent)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.embedding import GeneEmbedding
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import Stage1Config
 from scpalm.training.runs.run import Run, RunError
@@ -87,9 +87,11 @@ def test_runs_depend_on_the_seed(corpus: Corpus) -> None:
 def test_the_embedding_is_frozen_unless_it_is_to_be_trained(corpus: Corpus) -> None:
     for train_embedding in (False, True):
         model = trainer(corpus, replace(SHORT, train_embedding=train_embedding), MEAN)
-        before: Tensor = model.model.embedding.scale.detach().clone()
+        embedding = model.model.embedding
+        assert isinstance(embedding, GeneEmbedding)
+        before = embedding.scale.detach().clone()
         steps(model, 3)
-        assert torch.equal(model.model.embedding.scale, before) is not train_embedding
+        assert torch.equal(embedding.scale, before) is not train_embedding
 
 
 @pytest.mark.parametrize(

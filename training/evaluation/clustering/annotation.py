@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.metrics import accuracy_score, f1_score
 
-from scpalm.model.annotate import UNKNOWN, Reference
+from scpalm.model.annotation.reference import UNKNOWN, Reference
 from scpalm.model.errors import InputError
+from scpalm.model.io.labels import Categories
 from scpalm.training.evaluation.common.baselines import log_normalized
 from scpalm.training.evaluation.common.count_table import select_genes
 from scpalm.training.evaluation.common.dataset import Dataset
@@ -57,7 +58,7 @@ def compare_annotation(
         for method in methods:
             progress(f"{reference.name} -> {query.name}: {method}")
             left, right = _arrays(method, reference, query, source)
-            found = Reference(left, list(_names(reference.labels))).annotate(right)
+            found = Reference.of(left, Categories.of(_names(reference.labels))).annotate(right)
             unknown = found.label == UNKNOWN
             names = sorted(set(truth[known]))
             row: Row = {"task": "annotation", "dataset": query.name, "reference": reference.name, "method": method}

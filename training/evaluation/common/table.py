@@ -13,7 +13,7 @@ CLUSTERING_COLUMNS = (
     *("best_ari", "best_nmi", "probe_accuracy", "probe_macro_f1", "ilisi", "clisi", "graph_connectivity"),
 )
 ANNOTATION_COLUMNS = (
-    *("accuracy", "macro_f1", "nearest_accuracy", "nearest_macro_f1"),
+    *("accuracy", "macro_f1", "macro_recall", "nearest_accuracy", "nearest_macro_f1"),
     *("unknown_share", "unknown_share_elsewhere"),
 )
 PATHWAY_COLUMNS = ("hits", "null_hits_mean", "null_hits_sd", "codes_with_hits")
