@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.matrix import CellMatrix
 
-MODEL_METHODS = ("h_C", "mean_tokens", "concat_tokens", "readout", "untrained")
+MODEL_METHODS = ("embedding", "basis", "h_C", "mean_tokens", "concat_tokens", "readout", "untrained")
 BASELINE_METHODS = ("hvg2000", "pca50", "pca256")
 
 
