@@ -100,6 +100,7 @@ class Annotate(BoundTask):
     """
 
     name = "annotate"
+    needs_tokens = False
 
     def __init__(self, labels: Labels, *, votes: bool = False, groups: Categories | None = None) -> None:
         self._labels, self._groups, self.concludes = labels, groups, votes

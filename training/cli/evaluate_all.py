@@ -9,8 +9,10 @@ import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli import evaluate as evaluate_cli
+from scpalm.training.cli import evaluate_embedding
 from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command
+from scpalm.training.cli.evaluate_options import BundleOption, Keep, Label, Record
 
 
 @command
@@ -27,18 +29,23 @@ def evaluate_all(
     reference: Annotated[
         Path | None, typer.Option("--reference", help="Labelled cells to annotate the first file from.")
     ] = None,
-    label: evaluate_cli.Label = "cell_type",
-    bundle: evaluate_cli.BundleOption = DEFAULT_BUNDLE,
+    label: Label = "cell_type",
+    bundle: BundleOption = DEFAULT_BUNDLE,
     seeds: Annotated[int, typer.Option(help="Number of seeds for clustering.", min=1)] = 10,
     imputation_seeds: Annotated[int, typer.Option(help="Number of seeds for imputation.", min=1)] = 3,
-    batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
+    cells: Annotated[
+        int, typer.Option(help="Cells of a draw for the score on few cells; 0: leave it out.", min=0)
+    ] = 60,
+    batch_key: Annotated[
+        str | None, typer.Option(help="Column of obs with batches: also batch mixing and transfer of labels.")
+    ] = None,
     label_map: Annotated[
         list[str] | None, typer.Option("--map", help="query=reference: two names of the same type.")
     ] = None,
-    keep: evaluate_cli.Keep = None,
-    record: evaluate_cli.Record = False,
+    keep: Keep = None,
+    record: Record = False,
 ) -> None:
-    """Score clustering and imputation, pathways and annotation if their inputs are given, and write one HTML page.
+    """Score the embedding and imputation, pathways and annotation if their inputs are given, and write one HTML page.
 
     Existing rows (``OUT/<task>.rows.json``) are kept: after Ctrl-C the command continues with the next task.
     """
@@ -60,7 +67,7 @@ def evaluate_all(
         return None if done[-1].exists() else done[-1]
 
     if (rows := wanted("clustering")) is not None:
-        evaluate_cli.clustering(
+        evaluate_embedding.clustering(
             files=files,
             json_out=rows,
             label=label,
@@ -72,6 +79,29 @@ def evaluate_all(
             pictures=out,
             record=record,
         )
+    if cells and (rows := wanted("few_cells")) is not None:
+        evaluate_embedding.clustering(
+            files=files,
+            json_out=rows,
+            label=label,
+            bundle=bundle,
+            seeds=seeds,
+            keep=keep,
+            cells=cells,
+            record=record,
+        )
+    if batch_key is not None and (rows := wanted("transfer")) is not None:
+        evaluate_embedding.transfer(
+            files=files,
+            batch_key=batch_key,
+            json_out=rows,
+            label=label,
+            bundle=bundle,
+            keep=keep,
+            record=record,
+        )
+    if (rows := wanted("robustness")) is not None:
+        evaluate_embedding.robustness(files=files, json_out=rows, label=label, bundle=bundle, keep=keep, record=record)
     if (rows := wanted("imputation")) is not None:
         evaluate_cli.imputation(
             files=files,

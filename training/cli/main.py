@@ -14,6 +14,7 @@ from scpalm.training.cli.corpus import corpus
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
+from scpalm.training.cli.evaluate_embedding import clustering, robustness, transfer
 from scpalm.training.cli.reference import reference
 from scpalm.training.cli.views import train_view_head, views
 
@@ -28,6 +29,9 @@ app.command("drug-response")(drug_response)
 app.command("reference")(reference)
 app.command()(views)
 evaluate_app.command("all")(evaluate_all)
+evaluate_app.command()(clustering)
+evaluate_app.command()(transfer)
+evaluate_app.command()(robustness)
 evaluate_app.command("ablation")(ablation)
 evaluate_app.command("annotation")(annotation)
 evaluate_app.command("drug-response")(evaluate_drug_response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scpalm.model.neighbors import Neighbors, NeighborSearch
+from scpalm.model.neighbors import Neighbors, NeighborSearch, nearest
 
 
 def ari(truth: NDArray[np.integer], clusters: NDArray[np.integer]) -> float:
@@ -112,6 +113,64 @@ def probe_score(array: NDArray[np.floating], truth: NDArray[np.integer], *, seed
             predicted[test] = model.fit(array[~test], truth[~test]).predict(array[test])
     f1 = sklearn_metrics.f1_score(truth, predicted, average="macro", zero_division=0)
     return KnnScore(accuracy=float((predicted == truth).mean()), macro_f1=float(f1))
+
+
+def leave_one_out_accuracy(array: NDArray[np.floating], truth: NDArray[np.integer], *, k: int = 5) -> float:
+    """Share of cells whose label is the majority among the ``k`` nearest other cells; a tie goes to the lower code.
+
+    Args:
+        array: ``[cells, width]``, more than ``k`` cells.
+        truth: ``[cells]`` label codes from 0; every cell has one. A label with a single cell cannot be predicted.
+    """
+    return float((_majority(truth[nearest(array, k).index]) == truth).mean())
+
+
+@dataclass(frozen=True)
+class TransferScore:
+    """Prediction of the labels of one batch from all others.
+
+    Attributes:
+        batch: its code.
+        accuracy: share of correct predictions.
+        cells: number of cells that were predicted.
+        unseen_cells: labelled cells that were left out because no other batch has their label.
+    """
+
+    batch: int
+    accuracy: float
+    cells: int
+    unseen_cells: int
+
+
+def transfer_scores(
+    array: NDArray[np.floating], truth: NDArray[np.integer], batch: NDArray[np.integer], *, k: int = 10
+) -> Iterator[TransferScore]:
+    """Predict the cells of each batch by majority vote of the ``k`` nearest labelled cells of all other batches.
+
+    Args:
+        array: ``[cells, width]``.
+        truth: ``[cells]`` label codes from 0; unlabelled cells have -1, and neither vote nor count.
+        batch: ``[cells]`` batch codes.
+
+    Batches in which no cell has a label of another batch are left out. A tied vote goes to the lower code.
+    """
+    search = NeighborSearch(array)
+    for code in np.unique(batch):
+        voters = np.flatnonzero((truth >= 0) & (batch != code))
+        own = np.flatnonzero((truth >= 0) & (batch == code))
+        asked = own[np.isin(truth[own], truth[voters])]
+        if not len(asked):
+            continue
+        found = search.among(asked, voters, min(k, len(voters))).index
+        accuracy = float((_majority(truth[found]) == truth[asked]).mean())
+        yield TransferScore(int(code), accuracy, len(asked), len(own) - len(asked))
+
+
+def _majority(votes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """``[cells, k]`` codes -> ``[cells]`` the most frequent code of each row, the lowest of tied ones."""
+    counts = np.zeros((len(votes), int(votes.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (np.arange(len(votes))[:, None], votes), 1)
+    return counts.argmax(axis=1)
 
 
 def _folds(truth: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int64]:

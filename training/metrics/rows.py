@@ -26,6 +26,7 @@ METRICS = (
     *("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "macro_f1", "probe_accuracy", "probe_macro_f1"),
     *("best_ari", "best_nmi", "best_resolution", "ilisi", "clisi", "graph_connectivity"),
     *("rmse", "mae", "gene_pearson", "cell_pearson", "poisson_deviance"),
+    *("transfer_accuracy", "thinning_cosine", "neighbor_cosine", "gene_removal_move"),
     *("hits", "null_hits_mean", "null_hits_sd", "accuracy", "unknown_share"),
     *("stage1_seconds", "stage2_seconds", "stage1_megabytes", "stage2_megabytes"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +39,29 @@ def test_one_command_writes_tables_page_and_figures(
     monkeypatch.setattr(
         "scpalm.training.evaluation.pathways.cells.label_shares", lambda codes, labels, num: (["a"], np.ones((1, num)))
     )
+    # scVI and Harmony have tests of their own; here they are left out as if they were not installed.
+    monkeypatch.setitem(sys.modules, "scvi", None)
+    monkeypatch.setitem(sys.modules, "harmonypy", None)
     result = run("all", *words, *more, "--reference", labelled, "--batch-key", "donor")
     assert result.exit_code == 0, result.output
     out = tmp_path / "out"
     tasks = {path.name.removesuffix(".rows.json") for path in out.glob("*.rows.json")}
-    assert tasks == {"clustering", "imputation", "pathways", "annotation"}
+    assert tasks == {"clustering", "few_cells", "transfer", "robustness", "imputation", "pathways", "annotation"}
     rows = json.loads((out / "clustering.rows.json").read_text())
-    assert {"h_C", "mean_tokens", "concat_tokens", "readout", "untrained", "hvg2000", "pca50"} <= {
-        row["method"] for row in rows
-    }
+    own = {"embedding", "basis", "h_C", "mean_tokens", "concat_tokens", "readout", "untrained"}
+    assert own | {"hvg2000", "pca50"} <= {row["method"] for row in rows}
     assert all({"ilisi", "clisi", "graph_connectivity", "best_ari", "probe_accuracy"} <= row.keys() for row in rows)
     assert (out / "labelled-h_C.png").stat().st_size > 1000 and (out / "codes.png").exists()
+    few = json.loads((out / "few_cells.rows.json").read_text())
+    assert {row["method"] for row in few} == {"embedding", "basis", "h_C", "hvg2000", "pca10", "pca50"}
+    assert {row["dataset"] for row in json.loads((out / "transfer.rows.json").read_text())} == {
+        "labelled",
+        "labelled: one",
+        "labelled: two",
+    }
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png") == len(list(out.glob("*.png"))) and "ilisi" in page
+    assert page.count("data:image/png") == len(list(out.glob("*.png")))
+    assert all(f"<th>{name}</th>" in page for name in ("ilisi", "transfer_accuracy", "thinning_cosine"))
     # A second call computes nothing.
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("*.rows.json")}
     again = run("all", *words, *more, "--reference", labelled, "--batch-key", "donor")
@@ -64,6 +75,8 @@ def test_one_command_writes_tables_page_and_figures(
         (("clustering", "--label", "kind", "--batch-key", "nothing"), "no column 'nothing'"),
         (("all", "--label", "kind", "--gene-sets", "x.gmt"), "--corpus"),
         (("clustering", "--label", "alone"), "--label"),
+        (("clustering", "--label", "kind", "--cells", "60", "--extended"), "--extended"),
+        (("clustering", "--label", "kind", "--cells", "600"), "90 labelled cells"),
     ],
 )
 def test_wrong_use_is_one_line(

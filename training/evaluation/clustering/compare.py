@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scpalm.training.evaluation.clustering.integration import score_batches
 from scpalm.training.evaluation.common.baselines import COMPONENTS
 from scpalm.training.evaluation.common.dataset import Dataset
-from scpalm.training.evaluation.common.source import EmbeddingSource
+from scpalm.training.evaluation.common.source import EmbeddingSource, Methods
 from scpalm.training.metrics.clustering import SEEDS, score_embedding
 from scpalm.training.metrics.rows import Row
 
@@ -44,25 +44,23 @@ def compare_clustering(
     """Rows ``dataset, method, seed, zero_shot, width`` and the metrics of ``score_embedding``.
 
     A data set with batches also gets the metrics of ``score_batches``. ``note`` marks a baseline that is narrower than
-    its name. ``progress`` receives a description of each step, ``on_array`` every embedding (to draw it).
+    its name. A method that is not applicable to a data set is left out with a warning unless ``options`` name it.
+    ``progress`` receives a description of each step, ``on_array`` every embedding (to draw it).
 
     Raises:
         InputError: a data set that a method cannot use.
         ValueError: a method that no source or several sources provide.
     """
-    owners = dict(_owners(sources))
-    chosen = list(owners) if options.methods is None else list(options.methods)
-    unknown = [method for method in chosen if method not in owners]
-    if unknown:
-        raise ValueError(f"Unknown method '{unknown[0]}': choose one of {', '.join(owners)}.")
+    methods = Methods(sources, options.methods)
     rows: list[Row] = []
     for dataset in datasets:
-        for method in chosen:
+        for method in methods.names:
             progress(f"{dataset.name}: {method}")
-            source = owners[method]
-            array = source.embed(method, dataset.matrix)
+            array = methods.embed(method, dataset.matrix, dataset.name)
+            if array is None:
+                continue
             head: Row = {"dataset": dataset.name, "method": method}
-            tail: Row = {"zero_shot": source.zero_shot(method, dataset.name), "width": int(array.shape[1])}
+            tail: Row = {"zero_shot": methods.zero_shot(method, dataset.name), "width": int(array.shape[1])}
             if array.shape[1] < COMPONENTS.get(method, 0):
                 tail["note"] = f"{array.shape[1]} components: this file of {len(array)} cells has no more"
             on_array(dataset, method, array)
@@ -73,13 +71,3 @@ def compare_clustering(
                 for score in score_embedding(array, dataset.labels, options.seeds, extended=options.extended)
             ]
     return rows
-
-
-def _owners(sources: Sequence[EmbeddingSource]) -> Iterator[tuple[str, EmbeddingSource]]:
-    seen: set[str] = set()
-    for source in sources:
-        for method in source.methods:
-            if method in seen:
-                raise ValueError(f"Two sources provide the method '{method}'.")
-            seen.add(method)
-            yield method, source

@@ -14,20 +14,20 @@ from scpalm.training.evaluation.common.principal_components import principal_com
 from scpalm.training.evaluation.common.source import BASELINE_METHODS
 
 NUM_VARIABLE_GENES = 2000
-COMPONENTS = {"pca50": 50, "pca256": 256}
+COMPONENTS = {"pca10": 10, "pca50": 50, "pca256": 256}
 _MEAN_BINS = 20
 
 
 class Baselines:
-    """An ``EmbeddingSource`` of ``hvg2000``, ``pca50`` and ``pca256``. All are fitted to the file, none is zero-shot.
+    """An ``EmbeddingSource`` of ``hvg2000`` and of components such as ``pca50``. All are fitted to the file.
 
     They use log1p CP10K of all genes of the file, not only those a model knows. The components of the last file are
-    kept, so that ``pca50`` and ``pca256`` share one decomposition.
+    kept, so that all widths share one decomposition.
     """
 
-    methods = BASELINE_METHODS
-
-    def __init__(self) -> None:
+    def __init__(self, methods: tuple[str, ...] = BASELINE_METHODS) -> None:
+        """``methods``: of ``hvg2000`` and the keys of ``COMPONENTS``."""
+        self.methods = methods
         self._matrix: CellMatrix | None = None
         self._log: sparse.csr_matrix | None = None
         self._scores: NDArray[np.float64] | None = None

@@ -1,4 +1,7 @@
-"""The embeddings of a bundle, and of the same network untrained (paper Table 6)."""
+"""The embeddings of a bundle, and of the same network untrained (paper Table 6).
+
+Letters: B cells, R components, H width of the view head, N tokens, D width.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,31 @@ from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.network.cells import CellEncoder
-from scpalm.model.network.embedding import SparseCells, pool
-from scpalm.model.network.folded import InferenceNetwork, fold
+from scpalm.model.network.embedding import SparseCells
+from scpalm.model.network.folded import fold
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.model.sessions.base import network_config
+from scpalm.model.network.read_out import LinearReadOut
+from scpalm.model.sessions.base import network_config, read_basis
 from scpalm.model.sessions.session import Encoded
 from scpalm.model.sessions.torchscript import load_network
 from scpalm.training.evaluation.common.source import MODEL_METHODS, trained_on
 
 BATCH = 256
+# Methods for which the encoders need not run.
+_WITHOUT_TOKENS = ("embedding", "basis")
 
 
 class BundleEmbeddings:
-    """An ``EmbeddingSource``: ``h_C``, mean and concatenation of the pathway tokens, read-out f, untrained h_C."""
+    """An ``EmbeddingSource`` of the parts of a bundle's output.
+
+    Methods:
+        embedding: what the service returns, f and the output of the view head ``[B, R + H]``.
+        basis: f alone ``[B, R]``, the linear floor; each cell has length 1.
+        h_C: the cell token ``[B, D]``.
+        mean_tokens, concat_tokens: the pathway tokens, averaged ``[B, D]`` or concatenated ``[B, N D]``.
+        readout: the standardised inputs of the tokens ``[B, N]``.
+        untrained: h_C of the same network with random weights behind the trained components ``[B, D]``.
+    """
 
     methods = MODEL_METHODS
 
@@ -36,6 +51,7 @@ class BundleEmbeddings:
         self._session = load(bundle, "cpu").session
         self._network = load_network(bundle)
         self._config = network_config(bundle)
+        self._basis = read_basis(bundle, self._config)
         self._seed = seed
         self._trained_on = trained_on(bundle)
         self._last: tuple[CellMatrix, Encoded] | None = None
@@ -47,26 +63,40 @@ class BundleEmbeddings:
         """
         return method != "untrained" and dataset not in self._trained_on
 
-    @torch.no_grad()
     def embed(self, method: str, matrix: CellMatrix) -> NDArray[np.float32]:
-        """``[cells, width]`` float32: D for h_C, mean_tokens and untrained, N for readout, N D for concat_tokens."""
+        """``[B, width]`` float32. Raises InputError for cells it cannot embed, ValueError for an unknown method."""
         if method == "untrained":
-            batches = sparse_batches(matrix, self._vocabulary)
-            network = self._untrained(batches)
-            return _stack([network.cell_encoder.embed(_tokens(network, batch)) for batch in batches])
+            return self._untrained(sparse_batches(matrix, self._vocabulary))
         if method == "readout":
-            return _stack([_read_out(self._network, batch) for batch in sparse_batches(matrix, self._vocabulary)])
-        encoded = self._encoded(matrix)
-        if method == "h_C":
+            return self._inputs_of_tokens(sparse_batches(matrix, self._vocabulary))
+        encoded = self._encoded(matrix, tokens=method not in _WITHOUT_TOKENS)
+        if method == "embedding":
             return encoded.embedding
+        if method == "basis":
+            return encoded.f
+        if method == "h_C":
+            return encoded.h_C
+        if method not in self.methods:
+            raise ValueError(f"Unknown method '{method}': choose one of {', '.join(self.methods)}.")
         tokens = self._network.code_tokens.numpy()[encoded.codes]
         return tokens.mean(axis=1) if method == "mean_tokens" else tokens.reshape(len(tokens), -1)
 
-    def _encoded(self, matrix: CellMatrix) -> Encoded:
-        """What the service computes of these cells."""
-        if self._last is None or self._last[0] is not matrix:
-            self._last = (matrix, self._session.encode(prepare(matrix, self._vocabulary).rows))
+    def _encoded(self, matrix: CellMatrix, *, tokens: bool) -> Encoded:
+        """What the service computes of these cells; the cells of the last call are kept."""
+        if self._last is None or self._last[0] is not matrix or (tokens and self._last[1].tokens is None):
+            self._last = (matrix, self._session.encode(prepare(matrix, self._vocabulary).rows, tokens=tokens))
         return self._last[1]
+
+    @cached_property
+    def _read_out(self) -> LinearReadOut:
+        read_out = LinearReadOut(self._config)
+        read_out.load(self._basis)
+        return read_out
+
+    @torch.no_grad()
+    def _inputs_of_tokens(self, batches: list[SparseCells]) -> NDArray[np.float32]:
+        network = self._network
+        return _stack([self._read_out(batch) * network.read_scale + network.read_shift for batch in batches])
 
     @cached_property
     def _random_stages(self) -> tuple[PathwayAutoencoder, CellEncoder]:
@@ -74,15 +104,17 @@ class BundleEmbeddings:
         return PathwayAutoencoder(self._config).eval(), CellEncoder(self._config).eval()
 
     @torch.no_grad()
-    def _untrained(self, batches: list[SparseCells]) -> InferenceNetwork:
+    def _untrained(self, batches: list[SparseCells]) -> NDArray[np.float32]:
         # Its statistics come from the cells and its codes from k-means; without them it would be too weak a baseline.
         stage1, cells = self._random_stages
-        f = torch.cat([stage1.embedding(batch) for batch in batches])
-        stage1.standardise.running_mean = f.mean(0)
-        stage1.standardise.running_var = f.var(0)
-        encoded = torch.cat([stage1.encode_read_out(stage1.read_out(batch)) for batch in batches[:4]])
+        inputs = torch.cat([self._read_out(batch) for batch in batches])
+        stage1.standardise.running_mean = inputs.mean(0)
+        stage1.standardise.running_var = inputs.var(0)
+        standardised = stage1.standardise(inputs).split(BATCH)
+        encoded = torch.cat([stage1.encode_read_out(part) for part in standardised[:4]])
         stage1.quantizer.initialise(encoded, torch.Generator().manual_seed(self._seed))
-        return fold(stage1, cells)
+        network = fold(stage1, cells)
+        return _stack([cells.embed(network.code_tokens[network.nearest(part)]) for part in standardised])
 
 
 def sparse_batches(matrix: CellMatrix, vocabulary: Vocabulary) -> list[SparseCells]:
@@ -95,16 +127,6 @@ def sparse_batches(matrix: CellMatrix, vocabulary: Vocabulary) -> list[SparseCel
         index, value = torch.from_numpy(part.gene_index.astype(np.int64)), torch.from_numpy(part.value)
         batches.append(SparseCells(index, value, torch.from_numpy(part.indptr[:-1].copy()), measured))
     return batches
-
-
-@torch.no_grad()
-def _read_out(network: InferenceNetwork, batch: SparseCells) -> Tensor:
-    return pool(batch, network.slope, network.offset, network.pooling)
-
-
-@torch.no_grad()
-def _tokens(network: InferenceNetwork, batch: SparseCells) -> Tensor:
-    return network.code_tokens[network.nearest(_read_out(network, batch))]
 
 
 def _stack(parts: list[Tensor]) -> NDArray[np.float32]:

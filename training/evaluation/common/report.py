@@ -20,7 +20,7 @@ _STYLE = (
     "table{border-collapse:collapse;margin:1em 0}th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:left}"
     "td.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}small{color:#555}"
 )
-_OURS = ("h_C", "scpalm")
+_OURS = ("embedding", "h_C", "scpalm")
 
 
 def read_rows(path: Path) -> list[Row]:

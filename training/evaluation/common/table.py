@@ -12,6 +12,9 @@ CLUSTERING_COLUMNS = (
     *("ari", "nmi", "silhouette", "knn_accuracy", "knn_macro_f1", "num_clusters"),
     *("best_ari", "best_nmi", "probe_accuracy", "probe_macro_f1", "ilisi", "clisi", "graph_connectivity"),
 )
+FEW_CELLS_COLUMNS = ("knn_accuracy",)
+TRANSFER_COLUMNS = ("transfer_accuracy",)
+ROBUSTNESS_COLUMNS = ("thinning_cosine", "neighbor_cosine", "gene_removal_move")
 ANNOTATION_COLUMNS = (
     *("accuracy", "macro_f1", "macro_recall", "nearest_accuracy", "nearest_macro_f1"),
     *("unknown_share", "unknown_share_elsewhere"),

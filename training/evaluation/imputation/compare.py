@@ -16,10 +16,11 @@ from scpalm.training.evaluation.common.count_table import select_genes
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.evaluation.common.detected import given_detected
 from scpalm.training.evaluation.common.principal_components import components
+from scpalm.training.evaluation.common.thinning import Thinned, require_counts, thin
 from scpalm.training.evaluation.imputation.alra import Alra
 from scpalm.training.evaluation.imputation.diffusion import Diffusion
 from scpalm.training.evaluation.imputation.imputers import CorpusMean, Imputer, SimpleImputers, Values
-from scpalm.training.evaluation.imputation.masking import Thinned, mask_positive, require_counts, thin
+from scpalm.training.evaluation.imputation.masking import mask_positive
 from scpalm.training.evaluation.imputation.model_imputer import ModelImputer
 from scpalm.training.evaluation.imputation.zinb_autoencoder import ZinbAutoencoder
 from scpalm.training.metrics.clustering import score_embedding

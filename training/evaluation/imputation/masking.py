@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from scpalm.model.errors import InputError
 from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.training.evaluation.common.count_table import cell_totals, count_table
+from scpalm.training.evaluation.common.thinning import with_counts
 
 SHARE = 0.1
 # Scale of the exponential weights that draw the entries: low counts are the ones that sequencing loses.
 COUNT_SCALE = 20.0
-TRAIN_SHARE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,33 +32,6 @@ class Masked:
     cell: NDArray[np.int64]
     gene: NDArray[np.int64]
     truth: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Thinned:
-    """Counts split at random into two parts.
-
-    Attributes:
-        matrix: B cells with nine tenths of the counts. held_out: ``[B, genes]`` the remaining counts.
-    """
-
-    matrix: CellMatrix
-    held_out: sparse.csr_matrix
-
-
-def require_counts(matrix: CellMatrix, name: str) -> None:
-    """Raise InputError unless every value is a whole number."""
-    if (matrix.data != np.rint(matrix.data)).any():
-        entry = int(np.flatnonzero(matrix.data != np.rint(matrix.data))[0])
-        cell, gene = matrix.cell_of_entry(entry), str(matrix.genes[matrix.indices[entry]])
-        raise InputError(
-            "not-counts",
-            f"{name}: gene '{gene}' in cell '{cell}' is {matrix.data[entry]:g}, and masking needs raw counts.",
-            hint="Put raw counts in X, or name the layer that holds them with --layer.",
-            field="data",
-            cell=cell,
-            gene=gene,
-        )
 
 
 def mask_positive(matrix: CellMatrix, *, share: float = SHARE, seed: int = 0) -> Masked:
@@ -94,44 +66,4 @@ def mask_positive(matrix: CellMatrix, *, share: float = SHARE, seed: int = 0) ->
     rest.data[chosen] = 0
     rest.eliminate_zeros()
     truth = np.log1p(SCALE * counts / totals[cell[chosen]])
-    return Masked(
-        _with_counts(matrix, rest, totals - lost), cell[chosen], table.indices[chosen].astype(np.int64), truth
-    )
-
-
-def thin(matrix: CellMatrix, *, keep: float = TRAIN_SHARE, seed: int = 0) -> Thinned:
-    """Give each count to the methods with probability ``keep``, and to the test otherwise (Poisson thinning).
-
-    Given the cell's expression, the noise of the two parts is independent.
-
-    Raises:
-        InputError: a cell keeps no count.
-    """
-    rng = np.random.default_rng([seed, 0x7468696E])
-    table = count_table(matrix)
-    kept = table.copy()
-    kept.data = rng.binomial(np.rint(table.data).astype(np.int64), keep).astype(np.float32)
-    held_out = table.copy()
-    held_out.data = table.data - kept.data
-    lost = np.asarray(held_out.sum(axis=1), dtype=np.float64).ravel()
-    for part in (kept, held_out):
-        part.eliminate_zeros()
-    empty = np.flatnonzero(np.diff(kept.indptr) == 0)
-    if len(empty):
-        raise InputError(
-            "too-few-counts",
-            f"Cell '{matrix.cells[empty[0]]}' has no count left after thinning.",
-            hint="Leave out cells with fewer than 100 counts.",
-            cell=str(matrix.cells[empty[0]]),
-        )
-    return Thinned(_with_counts(matrix, kept, cell_totals(matrix) - lost), held_out)
-
-
-def _with_counts(matrix: CellMatrix, table: sparse.csr_matrix, totals: NDArray[np.float64]) -> CellMatrix:
-    return replace(
-        matrix,
-        indptr=table.indptr.astype(np.int64),
-        indices=table.indices.astype(np.int32),
-        data=table.data.astype(np.float32),
-        totals=totals,
-    )
+    return Masked(with_counts(matrix, rest, totals - lost), cell[chosen], table.indices[chosen].astype(np.int64), truth)

@@ -88,7 +88,7 @@ def test_hvg2000_takes_the_genes_as_they_are(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_baselines_are_never_zero_shot() -> None:
-    assert not any(Baselines().zero_shot(method, "pbmc3k") for method in Baselines.methods)
+    assert not any(Baselines().zero_shot(method, "pbmc3k") for method in Baselines().methods)
 
 
 def test_unknown_baseline_is_refused() -> None:

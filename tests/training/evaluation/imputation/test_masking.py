@@ -5,7 +5,7 @@ import pytest
 
 from scpalm.model.errors import InputError
 from scpalm.training.evaluation.common.count_table import select_genes
-from scpalm.training.evaluation.imputation.masking import mask_positive, require_counts, thin
+from scpalm.training.evaluation.imputation.masking import mask_positive
 from tests.training.evaluation.cells import dense, low_rank_counts, matrix_of
 
 
@@ -47,15 +47,6 @@ def test_the_selection_keeps_the_totals_of_all_genes() -> None:
     np.testing.assert_array_equal(part.row_totals(), counts.sum(axis=1))
 
 
-def test_thinning_splits_every_count() -> None:
-    counts, _ = low_rank_counts()
-    thinned = thin(matrix_of(counts), seed=0)
-    np.testing.assert_array_equal(dense(thinned.matrix) + thinned.held_out.toarray(), counts)
-    assert thinned.held_out.sum() / counts.sum() == pytest.approx(0.1, abs=0.01)
-
-
-def test_sparse_cells_and_fractional_values_are_refused() -> None:
+def test_sparse_cells_are_refused() -> None:
     with pytest.raises(InputError, match="positive entries"):
         mask_positive(matrix_of(np.eye(5)))
-    with pytest.raises(InputError, match=r"GENE1.*cell0.*raw counts"):
-        require_counts(matrix_of(np.array([[1.0, 0.5]])), "blood")
