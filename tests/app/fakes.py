@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from scpalm.app.queue.transport import Lane, WorkItem
 from scpalm.app.service import Service
+from scpalm.model.bundle import FORMAT_VERSION
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens
@@ -119,7 +120,7 @@ def write_bundle(folder: Path, name: str = "fake", version: str = "0.1") -> Path
     make_vocabulary().save(folder / "genes.parquet")
     digest = hashlib.sha256((folder / "genes.parquet").read_bytes()).hexdigest()
     files = {"genes.parquet": {"sha256": digest}}
-    manifest = {"format_version": 1, "name": name, "version": version, "files": files}
+    manifest = {"format_version": FORMAT_VERSION, "name": name, "version": version, "files": files}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

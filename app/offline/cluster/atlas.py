@@ -37,7 +37,7 @@ class Atlas:
         model: name of the model.
         model_version: version of the model.
         num_cells: number of cells (B).
-        width: width of the embedding (D).
+        width: width of the embedding.
         coverage: how many genes of the input are in the vocabulary.
         report: type of the values, detected from the first cells.
         task_rows: rows per task and per chunk of the result.
@@ -65,6 +65,7 @@ class Atlas:
             preparer = Preparer(bundle.vocabulary, cells.columns, spec.declaration)
             first = preparer.prepare(cells.rows(0, min(CHUNK_CELLS, cells.num_cells)))
             num_cells = cells.num_cells
+        config = network_config(bundle)
         return cls(
             source=source.resolve(),
             layer=spec.layer,
@@ -74,7 +75,7 @@ class Atlas:
             model=bundle.name,
             model_version=bundle.version,
             num_cells=num_cells,
-            width=network_config(bundle).width,
+            width=config.components + config.view_width,
             coverage=preparer.coverage,
             report=first.input,
             task_rows=task_rows,

@@ -162,7 +162,7 @@ def test_a_slow_disk_does_not_stop_the_loop(tmp_path: Path, monkeypatch: pytest.
 
     (tmp_path / "body").touch()
     monkeypatch.setattr(Form, "write", write)
-    monkeypatch.setattr(Form, "finish", lambda form: (tmp_path / "body", {}))
+    monkeypatch.setattr(Form, "finish", lambda form: ({"file": tmp_path / "body"}, {}))
     chunks = [bytes([number]) * (IN_MEMORY_BYTES // 4) for number in range(12)]
 
     async def watched() -> Upload:

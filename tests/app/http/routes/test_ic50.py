@@ -65,7 +65,7 @@ def expected(head: Head, drugs: list[str], mutation: np.ndarray | None = None) -
         list(map(str, range(CELLS))),
     )
     rows = head.session.panel.only(prepare(matrix, head.bundle.vocabulary).rows)
-    embedding = open_session(head.bundle, device="cpu").encode(rows).embedding
+    embedding = open_session(head.bundle, device="cpu").encode(rows).h_C
     return head.session.predict(embedding, rows, [head.session.drugs.find(drug) for drug in drugs], mutation=mutation)
 
 
