@@ -7,6 +7,7 @@ from scipy import sparse
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
 from scpalm.training.evaluation.common.dataset import Dataset
+from scpalm.training.evaluation.common.thinning import Thinned
 from scpalm.training.evaluation.imputation import compare
 from scpalm.training.evaluation.imputation.compare import (
     ImputationOptions,
@@ -16,7 +17,6 @@ from scpalm.training.evaluation.imputation.compare import (
     poisson_deviance,
 )
 from scpalm.training.evaluation.imputation.decoder import DecodedCells
-from scpalm.training.evaluation.imputation.masking import Thinned
 from scpalm.training.metrics.labels import encode_labels
 from tests.training.bundles import Exported
 from tests.training.evaluation.cells import matrix_of
