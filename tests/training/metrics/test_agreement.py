@@ -70,3 +70,37 @@ def test_a_label_with_fewer_cells_than_folds_is_scored_without_a_warning() -> No
         warnings.simplefilter("error")
         score = agreement.knn_score(array, encode_labels(labels).codes, nearest(array, 45), seed=0)
     assert score.accuracy == pytest.approx(50 / 52)
+
+
+def test_leave_one_out_agrees_with_scikit_learn() -> None:
+    array, labels = blobs((30, 20, 10), spread=0.15)
+    truth = encode_labels(labels).codes
+    predicted = [
+        KNeighborsClassifier(5).fit(np.delete(array, i, axis=0), np.delete(truth, i)).predict(array[i : i + 1])[0]
+        for i in range(len(array))
+    ]
+    assert agreement.leave_one_out_accuracy(array, truth) == float((np.array(predicted) == truth).mean())
+
+
+def test_transfer_agrees_with_scikit_learn() -> None:
+    array, labels = blobs((40, 30, 20), spread=0.15)
+    truth = encode_labels(labels).codes.copy()
+    truth[:5] = -1
+    batch = np.arange(len(array)) % 3
+    truth[batch == 2] = np.where(truth[batch == 2] == 1, 3, truth[batch == 2])  # a label of batch 2 alone
+    scores = list(agreement.transfer_scores(array, truth, batch))
+    assert [score.batch for score in scores] == [0, 1, 2]
+    for score in scores:
+        voters = (truth >= 0) & (batch != score.batch)
+        own = (truth >= 0) & (batch == score.batch)
+        asked = own & np.isin(truth, truth[voters])
+        predicted = KNeighborsClassifier(10).fit(array[voters], truth[voters]).predict(array[asked])
+        assert score.accuracy == float((predicted == truth[asked]).mean())
+        assert (score.cells, score.unseen_cells) == (int(asked.sum()), int(own.sum() - asked.sum()))
+    assert scores[2].unseen_cells == int((truth == 3).sum()) > 0
+
+
+def test_batches_without_a_common_label_have_no_score() -> None:
+    array, labels = blobs((20, 20))
+    truth = encode_labels(labels).codes
+    assert not list(agreement.transfer_scores(array, truth, truth))

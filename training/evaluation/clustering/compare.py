@@ -30,9 +30,6 @@ class ClusteringOptions:
     extended: bool = False
 
 
-_DEFAULTS = ClusteringOptions()
-
-
 def compare_clustering(
     datasets: Sequence[Dataset],
     sources: Sequence[EmbeddingSource],

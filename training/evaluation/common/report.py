@@ -13,6 +13,7 @@ from pathlib import Path
 from scpalm.model.bundle import Bundle, sha256_of
 from scpalm.model.errors import UnreadableError
 from scpalm.model.output.whole_file import replaced_when_whole
+from scpalm.training.evaluation.common.table import claim
 from scpalm.training.metrics.rows import METRICS, Row, summarise
 
 _STYLE = (
@@ -90,10 +91,7 @@ def _table(group: Sequence[Row]) -> str:
                 if float(row.get(f"{metric}_sd", 0.0)):
                     text += f" ± {float(row[f'{metric}_sd']):.3f}"
             cells.append(f"<td class='n'>{text}</td>")
-        claim = (
-            {True: "zero-shot", False: "fitted to the set"}.get(bool(row["zero_shot"])) if "zero_shot" in row else ""
-        )
-        lines.append(f"<tr>{''.join(cells)}<td>{claim}</td></tr>")
+        lines.append(f"<tr>{''.join(cells)}<td>{claim(row)}</td></tr>")
     return f"<table>{''.join(lines)}</table>"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -26,7 +27,8 @@ _TRAIN_SHARE = 0.9
 class Scvi:
     """An ``EmbeddingSource`` of ``scvi``: 10 latent dimensions, 2,000 variable genes, other options by default.
 
-    The number of epochs is scvi-tools' heuristic: 400 up to 20,000 cells, fewer above. Source: Lopez et al. 2018.
+    The number of epochs is scvi-tools' heuristic: 400 up to 20,000 cells, fewer above. One CPU thread. Source: Lopez et
+    al. 2018.
     """
 
     methods = ("scvi",)
@@ -61,7 +63,7 @@ class Scvi:
         from anndata import AnnData
 
         cells = AnnData(_variable_counts(matrix))
-        with _quiet():
+        with _quiet(), _one_thread():
             scvi.settings.verbosity = logging.ERROR
             scvi.settings.seed = self._seed
             if self._batches is not None:
@@ -95,14 +97,27 @@ def _single_left(cells: int) -> bool:
 
 
 @contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread, so that sums do not depend on the number of cores; the layers are too small to gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the notes of the trainer about devices, loggers and data loaders."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

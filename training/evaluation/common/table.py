@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scpalm.training.evaluation.common.source import MODEL_METHODS
 from scpalm.training.metrics.rows import Row
 
 CLUSTERING_COLUMNS = (
@@ -24,14 +25,16 @@ IMPUTATION_COLUMNS = (
     *("rmse", "mae", "gene_pearson", "cell_pearson", "poisson_deviance"),
     *("ari", "nmi", "knn_accuracy"),
 )
+# A model that is not zero-shot has seen the set in training, but is not fitted to it alone.
+_PRETRAINED = {*MODEL_METHODS, "scpalm", "scpalm_mean"} - {"untrained"}
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] = CLUSTERING_COLUMNS) -> str:
     """Markdown table, one line per data set and method in order of appearance.
 
     Numbers are ``mean ± sd`` over seeds (sample sd; left out for a single seed or if all seeds agree). The last columns
-    give the width, and whether the method is zero-shot or fitted to the cells it is scored on. Metrics that no row has
-    are left out.
+    give the width, and whether the method is zero-shot, trained on the set among others, or fitted to it. Metrics that
+    no row has are left out.
     """
     present = [column for column in columns if any(column in row for row in rows)]
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -40,9 +43,18 @@ def table(rows: Sequence[Row], columns: Sequence[str] = CLUSTERING_COLUMNS) -> s
     lines = [["dataset", "method", *present, "width", "claim"]]
     for (dataset, method), group in groups.items():
         numbers = [_cell([float(row[column]) for row in group if column in row], column) for column in present]
-        lines.append([dataset, method, *numbers, str(group[0].get("width", "")), _claim(group[0])])
+        lines.append([dataset, method, *numbers, str(group[0].get("width", "")), claim(group[0])])
     notes = [f"{row['dataset']}, {row['method']}: {row['note']}." for row in rows if row.get("note")]
     return "\n".join([_aligned(lines), *(["", *dict.fromkeys(notes)] if notes else [])])
+
+
+def claim(row: Row) -> str:
+    """How a method relates to the cells it is scored on; "" if the row does not say."""
+    if "zero_shot" not in row:
+        return ""
+    if row["zero_shot"]:
+        return "zero-shot"
+    return "trained on the set" if row["method"] in _PRETRAINED else "fitted to the set"
 
 
 def _cell(values: Sequence[float], column: str) -> str:
@@ -53,12 +65,6 @@ def _cell(values: Sequence[float], column: str) -> str:
     if max(values) == min(values):
         return mean
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
-
-
-def _claim(row: Row) -> str:
-    if "zero_shot" not in row:
-        return ""
-    return "zero-shot" if row["zero_shot"] else "fitted to the set"
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

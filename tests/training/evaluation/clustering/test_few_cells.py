@@ -8,6 +8,7 @@ from scpalm.model.errors import InputError
 from scpalm.training.evaluation.clustering.few_cells import BASELINES, FewCellsOptions, compare_few_cells
 from scpalm.training.evaluation.common.baselines import Baselines
 from scpalm.training.evaluation.common.dataset import Dataset
+from scpalm.training.evaluation.common.source import EmbeddingSource
 from scpalm.training.metrics.labels import encode_labels
 from tests.training.evaluation.cells import low_rank_counts, matrix_of
 from tests.training.evaluation.sources import LogCounts
@@ -19,7 +20,7 @@ def dataset(name: str, cells: int) -> Dataset:
 
 
 def test_every_method_is_scored_on_the_same_drawn_cells() -> None:
-    sources = [LogCounts(), Baselines(BASELINES)]
+    sources: list[EmbeddingSource] = [LogCounts(), Baselines(BASELINES)]
     options = FewCellsOptions(30, seeds=(0, 1))
     rows = compare_few_cells([dataset("blood", 120)], sources, options)
     methods = ["embedding", "h_C", "hvg2000", "pca10", "pca50"]
