@@ -252,7 +252,7 @@ class ViewsConfig(OptimizerConfig):
     temperature: float = 0.1
     reconstruction: float = 1.0
     labels: bool = True
-    mixed_share: float = 0.4
+    mixed_share: float = 0.25
     technology_share: float = 0.8
     technology_sigma: float = 1.2
     panel_share: float = 0.5
