@@ -19,8 +19,9 @@ from scpalm.model.network.read_out import ViewHead
 from scpalm.training.corpus.build import build_corpus
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.source import CorpusOptions
-from scpalm.training.runs.config import Stage1Config, Stage2Config, ViewsConfig, as_dict
+from scpalm.training.runs.config import Stage1Config, Stage2Config, as_dict
 from scpalm.training.runs.run import Run
+from scpalm.training.runs.views_config import ViewsConfig
 
 NUM_GENES = 120
 SIZES = NetworkConfig(

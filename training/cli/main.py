@@ -128,10 +128,11 @@ def cells(
     """Stage 2: train the cell token on the codes of a finished stage 1, then the view head of the embedding."""
     from scpalm.model.network.config import NetworkConfig
     from scpalm.training.corpus.reader import Corpus
-    from scpalm.training.runs.config import Stage2Config, ViewsConfig, as_dict, override
+    from scpalm.training.runs.config import Stage2Config, as_dict, override
     from scpalm.training.runs.memory import keep_freed_memory
     from scpalm.training.runs.processes import barrier, is_first, local_device, process_group
     from scpalm.training.runs.run import Run, RunError, pick_device
+    from scpalm.training.runs.views_config import ViewsConfig
     from scpalm.training.stages.stage1 import load_stage1
     from scpalm.training.stages.stage2 import STAGE, prepare_stage2, train_cells
 

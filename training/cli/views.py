@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from scpalm.model.network.pathways import PathwayAutoencoder
     from scpalm.training.corpus.reader import Corpus
-    from scpalm.training.runs.config import ViewsConfig
     from scpalm.training.runs.run import Run
+    from scpalm.training.runs.views_config import ViewsConfig
 
 
 @command
@@ -32,9 +32,10 @@ def views(
     """Train the view head again, the part of the embedding that ignores technology; `cells` trains it by default."""
     from scpalm.model.network.config import NetworkConfig
     from scpalm.training.corpus.reader import Corpus
-    from scpalm.training.runs.config import ViewsConfig, override
+    from scpalm.training.runs.config import override
     from scpalm.training.runs.processes import local_device, process_group
     from scpalm.training.runs.run import Run, RunError, pick_device
+    from scpalm.training.runs.views_config import ViewsConfig
     from scpalm.training.stages.stage1 import load_stage1
 
     run, where = Run(run_dir), local_device(pick_device(device))

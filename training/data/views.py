@@ -21,7 +21,7 @@ from scpalm.model.read_out.basis import Basis, Correction
 from scpalm.training.cell_types.table import cell_type_table
 from scpalm.training.corpus.matrix import corpus_matrix
 from scpalm.training.corpus.reader import Corpus
-from scpalm.training.runs.config import ViewsConfig
+from scpalm.training.runs.views_config import ViewsConfig
 
 Floats = NDArray[np.float32]
 # Data sets with fewer training cells are not drawn: nearly all pairs would be negatives of one type.

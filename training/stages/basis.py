@@ -16,10 +16,13 @@ from scipy import sparse
 from torch import Tensor
 
 from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.model.network.read_out import LinearReadOut
 from scpalm.model.read_out.basis import Basis
 from scpalm.training.corpus.matrix import corpus_matrix
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
+from scpalm.training.runs.config import OptimizerConfig
 
 # Genes with less spread than this quantile of all genes are weighted like those at the quantile.
 _LOWEST_SD = 0.2
@@ -68,6 +71,15 @@ def fit_basis(
         values = np.pad(values, (0, width - len(values)))
     scaled = vectors * (np.maximum(values, 1e-6 * values[0]) / values[0]) ** options.exponent
     return Basis.of(scaled, gene_weight, mean, ridge=network.ridge, value_scale=network.value_scale)
+
+
+def read_out_of(stage1: PathwayAutoencoder, corpus: Corpus, config: OptimizerConfig) -> LinearReadOut:
+    """The read-out of a stage 1, or a new one for an ablation with another read-out, which predicts the same scores."""
+    if isinstance(stage1.embedding, LinearReadOut):
+        return stage1.embedding
+    read_out = LinearReadOut(stage1.config)
+    read_out.load(fit_basis(corpus, stage1.config, seed=config.seed, simulated_share=config.simulated_share))
+    return read_out
 
 
 def _moments(

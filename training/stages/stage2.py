@@ -18,7 +18,6 @@ from scpalm.model.network.cells import CellDecoder, CellEncoder
 from scpalm.model.network.collective import all_gather_rows, all_reduce_sum, rank, world_size
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
-from scpalm.model.network.read_out import LinearReadOut
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, WholeCells, to_device
 from scpalm.training.data.sampler import Sampler
@@ -26,7 +25,7 @@ from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import any_process, is_first, slices_of_process
 from scpalm.training.runs.run import Run
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
-from scpalm.training.stages.basis import fit_basis
+from scpalm.training.stages.basis import read_out_of
 from scpalm.training.stages.code_cache import (
     CodeCache,
     cache_cells,
@@ -282,11 +281,7 @@ def prepare_stage2(
     """
     sampler = Sampler(corpus, power=config.tissue_power, seed=config.seed, simulated_share=config.simulated_share)
     vectors = singular_vectors(corpus, sampler, min(stage1.config.num_tokens, corpus.num_genes - 1))
-    read_out = stage1.embedding
-    if not isinstance(read_out, LinearReadOut):  # an ablation with another read-out predicts the same scores
-        read_out = LinearReadOut(stage1.config)
-        read_out.load(fit_basis(corpus, stage1.config, seed=config.seed, simulated_share=config.simulated_share))
-    scores = Scores(corpus, sampler, read_out)
+    scores = Scores(corpus, sampler, read_out_of(stage1, corpus, config))
     yardsticks = Yardsticks(corpus, gene_means(corpus, corpus.train_rows), vectors)
     mark = cache_key(corpus, stage1, config)
     cache = read_cache(kept, mark)

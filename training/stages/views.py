@@ -13,9 +13,9 @@ from scpalm.model.read_out.basis import Basis
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed
 from scpalm.training.data.views import ViewBatch, ViewSource
-from scpalm.training.runs.config import ViewsConfig
 from scpalm.training.runs.run import Run
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
+from scpalm.training.runs.views_config import ViewsConfig
 
 STAGE = "views"
 _NEVER = -1e4

@@ -250,13 +250,14 @@ def test_a_large_upload_leaves_a_process_for_small_ones(
                 await parse_all(pool, upload)
                 finished.append(name)
 
-            large = [asyncio.create_task(parse("large", upload_of(h5ad, H5AD))) for _ in range(6)]
+            large = [asyncio.create_task(parse("large", upload_of(h5ad, H5AD))) for _ in range(40)]
             await asyncio.sleep(0)
             await parse("small", upload_of(body, JSON))
             await asyncio.gather(*large)
 
     asyncio.run(go())
-    assert finished.index("small") < 6
+    # Many, because on a busy machine the second process may start long after the first.
+    assert finished.index("small") < 40
 
 
 def test_a_pool_without_its_genes_does_not_start(tmp_path: Path) -> None:

@@ -80,7 +80,10 @@ def test_from_files_to_a_bundle(run_dir: Path, tmp_path: Path) -> None:
     assert config["network"]["decoder_sees_cell"] == "prepend"
     assert (config["stage1"]["steps"], config["stage2"]["steps"], config["stage2"]["queue"]) == (6, 6, 64)
     lines = [json.loads(line) for line in (run_dir / "curves.jsonl").read_text().splitlines()]
-    assert [(line["stage"], line["step"]) for line in lines] == [(s, n) for s in ("stage1", "stage2") for n in (3, 6)]
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        *((stage, step) for stage in ("stage1", "stage2") for step in (3, 6)),
+        ("views", 6),
+    ]
     assert all({"mse", "held_out_mse", "gene_mean_mse", "pca_mse"} <= set(line) for line in lines)
     card = tmp_path / "card.json"
     card.write_text('{"training_data": "two made-up files", "notes": "a test"}')

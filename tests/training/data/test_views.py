@@ -13,7 +13,7 @@ import torch
 from scpalm.model.read_out.basis import Basis
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.views import ViewBatch, ViewSource
-from scpalm.training.runs.config import ViewsConfig
+from scpalm.training.runs.views_config import ViewsConfig
 from scpalm.training.stages.basis import fit_basis
 from tests.training.tiny import SIZES, write_corpus
 

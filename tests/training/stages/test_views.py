@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from scpalm.training.corpus.reader import Corpus
-from scpalm.training.runs.config import ConfigError, ViewsConfig, override
+from scpalm.training.runs.config import ConfigError, override
 from scpalm.training.runs.run import Run
+from scpalm.training.runs.views_config import ViewsConfig
 from scpalm.training.stages.basis import fit_basis
 from scpalm.training.stages.views import STAGE, ViewTrainer, info_nce, train_views
 from tests.training.same import assert_same_state
