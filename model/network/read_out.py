@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from scpalm.model.genes.rows import GeneSet
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.embedding import SparseCells
-from scpalm.model.read_out.basis import Basis, Correction
+from scpalm.model.read_out.basis import Basis
 
 # Length below which a cell counts as the mean cell of the corpus.
 MIN_LENGTH = 1e-6
@@ -173,9 +173,3 @@ class EmbeddingNetwork(nn.Module):
             head = self.view_head(f, log_measured + torch.zeros_like(f[:, :1]))
             return torch.cat([f, head], dim=1)[:-1], log_length[:-1]
         return f[:-1], log_length[:-1]
-
-
-def correction_inputs(correction: Correction) -> tuple[Tensor, Tensor, Tensor]:
-    """The last three inputs of `EmbeddingNetwork`."""
-    log_measured = torch.tensor([[correction.log_measured]])
-    return torch.from_numpy(correction.center), torch.from_numpy(correction.solve), log_measured

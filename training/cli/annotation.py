@@ -48,7 +48,7 @@ def annotation(
     keep: Keep = None,
     record: Record = False,
 ) -> None:
-    """Score the bundle's cell types, or labels transferred from a file, beside baselines; prints a table."""
+    """Score the bundle's cell types, or labels transferred from a file, and its baselines; prints a table."""
     if reference is None:
         _named_types(queries, corpus, bundle, label_map, methods, (json_out, label, keep), record=record)
         return

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scpalm.model.genes.rows import GeneSet
-from scpalm.model.network.read_out import EmbeddingNetwork, LinearReadOut, ViewHead, correction_inputs, unit
+from scpalm.model.network.read_out import EmbeddingNetwork, LinearReadOut, ViewHead, unit
 from scpalm.model.read_out.basis import Basis
 from tests.model.small_network import CONFIG, GENES, random_cells, sparse_of
 
@@ -58,7 +58,9 @@ def test_the_served_graph_equals_the_read_out_and_the_head() -> None:
     gene_index = torch.arange(GENES, dtype=torch.int32).repeat(12, 1)
     correction = basis.correction(GeneSet(measured[0].numpy()))
     with torch.no_grad():
-        embedding, log_length = network(gene_index, x, *correction_inputs(correction))
+        center, solve = torch.from_numpy(correction.center), torch.from_numpy(correction.solve)
+        log_measured = torch.tensor([[correction.log_measured]])
+        embedding, log_length = network(gene_index, x, center, solve, log_measured)
         f, wanted = unit(read_out.scores(sparse_of(x, measured)))
         assert network.view_head is not None
         head = network.view_head(f, torch.full((12, 1), correction.log_measured))
