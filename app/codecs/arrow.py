@@ -35,7 +35,7 @@ _READ_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOF
 class ArrowCodec:
     """Reads the columns ``indices``, ``data`` and ``obs_names``; writes ``obs_names`` and a fixed-size list per output.
 
-    A column of ``obs`` is a plain column of its own name, text for labels.
+    A column of ``obs`` is written under its own name, with text for labels.
 
     The note of the result is JSON in the schema metadata, under ``scpalm``.
     """

@@ -22,7 +22,7 @@ _HINT = "For example: curl -F file=@cells.h5ad."
 class Form:
     """One incoming form: `write` each chunk, then `finish`. File names sent by the client are ignored.
 
-    ``directory`` must not be shared with another form. ``check_name`` raises the error for a field that nobody reads,
+    ``directory`` must not be shared with another form. ``check_name`` raises the error for an unknown field,
     before its content is kept. ``files`` are fields that may be files in addition to ``file``. Every method raises
     BadRequestError for a malformed form.
     """

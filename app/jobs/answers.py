@@ -1,4 +1,4 @@
-"""Encoded results of a job, kept beside its values: each reader is sent the stored file, not a copy of its own."""
+"""Encoded results of a job, kept with its values: every reader gets the stored file, not a new copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a body brings besides its cells, checked in the parser process: the service gets arrays and short lists only."""
+"""Members of a body other than cells, checked in the parser process: the service gets arrays and short lists only."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _check_size(options: Mapping[str, object]) -> None:
             if items > MAX_ITEMS or text > MAX_TEXT:
                 raise OverLimitError(
                     "too-many-options",
-                    f"'{name[:50]}' is too long: beside its cells, a body may have {MAX_ITEMS:,} values and "
+                    f"'{name[:50]}' is too long: apart from its cells, a body may have {MAX_ITEMS:,} values and "
                     f"{MAX_TEXT:,} characters in all.",
                     hint="Split it over several requests.",
                     field=name[:50],

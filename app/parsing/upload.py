@@ -25,7 +25,7 @@ class Upload:
         content_encoding: content encoding of the body; "" for none.
         header_bytes: length of the JSON part of the body; see `DecodeOptions`.
         obs_columns: columns of ``obs`` to read, in addition to those that the spec asks for.
-        labelled: the file of labelled cells that came with the cells, an upload of its own; None if there is none.
+        labelled: the file of labelled cells that was uploaded with the cells; None without one.
     """
 
     body: bytes | Path

@@ -103,7 +103,7 @@ class Session(Protocol):
         """Run the network once.
 
         ``tokens``: whether h_C and codes are needed, for all cells or for each ``[B]``; those of the others are 0. The
-        embedding alone takes some eighty times less arithmetic.
+        embedding alone takes an eighth of the time (docs/measurements.md).
         """
         ...
 

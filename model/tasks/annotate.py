@@ -158,7 +158,7 @@ class Annotate(BoundTask):
         labelled = self._labels.labelled
         if labelled is None:
             return Recipe(first, settings)
-        # Half precision has no code of its own on the wire.
+        # The wire format has no code for half precision.
         arrays: dict[str, NDArray[Any]] = {
             "array": labelled.array.astype(np.float16).view(np.uint16),
             "codes": labelled.labels.codes,

@@ -1,4 +1,4 @@
-"""Annotation with the bundle's own reference, beside two ways that need no embedding: both see the same cells."""
+"""Annotation with the bundle's own reference, and two baselines that need no embedding and see the same cells."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _common_genes(dataset: Dataset, model: ModelImputer) -> CellMatrix:
             hint=f"Evaluate on a sample of {MAX_VALUES // max(len(columns), 1):,} cells.",
         )
     matrix = select_genes(dataset.matrix, columns)
-    # A name may be known only next to others: an alias is ambiguous once the column of its owner is gone.
+    # Some names are known only if another column is present, so selecting columns can make others unknown.
     while len(unknown := np.flatnonzero(model.known(matrix) < 0)):
         matrix = select_genes(matrix, np.setdiff1d(np.arange(matrix.num_genes), unknown))
     empty = np.flatnonzero(np.diff(matrix.indptr) == 0)
