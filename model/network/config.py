@@ -49,6 +49,7 @@ class NetworkConfig:
         norm: LayerNorm before each branch of a transformer layer (``pre``) or after adding it (``post``).
         head: ``token``: each gene has its own read-out of its token; ``shared``: one for all tokens, which collapses.
         affine: the affine map of the codes: from ``running`` statistics, ``learned``, or ``none``.
+        decoder_reads_f: whether the served decoder reads f and the length of z in addition to the codes.
         decoder_sees_cell: how h_C enters the decoder of stage 2: ``none``, as in the paper; ``add`` to every token; or
             ``prepend``.
     """
@@ -71,6 +72,7 @@ class NetworkConfig:
     norm: NormPlace = "pre"
     head: HeadKind = "token"
     affine: Affine = "running"
+    decoder_reads_f: bool = True
     decoder_sees_cell: SeesCell = "add"
 
     def __post_init__(self) -> None:

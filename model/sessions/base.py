@@ -28,6 +28,7 @@ from scpalm.model.sessions.shapes import BATCHES, Corrections, Padded, cut, spli
 WEIGHTS_FILE = "weights.safetensors"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Scalar = TypeVar("Scalar", np.float32, np.int32)
 DECODED_CELLS = 16  # cells per run of the decoder
 
 
@@ -120,7 +121,7 @@ class BucketedSession(ABC):
             log_length[batch.rows] = length[: len(batch.rows)]
         chosen = np.flatnonzero(np.broadcast_to(tokens, len(rows)))
         found = self._encode(embedding[:, : self._config.components], log_length, chosen) if len(chosen) else None
-        return Encoded(rows, embedding, self._config.components, found)
+        return Encoded(rows, embedding, log_length, self._config.components, found)
 
     def _encode(self, f: NDArray[np.float32], log_length: NDArray[np.float32], chosen: NDArray[np.int64]) -> Tokens:
         h = np.zeros((len(f), self._config.width), dtype=np.float32)
@@ -142,24 +143,26 @@ class BucketedSession(ABC):
         return map(run, items) if len(items) == 1 else self._pool.map(run, items)
 
     @abstractmethod
-    def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Codes ``[DECODED_CELLS, N]`` -> input of the gene head ``[DECODED_CELLS, N, D]``. Raises BundleError."""
+    def _decode_padded(
+        self, codes: NDArray[np.int32], f: NDArray[np.float32], log_length: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Input of the gene head, ``[DECODED_CELLS, N, D]``, of as many cells. Raises BundleError."""
 
-    def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
+    def impute(self, encoded: Encoded, genes: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `scpalm.model.sessions.session.Session`."""
+        codes, f, log_length = encoded.codes, encoded.f, encoded.log_length
         if self._gene_head is None:
             self._gene_head = GeneReadOut.load(self._bundle, self._config)
         columns = self._gene_head.columns(genes)
-        out = np.empty((len(codes), len(genes)), dtype=np.float32)
+        out = np.empty((len(encoded), len(genes)), dtype=np.float32)
 
         def run(start: int) -> None:
             # Pad with zeros to a fixed shape, so that a cell's values do not depend on the other cells.
-            part = codes[start : start + DECODED_CELLS]
-            padded = np.zeros((DECODED_CELLS, codes.shape[1]), dtype=np.int32)
-            padded[: len(part)] = part
-            columns.read(self._decode_padded(padded), out[start : start + len(part)])
+            part = slice(start, start + DECODED_CELLS)
+            decoded = self._decode_padded(_padded(codes[part]), _padded(f[part]), _padded(log_length[part]))
+            columns.read(decoded, out[part])
 
-        for _ in self._spread(run, range(0, len(codes), DECODED_CELLS)):
+        for _ in self._spread(run, range(0, len(encoded), DECODED_CELLS)):
             pass
         return out
 
@@ -174,3 +177,9 @@ class BucketedSession(ABC):
         started = time.perf_counter()
         self.encode(rows)
         return len(rows) / (time.perf_counter() - started)
+
+
+def _padded(part: NDArray[Scalar]) -> NDArray[Scalar]:
+    padded = np.zeros((DECODED_CELLS, part.shape[1]), dtype=part.dtype)
+    padded[: len(part)] = part
+    return padded

@@ -57,11 +57,14 @@ class OnnxSession(BucketedSession):
         h, codes = self._encoder.run(["h_C", "codes"], {"f": f, "log_length": log_length})
         return h, codes
 
-    def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+    def _decode_padded(
+        self, codes: NDArray[np.int32], f: NDArray[np.float32], log_length: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         with self._opening:
             if self._decoder is None:
                 self._decoder = _load(self._bundle.file(DECODER_FILE), self._providers)
-        decoded: NDArray[np.float32] = self._decoder.run(["decoded"], {"codes": codes})[0]
+        feed = {"codes": codes, "f": f, "log_length": log_length}
+        decoded: NDArray[np.float32] = self._decoder.run(["decoded"], feed)[0]
         return decoded
 
 

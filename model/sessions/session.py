@@ -52,12 +52,14 @@ class Encoded:
     Attributes:
         rows: the input.
         embedding: ``[B, R + H]`` float32: f and the view head's output, each of length 1.
+        log_length: ``[B, 1]`` float32: the logarithm of the length of z.
         num_components: R.
         tokens: None if the encoders did not run.
     """
 
     rows: Rows
     embedding: NDArray[np.float32]
+    log_length: NDArray[np.float32]
     num_components: int
     tokens: Tokens | None
 
@@ -87,7 +89,10 @@ class Encoded:
     def slice(self, start: int, stop: int) -> Encoded:
         """Cells ``start`` to ``stop``, as views."""
         tokens = self.tokens and Tokens(self.tokens.h_C[start:stop], self.tokens.codes[start:stop])
-        return Encoded(self.rows.slice(start, stop), self.embedding[start:stop], self.num_components, tokens)
+        part = slice(start, stop)
+        return Encoded(
+            self.rows.slice(start, stop), self.embedding[part], self.log_length[part], self.num_components, tokens
+        )
 
 
 class Session(Protocol):
@@ -107,8 +112,8 @@ class Session(Protocol):
         """
         ...
 
-    def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Codes ``[B, N]`` -> log1p CP10K ``[B, len(genes)]``; ``genes`` are vocabulary positions.
+    def impute(self, encoded: Encoded, genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Cells encoded with tokens -> log1p CP10K ``[B, len(genes)]``; ``genes`` are vocabulary positions.
 
         Raises BundleError if the bundle has no decoder.
         """

@@ -115,7 +115,10 @@ class TorchScriptSession(BucketedSession):
         return h.cpu().numpy(), codes.cpu().numpy()
 
     @torch.inference_mode()
-    def _decode_padded(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+    def _decode_padded(
+        self, codes: NDArray[np.int32], f: NDArray[np.float32], log_length: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         if self._decoder is None:
             self._decoder = load_decoder(self._bundle).to(self._device)
-        return self._decoder(torch.from_numpy(codes).to(self._device)).cpu().numpy()
+        inputs = (torch.from_numpy(array).to(self._device) for array in (codes, f, log_length))
+        return self._decoder(*inputs).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Imputation: expression decoded from each cell's pathway codes by the stage 1 decoder (paper 3.2)."""
+"""Imputation: expression decoded from each cell's pathway codes (paper 3.2) and f."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Impute(BoundTask):
         return cls(genes.astype(np.int64), output, scale)
 
     def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
-        values = session.impute(encoded.codes, self.genes)
+        values = session.impute(encoded, self.genes)
         # The decoder's output is unbounded, but expression cannot be negative.
         return {"impute": np.maximum(values, 0.0, out=values)}
 
@@ -102,7 +102,7 @@ class ImputeTask(Task[ImputeOptions]):
     """Imputed expression."""
 
     name = "impute"
-    summary = "Expression decoded from each cell's pathway codes; never negative."
+    summary = "Expression decoded from each cell's pathway codes and linear read-out; never negative."
     result = "One value per cell and gene; `columns` names the genes."
     options = ImputeOptions
     tensors: ClassVar[Mapping[str, str]] = {"impute": "imputed"}

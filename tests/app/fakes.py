@@ -68,10 +68,10 @@ class FakeSession:
         if self.poison in rows.gene_index:
             raise RuntimeError("poisoned")
         values = expected(rows, self.not_finite)
-        return Encoded(rows, values, 2, Tokens(values, (rows.lengths()[:, None] % 2).astype(np.int32)))
+        return Encoded(rows, values, values[:, :1], 2, Tokens(values, (rows.lengths()[:, None] % 2).astype(np.int32)))
 
-    def impute(self, codes: NDArray[np.int32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        return (genes[None] + 1000.0 * codes).astype(np.float32)
+    def impute(self, encoded: Encoded, genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        return (genes[None] + 1000.0 * encoded.codes).astype(np.float32)
 
 
 def expected(rows: Rows, not_finite: int = -1) -> NDArray[np.float32]:

@@ -61,13 +61,14 @@ class SleepingSession:
         facts[:, 0] = np.add.reduceat(rows.value, rows.indptr[:-1])
         facts[:, 1] = rows.lengths()
         codes = np.zeros((len(rows), self._info.num_tokens), np.int32)
-        return Encoded(rows, facts, self._info.num_components, Tokens(facts[:, : self._info.cell_width], codes))
+        encoded = Tokens(facts[:, : self._info.cell_width], codes)
+        return Encoded(rows, facts, facts[:, :1], self._info.num_components, encoded)
 
     def run(self, task: str, rows: Rows) -> np.ndarray:
         return self.encode(rows).embedding
 
-    def impute(self, codes: np.ndarray, genes: np.ndarray) -> np.ndarray:
-        return np.zeros((len(codes), len(genes)), np.float32)
+    def impute(self, encoded: Encoded, genes: np.ndarray) -> np.ndarray:
+        return np.zeros((len(encoded), len(genes)), np.float32)
 
 
 def _is_poison(rows: Rows) -> bool:

@@ -14,12 +14,14 @@ from scipy import sparse
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.network.cells import CellEncoder
 from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.decoder import CellDecoder
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.model.network.read_out import ViewHead
 from scpalm.training.corpus.build import build_corpus
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.source import CorpusOptions
 from scpalm.training.runs.config import Stage1Config, Stage2Config, as_dict
+from scpalm.training.runs.decoder_config import DecoderConfig
 from scpalm.training.runs.run import Run
 from scpalm.training.runs.views_config import ViewsConfig
 
@@ -107,10 +109,14 @@ def write_random_run(folder: Path, corpus: Path) -> Path:
             "stage1": as_dict(Stage1Config()),
             "stage2": as_dict(Stage2Config()),
             "views": as_dict(ViewsConfig()),
+            "decoder": as_dict(DecoderConfig()),
         }
     )
     run.save_checkpoint("stage1", {"step": Stage1Config().steps, "model": stage1.state_dict()})
     run.save_checkpoint("stage2", {"step": Stage2Config().steps, "encoder": cells.state_dict()})
     head = ViewHead(SIZES.components, SIZES.view_width, SIZES.view_hidden)
     run.save_checkpoint("views", {"step": ViewsConfig().steps, "head": head.state_dict()})
+    decoder = CellDecoder(SIZES)
+    decoder.start(stage1)
+    run.save_checkpoint("decoder", {"step": DecoderConfig().steps, "decoder": decoder.state_dict()})
     return folder

@@ -11,10 +11,12 @@ from scpalm.training.cli.ablation import ablation
 from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command, key_value, progress_bar, train_with_bar
 from scpalm.training.cli.corpus import corpus
+from scpalm.training.cli.decoder import decoder, train_cell_decoder
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
 from scpalm.training.cli.evaluate_embedding import clustering, robustness, transfer
+from scpalm.training.cli.finished import Training
 from scpalm.training.cli.reference import reference
 from scpalm.training.cli.views import train_view_head, views
 
@@ -28,6 +30,7 @@ app.command()(corpus)
 app.command("drug-response")(drug_response)
 app.command("reference")(reference)
 app.command()(views)
+app.command()(decoder)
 evaluate_app.command("all")(evaluate_all)
 evaluate_app.command()(clustering)
 evaluate_app.command()(transfer)
@@ -119,16 +122,17 @@ def cells(
     *,
     run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
     steps: Annotated[
-        int | None, typer.Option(help="Batches to train, of the cell token and of the view head each.")
+        int | None, typer.Option(help="Batches to train, of the cell token, of the view head and of the decoder each.")
     ] = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Stage 2: train the cell token on the codes of a finished stage 1, then the view head of the embedding."""
+    """Stage 2: train the cell token on the codes of a finished stage 1, then the view head and the decoder."""
     from scpalm.model.network.config import NetworkConfig
     from scpalm.training.corpus.reader import Corpus
     from scpalm.training.runs.config import Stage2Config, as_dict, override
+    from scpalm.training.runs.decoder_config import DecoderConfig
     from scpalm.training.runs.memory import keep_freed_memory
     from scpalm.training.runs.processes import barrier, is_first, local_device, process_group
     from scpalm.training.runs.run import Run, RunError, pick_device
@@ -165,8 +169,10 @@ def cells(
         if resume and run.has_checkpoint(STAGE):
             run.resume(trainer, STAGE)
         train_with_bar(trainer, config.steps, run, train_cells, "cells")
-        views_config = ViewsConfig() if steps is None else override(ViewsConfig(), {"steps": str(steps)})
-        train_view_head(run, corpus_, stage1, views_config, where, resume=resume)
+        given = {} if steps is None else {"steps": str(steps)}
+        train_view_head(Training(run, corpus_, stage1, override(ViewsConfig(), given), where), resume=resume)
+        decoder_config = override(DecoderConfig(), given)
+        train_cell_decoder(Training(run, corpus_, stage1, decoder_config, where), resume=resume)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from scpalm.model.bundle import FORMAT_VERSION, Bundle, sha256_of
 from scpalm.model.genes.rows import Rows
 from scpalm.model.network.cells import CellEncoder
 from scpalm.model.network.config import NetworkConfig
-from scpalm.model.network.decoder import TokenDecoder
+from scpalm.model.network.decoder import CellDecoder, TokenDecoder
 from scpalm.model.network.folded import InferenceNetwork, fold
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.model.network.read_out import EmbeddingNetwork, LinearReadOut
@@ -80,7 +80,12 @@ def export_run(run_dir: Path, out: Path, options: BundleOptions) -> list[str]:
     cells = CellEncoder(config)
     run.fill(cells, "stage2", "encoder")
     embedding = embedding_network(run, config, read_out)
-    config = replace(config, view_width=config.view_width if embedding.view_head else 0)
+    decoder = cell_decoder(run, stage1)
+    config = replace(
+        config,
+        view_width=config.view_width if embedding.view_head else 0,
+        decoder_reads_f=decoder.score_reader is not None,
+    )
     corpus = Corpus(saved["corpus"])
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -90,10 +95,10 @@ def export_run(run_dir: Path, out: Path, options: BundleOptions) -> list[str]:
     if stage2.standardise:
         standardise_output(exact, corpus, power=stage2.tissue_power, seed=stage2.seed)
     weights = partial / WEIGHTS_FILE
-    save_file(_tensors(exact.network, embedding, stage1, precision), str(weights))
+    save_file(_tensors(exact.network, embedding, decoder, read_out, precision), str(weights))
     export_embedding(embedding, weights, partial / MODEL_FILE)
     export_encoder(exact.network, config.components, weights, partial / ENCODER_FILE)
-    export_decoder(TokenDecoder(config), weights, partial / DECODER_FILE)
+    export_decoder(TokenDecoder(config), config.components, weights, partial / DECODER_FILE)
     corpus.vocabulary.save(partial / "genes.parquet")
     manifest = _manifest(options, saved | {"network": config.as_dict()}, corpus)
     write_manifest(partial, manifest)
@@ -134,20 +139,30 @@ def embedding_network(run: Run, config: NetworkConfig, read_out: LinearReadOut) 
     return network.eval()
 
 
+def cell_decoder(run: Run, stage1: PathwayAutoencoder) -> CellDecoder:
+    """The decoder of a run; if it has not trained one, that of stage 1, which reads the codes alone."""
+    if not run.has_checkpoint("decoder"):
+        decoder = CellDecoder(replace(stage1.config, decoder_reads_f=False))
+        decoder.start(stage1)
+        return decoder
+    run.finished("decoder")
+    decoder = CellDecoder(stage1.config)
+    run.fill(decoder, "decoder", "decoder")
+    return decoder
+
+
 def _tensors(
-    network: InferenceNetwork, embedding: EmbeddingNetwork, stage1: PathwayAutoencoder, precision: Precision
+    network: InferenceNetwork,
+    embedding: EmbeddingNetwork,
+    decoder: CellDecoder,
+    read_out: LinearReadOut,
+    precision: Precision,
 ) -> dict[str, NDArray[np.generic]]:
     """Content of ``weights.safetensors``."""
-    read_out = stage1.embedding
-    assert isinstance(read_out, LinearReadOut)
-    # The embedding does not need stage 1's decoder, but imputation does.
-    decoder = {f"decoder.{k}": v for k, v in stage1.decoder.state_dict().items()}
-    decoder |= {f"head.{k}": v for k, v in stage1.head.state_dict().items()}
-    decoder["decoder_position"] = stage1.decoder_position
     # Its loss of precision is not checked, so it is stored in half precision at least. So is that of the view head.
     half: Precision = "float32" if precision == "float32" else "float16"
     head = {name: tensor for name, tensor in embedding.state_dict().items() if name.startswith("view_head.")}
-    tensors = stored(network.state_dict(), precision) | stored(decoder, half) | stored(head, half)
+    tensors = stored(network.state_dict(), precision) | stored(decoder.state_dict(), half) | stored(head, half)
     return tensors | read_out.basis.tensors()
 
 
@@ -182,7 +197,7 @@ def _manifest(options: BundleOptions, saved: dict[str, Any], corpus: Corpus) -> 
         "preset": saved["preset"],
         "network": saved["network"],
         "tasks": ["embed", "pathways", "impute"],
-        "training": {key: saved[key] for key in ("stage1", "stage2", "views") if key in saved},
+        "training": {key: saved[key] for key in ("stage1", "stage2", "views", "decoder") if key in saved},
         "training_data": described.get("training_data", files),
         "notes": described.get("notes", ""),
         "evaluation": described.get("evaluation", []),

@@ -64,11 +64,15 @@ def export_encoder(network: InferenceNetwork, num_components: int, weights: Path
     _export(network, _Signature(inputs, dict.fromkeys(INPUTS, cells), list(OUTPUTS)), weights, out)
 
 
-def export_decoder(decoder: TokenDecoder, weights: Path, out: Path) -> None:
-    """Write the graph of imputation, codes ``[cells, N]`` -> tokens ``[cells, N, D]``; as `export_embedding`."""
+def export_decoder(decoder: TokenDecoder, num_components: int, weights: Path, out: Path) -> None:
+    """Write the graph of imputation, as `export_embedding`.
+
+    Codes ``[cells, N]``, f ``[cells, R]`` and log length ``[cells, 1]`` -> tokens ``[cells, N, D]``.
+    """
     codes = torch.zeros((2, len(decoder.decoder_position)), dtype=torch.int32)
-    shapes: _Shapes = {"codes": {0: torch.export.Dim("cells")}}
-    _export(decoder, _Signature((codes,), shapes, ["decoded"]), weights, out)
+    inputs = codes, torch.zeros(2, num_components), torch.zeros(2, 1)
+    cells = {0: torch.export.Dim("cells")}
+    _export(decoder, _Signature(inputs, dict.fromkeys(("codes", *INPUTS), cells), ["decoded"]), weights, out)
 
 
 @dataclass(frozen=True)

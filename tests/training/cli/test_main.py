@@ -83,9 +83,11 @@ def test_from_files_to_a_bundle(run_dir: Path, tmp_path: Path) -> None:
     assert [(line["stage"], line["step"]) for line in lines] == [
         *((stage, step) for stage in ("stage1", "stage2") for step in (3, 6)),
         ("views", 6),
+        ("decoder", 6),
     ]
-    assert all({"mse", "held_out_mse", "gene_mean_mse", "pca_mse"} <= set(line) for line in lines[:-1])
-    assert {"mse", "held_out_mse", "contrastive"} <= set(lines[-1])
+    assert all({"mse", "held_out_mse", "gene_mean_mse", "pca_mse"} <= set(line) for line in lines[:-2])
+    assert {"mse", "held_out_mse", "contrastive"} <= set(lines[-2])
+    assert {"mse", "held_out_mse"} <= set(lines[-1])
     card = tmp_path / "card.json"
     card.write_text('{"training_data": "two made-up files", "notes": "a test"}')
     script = tmp_path / "model.pt"

@@ -1,4 +1,4 @@
-"""Decoded expression of a bundle, as the service computes it: cells -> pathway codes -> log1p CP10K of every gene."""
+"""Decoded expression of a bundle, as the service computes it: cells -> codes and f -> log1p CP10K of every gene."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class DecodedCells:
         genes = np.arange(len(self.vocabulary))
         for start in range(0, len(rows), BATCH):
             encoded = self._session.encode(rows.slice(start, min(start + BATCH, len(rows))))
-            decoded = np.maximum(self._session.impute(encoded.codes, genes), 0.0)
+            decoded = np.maximum(self._session.impute(encoded, genes), 0.0)
             yield slice(start, start + len(encoded)), encoded.h_C, decoded
