@@ -255,6 +255,19 @@ class Engine:
         labelled = None if reference is None else self.embed_labelled(reference, read_reference)
         return self._add(adata, spec, key_added, copy=copy, labelled=labelled)
 
+    def umap(
+        self, adata: AnnData, *, resolution: float = 1.0, copy: bool = False, **how: Unpack[ReadOptions]
+    ) -> AnnData | None:
+        """Map the cells by their embedding; writes ``obsm["X_scpalm_umap"]`` ``[B, 2]`` and ``obs["scpalm_cluster"]``.
+
+        The clusters are Leiden's; a higher ``resolution`` gives more. Raises LayoutError if the layout fails.
+
+        Example:
+            >>> engine.umap(adata)
+            >>> sc.pl.embedding(adata, "scpalm_umap", color="scpalm_cluster")
+        """
+        return self._add(adata, RequestSpec(("umap",), {"resolution": resolution}, **how), None, copy=copy)
+
     def embed_labelled(self, reference: Source, how: LabelledBy, progress: Progress | None = None) -> LabelledCells:
         """Embed labelled cells to annotate others with; see `scpalm.model.stream.embed_labelled`."""
         return embed_labelled(self.bundle, self.session, reference, how, progress or NoProgress())
