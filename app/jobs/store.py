@@ -94,7 +94,7 @@ class JobStore:
             with self._files.guarded():
                 for name, values in found.items():
                     arrays[name][:] = values
-            self._write("facts.json", self._facts() | {"outputs": _described(tasks)})
+            self._write("facts.json", self._facts() | {"outputs": _described(tasks), "metadata": metadata_of(tasks)})
             self._files.sync()
 
     def read(self, model: tuple[str, str], scratch: Path) -> Result:
