@@ -64,7 +64,7 @@ $(BIN)/python:
 	exit 1
 
 $(VENV)/.serve-%: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable '.[$*]'
+	$(PIP) install --quiet --editable '.[$*,integrate]'
 	@# For `scpalm sample`, which reads one data file of this package. Its code is not used, so skip its dependencies.
 	$(PIP) install --quiet --no-deps 'celltypist>=1.6,<2'
 	@touch $@

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
@@ -18,11 +17,12 @@ from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.io.cells import Source, open_cells
 from scpalm.model.io.labels import LabelledBy
+from scpalm.model.mapping import MapOptions, Mapping, map_cells
+from scpalm.model.methods import AnnDataMethods, Call
 from scpalm.model.progress import NoProgress, Progress
 from scpalm.model.sessions.session import Encoded, Session, open_session
-from scpalm.model.spec import AnnotateReadOptions, ReadOptions, RequestSpec
+from scpalm.model.spec import RequestSpec
 from scpalm.model.stream import CellReader, Stream, embed_labelled
-from scpalm.model.tasks.embed import Output
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,12 +68,8 @@ def open_runtime(bundle: Bundle, *, device: str = "auto", runtime: str = "auto",
         ) from error
 
 
-class Engine:
-    """A model on a device. Every method returns bit for bit the numbers of the service.
-
-    Methods that take an AnnData modify it and return None, like scanpy's ``tl`` functions. With ``copy=True`` they
-    return a modified copy instead. ``key_added`` replaces the default key. For ``layer`` and ``input`` see
-    `ReadOptions`. They raise InputError, which names the cell or gene at fault.
+class Engine(AnnDataMethods["AnnData | None"]):
+    """A model on a device. Every method returns bit for bit the numbers of the service; see `AnnDataMethods`.
 
     Attributes:
         bundle: the model.
@@ -130,152 +126,29 @@ class Engine:
             opened.pop_all()
         return stream
 
-    # --- AnnData
-
-    def embed(
-        self,
-        adata: AnnData,
-        *,
-        output: Output = "embedding",
-        key_added: str | None = None,
-        copy: bool = False,
-        **how: Unpack[ReadOptions],
-    ) -> AnnData | None:
-        """Embed every cell; writes ``obsm["X_scpalm"]`` float32.
-
-        Args:
-            adata: the cells.
-            output: ``embedding``, ``h_C`` (the paper's cell token, ``obsm["X_scpalm_h_C"]``) or ``f`` (the linear
-                read-out, ``obsm["X_scpalm_f"]``).
-
-        Example:
-            >>> engine.embed(adata)
-            >>> sc.pp.neighbors(adata, use_rep="X_scpalm")
-        """
-        return self._add(adata, RequestSpec(("embed",), {"output": output}, **how), key_added, copy=copy)
-
-    def impute(
-        self,
-        adata: AnnData,
-        genes: Sequence[str] = (),
-        *,
-        scale: str = "log",
-        key_added: str | None = None,
-        copy: bool = False,
-        **how: Unpack[ReadOptions],
-    ) -> AnnData | None:
-        """Impute expression with the decoder, from each cell's codes: log1p CP10K, or counts with ``scale="counts"``.
-
-        Without ``genes``, writes ``layers["scpalm_imputed"]``, with NaN for genes unknown to the model. With ``genes``,
-        writes ``obsm["X_scpalm_imputed"]`` ``[B, genes]``.
-
-        Example:
-            >>> engine.impute(adata, ["CD3D", "LYZ"])
-            >>> adata.obsm["X_scpalm_imputed"]
-        """
-        options = {"genes": tuple(genes), "scale": scale}
-        return self._add(adata, RequestSpec(("impute",), options, **how), key_added, copy=copy)
-
-    def pathways(
-        self,
-        adata: AnnData,
-        *,
-        summary: bool = False,
-        key_added: str | None = None,
-        copy: bool = False,
-        **how: Unpack[ReadOptions],
-    ) -> AnnData | None:
-        """Find the pathway code of each token; writes ``obsm["X_scpalm_pathways"]`` ``[B, N]`` int32.
-
-        With ``summary``, writes the share of a cell's tokens that have each code:
-        ``obsm["X_scpalm_pathway_shares"]`` ``[B, K]``.
-
-        Example:
-            >>> engine.pathways(adata, summary=True)
-            >>> adata.obsm["X_scpalm_pathway_shares"]
-        """
-        return self._add(adata, RequestSpec(("pathways",), {"summary": summary}, **how), key_added, copy=copy)
-
-    def ic50(
-        self,
-        adata: AnnData,
-        drugs: Sequence[str] = (),
-        *,
-        key_added: str | None = None,
-        copy: bool = False,
-        **how: Unpack[ReadOptions],
-    ) -> AnnData | None:
-        """Predict drug response; writes ``obsm["X_scpalm_ic50"]`` ``[B, drugs]``, ln IC50 (uM).
-
-        A cell that expresses none of the genes the head reads has NaN. Also writes the prediction interval
-        (``X_scpalm_ic50_lower``, ``X_scpalm_ic50_upper``) and the distance from the training cell lines
-        (``X_scpalm_ic50_cell_distance``). ``uns["scpalm"]`` names the drugs.
-
-        Args:
-            adata: the cells.
-            drugs: names, PubChem ids or SMILES. Default: every drug in the training data.
-
-        Example:
-            >>> engine.ic50(adata, ["Cisplatin"])
-            >>> adata.obsm["X_scpalm_ic50"]
-        """
-        return self._add(adata, RequestSpec(("ic50",), {"drugs": tuple(drugs)}, **how), key_added, copy=copy)
-
-    def annotate(
-        self,
-        adata: AnnData,
-        reference: Source | None = None,
-        *,
-        label: str = "cell_type",
-        vote: str | None = None,
-        key_added: str = "scpalm",
-        copy: bool = False,
-        **how: Unpack[AnnotateReadOptions],
-    ) -> AnnData | None:
-        """Name the type of each cell; writes ``obs["scpalm_label"]``, 'unknown' for cells too far from the reference.
-
-        Also writes ``scpalm_second_label``, ``scpalm_nearest_label``, ``scpalm_cell_type``, ``scpalm_probability``,
-        ``scpalm_distance`` and ``scpalm_unknown`` to ``obs``; with ``vote``, ``scpalm_voted_label`` and
-        ``scpalm_vote_share`` too.
-
-        Args:
-            adata: the cells to label.
-            reference: labelled cells. Default: the reference of the model.
-            label: column of the reference's ``obs`` that holds the labels.
-            vote: column of ``adata.obs`` with groups of cells, such as clusters, that share a label by vote.
-            key_added: prefix of the new columns.
-
-        Example:
-            >>> engine.annotate(adata, vote="leiden")
-            >>> adata.obs["scpalm_voted_label"]
-        """
-        read = ReadOptions(layer=how.get("layer"), input=how.get("input", "auto"), total=how.get("total"))
-        spec = RequestSpec(("annotate",), {} if vote is None else {"vote": vote}, **read)
-        read_reference = LabelledBy(label, how.get("reference_layer"))
-        labelled = None if reference is None else self.embed_labelled(reference, read_reference)
-        return self._add(adata, spec, key_added, copy=copy, labelled=labelled)
-
     def embed_labelled(self, reference: Source, how: LabelledBy, progress: Progress | None = None) -> LabelledCells:
         """Embed labelled cells to annotate others with; see `scpalm.model.stream.embed_labelled`."""
         return embed_labelled(self.bundle, self.session, reference, how, progress or NoProgress())
 
-    def _add(
-        self,
-        adata: AnnData,
-        spec: RequestSpec,
-        key_added: str | None,
-        *,
-        copy: bool,
-        labelled: LabelledCells | None = None,
-    ) -> AnnData | None:
+    def map_onto(self, cells: AnnData, reference: AnnData, options: MapOptions | None = None) -> Mapping:
+        """Map cells onto an integrated AnnData; see `scpalm.model.mapping.map_cells`.
+
+        Example:
+            >>> engine.map_onto(new, integrated, MapOptions(label="cell_type"))
+            >>> new.obs["scpalm_reference_label"]
+        """
+        return map_cells(self.bundle, self.session, cells, reference, options or MapOptions())
+
+    def _run(self, adata: AnnData, call: Call) -> AnnData | None:
         from scpalm.model.output.anndata_writer import AnnDataWriter
 
-        with self.stream(adata, spec, labelled=labelled) as stream:
-            writer = AnnDataWriter(stream.outputs, stream.reader.num_cells, key_added)
+        labelled = None if call.reference is None else self.embed_labelled(call.reference, call.reference_by)
+        with self.stream(adata, call.spec, labelled=labelled) as stream:
+            writer = AnnDataWriter(stream.outputs, stream.reader.num_cells, call.key_added)
             for block in stream:
                 writer.put(block.start, block.values)
             writer.conclude(stream.tasks)
             note = stream.note()
-        target = adata.copy() if copy else adata
+        target = adata.copy() if call.copy else adata
         writer.write_into(target, note)
-        return target if copy else None
+        return target if call.copy else None

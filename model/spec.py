@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypedDict, get_origin
 
@@ -259,8 +259,13 @@ def _invalid(error: ValidationError, name: str) -> ParameterError:
 
 
 def outputs_of(bound: Sequence[BoundTask]) -> tuple[OutputSpec, ...]:
-    """The outputs of several tasks, in order."""
+    """The outputs of several tasks, in order, hidden ones included."""
     return tuple(output for task in bound for output in task.outputs)
+
+
+def visible(outputs: Iterable[OutputSpec]) -> tuple[OutputSpec, ...]:
+    """The outputs that are part of a result."""
+    return tuple(output for output in outputs if not output.hidden)
 
 
 def metadata_of(bound: Sequence[BoundTask]) -> dict[str, object]:

@@ -11,6 +11,7 @@ import typer
 
 from scpalm.app.cli.annotate import annotate
 from scpalm.app.cli.embed import ClusterCommand, embed
+from scpalm.app.cli.integrate import integrate
 from scpalm.app.cli.jobs import jobs
 from scpalm.app.cli.options import BundleOption
 from scpalm.app.cli.serve import ServeCommand, serve
@@ -54,8 +55,9 @@ cli.command(cls=ServeCommand)(worker)
 cli.command()(jobs)
 cli.command(cls=ClusterCommand)(embed)
 cli.command(cls=StrictCommand)(annotate)
+cli.command(cls=StrictCommand)(integrate)
 for _task in tasks().values():
-    if _task.name not in ("embed", "annotate"):  # added above, with further options
+    if _task.name not in ("embed", "annotate", "integrate"):  # added above, with further options
         cli.command(_task.name, cls=StrictCommand)(task_command(_task))
 
 

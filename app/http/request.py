@@ -21,7 +21,7 @@ from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
 from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import ServiceError
-from scpalm.app.execution.conclusion import concluded
+from scpalm.app.execution.conclusion import concluded, in_thread
 from scpalm.app.execution.execution import Execution
 from scpalm.app.http.body import discard_body, read_upload
 from scpalm.app.http.dependencies import charge_cells, check_tasks, upload_client
@@ -204,7 +204,7 @@ class CellRequest:
             "queue": (timing.started, on_device),
             "inference": (on_device, on_device + timing.inference_seconds),
         }
-        outputs = await asyncio.to_thread(concluded, tasks, outputs)
+        outputs = await in_thread(tasks, partial(concluded, tasks, outputs))
         name = (model.bundle.name, model.bundle.version)
         # For drugs it compares fingerprints, which takes as long as binding them.
         metadata = metadata_of(tasks) if spec.quick else await asyncio.to_thread(metadata_of, tasks)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from scpalm.app.background import completed
 from scpalm.app.codecs.h5ad import MEDIA_TYPE as H5AD
+from scpalm.app.execution.conclusion import in_thread
 from scpalm.app.execution.execution import Execution
 from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.ledger.ledger import Job, Ledger
@@ -44,6 +45,7 @@ class Attempt:
         files: the files of the job.
         retry: repeats commands while storage is unavailable.
         spool_dir: folder for temporary files.
+        concluding: the tasks, once all chunks are done.
     """
 
     job: Job
@@ -53,6 +55,12 @@ class Attempt:
     files: JobFiles
     retry: Retry
     spool_dir: Path
+    concluding: tuple[BoundTask, ...] = ()
+
+    @property
+    def share_concluded(self) -> float:
+        """Finished share of the work that follows the last chunk, from 0 to 1."""
+        return min((task.share_concluded for task in self.concluding if task.concludes), default=0.0)
 
     async def run(self) -> None:
         """Compute all chunks that are not committed yet.
@@ -97,7 +105,8 @@ class Attempt:
                     if number not in done:
                         await self._run_chunk(tasks, number, chunk, store, scratch)
                     number, chunk, rows = number + 1, [], 0
-        await self._in_thread(lambda: store.conclude(tasks))
+        self.concluding = tasks
+        await self.retry(lambda: in_thread(tasks, lambda: store.conclude(tasks)))
 
     def _bind(self, head: UploadHead, labelled: LabelledCells | None) -> tuple[BoundTask, ...]:
         columns = head.columns if self.manifest.spec.format == H5AD else None

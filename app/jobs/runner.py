@@ -74,6 +74,7 @@ class JobRunner:
         self._wake = asyncio.Event()
         self._holds: dict[str, ExitStack] = {}  # keep the models of waiting jobs open after they are replaced
         self._running: tuple[str, asyncio.Task[None]] | None = None
+        self._attempted: Attempt | None = None
         self._unfinished: list[Job] = []  # the ledger takes them for running, but nobody runs them
         self._intake: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -101,6 +102,11 @@ class JobRunner:
     def files_of(self, job: Job) -> JobFiles:
         """The files of a job."""
         return self._home.files_of(job.id)
+
+    def share_concluded(self, job_id: str) -> float | None:
+        """Finished share of the last stage of a job; None if another process runs it, or none does."""
+        attempt = self._attempted
+        return attempt.share_concluded if attempt is not None and attempt.job.id == job_id else None
 
     async def accept(
         self,
@@ -257,7 +263,8 @@ class JobRunner:
         state: State = "succeeded"
         error: str | None = None
         try:
-            await self._attempt(job).run()
+            self._attempted = self._attempt(job)
+            await self._attempted.run()
         except LostJobError:
             return
         except (DrainingError, InterruptedParserError, *UNAVAILABLE) as fault:

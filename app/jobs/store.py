@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.errors import JobStorageError
+from scpalm.app.execution.conclusion import conclude
 from scpalm.app.jobs.files import JobFiles
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.parsing.wire import describe_output, read_output
@@ -20,7 +21,7 @@ from scpalm.app.storage.values import SpooledArray
 from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.report import InputReport
 from scpalm.model.output.note import note_of
-from scpalm.model.spec import metadata_of, outputs_of
+from scpalm.model.spec import metadata_of, outputs_of, visible
 from scpalm.model.tasks.task import BoundTask
 
 # zarr is imported inside the methods, because the import takes a second and most services rarely run jobs.
@@ -40,24 +41,16 @@ class JobStore:
         """Create the arrays, unless an earlier attempt has created them."""
         import zarr
 
-        outputs = outputs_of(tasks)
-        described = [
-            {
-                **describe_output(output),
-                "var_columns": None if output.var_columns is None else output.var_columns.tolist(),
-            }
-            for output in outputs
-        ]
         facts = {
             "version": VERSION,
             "num_cells": head.num_cells,
             "coverage": head.coverage.as_dict(),
             # Store these descriptions, because the model may be gone when the result is fetched.
-            "outputs": described,
+            "outputs": _described(tasks),
             "metadata": metadata_of(tasks),
         }
         self._write("facts.json", facts)
-        for output in outputs:
+        for output in outputs_of(tasks):
             if not self._files.has(f"{output.name}.zarr/zarr.json"):
                 with self._files.guarded():
                     zarr.create_array(
@@ -82,7 +75,10 @@ class JobStore:
         self._files.sync()
 
     def conclude(self, tasks: Sequence[BoundTask]) -> None:
-        """Replace the outputs that a task concludes from the values of all cells. May be repeated."""
+        """Replace the outputs that a task concludes from the values of all cells. May be repeated.
+
+        Raises InferenceError.
+        """
         import zarr
 
         for task in tasks:
@@ -93,8 +89,12 @@ class JobStore:
                     spec.name: zarr.open_array(self._files.zarr_store(f"{spec.name}.zarr"), mode="r+")
                     for spec in task.outputs
                 }
-                for name, values in task.conclude({name: np.asarray(a[:]) for name, a in arrays.items()}).items():
+                whole = {name: np.asarray(array[:]) for name, array in arrays.items()}
+            found = conclude(task, whole)
+            with self._files.guarded():
+                for name, values in found.items():
                     arrays[name][:] = values
+            self._write("facts.json", self._facts() | {"outputs": _described(tasks), "metadata": metadata_of(tasks)})
             self._files.sync()
 
     def read(self, model: tuple[str, str], scratch: Path) -> Result:
@@ -102,15 +102,19 @@ class JobStore:
 
         Raises JobStorageError if another release wrote the result.
         """
-        facts: dict[str, Any] = json.loads(self._files.read("facts.json"))
-        if facts.get("version") != VERSION:
-            raise JobStorageError(_OTHER_RELEASE)
+        facts = self._facts()
         outputs = tuple(self._output(described, facts["num_cells"], scratch) for described in facts["outputs"])
         chunks = [json.loads(self._files.read(name)) for name in self._files.names("cells-")]
         report = TypeAdapter(InputReport).validate_python(chunks[0]["input"])
         coverage = TypeAdapter(Coverage).validate_python(facts["coverage"])
         cells = [cell for chunk in chunks for cell in chunk["cells"]]
         return Result(cells, outputs, note_of(model, coverage, report, facts["metadata"]))
+
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads(self._files.read("facts.json"))
+        if facts.get("version") != VERSION:
+            raise JobStorageError(_OTHER_RELEASE)
+        return facts
 
     def _output(self, described: dict[str, Any], num_cells: int, scratch: Path) -> OutputValues:
         import zarr
@@ -126,3 +130,14 @@ class JobStore:
 
     def _write(self, name: str, content: dict[str, object]) -> None:
         self._files.write(name, json.dumps(content, default=np.ndarray.tolist).encode())
+
+
+def _described(tasks: Sequence[BoundTask]) -> list[dict[str, Any]]:
+    """The outputs of a result, as JSON."""
+    return [
+        {
+            **describe_output(output),
+            "var_columns": None if output.var_columns is None else output.var_columns.tolist(),
+        }
+        for output in visible(outputs_of(tasks))
+    ]

@@ -6,11 +6,8 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
-import numpy as np
-
-from scpalm.app.offline.files import readable, refuse_same_file
+from scpalm.app.offline.files import compute_all, readable, refuse_same_file
 from scpalm.app.offline.tables import H5AD, TABLES, check_ending, open_table
 from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.engine import Engine
@@ -70,7 +67,7 @@ def annotate_file(
         labelled = None if reference is None else _embed(reference, engine)
         with engine.stream(cells, spec, labelled=labelled) as stream:
             progress.start(stream.reader.num_cells, stream.reader.coverage)
-            names, values = _compute(stream, progress)
+            names, values = compute_all(stream, progress)
             with replaced_when_whole(target) as partial:
                 if target.suffix.lower() == H5AD:
                     shutil.copyfile(cells, partial)
@@ -85,22 +82,6 @@ def annotate_file(
 def _embed(reference: LabelSource, engine: Engine) -> LabelledCells:
     with readable(reference.path) as path:
         return engine.embed_labelled(path, reference.how)
-
-
-def _compute(stream: Stream, progress: Progress) -> tuple[list[str], Mapping[str, Values]]:
-    """Names of the cells, and the values of all outputs. They are small, unlike the cells."""
-    names: list[str] = []
-    parts: dict[str, list[Values]] = {output.name: [] for output in stream.outputs}
-    for block in stream:
-        names += block.cells
-        for name, values in block.values.items():
-            parts[name].append(values)
-        progress.advance(len(block.cells))
-    found = {name: cast(Values, np.concatenate(arrays)) for name, arrays in parts.items()}
-    for task in stream.tasks:
-        if task.concludes:
-            found |= task.conclude(found)
-    return names, found
 
 
 def _add_columns(partial: Path, stream: Stream, values: Mapping[str, Values]) -> None:

@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
+
+import numpy as np
 
 from scpalm.app.offline.tables import H5AD, check_ending, open_table
 from scpalm.model.engine import Engine
@@ -16,8 +19,9 @@ from scpalm.model.output.h5ad_writer import H5adWriter
 from scpalm.model.output.note import anndata_note
 from scpalm.model.output.whole_file import replaced_when_whole
 from scpalm.model.progress import Progress
-from scpalm.model.spec import RequestSpec
-from scpalm.model.stream import Stream
+from scpalm.model.spec import RequestSpec, outputs_of, visible
+from scpalm.model.stream import Block, Stream
+from scpalm.model.tasks.task import Values
 
 READABLE = "an .h5ad file, 10x's .h5 or matrix folder, an .h5mu file or a zarr store"
 
@@ -66,17 +70,47 @@ def process_file(source: Path, target: Path, engine: Engine, spec: RequestSpec, 
 
 
 def _add_results(partial: Path, stream: Stream, progress: Progress) -> None:
+    blocks = _blocks(stream, progress)
+    outputs = visible(outputs_of(stream.tasks))
     with H5adWriter(partial) as file:
-        columns = {output.name: file.column(output, stream.reader.num_cells) for output in stream.outputs}
-        for block in stream:
-            for name, values in block.values.items():
-                columns[name].put(block.start, values)
-            progress.advance(len(block.cells))
-        file.note(anndata_note(stream.note(), stream.outputs))
+        columns = {output.name: file.column(output, stream.reader.num_cells) for output in outputs}
+        for block in blocks:
+            for name, column in columns.items():
+                column.put(block.start, block.values[name])
+        file.note(anndata_note(stream.note(), outputs))
 
 
 def _write_table(partial: Path, suffix: str, stream: Stream, progress: Progress) -> None:
-    with open_table(partial, suffix, stream.outputs, stream.reader.num_cells) as table:
-        for block in stream:
+    blocks = _blocks(stream, progress)
+    with open_table(partial, suffix, visible(outputs_of(stream.tasks)), stream.reader.num_cells) as table:
+        for block in blocks:
             table.put(block.cells, block.values)
-            progress.advance(len(block.cells))
+
+
+def _blocks(stream: Stream, progress: Progress) -> Iterator[Block]:
+    """The results block by block; a single one if a task needs the values of all cells. The outputs are final then."""
+    if any(task.concludes for task in stream.tasks):
+        return iter([Block(0, *compute_all(stream, progress))])
+    return _reported(stream, progress)
+
+
+def _reported(stream: Stream, progress: Progress) -> Iterator[Block]:
+    for block in stream:
+        yield block
+        progress.advance(len(block.cells))
+
+
+def compute_all(stream: Stream, progress: Progress) -> tuple[list[str], dict[str, Values]]:
+    """Names of the cells, and the concluded values of all outputs, in memory."""
+    names: list[str] = []
+    parts: dict[str, list[Values]] = {output.name: [] for output in stream.outputs}
+    for block in stream:
+        names += block.cells
+        for name, values in block.values.items():
+            parts[name].append(values)
+        progress.advance(len(block.cells))
+    found = {name: cast(Values, np.concatenate(arrays)) for name, arrays in parts.items()}
+    for task in stream.tasks:
+        if task.concludes:
+            found |= task.conclude({output.name: found[output.name] for output in task.outputs})
+    return names, found

@@ -46,6 +46,7 @@ class AnnDataWriter:
         for task in tasks:
             if task.concludes:
                 self._values |= task.conclude({output.name: self._values[output.name] for output in task.outputs})
+        self._outputs = [output for task in tasks for output in task.outputs if not output.hidden]
 
     def write_into(self, adata: AnnData, note: Mapping[str, object]) -> None:
         """Add the values and the note (JSON in ``uns["scpalm"]``, as in an h5ad response)."""

@@ -20,14 +20,17 @@ def note_of(
         model: name and version.
         coverage: which genes the model knows.
         report: what the input was classified as, or None.
-        metadata: metadata of the tasks.
+        metadata: metadata of the tasks; its ``warnings`` follow those of the report.
     """
+    warnings = [] if report is None else list(report.warnings)
+    more = metadata.get("warnings", [])
+    assert isinstance(more, list)
     return {
         "model": {"name": model[0], "version": model[1]},
         "coverage": coverage.as_dict() | {"counts_matched": None if report is None else report.counts_matched},
         "input": None if report is None else report.as_dict(),
-        "warnings": [] if report is None else list(report.warnings),
         **metadata,
+        "warnings": warnings + more,
     }
 
 

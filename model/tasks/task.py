@@ -35,6 +35,7 @@ class OutputSpec:
         placement: ``obsm``; ``layers`` if the values belong to the columns of the input; ``obs`` for one named column.
         var_columns: ``[num_vars]``, for ``layers``: the column of the values for each input column, -1 for none.
         categories: for int32 values that are positions in this list of texts, such as labels; -1 means none.
+        hidden: whether it is only for `BoundTask.conclude`, and not part of the result.
     """
 
     name: str
@@ -45,6 +46,7 @@ class OutputSpec:
     placement: Placement = "obsm"
     var_columns: NDArray[np.int64] | None = None
     categories: Sequence[str] | None = None
+    hidden: bool = False
 
     def texts(self, values: Values) -> NDArray[np.object_]:
         """The categories of the values, "" for none. Only for outputs with categories."""
@@ -150,12 +152,14 @@ class BoundTask(ABC):
         outputs: the outputs that `run` returns.
         needs_tokens: whether `run` reads h_C or the codes, and not only the embedding.
         concludes: whether `conclude` must be called.
+        share_concluded: finished share of a running `conclude`, from 0 to 1.
     """
 
     name: str
     outputs: tuple[OutputSpec, ...]
     needs_tokens: bool = True
     concludes: bool = False
+    share_concluded: float = 0.0
 
     def select_rows(self, prepared: Prepared) -> Rows:
         """The rows to pass to the network. Tasks that run together must select the same. Raises InputError."""
@@ -175,9 +179,13 @@ class BoundTask(ABC):
     def conclude(self, values: Mapping[str, Values]) -> Mapping[str, Values]:
         """Called once with the values of all cells: returns the outputs that depend on several cells, such as votes.
 
-        It must give the same result when it is called again with its own result.
+        It must give the same result when it is called again with its own result. Afterwards `outputs` may have
+        categories that only the values of all cells could tell.
         """
         return {}
+
+    def stop(self) -> None:  # noqa: B027 -- most tasks have nothing to stop
+        """Make a slow `conclude` raise soon. Called from another thread, possibly before `conclude`."""
 
     def first_bad_row(self, values: Mapping[str, Values]) -> int | None:
         """Position of the first invalid row, or None. By default a row is valid if it is finite."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
+from scpalm.model.layout.fuzzy_graph import fuzzy_graph
 from scpalm.model.neighbors import nearest
 from scpalm.training.metrics import agreement
-from scpalm.training.metrics.fuzzy_graph import fuzzy_graph
 from scpalm.training.metrics.labels import Labels, encode_labels
 from scpalm.training.metrics.rows import Row
 

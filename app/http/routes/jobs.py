@@ -58,6 +58,11 @@ class JobState(BaseModel):
     rows: int | None = Field(description="Number of cells in total; null until the body has been opened.")
     rows_per_second: float | None = Field(description="Cells per second since the job was last started.")
     seconds_left: float | None = Field(description="Estimated time left at that rate.")
+    stage: Literal["waiting", "reading", "computing", "concluding"] | None = Field(
+        description="What happens now; null if the job has ended. `computing`: the network, cell by cell. "
+        "`concluding`: what needs all cells, such as a map of them."
+    )
+    share: float | None = Field(description="Finished share of the stage, from 0 to 1; null if it is not known.")
     error: str | None = Field(description="Why the job failed.")
 
 
@@ -67,8 +72,9 @@ class JobList(BaseModel):
     jobs: list[JobState]
 
 
-def state_of(job: Job) -> JobState:
-    """The state of a job as the API reports it."""
+def state_of(job: Job, share_concluded: float | None = None) -> JobState:
+    """The state of a job as the API reports it. ``share_concluded``: finished share of the last stage, if known."""
+    stage, share = _stage_of(job)
     speed = left = None
     if job.started is not None and job.rows_done:
         speed = job.rows_done / max(1e-3, (job.ended or time.time()) - job.started)
@@ -81,8 +87,20 @@ def state_of(job: Job) -> JobState:
         rows=job.rows,
         rows_per_second=speed,
         seconds_left=left,
+        stage=stage,
+        share=share_concluded if stage == "concluding" else share,
         error=job.error,
     )
+
+
+def _stage_of(job: Job) -> tuple[Literal["waiting", "reading", "computing", "concluding"] | None, float | None]:
+    if job.state == "queued":
+        return "waiting", None
+    if job.state != "running":
+        return None, None
+    if job.rows is None:
+        return "reading", None
+    return ("computing", job.rows_done / job.rows) if job.rows_done < job.rows else ("concluding", None)
 
 
 async def _job(job_id: str, service: Service, owner: str) -> Job:
@@ -101,7 +119,7 @@ async def list_jobs(service: ServiceDep, owner: OwnerDep) -> JobList:
 @router.get("/jobs/{job_id}", operation_id="get_job", response_model=JobState, responses=_UNKNOWN)
 async def get_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
     """Get the state and progress of a job."""
-    return state_of(await _job(job_id, service, owner))
+    return state_of(await _job(job_id, service, owner), service.jobs.share_concluded(job_id))
 
 
 @router.delete("/jobs/{job_id}", operation_id="cancel_job", response_model=JobState, responses=_UNKNOWN)
@@ -113,6 +131,10 @@ async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobSt
 
 def _event(name: str, content: dict[str, object]) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(content) + b"\n\n"
+
+
+def _has_moved(before: JobState, now: JobState) -> bool:
+    return (before.state, before.stage, before.share) != (now.state, now.stage, now.share)
 
 
 async def _is_draining(service: Service) -> bool:
@@ -140,7 +162,7 @@ async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Respo
     await _job(job_id, service, owner)
 
     async def events() -> AsyncIterator[bytes]:
-        last: tuple[str, int] | None = None
+        last: JobState | None = None
         while True:
             try:
                 job = await service.jobs.ledger.get(job_id, owner)
@@ -150,9 +172,10 @@ async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Respo
                 if job is None:
                     return
                 ended = job.state not in OPEN
-                if ended or (job.state, job.rows_done) != last:
-                    last = (job.state, job.rows_done)
-                    yield _event("end" if ended else "progress", state_of(job).model_dump())
+                state = state_of(job, service.jobs.share_concluded(job_id))
+                if ended or last is None or _has_moved(last, state):
+                    last = state
+                    yield _event("end" if ended else "progress", state.model_dump())
                 if ended:
                     return
             if await _is_draining(service):

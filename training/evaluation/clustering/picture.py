@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scpalm.model.layout.fuzzy_graph import fuzzy_graph
 from scpalm.model.neighbors import nearest
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.metrics.clustering import K, leiden, to_igraph
-from scpalm.training.metrics.fuzzy_graph import fuzzy_graph
 
 
 def draw_umap(array: NDArray[np.floating], dataset: Dataset, out: Path, *, seed: int = 0, title: str = "h_C") -> None:

@@ -4,8 +4,8 @@ import numpy as np
 from scipy import sparse
 from umap.umap_ import fuzzy_simplicial_set
 
+from scpalm.model.layout.fuzzy_graph import fuzzy_graph
 from scpalm.model.neighbors import nearest
-from scpalm.training.metrics.fuzzy_graph import fuzzy_graph
 from tests.training.evaluation.blobs import blobs
 
 
