@@ -1,4 +1,4 @@
-"""Imputation: codes and f -> values of chosen genes, equal in both runtimes and independent of the rest of the batch."""
+"""Imputation: codes and f -> values of chosen genes, equal in both runtimes and for a cell in any batch."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scpalm.model.network.pathways import PathwayAutoencoder
+from scpalm.model.network.read_out import LinearReadOut
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import ConfigError, override
 from scpalm.training.runs.decoder_config import DecoderConfig
@@ -25,6 +26,7 @@ SHORT = DecoderConfig(steps=6, batch_size=16, warmup_steps=2, evaluate_every=3, 
 def stage1_of(corpus: Corpus) -> PathwayAutoencoder:
     torch.manual_seed(0)
     stage1 = PathwayAutoencoder(SIZES)
+    assert isinstance(stage1.embedding, LinearReadOut)
     stage1.embedding.load(fit_basis(corpus, SIZES, seed=0, simulated_share=0.35))
     return stage1.eval()
 
