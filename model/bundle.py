@@ -88,3 +88,10 @@ class Bundle:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.load(self.file("genes.parquet"))
+
+
+def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:
+    """Write ``manifest.json`` with the size and sha256 of every other file in the folder."""
+    members = sorted(file for file in bundle.iterdir() if file.name != "manifest.json")
+    files = {file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in members}
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"files": files}, indent=1) + "\n")

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scpalm.model.adapting import AdaptOptions as AdaptOptions
+    from scpalm.model.adapting import adapt as adapt
     from scpalm.model.engine import Engine as Engine
     from scpalm.model.engine import load as load
     from scpalm.model.errors import InputError as InputError
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "Engine": "scpalm.model.engine",
     "load": "scpalm.model.engine",
+    "adapt": "scpalm.model.adapting",
+    "AdaptOptions": "scpalm.model.adapting",
     "InputError": "scpalm.model.errors",
     "RequestSpec": "scpalm.model.spec",
 }
-__all__ = ["Engine", "InputError", "RequestSpec", "load"]
+__all__ = ["AdaptOptions", "Engine", "InputError", "RequestSpec", "adapt", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from scpalm.model.integration.integrate import (
     unit,
     weigh,
 )
+from scpalm.model.integration.kmeans import centroids_of
 from scpalm.model.io.labels import Categories
 from scpalm.model.neighbors import NeighborSearch
 
@@ -97,7 +98,8 @@ def _some(array: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _correct(start: NDArray[np.float64], batches: Categories, target: NDArray[np.float64]) -> NDArray[np.float64]:
     """Subtract each batch's offset from the reference in each soft cluster, by ridge regression."""
-    centroids = _centroids(target)
+    rows = _some(target)
+    centroids = unit(centroids_of(rows, int(np.clip(round(len(rows) / 30), 2, 100)), seed=SEED))
     new, old = _memberships(start, centroids), _memberships(target, centroids)  # [B, K], [C, K]
     corrected = start.copy()
     for k in range(len(centroids)):
@@ -111,22 +113,6 @@ def _correct(start: NDArray[np.float64], batches: Categories, target: NDArray[np
         offsets = np.linalg.solve(normal + 1e-9 * np.eye(len(normal)), right)[1:]
         corrected -= new[:, [k]] * offsets[batches.codes]
     return corrected
-
-
-def _centroids(target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``[K, WIDTH]`` of length 1, by k-means with cosine distance."""
-    random = np.random.default_rng(SEED)
-    rows = _some(target)
-    count = int(np.clip(round(len(rows) / 30), 2, 100))
-    centroids = rows[[int(random.integers(len(rows)))]]
-    while len(centroids) < count:  # farthest first
-        centroids = np.concatenate([centroids, rows[[int((rows @ centroids.T).max(axis=1).argmin())]]])
-    for _ in range(20):
-        member = (rows @ centroids.T).argmax(axis=1)
-        sums = np.zeros_like(centroids)
-        np.add.at(sums, member, rows)
-        centroids = np.where(np.bincount(member, minlength=count)[:, None] > 0, unit(sums), centroids)
-    return np.asarray(centroids)
 
 
 def _memberships(array: NDArray[np.float64], centroids: NDArray[np.float64]) -> NDArray[np.float64]:

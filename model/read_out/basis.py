@@ -6,7 +6,7 @@ Letters: G genes of the vocabulary, R components, B cells.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -70,6 +70,10 @@ class Basis:
         scale = (np.abs(vectors).max(axis=0).clip(min=1e-12) / np.iinfo(np.int16).max).astype(np.float32)
         components = np.rint(vectors / scale).astype(np.int16)
         return cls(components, scale, gene_weight.astype(np.float32), mean.astype(np.float32), ridge, value_scale)
+
+    def select(self, count: int) -> Basis:
+        """The first ``count`` components."""
+        return replace(self, components=self.components[:, :count], scale=self.scale[:count])
 
     @property
     def width(self) -> int:

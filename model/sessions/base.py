@@ -21,9 +21,10 @@ from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import Rows
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.read_out.basis import Basis
+from scpalm.model.read_out.corrections import Corrections
 from scpalm.model.sessions.gene_head import GeneReadOut
 from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens
-from scpalm.model.sessions.shapes import BATCHES, Corrections, Padded, cut, split, synthetic_rows, warm_shapes
+from scpalm.model.sessions.shapes import BATCHES, Padded, cut, split, synthetic_rows, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
 Item = TypeVar("Item")

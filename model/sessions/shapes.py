@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.genes.rows import GeneSet, Rows
-from scpalm.model.read_out.basis import Basis, Correction
+from scpalm.model.read_out.basis import Correction
+from scpalm.model.read_out.corrections import Corrections
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 BATCHES = (16, 4, 1)
@@ -47,24 +48,6 @@ class Padded:
             "solve": self.correction.solve,
             "log_measured": np.array([[self.correction.log_measured]], dtype=np.float32),
         }
-
-
-class Corrections:
-    """The corrections of the most recent gene sets."""
-
-    MAX_GENE_SETS = 64
-
-    def __init__(self, basis: Basis) -> None:
-        self._basis = basis
-        self._kept: dict[str, Correction] = {}
-
-    def of(self, gene_set: GeneSet) -> Correction:
-        """Takes some 0.1 s for a gene set that is not kept."""
-        found = self._kept.pop(gene_set.digest, None) or self._basis.correction(gene_set)
-        while len(self._kept) >= self.MAX_GENE_SETS:
-            self._kept.pop(next(iter(self._kept)))
-        self._kept[gene_set.digest] = found
-        return found
 
 
 def lengths_for(num_genes: int) -> tuple[int, ...]:

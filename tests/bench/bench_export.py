@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 
-from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle, write_manifest
 from scpalm.model.network.read_out import EmbeddingNetwork, LinearReadOut
 from scpalm.model.read_out.basis import Basis
 from scpalm.model.sessions.base import WEIGHTS_FILE, network_config, read_basis
@@ -26,7 +26,6 @@ from scpalm.model.sessions.torchscript import load_embedding, load_network
 from scpalm.training.corpus.build import build_corpus
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.source import CorpusOptions
-from scpalm.training.export.bundle import write_manifest
 from scpalm.training.export.onnx_graph import export_embedding, export_encoder
 from scpalm.training.export.precision import (
     LIMITS,

@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import typer
 from tqdm import tqdm
 
 if TYPE_CHECKING:
+    from scpalm.model.genes.align import Coverage
     from scpalm.training.runs.run import Run
     from scpalm.training.runs.trainer import StageTrainer
 
@@ -59,6 +61,32 @@ class Bar:
             shown = ("mse", "held_out_mse", "gene_mean_mse", "pca_mse", "used_codes", "contrastive")
             self._bar.set_postfix({k: f"{scalars[k]:.4g}" for k in shown if k in scalars}, refresh=False)
         self._bar.update(position - self._bar.n)
+
+
+class CellBar:
+    """Shows how many cells have been read: a `scpalm.model.progress.Progress`, and a context manager."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(desc="cells", unit=" cells", file=sys.stderr, dynamic_ncols=True, total=0)
+
+    def start(self, num_cells: int, coverage: Coverage | None = None) -> None:
+        self._bar.total += num_cells
+        self._bar.refresh()
+
+    def tell(self, note: Mapping[str, object]) -> None:
+        return
+
+    def advance(self, num_cells: int) -> None:
+        self._bar.update(num_cells)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.leave = error is None
+        self._bar.close()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from scpalm.training.cli.ablation import ablation
+from scpalm.training.cli.adapt import adapt
 from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command, key_value, progress_bar, train_with_bar
 from scpalm.training.cli.corpus import corpus
@@ -31,6 +32,7 @@ app.command("drug-response")(drug_response)
 app.command("reference")(reference)
 app.command()(views)
 app.command()(decoder)
+app.command()(adapt)
 evaluate_app.command("all")(evaluate_all)
 evaluate_app.command()(clustering)
 evaluate_app.command()(transfer)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from scpalm.model.bundle import FORMAT_VERSION, Bundle, sha256_of
+from scpalm.model.bundle import FORMAT_VERSION, Bundle, write_manifest
 from scpalm.model.genes.rows import Rows
 from scpalm.model.network.cells import CellEncoder
 from scpalm.model.network.config import NetworkConfig
@@ -177,13 +177,6 @@ def standardise_output(exact: Exact, corpus: Corpus, *, power: float, seed: int,
     with torch.no_grad():
         norm.bias.copy_((norm.bias - h.mean(0)) * scale)
         norm.weight.copy_(norm.weight * scale)
-
-
-def write_manifest(bundle: Path, manifest: dict[str, Any]) -> None:
-    """Write ``manifest.json`` with the size and sha256 of every other file in the folder."""
-    members = sorted(file for file in bundle.iterdir() if file.name != "manifest.json")
-    files = {file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in members}
-    (bundle / "manifest.json").write_text(json.dumps(manifest | {"files": files}, indent=1) + "\n")
 
 
 def _manifest(options: BundleOptions, saved: dict[str, Any], corpus: Corpus) -> dict[str, Any]:

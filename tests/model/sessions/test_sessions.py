@@ -12,11 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from scpalm.model.bundle import Bundle
+from scpalm.model.bundle import Bundle, write_manifest
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.sessions.session import Session, open_session
-from scpalm.training.export.bundle import write_manifest
 from tests.training.tiny import NUM_GENES, SIZES
 
 RUNTIMES = ("onnx", "torchscript")

@@ -5,10 +5,10 @@ import pytest
 
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.read_out.basis import Basis
+from scpalm.model.read_out.corrections import Corrections
 from scpalm.model.sessions.shapes import (
     BATCHES,
     LENGTHS,
-    Corrections,
     Padded,
     batches_for,
     lengths_for,

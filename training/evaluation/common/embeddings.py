@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scpalm.model.adapter.adapter import adapter_of
 from scpalm.model.bundle import Bundle
 from scpalm.model.engine import load
 from scpalm.model.genes.matrix import CellMatrix
@@ -36,7 +37,8 @@ class BundleEmbeddings:
     """An ``EmbeddingSource`` of the parts of a bundle's output.
 
     Methods:
-        embedding: what the service returns, f and the output of the view head ``[B, R + H]``.
+        embedding: what the service returns, f and the output of the view head ``[B, R + H]``; of an adapted bundle,
+            the adapted embedding.
         basis: f alone ``[B, R]``, the linear floor; each cell has length 1.
         h_C: the cell token ``[B, D]``.
         mean_tokens, concat_tokens: the pathway tokens, averaged ``[B, D]`` or concatenated ``[B, N D]``.
@@ -52,6 +54,7 @@ class BundleEmbeddings:
         self._network = load_network(bundle)
         self._config = network_config(bundle)
         self._basis = read_basis(bundle, self._config)
+        self._adapter = adapter_of(bundle)
         self._seed = seed
         self._trained_on = trained_on(bundle)
         self._last: tuple[CellMatrix, Encoded] | None = None
@@ -71,7 +74,7 @@ class BundleEmbeddings:
             return self._inputs_of_tokens(sparse_batches(matrix, self._vocabulary))
         encoded = self._encoded(matrix, tokens=method not in _WITHOUT_TOKENS)
         if method == "embedding":
-            return encoded.embedding
+            return encoded.embedding if self._adapter is None else self._adapter.apply(encoded.rows, encoded.embedding)
         if method == "basis":
             return encoded.f
         if method == "h_C":
