@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from scpalm.model.engine import Engine
 
 FEWEST_CELLS = 60
-# A score may fall by this much, which is noise on a few hundred cells.
-TOLERANCE = 0.01
+# A score of n held-out cells may get worse by this much over the square root of n, about its standard error.
+_TOLERANCE = 0.5
 _SCORED_CELLS = 1000
 _RECONSTRUCTED_CELLS = 200
 
@@ -62,18 +62,24 @@ class AdaptOptions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One score of held-out cells: ``name``, whether ``higher`` is better, and its values."""
+    """One score of held-out cells.
+
+    Attributes:
+        name: in words. higher: whether higher is better. cells: number of cells it was measured on.
+        before, after: its values.
+    """
 
     name: str
     higher: bool
+    cells: int
     before: float
     after: float
 
     @property
     def worse(self) -> bool:
-        """Whether the adapted embedding is worse by more than the tolerance."""
+        """Whether the adapted embedding is worse by more than chance."""
         change = self.after - self.before if self.higher else self.before - self.after
-        return change < -TOLERANCE
+        return change < -_TOLERANCE / self.cells**0.5
 
 
 class WorseError(InputError):
@@ -207,21 +213,21 @@ def _compare(
     if train.labels is not None and held_out.labels is not None and (held_out.labels.codes >= 0).any():
         codes = train.labels.codes, held_out.labels.codes
         pair = (label_accuracy(one[0], codes[0], one[1], codes[1]) for one in (before, after))
-        scores.append(Comparison("label accuracy (15 nearest)", True, *pair))
+        scores.append(Comparison("label accuracy (15 nearest)", True, len(held_out), *pair))
     if held_out.batches is not None and len(held_out) >= FEWEST_CELLS:
         count = len(held_out.batches.names)
         pair = (float(overlap(one[1], held_out.batches.codes, count).mean()) for one in (before, after))
-        scores.append(Comparison("overlap of batches", True, *pair))
+        scores.append(Comparison("overlap of batches", True, len(held_out), *pair))
     some = held_out.select(np.arange(min(len(held_out), _SCORED_CELLS)))
     halves = [thinned(some.rows, some.totals, 0.5, seed) for seed in (1, 2)]
     plain = [session.encode(half, tokens=False).embedding for half in halves]
     adapted = [adapter.apply(half, embedding) for half, embedding in zip(halves, plain, strict=True)]
     pair = (agreement(one[0], one[1], among) for one, among in ((plain, before[0]), (adapted, after[0])))
-    scores.append(Comparison("agreement of two halves of the counts", True, *pair))
+    scores.append(Comparison("agreement of two halves of the counts", True, len(some), *pair))
     few = some.rows.slice(0, min(len(some), _RECONSTRUCTED_CELLS))
     basis, own = read_basis(bundle, network_config(bundle)), adapter.adapter.own
     pair = (unexplained(few, bases) for bases in ((basis, own.select(0)), (basis, own)))
-    scores.append(Comparison("variance that the components leave unexplained", False, *pair))
+    scores.append(Comparison("variance left unexplained", False, len(few), *pair))
     return scores
 
 

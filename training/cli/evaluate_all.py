@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict, Unpack
 
 import typer
 
@@ -13,6 +14,7 @@ from scpalm.training.cli import evaluate_embedding
 from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command
 from scpalm.training.cli.evaluate_options import BundleOption, Keep, Label, Record
+from scpalm.training.cli.integration import integration
 
 
 @command
@@ -90,16 +92,8 @@ def evaluate_all(
             cells=cells,
             record=record,
         )
-    if batch_key is not None and (rows := wanted("transfer")) is not None:
-        evaluate_embedding.transfer(
-            files=files,
-            batch_key=batch_key,
-            json_out=rows,
-            label=label,
-            bundle=bundle,
-            keep=keep,
-            record=record,
-        )
+    if batch_key is not None:
+        score_batches(files, batch_key, wanted, label=label, bundle=bundle, keep=keep, record=record)
     if (rows := wanted("robustness")) is not None:
         evaluate_embedding.robustness(files=files, json_out=rows, label=label, bundle=bundle, keep=keep, record=record)
     if (rows := wanted("imputation")) is not None:
@@ -138,3 +132,30 @@ def evaluate_all(
             record=record,
         )
     evaluate_cli.report(done, out / "report.html", bundle=bundle, pictures=sorted(out.glob("*.png")))
+
+
+class Scoring(TypedDict):
+    """Options that the commands on batches share."""
+
+    label: str
+    bundle: Path
+    keep: list[str] | None
+    record: bool
+
+
+def score_batches(
+    files: list[Path], batch_key: str, wanted: Callable[[str], Path | None], **options: Unpack[Scoring]
+) -> None:
+    """Transfer of labels between batches, and integration."""
+    if (rows := wanted("transfer")) is not None:
+        evaluate_embedding.transfer(files=files, batch_key=batch_key, json_out=rows, **options)
+    if (rows := wanted("integration")) is not None:
+        integration(
+            files=files,
+            batch_key=batch_key,
+            json_out=rows,
+            label_key=options["label"],
+            bundle=options["bundle"],
+            keep=options["keep"],
+            record=options["record"],
+        )

@@ -18,6 +18,7 @@ from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
 from scpalm.training.cli.evaluate_embedding import clustering, robustness, transfer
 from scpalm.training.cli.finished import Training
+from scpalm.training.cli.integration import integration
 from scpalm.training.cli.reference import reference
 from scpalm.training.cli.views import train_view_head, views
 
@@ -37,6 +38,7 @@ evaluate_app.command("all")(evaluate_all)
 evaluate_app.command()(clustering)
 evaluate_app.command()(transfer)
 evaluate_app.command()(robustness)
+evaluate_app.command()(integration)
 evaluate_app.command("ablation")(ablation)
 evaluate_app.command("annotation")(annotation)
 evaluate_app.command("drug-response")(evaluate_drug_response)

@@ -59,6 +59,11 @@ class BundleEmbeddings:
         self._trained_on = trained_on(bundle)
         self._last: tuple[CellMatrix, Encoded] | None = None
 
+    @property
+    def num_components(self) -> int:
+        """R, width of f, the first part of the embedding."""
+        return self._config.components
+
     def zero_shot(self, method: str, dataset: str) -> bool:
         """False for the training data in the manifest, and for the untrained network.
 

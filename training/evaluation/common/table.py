@@ -15,6 +15,7 @@ CLUSTERING_COLUMNS = (
 )
 FEW_CELLS_COLUMNS = ("knn_accuracy",)
 TRANSFER_COLUMNS = ("transfer_accuracy",)
+INTEGRATION_COLUMNS = ("total", "batch", "bio", "ari", "nmi", "ilisi", "effect_accuracy", "seconds")
 ROBUSTNESS_COLUMNS = ("thinning_cosine", "neighbor_cosine", "gene_removal_move")
 ANNOTATION_COLUMNS = (
     *("accuracy", "macro_f1", "macro_recall", "nearest_accuracy", "nearest_macro_f1"),

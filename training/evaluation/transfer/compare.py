@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
 from scpalm.training.evaluation.common.dataset import Dataset
+from scpalm.training.evaluation.common.joint_baselines import JointBaselines
 from scpalm.training.evaluation.common.source import EmbeddingSource, Methods
-from scpalm.training.evaluation.transfer.joint_baselines import JointBaselines
 from scpalm.training.metrics.agreement import TransferScore, transfer_scores
 from scpalm.training.metrics.rows import Row
 
