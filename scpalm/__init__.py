@@ -11,6 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import scpalm.pl as pl
+    import scpalm.tl as tl
+    from scpalm.client import AsyncClient as AsyncClient
+    from scpalm.client import Client as Client
     from scpalm.model.adapting import AdaptOptions as AdaptOptions
     from scpalm.model.adapting import adapt as adapt
     from scpalm.model.engine import Engine as Engine
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from scpalm.model.spec import RequestSpec as RequestSpec
 
 _MODULE_OF = {
+    "AsyncClient": "scpalm.client",
+    "Client": "scpalm.client",
     "Engine": "scpalm.model.engine",
     "load": "scpalm.model.engine",
     "adapt": "scpalm.model.adapting",
@@ -26,13 +32,15 @@ _MODULE_OF = {
     "InputError": "scpalm.model.errors",
     "RequestSpec": "scpalm.model.spec",
 }
-__all__ = ["AdaptOptions", "Engine", "InputError", "RequestSpec", "adapt", "load"]
+__all__ = ["AdaptOptions", "AsyncClient", "Client", "Engine", "InputError", "RequestSpec", "adapt", "load", "pl", "tl"]
 
 
 def __getattr__(name: str) -> Any:
     # Import on first use: the command line and the parser processes import this package but need little of it.
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'scpalm' has no attribute '{name}'")
     from importlib import import_module
 
+    if name in ("pl", "tl"):
+        return import_module(f"scpalm.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'scpalm' has no attribute '{name}'")
     return getattr(import_module(_MODULE_OF[name]), name)
