@@ -144,8 +144,7 @@ class Stream(AbstractContextManager["Stream"]):
 
     def note(self) -> dict[str, object]:
         """The note that is stored with the values. Complete once the first block has been computed."""
-        name = (self._bundle.name, self._bundle.version)
-        return note_of(name, self.reader.coverage, self._report, metadata_of(self.tasks))
+        return note_of(self._bundle.identity, self.reader.coverage, self._report, metadata_of(self.tasks))
 
 
 def compute(session: Session, bound: Sequence[BoundTask], prepared: Prepared, first: int) -> Iterator[Block]:

@@ -205,10 +205,9 @@ class CellRequest:
             "inference": (on_device, on_device + timing.inference_seconds),
         }
         outputs = await in_thread(tasks, partial(concluded, tasks, outputs))
-        name = (model.bundle.name, model.bundle.version)
         # For drugs it compares fingerprints, which takes as long as binding them.
         metadata = metadata_of(tasks) if spec.quick else await asyncio.to_thread(metadata_of, tasks)
-        return Result(execution.cells, outputs, note_of(name, head.coverage, execution.report, metadata))
+        return Result(execution.cells, outputs, note_of(model.identity, head.coverage, execution.report, metadata))
 
     def durations(self) -> dict[str, float]:
         """Duration of each stage in seconds. Parsing and inference overlap."""
@@ -253,7 +252,7 @@ def _note_in_short(note: Mapping[str, object]) -> str:
     coverage, warnings = note.get("coverage"), note.get("warnings")
     if isinstance(coverage, Mapping):
         coverage = {name: value for name, value in coverage.items() if name != "unmatched"}
-    short = {"coverage": coverage, "input": note.get("input")}
+    short = {name: note.get(name) for name in ("model", "release", "checksum", "input")} | {"coverage": coverage}
     text = json.dumps({**short, "warnings": warnings})
     return text if len(text) <= _LONGEST_HEADER else json.dumps({"warnings": ["too long for a header: request JSON"]})
 

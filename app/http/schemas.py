@@ -123,7 +123,9 @@ class CellsAnswer(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
-                "model": {"name": "mini", "version": "1.0.0"},
+                "model": {"name": "mini", "version": "2.0"},
+                "release": "0.1.0",
+                "checksum": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
                 "obs_names": ["T cell", "monocyte"],
                 "shape": [2, 2],
                 "values": [[0.12, -0.53], [0.98, 0.07]],
@@ -152,6 +154,8 @@ class CellsAnswer(BaseModel):
     )
 
     model: ModelName
+    release: str = Field(description="Release of the service.")
+    checksum: str = Field(description="SHA-256 over the files of the model.")
     obs_names: list[str]
     columns: list[str] | None = Field(None, description="Names of the columns, such as genes, if they have names.")
     shape: list[int] = Field(description="[cells, width].")

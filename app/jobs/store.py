@@ -18,6 +18,7 @@ from scpalm.app.jobs.files import JobFiles
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.parsing.wire import describe_output, read_output
 from scpalm.app.storage.values import SpooledArray
+from scpalm.model.bundle import Identity
 from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.report import InputReport
 from scpalm.model.output.note import note_of
@@ -97,8 +98,8 @@ class JobStore:
             self._write("facts.json", self._facts() | {"outputs": _described(tasks), "metadata": metadata_of(tasks)})
             self._files.sync()
 
-    def read(self, model: tuple[str, str], scratch: Path) -> Result:
-        """Read the complete result. ``model`` is its name and version; large values become files in ``scratch``.
+    def read(self, model: Identity, scratch: Path) -> Result:
+        """Read the complete result. ``model``: name, version and checksum; large values become files in ``scratch``.
 
         Raises JobStorageError if another release wrote the result.
         """

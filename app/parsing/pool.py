@@ -6,8 +6,8 @@ A process that is ended from outside is no fault of the upload: the command runs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import uuid
@@ -38,6 +38,14 @@ T = TypeVar("T")
 
 _CANCEL_AGAIN_SECONDS = 0.05
 LARGE_BYTES = 8 << 20  # larger bodies never occupy all processes, so that small ones do not wait for them
+# A command that takes more CPU time counts as large, whatever the size of its body: a small file may unpack to a huge
+# one. Not wall time: on a busy machine, everything takes long.
+QUICK_CPU_SECONDS = 1.0
+_LOOK_EVERY_SECONDS = 0.2
+
+
+class _NotQuickError(Exception):
+    """A command of a small body took long while as many processes as may be were busy with large ones."""
 
 
 class ParserPool:
@@ -185,32 +193,39 @@ class ParserPool:
 
     async def _run(self, num_bytes: int, job: Callable[[ParserProcess, Path], T]) -> T:
         if num_bytes <= LARGE_BYTES:
-            return await self._run_twice(job)
+            with contextlib.suppress(_NotQuickError):
+                return await self._run_twice(job, quick=True)
         async with self._large:
-            return await self._run_twice(job)
+            return await self._run_twice(job, quick=False)
 
-    async def _run_twice(self, job: Callable[[ParserProcess, Path], T]) -> T:
+    async def _run_twice(self, job: Callable[[ParserProcess, Path], T], *, quick: bool) -> T:
         """Run a job, and once more if its process was ended from outside. Raises what clients get."""
         try:
             try:
-                return await self._run_now(job)
+                return await self._run_now(job, quick=quick)
             except ProcessError as error:
                 if error.reason != "ended":
                     raise
                 log.warning("parser: %s; the upload is read again", one_line(error))
-                return await self._run_now(job)
+                return await self._run_now(job, quick=quick)
         except ProcessError as error:
             raise refusal(error) from error
         except MessageError as error:
             raise refusal(ProcessError("message", str(error))) from error
 
-    async def _run_now(self, job: Callable[[ParserProcess, Path], T]) -> T:
+    async def _run_now(self, job: Callable[[ParserProcess, Path], T], *, quick: bool) -> T:
         loop = asyncio.get_running_loop()
         process = await self._free.get()
         scratch = self._new_path()
 
+        ready: asyncio.Future[None] = loop.create_future()
+
         def run() -> T:
             try:
+                # A process that replaces another one needs time to start, which is not the upload's.
+                with contextlib.suppress(ProcessError, BundleError, OSError):
+                    process.set_up()
+                loop.call_soon_threadsafe(ready.set_result, None)
                 return job(process, scratch)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -230,10 +245,27 @@ class ParserPool:
 
         future.add_done_callback(release)
         try:
+            if quick and await _takes_long(process, ready, future):
+                if self._large.locked():
+                    stop()
+                    await asyncio.wait([future])
+                    raise _NotQuickError
+                async with self._large:
+                    return await asyncio.shield(future)
             return await asyncio.shield(future)
         except asyncio.CancelledError:  # the client disconnected: stop at once
             stop()
             raise
+
+
+async def _takes_long(process: ParserProcess, ready: asyncio.Future[None], command: asyncio.Future[T]) -> bool:
+    """Wait until a command has ended, or has taken so much CPU time that it counts as large."""
+    await ready
+    started = process.cpu_seconds()
+    while not (await asyncio.wait([command], timeout=_LOOK_EVERY_SECONDS))[0]:
+        if process.cpu_seconds() - started > QUICK_CPU_SECONDS:
+            return True
+    return False
 
 
 def _num_genes(genes: Path) -> int:
@@ -241,14 +273,6 @@ def _num_genes(genes: Path) -> int:
         return int(parquet.read_metadata(genes).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise BundleError(f"{genes} cannot be read: {error}") from error
-
-
-def default_limits(
-    *, seconds: float = 120.0, max_cells: int | None = None, max_bytes: int | None = None
-) -> ParserLimits:
-    """Limits with 8 GiB of memory per upload, or half of the machine's memory if that is less."""
-    memory = min(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    return ParserLimits(memory, seconds, max_cells, max_bytes)
 
 
 def _command(kind: str, upload: Upload, scratch: Path) -> Message:

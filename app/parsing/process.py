@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped, unused-ignore]
+
 import scpalm
 from scpalm.app.parsing.messages import Message, MessageError, receive, send
 from scpalm.app.parsing.wire import read_error
@@ -63,6 +65,14 @@ class ParserLimits:
     seconds: float
     max_cells: int | None = None
     max_bytes: int | None = None
+
+
+def default_limits(
+    *, seconds: float = 120.0, max_cells: int | None = None, max_bytes: int | None = None
+) -> ParserLimits:
+    """Limits with 8 GiB of memory per upload, or half of the machine's memory if that is less."""
+    memory = min(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    return ParserLimits(memory, seconds, max_cells, max_bytes)
 
 
 class ParserProcess:
@@ -184,6 +194,14 @@ class ParserProcess:
                 self._connection.close()
             elif self._process.poll() is not None:
                 self._replace()
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far; 0 if it is gone."""
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
 
     def cancel(self) -> None:
         """Abort the running command, if any. It raises ProcessError, and a new process replaces the killed one."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from scpalm.app.background import TaskSupervisor
 from scpalm.app.execution.supervisor import Supervisor
 from scpalm.app.execution.worker import Worker
-from scpalm.app.parsing.pool import ParserPool, default_limits
+from scpalm.app.parsing.pool import ParserPool
+from scpalm.app.parsing.process import default_limits
 from scpalm.app.queue.registry import QueueEvents, QueueOptions, open_transport
 from scpalm.app.queue.transport import Transport
 from scpalm.app.serving.model import Device, ServedModel, ServingLimits

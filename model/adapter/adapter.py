@@ -137,6 +137,12 @@ def adapter_of(bundle: Bundle) -> OpenAdapter | None:
         return _opened[bundle]
 
 
+def served_width(bundle: Bundle, plain: int) -> int:
+    """Width of the embedding that a bundle serves; ``plain``: R + H, without an adapter."""
+    found = adapter_of(bundle)
+    return plain if found is None else found.adapter.width
+
+
 def _open(bundle: Bundle) -> OpenAdapter:
     path = bundle.file(ADAPTER_FILE)
     try:

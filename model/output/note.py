@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from scpalm.model.bundle import Identity
 from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.report import InputReport
+from scpalm.model.release import release
 from scpalm.model.tasks.task import OutputSpec
 
 NOTE_KEY = "scpalm"  # in uns
 
 
 def note_of(
-    model: tuple[str, str], coverage: Coverage, report: InputReport | None, metadata: Mapping[str, object]
+    model: Identity, coverage: Coverage, report: InputReport | None, metadata: Mapping[str, object]
 ) -> dict[str, object]:
     """The note of any response; JSON.
 
     Args:
-        model: name and version.
+        model: name, version and checksum of the bundle.
         coverage: which genes the model knows.
         report: what the input was classified as, or None.
         metadata: metadata of the tasks; its ``warnings`` follow those of the report.
@@ -27,6 +29,8 @@ def note_of(
     assert isinstance(more, list)
     return {
         "model": {"name": model[0], "version": model[1]},
+        "release": release(),
+        "checksum": model[2],
         "coverage": coverage.as_dict() | {"counts_matched": None if report is None else report.counts_matched},
         "input": None if report is None else report.as_dict(),
         **metadata,

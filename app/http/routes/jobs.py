@@ -228,7 +228,7 @@ async def _encoded(
     with model.held():
         async with scratch_folder(service.limits.spool_dir) as folder:
             with ExitStack() as local:
-                result = await asyncio.to_thread(JobStore(files).read, manifest.model[:2], folder)
+                result = await asyncio.to_thread(JobStore(files).read, manifest.model, folder)
                 upload = None
                 if writer is not None and writer.extends_files and media_type == manifest.media_type:
                     # Only such a result contains the body.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scpalm.model.bundle import Bundle, sha256_of
+from scpalm.model.adapter.adapter import served_width
+from scpalm.model.bundle import Bundle, Identity, sha256_of
 from scpalm.model.errors import UserError
 from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.declared import Declaration
@@ -34,8 +35,7 @@ class Atlas:
         declared: declared type of the values.
         bundle: folder of the model, at a path that every worker can open.
         manifest: checksum of the manifest; workers refuse a different model.
-        model: name of the model.
-        model_version: version of the model.
+        model: name, version and checksum of the model.
         num_cells: number of cells (B).
         width: width of the embedding.
         coverage: how many genes of the input are in the vocabulary.
@@ -49,8 +49,7 @@ class Atlas:
     declared: Declaration
     bundle: Path
     manifest: str
-    model: str
-    model_version: str
+    model: Identity
     num_cells: int
     width: int
     coverage: Coverage
@@ -72,10 +71,9 @@ class Atlas:
             declared=spec.declaration,
             bundle=bundle.path.resolve(),
             manifest=sha256_of(bundle.path / "manifest.json"),
-            model=bundle.name,
-            model_version=bundle.version,
+            model=bundle.identity,
             num_cells=num_cells,
-            width=config.components + config.view_width,
+            width=served_width(bundle, config.components + config.view_width),
             coverage=preparer.coverage,
             report=first.input,
             task_rows=task_rows,
@@ -99,4 +97,4 @@ class Atlas:
 
     def note(self) -> dict[str, object]:
         """The note to store with the results, as in an h5ad response."""
-        return note_of((self.model, self.model_version), self.coverage, self.report, {})
+        return note_of(self.model, self.coverage, self.report, {})

@@ -14,5 +14,5 @@ from scpalm.model.tasks.task import OutputSpec
 def result_for(names: list[str], width: int = 4) -> Result:
     values = np.random.default_rng(0).normal(size=(len(names), width)).astype(np.float32)
     coverage = Coverage(40, 38, 37, 30, 6, 2, unmatched=("NOT1", "NOT2"))
-    note = note_of(("mini", "1.0"), coverage, InputReport("counts", "every value is a whole number"), {})
+    note = note_of(("mini", "1.0", "abc"), coverage, InputReport("counts", "every value is a whole number"), {})
     return Result(names, (OutputValues(OutputSpec("embed", "X_scpalm", width), values),), note)

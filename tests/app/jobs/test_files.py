@@ -75,7 +75,7 @@ def test_results_are_read_as_they_were_written(
             OutputValues(spec, values[rows]) for spec, values in zip(outputs_of(tasks), values_of_tasks, strict=True)
         ]
         store.put(number, outputs, names, REPORT)
-    result = JobStore(files).read(("mini", "1"), tmp_path)
+    result = JobStore(files).read(("mini", "1", "abc"), tmp_path)
     assert result.cells == [f"cell{row}" for row in range(5)]
     assert result.note["coverage"] == HEAD.coverage.as_dict() | {"counts_matched": None} and result.note["model"] == {
         "name": "mini",
@@ -91,7 +91,7 @@ def test_results_of_another_release_are_refused(files: JobFiles, tmp_path: Path)
     for facts in (b'{"num_cells": 5, "parts": []}', b'{"version": 99, "num_cells": 5}'):
         files.write("facts.json", facts)
         with pytest.raises(JobStorageError, match="another release"):
-            JobStore(files).read(("mini", "1"), tmp_path)
+            JobStore(files).read(("mini", "1", "abc"), tmp_path)
 
 
 def test_a_missing_file_cannot_be_waited_for(files: JobFiles, tmp_path: Path) -> None:
@@ -143,4 +143,4 @@ def test_a_chunk_for_which_there_is_no_room_can_be_written_later(small_disk: Cal
         store.put(0, outputs, list("abcde"), REPORT)
     (disk / "others").unlink()
     store.put(0, outputs, list("abcde"), REPORT)
-    assert store.read(("mini", "1"), disk).cells == list("abcde")
+    assert store.read(("mini", "1", "abc"), disk).cells == list("abcde")

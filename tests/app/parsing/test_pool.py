@@ -188,7 +188,7 @@ def test_the_declared_type_of_the_values_is_passed_on(genes: Path) -> None:
 
 def result_of(prepared: Prepared) -> Result:
     values = np.arange(len(prepared.cells) * 4, dtype=np.float32).reshape(-1, 4)
-    note = note_of(("mini", "1"), prepared.coverage, prepared.input, {})
+    note = note_of(("mini", "1", "abc"), prepared.coverage, prepared.input, {})
     return Result(prepared.cells, (OutputValues(OutputSpec("embed", "X_scpalm", 4), values),), note)
 
 

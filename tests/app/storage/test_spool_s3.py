@@ -66,7 +66,7 @@ def test_payloads_and_job_files_in_s3(address: str, tmp_path: Path) -> None:
     store = JobStore(SpoolJobFiles(Spool(address), "job"))
     store.open((Embed(INFO),), HEAD)
     store.put(0, [OutputValues(Embed(INFO).outputs[0], embedding)], [f"cell{row}" for row in range(5)], REPORT)
-    np.testing.assert_array_equal(JobStore(files).read(("mini", "1"), tmp_path).outputs[0].load(), embedding)
+    np.testing.assert_array_equal(JobStore(files).read(("mini", "1", "abc"), tmp_path).outputs[0].load(), embedding)
     with files.local("body", tmp_path) as path:
         assert path.read_bytes() == b"cells"
     assert spool.sweep(-1) == 0, "the files of jobs are not payloads"
