@@ -64,5 +64,5 @@ def test_two_small_files_that_unpack_to_huge_ones_do_not_hold_all_processes(bomb
             return [*waits, float(still_running)]
 
     *waits, still_running = asyncio.run(go())
-    # Both were at work all the while. The first wait includes the CPU second of a small body, and the start of a process.
+    # Both were at work all the while. The first wait includes a CPU second and the start of a process.
     assert still_running == 2 and waits[0] < 15 and max(waits[1:]) < 3, waits
