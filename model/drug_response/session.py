@@ -1,4 +1,8 @@
-"""The drug response head of a bundle: rows and h_C -> ln IC50 with interval and domain. NumPy only, no torch."""
+"""The drug response head of a bundle: rows and h_C -> ln IC50 with interval and domain. NumPy only, no torch.
+
+A head is of one of two kinds: folded networks that read h_C and genes (cards of version 1 and 2), or a kernel head
+that reads mapped profiles of the genes (version 3).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal, get_args
+from typing import get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,45 +26,18 @@ from scpalm.model.drug_response.domain import Domain
 from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.drug_table import DrugTable
 from scpalm.model.drug_response.folded import FoldedMembers
+from scpalm.model.drug_response.kernel_predictor import KernelPredictor
+from scpalm.model.drug_response.predictions import Predictions, Setting, check_optional
 from scpalm.model.errors import BundleError, InputError, MissingPartError
 from scpalm.model.genes.rows import Rows
 
 WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "drug_response.safetensors", "drug_response.json", "drugs.parquet"
 UNITS = "ln IC50 (uM)"
-CARD_VERSION = 2  # in version 1 every setting stores all its tensors
-Setting = Literal["expression", "mutation", "methylation"]
+CARD_VERSION = 2  # of networks; in version 1 every setting stores all its tensors
+KERNEL_CARD_VERSION = 3
 _MAX_CACHED_DRUGS = 4096
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """Predictions for C cells and D drugs: ln IC50, with IC50 in uM.
-
-    A cell that expresses no gene of the panel has NaN in all its values.
-
-    Attributes:
-        ln_ic50: ``[C, D]`` mean of the ensemble.
-        lower, upper: ``[C, D]`` interval that contains the measured value with probability ``level``, for pairs like
-            the training pairs. For a new drug it is calibrated on drugs that were held out.
-        cell_distance: ``[C]`` root mean square z-score of the cell's features.
-        cell_outside: ``[C]`` whether that is farther than any training line.
-        drug_similarity: ``[D]`` similarity to the nearest training drug, 0 to 1.
-        drug_outside: ``[D]`` whether the drug is outside the training domain.
-        setting: the inputs that were used.
-        level: probability of the interval.
-    """
-
-    ln_ic50: Floats
-    lower: Floats
-    upper: Floats
-    cell_distance: Floats
-    cell_outside: NDArray[np.bool_]
-    drug_similarity: Floats
-    drug_outside: NDArray[np.bool_]
-    setting: Setting
-    level: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +81,7 @@ class DrugResponseSession:
         mutation_names, methylation_names: names of the columns of the optional inputs, in order.
         terms: terms of use of the training data, to be stated with every response.
         tissues: TCGA types of the training lines.
+        kernel: predicts with a kernel head; None if the head is made of networks.
 
     Raises BundleError if the bundle has no head or its parts do not fit together.
     """
@@ -113,21 +91,29 @@ class DrugResponseSession:
         self.drugs = DrugTable.load(bundle.file(TABLE_FILE))
         try:
             card = json.loads(card_file.read_text(encoding="utf-8"))
-            tensors = {name: array.astype(np.float32) for name, array in load_file(tensors_file).items()}
-            if card["version"] not in range(1, CARD_VERSION + 1):
-                raise ValueError(f"version {card['version']}, but this release reads versions up to {CARD_VERSION}")
+            tensors = load_file(tensors_file)
+            if card["version"] not in range(1, KERNEL_CARD_VERSION + 1):
+                raise ValueError(
+                    f"version {card['version']}, but this release reads versions up to {KERNEL_CARD_VERSION}"
+                )
             self.panel = Panel(card["genes"], bundle.vocabulary)
             self.mutation_names = tuple(str(name) for name in card["mutation_names"])
             self.methylation_names = tuple(str(name) for name in card["methylation_names"])
             self.terms, self.tissues = str(card["terms"]), tuple(str(name) for name in card["tissues"])
             self._domain = Domain(float(card["domain"]["cell_distance"]), float(card["domain"]["drug_similarity"]))
             self._embedding_width = int(bundle.manifest["network"]["width"])
-            self._heads = self._open(card["settings"], tensors)
+            self.kernel = (
+                KernelPredictor(card, tensors, self.panel, self.drugs)
+                if card["version"] == KERNEL_CARD_VERSION
+                else None
+            )
+            floats = {name: array.astype(np.float32) for name, array in tensors.items()}
+            self._heads = {} if self.kernel else self._open(card["settings"], floats)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(
                 f"{card_file} and {WEIGHTS_FILE} do not fit together ({error}). Export the head again."
             ) from error
-        if "expression" not in self._heads:
+        if self.kernel is None and "expression" not in self._heads:
             raise BundleError(f"{card_file} has no head for expression alone. Export the head again.")
         self._cached_units: OrderedDict[tuple[str, bool, str], Floats] = OrderedDict()
 
@@ -142,12 +128,16 @@ class DrugResponseSession:
 
     def level_of(self, setting: Setting) -> float:
         """Probability of the interval of a setting. Raises InputError if this bundle has no head for it."""
-        return self._require_head(setting).level
+        return self.kernel.level if self.kernel else self._require_head(setting).level
 
     @property
     def settings(self) -> tuple[str, ...]:
         """The available settings, of ``expression``, ``mutation`` and ``methylation`` (which needs mutation too)."""
-        return tuple(self._heads)
+        return ("expression", "mutation") if self.kernel else tuple(self._heads)
+
+    def setting_of(self, *, mutation: bool, methylation: bool) -> Setting:
+        """The inputs that are used when these are sent. A kernel head does not read methylation."""
+        return "methylation" if methylation and self.kernel is None else "mutation" if mutation else "expression"
 
     def predict(
         self,
@@ -173,14 +163,16 @@ class DrugResponseSession:
         if not np.isfinite(embedding).all():  # features may be missing (NaN), but h_C may not
             raise FloatingPointError("h_C is not finite")
         setting = self._setting(mutation, methylation)
+        if self.kernel is not None:
+            return self.kernel.predict(panel_rows, drugs, mutation)
         head = self._heads[setting]
         raw = head.cell_inputs.features(embedding, panel_rows)
         branches = [raw]
         if mutation is not None:
-            _check("mutation", mutation, (len(raw), len(self.mutation_names)), (-1, 1))
+            check_optional("mutation", mutation, (len(raw), len(self.mutation_names)), (-1, 1))
             branches.append(head.standards["mutation"].apply(mutation_features(mutation)))
         if methylation is not None:
-            _check("methylation", methylation, (len(raw), len(self.methylation_names)), (0, 1))
+            check_optional("methylation", methylation, (len(raw), len(self.methylation_names)), (0, 1))
             branches.append(head.standards["methylation"].apply(methylation))
         drug_units = np.stack([self._drug_units(setting, drug) for drug in drugs], axis=1)  # [M, D, units]
         members = head.members.pairs(head.members.cell_units(branches), drug_units)  # [M, C, D]
@@ -212,7 +204,8 @@ class DrugResponseSession:
                 field="mutation",
             )
         setting: Setting = "expression" if mutation is None else "mutation" if methylation is None else "methylation"
-        self._require_head(setting)
+        if self.kernel is None:
+            self._require_head(setting)
         return setting
 
     def _require_head(self, setting: Setting) -> _Head:
@@ -268,26 +261,3 @@ class DrugResponseSession:
         interval: dict[str, float] = entry["interval"]  # type: ignore[assignment]
         widths_of = (float(interval[key]) for key in ("spread", "quantile", "new_drug", "level"))
         return _Head(members, standards, inputs, *widths_of)
-
-
-def _check(field: str, values: NDArray[np.generic], shape: tuple[int, int], bounds: tuple[int, int]) -> None:
-    if values.shape != shape:
-        raise InputError(
-            "bad-shape",
-            f"'{field}' has shape {values.shape}, not {shape} (cells, columns).",
-            hint="Send one row per cell and one column per name.",
-            field=field,
-        )
-    numbers = values.astype(np.float64)
-    wrong = (numbers < bounds[0]) | (numbers > bounds[1]) | np.isinf(numbers)
-    if field == "mutation":
-        wrong |= numbers != np.rint(numbers)
-    if wrong.any():
-        row, column = (int(i[0]) for i in np.nonzero(wrong))
-        allowed = "0, 1 or -1 (unknown)" if field == "mutation" else "a fraction from 0 to 1, or missing"
-        raise InputError(
-            "bad-value",
-            f"'{field}' is {values[row, column]} in cell number {row + 1}, column {column + 1}; it must be {allowed}.",
-            hint="Correct it, or leave it out.",
-            field=field,
-        )

@@ -9,6 +9,7 @@ import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli.console import command
+from scpalm.training.metrics.rows import Row
 
 DataDir = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="The folder that holds response.parquet.")]
 
@@ -91,19 +92,57 @@ def drug_response(
 
 @command
 def evaluate_drug_response(
+    *,
     data_dir: DataDir,
     bundle: Annotated[Path, typer.Option(help="The bundle whose head is scored.")] = DEFAULT_BUNDLE,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+    settings: Annotated[
+        bool, typer.Option(help="Also new lines, new drugs, both, and biomarkers, by ten folds. Takes minutes.")
+    ] = False,
 ) -> None:
     """Score the drug-response head of a bundle and its references on the published test rows."""
     from scpalm.model.bundle import Bundle
     from scpalm.training.drug_response.data.tables import load_tables
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.evaluation.drug_response.report import COLUMNS
+    from scpalm.training.evaluation.drug_response.settings import biomarker_summary, setting_rows
     from scpalm.training.evaluation.drug_response.shipped import shipped_rows
     from scpalm.training.metrics.rows import write_rows
 
-    rows = shipped_rows(load_tables(data_dir), Bundle.load(bundle))
-    typer.echo(table(rows, COLUMNS))
+    tables = load_tables(data_dir)
+    rows = shipped_rows(tables, Bundle.load(bundle))
+    biomarkers: list[Row] = []
+    if settings:
+        found, biomarkers = setting_rows(tables, lambda text: typer.echo(text, err=True))
+        rows += found
+    typer.echo(table(rows, (*COLUMNS, "drug_pcc_median")))
+    if biomarkers:
+        typer.echo(table(biomarkers, ("mutant_lines", "measured", "predicted", "kept", "seen")))
+        typer.echo("\n".join(biomarker_summary(biomarkers)))
+    if json_out is not None:
+        write_rows(json_out, rows + biomarkers)
+
+
+@command
+def evaluate_summed_cells(
+    *,
+    data_dir: DataDir,
+    files: Annotated[list[Path], typer.Argument(help="h5ad files of single cells of known lines.")],
+    bundle: Annotated[Path, typer.Option(help="A bundle whose head was trained with --leave-out of these lines.")],
+    lines: Annotated[str, typer.Option(help="Comma-separated NAME=DEPMAP_ID; NAME as in the column --label.")],
+    label: Annotated[str, typer.Option(help="Column of obs with the name of the line.")] = "cell_type",
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+) -> None:
+    """Score drug response from summed single cells of lines that the head has not seen, next to their bulk profiles."""
+    from scpalm.model.engine import load
+    from scpalm.training.drug_response.data.tables import load_tables
+    from scpalm.training.evaluation.common.table import table
+    from scpalm.training.evaluation.drug_response.summed_cells import summary_lines, summed_rows
+    from scpalm.training.metrics.rows import write_rows
+
+    named = dict(pair.split("=", 1) for pair in lines.split(",") if "=" in pair)
+    rows = summed_rows(load_tables(data_dir), load(bundle, "cpu"), files, named, label)
+    typer.echo(table(rows, ("r", "coverage", "distance")))
+    typer.echo("\n".join(summary_lines(rows)))
     if json_out is not None:
         write_rows(json_out, rows)
