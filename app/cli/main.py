@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from scpalm.app.cli.annotate import annotate
+from scpalm.app.cli.check import check
+from scpalm.app.cli.doctor import doctor
 from scpalm.app.cli.embed import ClusterCommand, embed
 from scpalm.app.cli.integrate import integrate
 from scpalm.app.cli.jobs import jobs
@@ -53,6 +55,8 @@ def root(
 cli.command(cls=ServeCommand)(serve)
 cli.command(cls=ServeCommand)(worker)
 cli.command()(jobs)
+cli.command(cls=StrictCommand)(check)
+cli.command()(doctor)
 cli.command(cls=ClusterCommand)(embed)
 cli.command(cls=StrictCommand)(annotate)
 cli.command(cls=StrictCommand)(integrate)

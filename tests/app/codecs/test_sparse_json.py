@@ -186,7 +186,17 @@ def test_the_response_has_the_documented_form(tmp_path: Path) -> None:
     content = SparseJsonCodec().encode(result, tmp_path / "unused")
     assert content is not None
     body = json.loads(content)
-    assert list(body) == ["model", "obs_names", "shape", "values", "coverage", "input", "warnings"]
+    assert list(body) == [
+        "model",
+        "obs_names",
+        "shape",
+        "values",
+        "release",
+        "checksum",
+        "coverage",
+        "input",
+        "warnings",
+    ]
     assert body["model"] == {"name": "mini", "version": "1.0"}
     assert body["obs_names"] == ["a", "b"]
     assert body["shape"] == [2, 4]

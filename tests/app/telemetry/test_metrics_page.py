@@ -23,7 +23,7 @@ MAX_BYTES = 300_000
 
 
 def test_the_text_of_an_idle_service_is_small(client: Client) -> None:
-    assert len(client.get("/metrics").content) < 0.4 * MAX_BYTES  # grows with each route
+    assert len(client.get("/metrics").content) < 0.5 * MAX_BYTES  # grows with each route
 
 
 def test_the_text_stays_small_under_requests_of_every_kind(client: Client) -> None:

@@ -32,6 +32,7 @@ def test_the_documentation_has_stable_operations_schemas_and_examples(client: Cl
         "post /pathways": "pathways",
         "post /ic50": "ic50",
         "post /annotate": "annotate",
+        "post /integrate": "integrate",
         "get /drugs": "list_drugs",
         "get /jobs": "list_jobs",
         "get /jobs/{job_id}": "get_job",
