@@ -1,0 +1,67 @@
+"""GET /: the page to look at one's own cells, built from ``app/web`` and committed, so that serving needs no node.
+
+The page and its assets need no API key and hold no data; everything else that the page asks for does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+router = APIRouter(include_in_schema=False)
+
+DIST = Path(__file__).parents[2] / "web" / "dist"
+# Nothing inline, nothing from elsewhere. `blob:` is for pictures that the page itself has drawn.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+)
+_FOREVER = "public, max-age=31536000, immutable"  # the name of an asset changes with its content
+
+
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    media_type: str
+    tag: str
+
+
+@cache
+def _files() -> Mapping[str, _File]:
+    """The built files by path. Read once: they are part of the release."""
+    found = {}
+    for path in sorted(DIST.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+            found[path.relative_to(DIST).as_posix()] = _File(content, kind, tag)
+    return found
+
+
+def _answer(request: Request, file: _File, headers: Mapping[str, str]) -> Response:
+    headers = {"ETag": file.tag, **headers}
+    if request.headers.get("if-none-match") == file.tag:
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+@router.get("/")
+async def page(request: Request) -> Response:
+    """The page."""
+    return _answer(request, _files()["index.html"], {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"})
+
+
+@router.get("/page/{name:path}")
+async def asset(name: str, request: Request) -> Response:
+    """A script, stylesheet, icon or licence notice of the page."""
+    file = _files().get(f"page/{name}")
+    if file is None:
+        raise HTTPException(404)
+    return _answer(request, file, {"Cache-Control": _FOREVER})
