@@ -6,7 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from scpalm.app.errors import InvalidParameterError, JobNotFinishedError, JobStorageError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep, charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
+from scpalm.app.http.job_request import accept_more
 from scpalm.app.http.problems import Problem
 from scpalm.app.http.routes.jobs import job_of
 from scpalm.app.jobs.manifest import Manifest
@@ -46,6 +47,9 @@ SourceQuery = Annotated[
 NameQuery = Annotated[str, Query(description="Name of the column, output, map or gene; number of the code.")]
 
 
+MoreTask = Annotated[Literal["embed", "pathways", "annotate", "umap"], Query(description="The task.")]
+
+
 class ViewedOutput(BaseModel):
     """An output of the job."""
 
@@ -68,9 +72,10 @@ class ViewDescription(BaseModel):
 
 
 class Rows(BaseModel):
-    """Selected cells."""
+    """Selected cells, and what to compare."""
 
     rows: list[Annotated[int, Field(ge=0)]] = Field(description="Positions of the cells.", min_length=1)
+    compare: Literal["genes", "codes"] = Field("genes", description="`codes` needs a job that has pathway codes.")
 
 
 @asynccontextmanager
@@ -181,8 +186,8 @@ def _as_cells(
         "genes": [symbols[gene] for gene in used],
         "obs_names": [groups[group] for group in kept],
         "indptr": np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(kept)))]),
-        "indices": columns,
-        "data": table[rows, columns],
+        "indices": np.ascontiguousarray(columns),
+        "data": np.ascontiguousarray(table[rows, columns]),
         "values": kind,
         "num_cells": sizes[kept],
     }
@@ -202,21 +207,23 @@ async def describe_selection(
     `genes`: mean log1p CP10K `inside` and `outside`. `codes`: mean share of tokens `inside` and `outside`.
     """
     async with _view(job_id, service, owner) as view:
+        if rows.compare == "codes":
+            codes = await asyncio.to_thread(view.codes)
+            shares = _shares(codes, _selected(rows, len(codes)), view.model.info.num_codes)
+            return _json({"codes": [{"code": at, **pair} for at, pair in _most_different(*shares, _NUM_CODES)]})
         expression = await view.expression()
-        selected = np.zeros(len(expression.cells), bool)
-        chosen = np.array(rows.rows, np.int64)
-        if chosen.max() >= len(selected):
-            raise InvalidParameterError(f"There is no cell {chosen.max()}: the job has {len(selected)}.", field="rows")
-        selected[chosen] = True
-        means = await asyncio.to_thread(expression.means, selected)
-        codes = await asyncio.to_thread(view.codes)
+        means = await asyncio.to_thread(expression.means, _selected(rows, len(expression.cells)))
         symbols = view.model.bundle.vocabulary.symbols
-        num_codes = view.model.info.num_codes
-    genes = [{"gene": symbols[at], **pair} for at, pair in _most_different(*means, _NUM_GENES)]
-    shares = [] if codes is None else _most_different(*_shares(codes, selected, num_codes), _NUM_CODES)
-    return _json(
-        {"num_cells": int(selected.sum()), "genes": genes, "codes": [{"code": at, **pair} for at, pair in shares]}
-    )
+    return _json({"genes": [{"gene": symbols[at], **pair} for at, pair in _most_different(*means, _NUM_GENES)]})
+
+
+def _selected(rows: Rows, num_cells: int) -> NDArray[np.bool_]:
+    """``[B]`` whether each cell is selected. Raises InvalidParameterError."""
+    if (largest := max(rows.rows)) >= num_cells:
+        raise InvalidParameterError(f"There is no cell {largest}: the job has {num_cells}.", field="rows")
+    selected = np.zeros(num_cells, bool)
+    selected[np.array(rows.rows)] = True
+    return selected
 
 
 def _shares(
@@ -237,3 +244,17 @@ def _most_different(
         for at in best
         if inside[at] > outside[at]
     ]
+
+
+@router.post(
+    "/jobs/{job_id}/more", operation_id="compute_more", response_class=Response, status_code=202, responses=_ERRORS
+)
+async def compute_more(
+    job_id: str, request: Request, service: ServiceDep, owner: OwnerDep, task: MoreTask = "pathways"
+) -> Response:
+    """Start a job with another task for the same cells, without sending them again. Asked twice, it is one job."""
+    job = await job_of(job_id, service, owner)
+    if job.state != "succeeded":
+        raise JobNotFinishedError(f"The job is {job.state}.")
+    async with scratch_folder(service.limits.spool_dir) as folder:
+        return await accept_more(request, service, job, task, folder)

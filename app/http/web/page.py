@@ -16,7 +16,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 router = APIRouter(include_in_schema=False)
 
-DIST = Path(__file__).parents[2] / "web" / "dist"
+BUILT = Path(__file__).parents[2] / "web" / "built"
 # Nothing inline, nothing from elsewhere. `blob:` is for pictures that the page itself has drawn.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -36,12 +36,12 @@ class _File:
 def _files() -> Mapping[str, _File]:
     """The built files by path. Read once: they are part of the release."""
     found = {}
-    for path in sorted(DIST.rglob("*")):
+    for path in sorted(BUILT.rglob("*")):
         if path.is_file():
             content = path.read_bytes()
             kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
             tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
-            found[path.relative_to(DIST).as_posix()] = _File(content, kind, tag)
+            found[path.relative_to(BUILT).as_posix()] = _File(content, kind, tag)
     return found
 
 

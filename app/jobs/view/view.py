@@ -98,14 +98,16 @@ class JobView:
     def _code(self, name: str) -> Column:
         codes = self.codes()
         number = int(name) if name.isascii() and name.isdigit() and len(name) < 6 else -1
-        if codes is None or not 0 <= number < self.model.info.num_codes:
+        if not 0 <= number < self.model.info.num_codes:
             raise UnknownColumnError(f"This job has no code '{name[:50]}'.", field="name")
         return Column((codes == number).mean(axis=1, dtype=np.float64).astype(np.float32))
 
-    def codes(self) -> NDArray[np.int32] | None:
-        """``[B, N]`` the code of each token; None if the job did not ask for them. Blocking."""
+    def codes(self) -> NDArray[np.int32]:
+        """``[B, N]`` the code of each token. Blocking. Raises UnknownColumnError if the job did not ask for them."""
         found = JobStore(self.files).output("pathways")
-        return None if found is None or found[1].dtype != np.int32 else found[1].astype(np.int32, copy=False)
+        if found is None or found[1].dtype != np.int32:
+            raise UnknownColumnError("This job has no pathway codes. Start one with POST /jobs/{id}/more.")
+        return found[1].astype(np.int32, copy=False)
 
     def position_of(self, gene: str) -> int:
         """Position of a gene in the vocabulary. Raises UnknownColumnError."""
