@@ -79,10 +79,10 @@ class Rows(BaseModel):
 
 
 @asynccontextmanager
-async def _view(job_id: str, service: Service, owner: str) -> AsyncIterator[JobView]:
+async def _view(job_id: str, service: Service, owner: str, *, while_running: bool = False) -> AsyncIterator[JobView]:
     """The cells of a job. Raises UnknownJobError, JobNotFinishedError, JobStorageError."""
     job = await job_of(job_id, service, owner)
-    if job.state != "succeeded":
+    if job.state != "succeeded" and not (while_running and job.state == "running" and job.rows_done):
         raise JobNotFinishedError(f"The job is {job.state}. Its cells can be looked at once it has succeeded.")
     manifest = Manifest.from_json(job.manifest)
     model = service.models.exactly(manifest.model)
@@ -101,8 +101,11 @@ def _json(content: object) -> Response:
 
 @router.get("/jobs/{job_id}/view", operation_id="get_job_view", response_model=ViewDescription, responses=_ERRORS)
 async def get_view(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> dict[str, Any]:
-    """Say what there is to look at: number of cells, outputs, columns and maps of the file, how the cells were read."""
-    async with _view(job_id, service, owner) as view:
+    """Say what there is to look at: number of cells, outputs, columns and maps of the file, how the cells were read.
+
+    Known as soon as the first cells of a running job are done.
+    """
+    async with _view(job_id, service, owner, while_running=True) as view:
         return await unless_disconnected(request, view.describe())
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from scpalm.app.http.dependencies import ServiceDep
+from scpalm.model.release import release
+
 router = APIRouter(include_in_schema=False)
 
 BUILT = Path(__file__).parents[2] / "web" / "built"
@@ -56,6 +59,19 @@ def _answer(request: Request, file: _File, headers: Mapping[str, str]) -> Respon
 async def page(request: Request) -> Response:
     """The page."""
     return _answer(request, _files()["index.html"], {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"})
+
+
+@router.get("/page/facts.json")
+async def facts(service: ServiceDep) -> dict[str, object]:
+    """What the page says before an upload: how much may be sent, how long jobs are kept, whether a key is needed."""
+    settings = service.settings
+    return {
+        "release": release(),
+        "job_hours": settings.job_hours,
+        "max_body_bytes": settings.max_body_bytes,
+        "max_cells": settings.max_cells,
+        "needs_key": settings.api_keys_file is not None,
+    }
 
 
 @router.get("/page/{name:path}")
