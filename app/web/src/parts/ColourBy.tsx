@@ -68,7 +68,11 @@ export function ColourBy({ view }: { view: View }) {
 function GeneField() {
   const [text, setText] = useState("");
   const found = suggestions(text);
-  const choose = (gene: string) => gene.trim() && void colourBy({ source: "gene", name: gene.trim() });
+  const choose = (gene: string) => {
+    const wanted = gene.trim();
+    const known = genes.value.find((one) => one.toUpperCase() === wanted.toUpperCase());
+    if (wanted) void colourBy({ source: "gene", name: known ?? wanted });
+  };
   const submit = (event: Event) => {
     event.preventDefault();
     choose(text);
@@ -76,7 +80,7 @@ function GeneField() {
   const input = (event: Event) => {
     const value = (event.currentTarget as HTMLInputElement).value;
     setText(value);
-    if ((event as InputEvent).inputType === undefined || (event as InputEvent).inputType === "insertReplacementText") choose(value); // picked from the list
+    if ((event as InputEvent).inputType === "insertReplacementText") choose(value); // picked from the list
   };
   return (
     <form class="gene" onSubmit={submit}>
