@@ -224,7 +224,7 @@ def test_a_running_job_can_be_cancelled(page: Page, server: Server, tmp_path: Pa
     assert job is not None
     with page.expect_response(lambda answer: answer.request.method == "DELETE") as deleted:
         page.get_by_role("button", name="Cancel").click()
-    assert deleted.value.json()["state"] == "cancelled"
+    assert deleted.value.status == 200
     page.get_by_role("button", name="Choose a file").wait_for()
     assert httpx.get(f"{server.url}/jobs/{job[1]}").json()["state"] == "cancelled"
 

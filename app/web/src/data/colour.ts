@@ -45,6 +45,15 @@ export function scaleColour(share: number): Rgb {
   return [0, 1, 2].map((i) => Math.round(low[i]! + part * (high[i]! - low[i]!))) as unknown as Rgb;
 }
 
+/** Whether black text is easier to read on a colour than white (WCAG 2 luminance). */
+export function isLight(colour: Rgb): boolean {
+  const [red, green, blue] = colour.map((value) => {
+    const part = value / 255;
+    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue! > 0.179;
+}
+
 export interface Entry {
   index: number;
   name: string;

@@ -95,7 +95,7 @@ export async function cancel(): Promise<void> {
   const id = state.job.value?.id;
   showStart();
   state.announcement.value = "Cancelled.";
-  if (id) await api.send(`jobs/${id}`, { method: "DELETE" }).catch(report);
+  if (id) await api.json<JobState>(`jobs/${id}`, { method: "DELETE" }).catch(report);
 }
 
 async function follow(id: string, signal: AbortSignal): Promise<void> {

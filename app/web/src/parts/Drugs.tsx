@@ -1,7 +1,7 @@
 // Predicted drug response of groups of cells, as a heat map that is a table.
 import { useEffect, useState } from "preact/hooks";
 import { json, post, Problem } from "../data/api";
-import { css, scaleColour } from "../data/colour";
+import { css, isLight, scaleColour } from "../data/colour";
 import { job, clusters, types } from "../data/state";
 import type { View } from "../data/types";
 import { count } from "./text";
@@ -113,7 +113,7 @@ function HeatMap({ answer, sizes }: Response) {
   const [low, high] = [numbers[Math.floor(0.02 * numbers.length)] ?? 0, numbers[Math.floor(0.98 * numbers.length)] ?? 1];
   const usual = answer.drug_response.cell_distance_of_training;
   const far = answer.cell_distance.values.map(([distance]) => (distance ?? Infinity) > 2 * usual);
-  const background = (value: number) => css(scaleColour(1 - (value - low) / Math.max(1e-6, high - low)));
+  const colour = (value: number) => scaleColour(1 - (value - low) / Math.max(1e-6, high - low));
   return (
     <>
       <div class="row">
@@ -149,9 +149,8 @@ function HeatMap({ answer, sizes }: Response) {
                   const value = row[drug] ?? null;
                   if (value === null) return <td key={group}>–</td>;
                   const interval = [answer.ic50_lower, answer.ic50_upper].map((bound) => bound.values[group]?.[drug]?.toFixed(1));
-                  const light = 1 - (value - low) / Math.max(1e-6, high - low) > 0.6;
                   return (
-                    <td key={group} class={light ? "on-light" : "on-dark"} style={{ background: background(value) }} title={`${answer.columns[drug]}, ${answer.obs_names[group]}: ${value.toFixed(2)}, 90 % interval ${interval.join(" to ")}`}>
+                    <td key={group} class={isLight(colour(value)) ? "on-light" : "on-dark"} style={{ background: css(colour(value)) }} title={`${answer.columns[drug]}, ${answer.obs_names[group]}: ${value.toFixed(2)}, 90 % interval ${interval.join(" to ")}`}>
                       {value.toFixed(1)}
                     </td>
                   );

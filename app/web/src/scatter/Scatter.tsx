@@ -1,10 +1,11 @@
 // One map of the cells.
 import { effect } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Values } from "../data/api";
 import { cellNames, positions, selectedRows, selection } from "../data/state";
 import { select } from "../data/session";
 import { boxOf, camera, fit, toMap, toPixel } from "./camera";
+import { labelsOf } from "./labels";
 import { inside, Nearest, type Outline } from "./lasso";
 import { listen, type Mode, tool } from "./pointer";
 import { openRenderer, type Renderer } from "./renderer";
@@ -143,6 +144,9 @@ export function Scatter({ title, colours, values }: Props) {
   }, []);
 
   const map = positions.value;
+  const labels = useMemo(() => (map ? labelsOf(map, values) : []), [map, values]);
+  const view = camera.value;
+  const size = drawing.current?.size() ?? [1, 1];
   useEffect(() => {
     if (!drawing.current || !map || colours.length !== 2 * map.length) return;
     drawing.current.renderer.setColours(colours);
@@ -157,6 +161,17 @@ export function Scatter({ title, colours, values }: Props) {
         <svg class="outline" aria-hidden="true">
           <path ref={path} />
         </svg>
+        {labels.map(({ name, at }) => {
+          const [x, y] = toPixel(view, size, ...at);
+          const hidden = x < 0 || y < 0 || x > size[0] || y > size[1];
+          return (
+            !hidden && (
+              <span key={name} class="label" aria-hidden="true" style={{ left: `${x}px`, top: `${y}px` }}>
+                {name}
+              </span>
+            )
+          );
+        })}
         {hover && (
           <div class="tip" style={{ left: `${hover.x}px`, top: `${hover.y}px` }}>
             {hover.text}
