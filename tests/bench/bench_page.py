@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python tests/bench/bench_page.py [FILE.h5ad]
 
-It needs Chromium and playwright. The file should have 3,000 cells; without one, 3,000 random cells are used. This script
-plays the service for the 100,000 points, since only the browser is measured there.
+It needs Chromium and playwright. The file should have 3,000 cells; without one, 3,000 random cells are used. This
+script plays the service for the 100,000 points, since only the browser is measured there.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def play_service(page: Page) -> None:
         for name in ("annotate", "umap", "umap_cluster")
     ]
     labels = {"kind": "categories", "categories": [f"type {n}" for n in range(20)], "values": group.tolist()}
-    note = {
+    note: dict[str, Any] = {
         "coverage": {
             "genes_in": 1,
             "genes_matched": 1,
@@ -174,13 +174,8 @@ def play_service(page: Page) -> None:
         "input": None,
         "warnings": [],
     }
-    view = {
-        "model": {"name": "m", "version": "1"},
-        "num_cells": NUM_POINTS,
-        "outputs": outputs,
-        "obs": [],
-        "maps": ["X_umap"],
-    }
+    model = {"name": "m", "version": "1"}
+    view = {"model": model, "num_cells": NUM_POINTS, "outputs": outputs, "obs": [], "maps": ["X_umap"]}
     state = {"id": JOB, "state": "succeeded", "rows_done": NUM_POINTS, "rows": NUM_POINTS, "stage": None}
     answers: dict[str, Callable[[Route], None]] = {
         f"**/jobs/{JOB}": lambda route: route.fulfill(json=state),
