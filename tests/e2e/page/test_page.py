@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import re
 from pathlib import Path
@@ -52,11 +53,12 @@ def test_the_start_says_where_a_file_goes(page: Page, server: Server) -> None:
 
 def test_a_dropped_file_becomes_a_coloured_map(page: Page, server: Server, real_file: Path) -> None:
     page.goto(server.url)
-    content = list(real_file.read_bytes())
+    content = base64.b64encode(real_file.read_bytes()).decode()
     page.evaluate(
         """([content, name]) => {
             const data = new DataTransfer();
-            data.items.add(new File([new Uint8Array(content)], name));
+            const bytes = Uint8Array.from(atob(content), (char) => char.charCodeAt(0));
+            data.items.add(new File([bytes], name));
             const target = document.querySelector(".drop");
             target.dispatchEvent(new DragEvent("dragover", { dataTransfer: data, bubbles: true, cancelable: true }));
             target.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));

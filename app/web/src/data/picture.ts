@@ -1,5 +1,6 @@
 // The map with its legend, as PNG, or as SVG around a raster map: 100,000 points as paths would be 23 MB.
-import { css, entriesOf, rangeOf, scaleColour } from "./colour";
+import { css, entriesOf, scaleColour } from "./colour";
+import { range } from "./range";
 import { colouring, values } from "./state";
 import { titleOf } from "../parts/titles";
 
@@ -17,7 +18,7 @@ function items(): Item[] {
   const found = values.value;
   if (!found) return [];
   if (found.categories) return entriesOf(found).slice(0, MOST).map((entry) => ({ text: entry.name, colour: css(entry.colour) }));
-  const [low, high] = rangeOf(found.values);
+  const [low, high] = range.value ?? [0, 1];
   return [0, 0.25, 0.5, 0.75, 1].map((share) => ({ text: (low + share * (high - low)).toPrecision(3), colour: css(scaleColour(share)) }));
 }
 

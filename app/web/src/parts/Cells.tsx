@@ -1,7 +1,8 @@
 // The cells: what was found, how the map is coloured, the map, and what can be done with it.
 import { useMemo, useState } from "preact/hooks";
 import type { Values } from "../data/api";
-import { coloursOf, dim, rangeOf } from "../data/colour";
+import { coloursOf, dim } from "../data/colour";
+import { range } from "../data/range";
 import { colouring, imputed, imputing, lit, loading, positions, selection, values, view } from "../data/state";
 import { Scatter } from "../scatter/Scatter";
 import { Codes } from "./Codes";
@@ -19,14 +20,13 @@ type Tab = keyof typeof TABS;
 
 function useColours(found: Values | null): Uint8Array {
   const numCells = (positions.value?.length ?? 0) / 2;
-  const [mask, only] = [selection.value, lit.value];
+  const [mask, only, scale] = [selection.value, lit.value, range.value];
   return useMemo(() => {
-    const range = found && !found.categories ? rangeOf(found.values) : null;
-    const colours = coloursOf(found, numCells, range);
+    const colours = coloursOf(found, numCells, scale);
     if (mask) dim(colours, (cell) => mask[cell] === 1);
     else if (only !== null && found?.categories) dim(colours, (cell) => found.values[cell] === only);
     return colours;
-  }, [found, numCells, mask, only]);
+  }, [found, numCells, mask, only, scale]);
 }
 
 export function Cells() {

@@ -1,6 +1,7 @@
 // What the colours mean. Click a category to light it up.
 import { useState } from "preact/hooks";
-import { css, entriesOf, rangeOf, scaleColour } from "../data/colour";
+import { css, entriesOf, scaleColour } from "../data/colour";
+import { range } from "../data/range";
 import { select } from "../data/session";
 import { colouring, lit, values } from "../data/state";
 import { titleOf } from "./titles";
@@ -15,13 +16,13 @@ export function Legend() {
   return (
     <section class="card legend" aria-label="Legend">
       <h2>{titleOf(colouring.value)}</h2>
-      {found.categories ? <Categories /> : <Scale values={found.values} />}
+      {found.categories ? <Categories /> : <Scale />}
     </section>
   );
 }
 
-function Scale({ values: numbers }: { values: Float32Array }) {
-  const [low, high] = rangeOf(numbers);
+function Scale() {
+  const [low, high] = range.value ?? [0, 1];
   const steps = Array.from({ length: 24 }, (_, at) => css(scaleColour(at / 23)));
   return (
     <div class="scale">

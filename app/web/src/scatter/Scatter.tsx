@@ -2,7 +2,7 @@
 import { effect } from "@preact/signals";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Values } from "../data/api";
-import { cellNames, positions, selectedRows, selection } from "../data/state";
+import { cellNames, positions, probabilities, selectedRows, selection, types } from "../data/state";
 import { select } from "../data/session";
 import { boxOf, camera, fit, toMap, toPixel } from "./camera";
 import { labelsOf } from "./labels";
@@ -76,10 +76,18 @@ function combined(rows: number[], mode: Mode): number[] {
   return [...kept].sort((a, b) => a - b);
 }
 
-function tip(values: Values | null, row: number): string {
+function textOf(values: Values | null, row: number): string {
   const value = values?.values[row];
-  const text = value === undefined ? "" : values?.categories ? (values.categories[value] ?? "–") : value.toPrecision(3);
-  return `${cellNames.value?.[row] ?? `cell ${row}`}: ${text}`;
+  if (value === undefined) return "";
+  return values!.categories ? (values!.categories[value] ?? "–") : value.toPrecision(3);
+}
+
+function tip(values: Values | null, row: number): string {
+  const probability = probabilities.value?.values[row];
+  const sure = probability === undefined ? "" : `, probability ${probability.toFixed(2)}`;
+  const type = types.value ? textOf(types.value, row) + sure : "";
+  const shown = values === types.value ? [type] : [textOf(values, row), type];
+  return `${cellNames.value?.[row] ?? `cell ${row}`}: ${shown.filter(Boolean).join(" · ")}`;
 }
 
 export function Scatter({ title, colours, values }: Props) {
