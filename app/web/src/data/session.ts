@@ -2,7 +2,7 @@
 import { batch } from "@preact/signals";
 import * as api from "./api";
 import { readLink, writeLink } from "./link";
-import { remember } from "./recent";
+import { nameOf, remember } from "./recent";
 import * as state from "./state";
 import type { Code, Colouring, Facts, JobState, View } from "./types";
 
@@ -230,5 +230,5 @@ export function select(rows: number[]): void {
 /** Open what the address names. */
 export async function openLink(): Promise<void> {
   const { job } = readLink();
-  if (job) await openJob(job, "");
+  if (job) await openJob(job, nameOf(job));
 }
