@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # prefers if the index offers it, and which is a tenth of the size.
 CPU_TORCH := torch==2.13.0
 
-.PHONY: help serve test lint bench constraints clean
+.PHONY: help serve test lint bench page constraints clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test         run make lint, then all tests"
 	@echo "make lint         check style, types and import rules"
 	@echo "make bench        run the benchmarks in tests/bench"
+	@echo "make page         build the page at / again (app/web; needs node 20 or later)"
 	@echo "make constraints  update the pinned versions of the images (deploy/constraints*.txt)"
 	@echo "make clean        remove .venv and caches"
 
@@ -38,6 +39,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@set -e; for file in tests/bench/bench_*.py tests/bench/service.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done
+
+# The built files are committed, so only who changes app/web/src needs this.
+page:
+	cd app/web && npm ci && npm run build
 
 constraints: $(BIN)/python
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; set -e; \
@@ -81,6 +86,14 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 		if [ "$$(id -u)" != 0 ] || ! { export DEBIAN_FRONTEND=noninteractive; install="timeout 120 apt-get install -y -q redis-server"; \
 			$$install >/dev/null 2>&1 || { timeout 120 apt-get update -q >/dev/null 2>&1 && $$install >/dev/null 2>&1; }; }; then \
 			echo "redis-server could not be installed. Tests that need it are skipped, and fail in CI." >&2; \
+		fi; \
+	fi
+	@# Tests of the page drive a real browser.
+	@if ! command -v chromium >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then \
+		echo "chromium is missing: apt-get install chromium"; \
+		if [ "$$(id -u)" != 0 ] || ! { export DEBIAN_FRONTEND=noninteractive; install="timeout 300 apt-get install -y -q chromium"; \
+			$$install >/dev/null 2>&1 || { timeout 120 apt-get update -q >/dev/null 2>&1 && $$install >/dev/null 2>&1; }; }; then \
+			echo "chromium could not be installed. Tests of the page are skipped." >&2; \
 		fi; \
 	fi
 	@# [dev] includes everything that [cpu] does.

@@ -84,6 +84,12 @@ class UnknownModelError(ServiceError):
     status, code, title = 404, "unknown-model", "There is no such model"
 
 
+class UnknownColumnError(ServiceError):
+    """The cells of a job have no such column, gene or code."""
+
+    status, code, title = 404, "unknown-column", "The cells have no such column"
+
+
 class UnsupportedTaskError(ServiceError):
     """The model lacks a part that the task needs."""
 

@@ -19,9 +19,9 @@ from scpalm.app.http.middleware.guard import GuardMiddleware
 from scpalm.app.http.middleware.hosts import AllowedHostsMiddleware
 from scpalm.app.http.middleware.paths import TrailingSlashMiddleware
 from scpalm.app.http.query import refuse_unknown_query
-from scpalm.app.http.routes import drugs, health, jobs, models, tasks
+from scpalm.app.http.routes import drugs, health, jobs, models, sample, tasks, views
 from scpalm.app.http.routes import metrics as metrics_route
-from scpalm.app.http.web import docs
+from scpalm.app.http.web import docs, page
 from scpalm.app.queue.transport import LANES
 from scpalm.app.service import Service
 from scpalm.app.serving.opener import OpenSession, open_default_session
@@ -32,10 +32,21 @@ from scpalm.app.v2 import routes as inference
 from scpalm.app.v2.errors import InferenceErrorMiddleware
 from scpalm.model.release import release
 
-_ROUTERS = (tasks.router, drugs.router, jobs.router, models.router, health.router, inference.router, docs.router)
+_ROUTERS = (
+    tasks.router,
+    drugs.router,
+    jobs.router,
+    views.router,
+    models.router,
+    sample.router,
+    health.router,
+    inference.router,
+    docs.router,
+    page.router,
+)
 
 # The task routes read their query themselves. Uptime monitors add parameters to health checks.
-_STRICT_ROUTERS = (drugs.router, jobs.router, models.router, inference.router)
+_STRICT_ROUTERS = (drugs.router, jobs.router, views.router, models.router, sample.router, inference.router)
 _STRICT = [Depends(refuse_unknown_query)]
 
 

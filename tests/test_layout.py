@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(path for room in ("app", "model", "training") for path in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(
+    path
+    for room in ("app", "model", "training")
+    for path in (ROOT / room).rglob("*.py")
+    if "node_modules" not in path.parts  # packages of the page, not in the repository
+)
 
 # Imports every module of the service while the libraries of training cannot be imported; prints the number of modules.
 WITHOUT_TRAINING_LIBRARIES = """
@@ -58,6 +63,8 @@ def test_a_wheel_puts_one_name_into_site_packages_and_has_every_module(tmp_path:
     assert {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")} == {"scpalm"}
     assert {Path("scpalm") / path.relative_to(ROOT) for path in SOURCES} <= names
     assert Path("scpalm/model/bundles/mini/manifest.json") in names
+    assert Path("scpalm/app/web/built/index.html") in names and Path("scpalm/app/web/package-lock.json") in names
+    assert not [name for name in names if "node_modules" in name.parts]
 
 
 def test_a_source_archive_has_every_module_once(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scpalm.app.codecs.result import Result
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.labels import Categories
@@ -76,6 +79,10 @@ class HasObs(Protocol):
 
     def obs_columns(self, body: bytes | Path, names: Sequence[str], options: DecodeOptions) -> dict[str, Categories]:
         """The named columns of ``obs``. Raises InputError for a column that does not exist."""
+        ...
+
+    def maps(self, body: bytes | Path, options: DecodeOptions) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+        """Names of the columns of ``obs``, and two-dimensional maps ``[B, 2]`` of the cells by name."""
         ...
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scpalm.app.codecs.codec import DecodeOptions
 from scpalm.app.codecs.registry import register_reader, register_writer
 from scpalm.app.codecs.result import Result
@@ -51,6 +54,11 @@ class H5adCodec:
         """See `scpalm.app.codecs.codec.HasObs`."""
         with _open(body, options) as file:
             return {name: column_of(file, name) for name in names}
+
+    def maps(self, body: bytes | Path, options: DecodeOptions) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+        """See `scpalm.app.codecs.codec.HasObs`."""
+        with _open(body, options) as file:
+            return file.maps()
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         if original is None:

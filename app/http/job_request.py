@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 from fastapi import Request, Response
 
-from scpalm.app.errors import InvalidParameterError, ServiceError
+from scpalm.app.background import completed
+from scpalm.app.errors import InvalidParameterError, JobStorageError, ServiceError
 from scpalm.app.http.body import discard_body
-from scpalm.app.http.dependencies import charge_cells, refund_cells
+from scpalm.app.http.dependencies import charge_cells, check_tasks, refund_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.request import CellRequest, received
 from scpalm.app.jobs.ledger.ledger import Job
-from scpalm.app.jobs.manifest import Manifest
+from scpalm.app.jobs.manifest import BODY_FILE, Manifest
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.service import Service
 from scpalm.app.serving.labelled import open_labelled
+from scpalm.app.storage.scratch import ensure_folder
 from scpalm.model.spec import RequestSpec
+from scpalm.model.tasks.registry import tasks
 
 _LONGEST_KEY = 200
 
@@ -45,9 +50,43 @@ async def accept_job(request: Request, service: Service, owner: str, spec: Reque
         )
     async with received(request, service, spec) as call:
         job = await _accept(call, owner, key)
+    return _accepted(job)
+
+
+async def accept_more(request: Request, service: Service, job: Job, task: str, scratch: Path) -> Response:
+    """Create a job with another task for the cells of a job, and respond like `accept_job`.
+
+    Raises:
+        ServiceError, MissingPartError: the job cannot be created.
+    """
+    old = Manifest.from_json(job.manifest)
+    if old.labelled is not None and tasks()[task].reads_labelled:
+        raise InvalidParameterError(f"'{task}' would need the labelled cells of the other request.", field="task")
+    spec = replace(old.spec, tasks=(task,), options={})
+    check_tasks(request, spec)
+    model = service.models.exactly(old.model)
+    if model is None:
+        raise JobStorageError("The model of this job is no longer served. Send the cells again.")
+    manifest = replace(old, spec=spec, labelled=None)
+    with ExitStack() as local, model.held():
+        stored = service.jobs.files_of(job).local(BODY_FILE, ensure_folder(scratch))
+        body = await completed(asyncio.to_thread(local.enter_context, stored))
+        submission = await asyncio.to_thread(manifest.submission, body, job.owner, None)
+        found = await service.jobs.ledger.find(submission)
+        if found is None:
+            num_cells = job.rows or 0
+            await charge_cells(request, num_cells)
+            try:
+                found, _ = await service.jobs.accept(body, submission, manifest, model)
+            except (ServiceError, OSError):
+                await refund_cells(request, num_cells)
+                raise
+    return _accepted(found)
+
+
+def _accepted(job: Job) -> Response:
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-    content = orjson.dumps({"id": job.id, "state": job.state})
-    return Response(content, 202, headers, media_type="application/json")
+    return Response(orjson.dumps({"id": job.id, "state": job.state}), 202, headers, media_type="application/json")
 
 
 async def _accept(call: CellRequest, owner: str, key: str | None) -> Job:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -23,7 +23,7 @@ from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.report import InputReport
 from scpalm.model.output.note import note_of
 from scpalm.model.spec import metadata_of, outputs_of, visible
-from scpalm.model.tasks.task import BoundTask
+from scpalm.model.tasks.task import BoundTask, OutputSpec, Values
 
 # zarr is imported inside the methods, because the import takes a second and most services rarely run jobs.
 CHUNK_ROWS = 2048
@@ -97,6 +97,25 @@ class JobStore:
                     arrays[name][:] = values
             self._write("facts.json", self._facts() | {"outputs": _described(tasks), "metadata": metadata_of(tasks)})
             self._files.sync()
+
+    def describe(self, model: Identity) -> dict[str, Any]:
+        """Number of cells, outputs, coverage and metadata; ``model`` as for `read`. Raises JobStorageError."""
+        facts = self._facts()
+        chunk = json.loads(self._files.read(self._files.names("cells-")[0]))
+        report = TypeAdapter(InputReport).validate_python(chunk["input"])
+        coverage = TypeAdapter(Coverage).validate_python(facts["coverage"])
+        return {**facts, "note": note_of(model, coverage, report, facts["metadata"])}
+
+    def output(self, name: str) -> tuple[OutputSpec, Values] | None:
+        """One output, in memory; None if there is none of that name. Raises JobStorageError."""
+        import zarr
+
+        for described in self._facts()["outputs"]:
+            if described["name"] == name:
+                with self._files.guarded():
+                    array = zarr.open_array(self._files.zarr_store(f"{name}.zarr"), mode="r")
+                    return read_output(described, None), cast(Values, np.asarray(array[:]))
+        return None
 
     def read(self, model: Identity, scratch: Path) -> Result:
         """Read the complete result. ``model``: name, version and checksum; large values become files in ``scratch``.

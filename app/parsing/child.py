@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, HasObs, Reader
 from scpalm.app.codecs.compression import decompress
@@ -84,7 +85,7 @@ class Parser:
 
     def commands(self) -> dict[str, Callable[[Message], Iterator[Message]]]:
         """The commands by the kind of their messages."""
-        return {"parse": self.parse, "head": self.head, "encode": self.encode}
+        return {"parse": self.parse, "head": self.head, "maps": self.maps, "encode": self.encode}
 
     def parse(self, message: Message) -> Iterator[Message]:
         """Yield the head of an upload and its cells, CHUNK_CELLS at a time, as soon as each part is ready.
@@ -97,6 +98,17 @@ class Parser:
     def head(self, message: Message) -> Iterator[Message]:
         """Yield the head of an upload, without its cells."""
         return self._parts(message, with_cells=False)
+
+    def maps(self, message: Message) -> Iterator[Message]:
+        """Yield the names of the columns of ``obs``, and the maps of the cells that the upload has."""
+        upload = unpack_upload(message.content["upload"], message.arrays)
+        reader, scratch = _reader(upload.media_type), Path(message.content["scratch"])
+        names: list[str] = []
+        maps: dict[str, NDArray[np.float32]] = {}
+        if isinstance(reader, HasObs):
+            options = DecodeOptions(upload.spec.layer, self.max_cells, self.max_bytes, upload.header_bytes, scratch)
+            names, maps = reader.maps(self._body(upload, scratch, as_file=reader.reads_files), options)
+        yield Message("maps", {"obs": names}, maps)
 
     def _parts(self, message: Message, *, with_cells: bool) -> Iterator[Message]:
         upload = unpack_upload(message.content["upload"], message.arrays)

@@ -17,7 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import parquet
 
 from scpalm.app.codecs.compression import check_encoding
@@ -152,6 +154,21 @@ class ParserPool:
                 if isinstance(found, UploadHead):
                     return found
             raise MessageError("The reply has no head.")
+
+        return await self._run(upload.num_bytes, read)
+
+    async def maps(self, upload: Upload) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+        """Names of the columns of ``obs``, and maps ``[cells, 2]`` by name. Raises the same errors as `parse`."""
+        _refuse_unknown(upload)
+
+        def read(process: ParserProcess, scratch: Path) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+            reply = process.call(_command("maps", upload, scratch))
+            maps = {
+                name: array
+                for name, array in reply.arrays.items()
+                if array.dtype == np.float32 and array.ndim == 2 and array.shape[1] == 2
+            }
+            return [str(name) for name in reply.content.get("obs", ())], maps
 
         return await self._run(upload.num_bytes, read)
 

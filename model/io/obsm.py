@@ -9,9 +9,28 @@ from numpy.typing import NDArray
 from scpalm.model.errors import InputError
 from scpalm.model.genes.columns import check_length
 from scpalm.model.io.frame import Frame
-from scpalm.model.io.hdf5 import attribute, find, refuse_over
+from scpalm.model.io.hdf5 import attribute, checked, find, guarded, refuse_over
 
 _MAX_COLUMNS = 50_000
+
+
+MAP_NAMES = ("X_umap", "umap", "UMAP", "X_tsne", "tsne", "X_draw_graph_fa", "X_pca")
+
+
+def maps_of(file: h5py.File, num_cells: int, max_bytes: int | None) -> dict[str, NDArray[np.float32]]:
+    """Maps ``[B, 2]`` in ``obsm`` under usual names: their first two columns. Faulty ones are left out."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for name in MAP_NAMES:
+        node = find(file, f"obsm/{name}")
+        if not isinstance(node, h5py.Dataset):
+            continue
+        dataset = checked(node, f"obsm/{name}", ndim=2, max_bytes=max_bytes)
+        if dataset.dtype.kind in "iuf" and dataset.shape[0] == num_cells and dataset.shape[1] >= 2:
+            with guarded(f"'obsm/{name}'"):
+                values = np.asarray(dataset[:, :2], dtype=np.float32)
+            if np.isfinite(values).all():
+                found[name] = values
+    return found
 
 
 def obsm_table(

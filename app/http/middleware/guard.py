@@ -18,7 +18,8 @@ from scpalm.app.http.problems import answer_of_service
 log = logging.getLogger("scpalm.request")
 
 # Health checks and documentation need no key; they expose no user data. Metrics tell how much the service is used.
-OPEN_PATHS = ("/health/", "/docs", "/openapi.json", "/v2/health/")
+OPEN_PATHS = ("/health/", "/docs", "/openapi.json", "/v2/health/", "/page/")
+_PAGE = "/"  # it asks for a key where one is needed
 LONGEST_TIMEOUT_SECONDS = 86_400.0
 # Charge received bytes in steps of this size, to avoid a round trip to the budgets for every chunk.
 CHARGE_BYTES = 8 << 20
@@ -88,7 +89,7 @@ class GuardMiddleware:
 
     def _key(self, scope: Scope, headers: Headers) -> ApiKey | None:
         """The API key of the request; None if none is required. Raises MissingKeyError, ForbiddenError."""
-        if self._keys is None or scope["path"].startswith(OPEN_PATHS):
+        if self._keys is None or scope["path"] == _PAGE or scope["path"].startswith(OPEN_PATHS):
             return None
         kind, _, token = headers.get("authorization", "").partition(" ")
         key = self._keys.find(token.strip() if kind.lower() == "bearer" else headers.get("x-api-key"))

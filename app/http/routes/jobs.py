@@ -103,7 +103,8 @@ def _stage_of(job: Job) -> tuple[Literal["waiting", "reading", "computing", "con
     return ("computing", job.rows_done / job.rows) if job.rows_done < job.rows else ("concluding", None)
 
 
-async def _job(job_id: str, service: Service, owner: str) -> Job:
+async def job_of(job_id: str, service: Service, owner: str) -> Job:
+    """The job of this owner. Raises UnknownJobError."""
     job = await service.jobs.ledger.get(job_id, owner)
     if job is None:
         raise UnknownJobError("There is no such job. It may have expired, or belong to another key.", field="id")
@@ -119,14 +120,14 @@ async def list_jobs(service: ServiceDep, owner: OwnerDep) -> JobList:
 @router.get("/jobs/{job_id}", operation_id="get_job", response_model=JobState, responses=_UNKNOWN)
 async def get_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
     """Get the state and progress of a job."""
-    return state_of(await _job(job_id, service, owner), service.jobs.share_concluded(job_id))
+    return state_of(await job_of(job_id, service, owner), service.jobs.share_concluded(job_id))
 
 
 @router.delete("/jobs/{job_id}", operation_id="cancel_job", response_model=JobState, responses=_UNKNOWN)
 async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
     """Cancel a queued or running job. A job that has ended is not changed."""
-    await service.jobs.cancel(await _job(job_id, service, owner))
-    return state_of(await _job(job_id, service, owner))
+    await service.jobs.cancel(await job_of(job_id, service, owner))
+    return state_of(await job_of(job_id, service, owner))
 
 
 def _event(name: str, content: dict[str, object]) -> bytes:
@@ -159,7 +160,7 @@ async def _is_draining(service: Service) -> bool:
 )
 async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Response:
     """Stream the state of a job, now and after every change, until the job ends."""
-    await _job(job_id, service, owner)
+    await job_of(job_id, service, owner)
 
     async def events() -> AsyncIterator[bytes]:
         last: JobState | None = None
@@ -199,7 +200,7 @@ async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Respo
 )
 async def get_result(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
     """Get the result of a job that has succeeded."""
-    job = await _job(job_id, service, owner)
+    job = await job_of(job_id, service, owner)
     if job.state != "succeeded":
         reason = f": {job.error}" if job.error else f", {job.rows_done} of {job.rows or '?'} cells are done."
         raise JobNotFinishedError(f"The job is {job.state}{reason}")

@@ -1,0 +1,168 @@
+// Predicted drug response of groups of cells, as a heat map that is a table.
+import { useEffect, useState } from "preact/hooks";
+import { json, post, Problem } from "../data/api";
+import { css, isLight, scaleColour } from "../data/colour";
+import { job, clusters, types } from "../data/state";
+import type { View } from "../data/types";
+import { count } from "./text";
+
+interface Profiles {
+  genes: string[];
+  obs_names: string[];
+  indptr: number[];
+  indices: number[];
+  data: number[];
+  values: "counts" | "linear";
+  num_cells: number[];
+}
+
+interface Matrix {
+  values: (number | null)[][];
+}
+
+interface Answer extends Matrix {
+  obs_names: string[];
+  columns: string[];
+  ic50_lower: Matrix;
+  ic50_upper: Matrix;
+  cell_distance: Matrix;
+  drug_response: { cell_distance_of_training: number; terms: string };
+}
+
+interface Response {
+  answer: Answer;
+  sizes: number[];
+}
+
+type Order = "spread" | "lowest" | "name";
+const MOST_DRUGS = 60;
+
+async function predict(id: string, source: string, name: string): Promise<Response> {
+  const query = new URLSearchParams({ source, name }).toString();
+  const { values, num_cells: sizes, ...cells } = await json<Profiles>(`jobs/${id}/profiles?${query}`);
+  const answer = await post<Answer>(values === "counts" ? "ic50" : "ic50?input=linear", cells);
+  return { answer, sizes };
+}
+
+export function Drugs({ view }: { view: View }) {
+  const groupings: [string, string][] = [
+    ...(clusters.value ? [["result:umap_cluster", "cluster"] as [string, string]] : []),
+    ...(types.value ? [["result:annotate", "predicted type"] as [string, string]] : []),
+    ...view.obs.map((name): [string, string] => [`obs:${name}`, name]),
+  ];
+  const [by, setBy] = useState(groupings[0]?.[0] ?? "");
+  const [found, setFound] = useState<Response | null>(null);
+  const [problem, setProblem] = useState("");
+  useEffect(() => {
+    let current = true;
+    setFound(null);
+    setProblem("");
+    const [source, ...name] = by.split(":");
+    predict(job.value!.id, source!, name.join(":"))
+      .then((answer) => current && setFound(answer))
+      .catch((error: unknown) => current && setProblem(error instanceof Problem ? error.message : String(error)));
+    return () => {
+      current = false;
+    };
+  }, [by]);
+  return (
+    <>
+      <h2>Drug response</h2>
+      <p class="hint">
+        Counts are summed by group, since the model learned from cell lines in bulk: single cells lie outside of what it knows, and their own predictions should not be used. Numbers are ln IC50 (µM); lower is more sensitive. Not for clinical use.
+      </p>
+      <label class="inline">
+        Group by
+        <select value={by} onChange={(event) => setBy(event.currentTarget.value)}>
+          {groupings.map(([value, label]) => (
+            <option key={value} value={value}>
+              {label}
+            </option>
+          ))}
+        </select>
+      </label>
+      {problem && <p class="warning">{problem}</p>}
+      {!found && !problem && (
+        <p class="hint" role="status">
+          Predicting …
+        </p>
+      )}
+      {found && <HeatMap {...found} />}
+    </>
+  );
+}
+
+function sorted(answer: Answer, text: string, order: Order): number[] {
+  const wanted = text.toLowerCase();
+  const drugs = answer.columns.map((_, at) => at).filter((at) => answer.columns[at]!.toLowerCase().includes(wanted));
+  const of = (at: number) => answer.values.map((row) => row[at]).filter((value): value is number => value !== null && value !== undefined);
+  const rank: Record<Order, (at: number) => number> = {
+    spread: (at) => Math.min(...of(at)) - Math.max(...of(at)),
+    lowest: (at) => Math.min(...of(at)),
+    name: (at) => at,
+  };
+  if (order === "name") return drugs.sort((a, b) => answer.columns[a]!.localeCompare(answer.columns[b]!));
+  return drugs.sort((a, b) => rank[order](a) - rank[order](b));
+}
+
+function HeatMap({ answer, sizes }: Response) {
+  const [text, setText] = useState("");
+  const [order, setOrder] = useState<Order>("spread");
+  const drugs = sorted(answer, text, order);
+  const numbers = answer.values.flat().filter((value): value is number => value !== null).sort((a, b) => a - b);
+  const [low, high] = [numbers[Math.floor(0.02 * numbers.length)] ?? 0, numbers[Math.floor(0.98 * numbers.length)] ?? 1];
+  const usual = answer.drug_response.cell_distance_of_training;
+  const far = answer.cell_distance.values.map(([distance]) => (distance ?? Infinity) > 2 * usual);
+  const colour = (value: number) => scaleColour(1 - (value - low) / Math.max(1e-6, high - low));
+  return (
+    <>
+      <div class="row">
+        <input type="search" class="search" aria-label="Search drugs" placeholder={`Search ${answer.columns.length} drugs`} value={text} onInput={(event) => setText(event.currentTarget.value)} />
+        <label class="inline">
+          Order
+          <select value={order} onChange={(event) => setOrder(event.currentTarget.value as Order)}>
+            <option value="spread">largest difference</option>
+            <option value="lowest">most sensitive</option>
+            <option value="name">name</option>
+          </select>
+        </label>
+      </div>
+      <div class="heat" tabIndex={0} role="region" aria-label="Heat map of drugs and groups">
+        <table>
+          <caption class="sr-only">Predicted ln IC50 by drug and group</caption>
+          <thead>
+            <tr>
+              <th scope="col">Drug</th>
+              {answer.obs_names.map((name, group) => (
+                <th key={name} scope="col" title={`${count(sizes[group] ?? 0)} cells`}>
+                  {name}
+                  {far[group] && <abbr title="This group is far from all training cell lines."> ⚠</abbr>}
+                </th>
+              ))}
+            </tr>
+          </thead>
+          <tbody>
+            {drugs.slice(0, MOST_DRUGS).map((drug) => (
+              <tr key={drug}>
+                <th scope="row">{answer.columns[drug]}</th>
+                {answer.values.map((row, group) => {
+                  const value = row[drug] ?? null;
+                  if (value === null) return <td key={group}>–</td>;
+                  const interval = [answer.ic50_lower, answer.ic50_upper].map((bound) => bound.values[group]?.[drug]?.toFixed(1));
+                  return (
+                    <td key={group} class={isLight(colour(value)) ? "on-light" : "on-dark"} style={{ background: css(colour(value)) }} title={`${answer.columns[drug]}, ${answer.obs_names[group]}: ${value.toFixed(2)}, 90 % interval ${interval.join(" to ")}`}>
+                      {value.toFixed(1)}
+                    </td>
+                  );
+                })}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      <p class="hint">
+        {drugs.length > MOST_DRUGS ? `The first ${MOST_DRUGS} of ${drugs.length} drugs. ` : ""}Hover for the 90 % interval. ⚠: the group is more than twice as far from the training lines as these are from each other. {answer.drug_response.terms}
+      </p>
+    </>
+  );
+}
