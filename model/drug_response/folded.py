@@ -21,7 +21,7 @@ CELL_BLOCK = 16
 ATOM_BLOCK = 4
 # OpenBLAS runs a product of at most this many multiplications on one thread. Larger ones are divided among threads, and
 # their rounding depends on how many there are: https://github.com/OpenMathLib/OpenBLAS/blob/v0.3.31/interface/gemm.c
-_ONE_THREAD = 65536 * 4
+ONE_THREAD = 65536 * 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class FoldedMembers:
         cells = len(branches[0])
         encoded = []
         for name, features in zip(self.config.branches, branches, strict=True):
-            hidden = np.tanh(self._columns(_blocks(features), f"{name}.first"))
+            hidden = np.tanh(self._columns(cell_blocks(features), f"{name}.first"))
             encoded.append(np.maximum(self._columns(hidden, f"{name}.last"), 0))
         units = self._columns(np.concatenate(encoded, axis=-2), "head.cell")
         return np.moveaxis(units, 2, 3).reshape(self.num_members, -1, units.shape[2])[:, :cells]
@@ -68,7 +68,7 @@ class FoldedMembers:
     def _columns(self, x: Floats, name: str) -> Floats:
         """Dense layer on blocks of cells: ``[M or 1, blocks, in, CELL_BLOCK] -> [M, blocks, out, CELL_BLOCK]``."""
         weight, bias = self.tensors[f"{name}.weight"].transpose(0, 2, 1), self.tensors[f"{name}.bias"]
-        step = max(_ONE_THREAD // (x.shape[2] * CELL_BLOCK), 1)
+        step = max(ONE_THREAD // (x.shape[2] * CELL_BLOCK), 1)
         out = np.empty((self.num_members, x.shape[1], bias.shape[1], CELL_BLOCK), dtype=np.float32)
         for start in range(0, bias.shape[1], step):
             np.matmul(weight[:, None, start : start + step], x, out=out[:, :, start : start + step])
@@ -142,7 +142,7 @@ def _in_blocks(x: Floats, weight: Floats) -> Floats:
     return out.reshape(len(weight), -1, weight.shape[-1])[:, :rows]
 
 
-def _blocks(x: Floats) -> Floats:
+def cell_blocks(x: Floats) -> Floats:
     """``[C, in]`` -> ``[1, blocks, in, CELL_BLOCK]``, padded with zeros.
 
     Cells are columns of the products: BLAS may round a row differently depending on its position.
