@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.drug_table import DrugTable
 
+if TYPE_CHECKING:
+    from rdkit.DataStructs import ExplicitBitVect
+
 
 @dataclass(frozen=True)
 class Domain:
     """Bounds of the training domain.
 
     Attributes:
-        cell_distance: largest root mean square z-score of a cell.
+        cell_distance: largest distance of a cell, see `Predictions.cell_distance`.
         drug_similarity: smallest Tanimoto similarity (Morgan fingerprints, radius 2) to the nearest training drug.
     """
 
@@ -32,6 +36,13 @@ class Domain:
     def drug_similarities(self, drugs: Sequence[Drug], table: DrugTable) -> NDArray[np.float32]:
         """``[D]`` similarity to the nearest training drug of the table; 1 for a training drug."""
         return np.array([1.0 if drug.in_training else nearest(drug, table) for drug in drugs], dtype=np.float32)
+
+
+def similarities(drug: Drug, fingerprints: Sequence[ExplicitBitVect]) -> NDArray[np.float32]:
+    """Tanimoto similarity of ``drug`` to each fingerprint. Raises MoleculeError."""
+    from rdkit.DataStructs import BulkTanimotoSimilarity
+
+    return np.array(BulkTanimotoSimilarity(drug.fingerprint, list(fingerprints)), dtype=np.float32)
 
 
 def nearest(drug: Drug, table: DrugTable, *, leave_out: Drug | None = None) -> float:

@@ -14,6 +14,7 @@ from scpalm.training.cli.console import command, key_value, progress_bar, train_
 from scpalm.training.cli.corpus import corpus
 from scpalm.training.cli.decoder import decoder, train_cell_decoder
 from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
+from scpalm.training.cli.drug_response_kernel import drug_response_head
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
 from scpalm.training.cli.evaluate_embedding import clustering, robustness, transfer
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(corpus)
 app.command("drug-response")(drug_response)
+app.command("drug-response-head")(drug_response_head)
 app.command("reference")(reference)
 app.command()(views)
 app.command()(decoder)
