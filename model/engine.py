@@ -16,6 +16,7 @@ from scpalm.model.genes.declared import AUTO, Declaration
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.io.cells import Source, open_cells
+from scpalm.model.io.grouped import GroupedCells
 from scpalm.model.io.labels import LabelledBy
 from scpalm.model.mapping import MapOptions, Mapping, map_cells
 from scpalm.model.methods import AnnDataMethods, Call
@@ -121,6 +122,8 @@ class Engine(AnnDataMethods["AnnData | None"]):
         """
         with ExitStack() as opened:
             cells = opened.enter_context(open_cells(source, layer=spec.layer))
+            if spec.sum_by:
+                cells = GroupedCells(cells, spec.sum_by, spec.declaration)
             reader = CellReader(self.bundle, cells, spec.declaration, report)
             stream = Stream(self.bundle, self.session, reader, spec, labelled)
             opened.pop_all()
@@ -148,7 +151,11 @@ class Engine(AnnDataMethods["AnnData | None"]):
             for block in stream:
                 writer.put(block.start, block.values)
             writer.conclude(stream.tasks)
-            note = stream.note()
+            note, source = stream.note(), stream.reader.source
         target = adata.copy() if call.copy else adata
-        writer.write_into(target, note)
+        if isinstance(source, GroupedCells):
+            key = call.key_added or f"scpalm_{call.spec.tasks[0]}_by_{call.spec.sum_by}"
+            writer.write_groups_into(target, note, key, source.names)
+        else:
+            writer.write_into(target, note)
         return target if call.copy else None

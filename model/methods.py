@@ -117,6 +117,8 @@ class AnnDataMethods(ABC, Generic[Answer]):
         adata: AnnData,
         drugs: Sequence[str] = (),
         *,
+        by: str = "",
+        contrast: str = "",
         key_added: str | None = None,
         copy: bool = False,
         **how: Unpack[ReadOptions],
@@ -124,18 +126,25 @@ class AnnDataMethods(ABC, Generic[Answer]):
         """Predict drug response; writes ``obsm["X_scpalm_ic50"]`` ``[B, drugs]``, ln IC50 (uM).
 
         A cell that expresses none of the genes the head reads has NaN. Also writes the prediction interval
-        (``X_scpalm_ic50_lower``, ``X_scpalm_ic50_upper``) and the distance from the training cell lines
-        (``X_scpalm_ic50_cell_distance``). ``uns["scpalm"]`` names the drugs.
+        (``X_scpalm_ic50_lower``, ``_upper``), the difference to each drug's mean over the training lines and the
+        percentile among them (``_relative``, ``_percentile``), and how near the cell is to the training lines
+        (``_cell_distance``; in ``obs``, ``scpalm_ic50_domain`` and ``scpalm_ic50_nearest_line``). ``uns["scpalm"]``
+        names the drugs.
 
         Args:
             adata: the cells.
             drugs: names, PubChem ids or SMILES. Default: every drug in the training data.
+            by: column of ``obs``: the raw counts of each group are summed. Writes ``uns["scpalm_ic50_by_{by}"]``
+                instead: a dictionary with ``groups``, ``drugs`` and each of the values ``[groups, drugs]``.
+            contrast: a group of ``by``: also the differences of ln IC50 to it, with their interval.
 
         Example:
-            >>> engine.ic50(adata, ["Cisplatin"])
-            >>> adata.obsm["X_scpalm_ic50"]
+            >>> engine.ic50(adata, ["Cisplatin"], by="cell_type")
+            >>> adata.uns["scpalm_ic50_by_cell_type"]["ic50_relative"]
         """
-        return self._run(adata, Call(RequestSpec(("ic50",), {"drugs": tuple(drugs)}, **how), key_added, copy=copy))
+        options: dict[str, object] = {"drugs": tuple(drugs)}
+        options |= {name: value for name, value in (("by", by), ("contrast", contrast)) if value}
+        return self._run(adata, Call(RequestSpec(("ic50",), options, **how), key_added, copy=copy))
 
     def annotate(
         self,

@@ -86,6 +86,11 @@ class RequestSpec:
         return tuple(dict.fromkeys(name for task in self.kinds() for name in task.obs_columns(self.options_of(task))))
 
     @property
+    def sum_by(self) -> str:
+        """Column of ``obs`` by which counts are summed before the network; "" for none. Raises ParameterError."""
+        return next((by for task in self.kinds() if (by := task.sum_by(self.options_of(task)))), "")
+
+    @property
     def labelled_by(self) -> LabelledBy | None:
         """How to read the labelled file of the request; None if no task reads one. Raises ParameterError."""
         found = [task.labelled_by(self.options_of(task)) for task in self.kinds() if task.reads_labelled]

@@ -117,7 +117,7 @@ class Stream(AbstractContextManager["Stream"]):
             reader.num_cells,
             reader.preparer.file_target,
             source.tables(spec.members),
-            {name: column_of(source, name) for name in spec.obs_columns},
+            {name: column_of(source, name) for name in (*spec.obs_columns, *filter(None, [spec.sum_by]))},
             labelled,
         )
         self.tasks = spec.bind(context)

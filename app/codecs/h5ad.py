@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from scpalm.model.io.cells import column_of
 from scpalm.model.io.convert import as_h5ad
 from scpalm.model.io.h5ad import H5adFile
 from scpalm.model.io.labels import Categories
-from scpalm.model.output.h5ad_writer import H5adWriter
+from scpalm.model.output.h5ad_writer import H5adWriter, write_rows
 from scpalm.model.output.note import anndata_note
 
 MEDIA_TYPE = "application/x-hdf5"
@@ -55,7 +54,7 @@ class H5adCodec:
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         if original is None:
-            _write_empty(result.cells, target)
+            write_rows(target, result.cells)
         else:
             # A 10x or MuData file is answered with the h5ad file that it was read as.
             with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -84,14 +83,3 @@ def _open(body: bytes | Path, options: DecodeOptions) -> H5adFile:
     folder = options.scratch / "converted"
     folder.mkdir(parents=True, exist_ok=True)
     return opened(as_h5ad(body, folder, options.max_bytes))
-
-
-def _write_empty(cells: list[str], target: Path) -> None:
-    # anndata is slow to import and needed only for h5ad responses to bodies in other formats.
-    import anndata
-    import pandas as pd
-
-    # anndata warns about repeated names, for example, but users would not see the warnings.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        anndata.AnnData(obs=pd.DataFrame(index=pd.Index(cells, dtype=object))).write_h5ad(target)

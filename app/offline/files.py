@@ -15,7 +15,8 @@ from scpalm.app.offline.tables import H5AD, check_ending, open_table
 from scpalm.model.engine import Engine
 from scpalm.model.errors import InputError
 from scpalm.model.io.convert import as_h5ad, folder_as_h5ad
-from scpalm.model.output.h5ad_writer import H5adWriter
+from scpalm.model.io.grouped import GroupedCells
+from scpalm.model.output.h5ad_writer import H5adWriter, write_rows
 from scpalm.model.output.note import anndata_note
 from scpalm.model.output.whole_file import replaced_when_whole
 from scpalm.model.progress import Progress
@@ -62,7 +63,11 @@ def process_file(source: Path, target: Path, engine: Engine, spec: RequestSpec, 
         with engine.stream(path, spec) as stream, replaced_when_whole(target) as partial:
             progress.start(stream.reader.num_cells, stream.reader.coverage)
             if target.suffix.lower() == H5AD:
-                shutil.copyfile(path, partial)
+                source_cells = stream.reader.source
+                if isinstance(source_cells, GroupedCells):
+                    write_rows(partial, source_cells.names)
+                else:
+                    shutil.copyfile(path, partial)
                 _add_results(partial, stream, progress)
             else:
                 _write_table(partial, target.suffix.lower(), stream, progress)

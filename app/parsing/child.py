@@ -31,6 +31,7 @@ from scpalm.model.genes.align import Alignment, align
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 from scpalm.model.genes.vocabulary import Vocabulary
+from scpalm.model.io.grouped import Grouping
 from scpalm.model.io.labels import Categories
 
 _MAX_CACHED_LISTS = 8  # clients often repeat a gene list, and matching it is the most expensive step
@@ -110,15 +111,22 @@ class Parser:
             spec = upload.spec.with_body_options(further or {})
             spec.check_options()
             wanted = (*upload.obs_columns, *spec.obs_columns)
-            for matrix in reader.decode(body, replace(options, layer=spec.layer)):
+            options = replace(options, layer=spec.layer)
+            grouping = _grouping(reader, body, spec.sum_by, options)
+            matrices = reader.decode(body, options)
+            if grouping is not None:
+                matrices = iter([grouping.sums(matrices, spec.declaration)])
+            for matrix in matrices:
                 if preparer is None:
                     preparer = Preparer(
                         self.vocabulary, matrix.gene_columns, spec.declaration, align=self.alignments.align
                     )
                     num_cells = matrix.cells_in_all or matrix.num_cells
                     members = self._members(upload, reader, body, options) if further is None else further
-                    members = checked_members(members, spec.members, num_cells)
+                    members = checked_members(members, spec.members, grouping.num_cells if grouping else num_cells)
                     obs = _obs_columns(reader, body, wanted, options) if wanted else {}
+                    if grouping is not None:
+                        members, obs = grouping.tables(members), {**obs, spec.sum_by: grouping.as_rows()}
                     head = UploadHead(num_cells, preparer.coverage, preparer.file_target, members, obs)
                     if not with_cells:
                         yield pack_part(head, preparer.measured, None)
@@ -142,7 +150,8 @@ class Parser:
         if content["upload"] is not None and writer.extends_files:
             upload = unpack_upload(content["upload"], message.arrays)
             reader = _reader(upload.media_type)
-            if writer.media_type in reader.media_types:
+            # Groups of cells are not the rows of the uploaded file.
+            if writer.media_type in reader.media_types and not upload.spec.sum_by:
                 body = self._body(upload, Path(content["scratch"]), as_file=True)
                 original = body if isinstance(body, Path) else None
         result = unpack_result(content["result"], message.arrays)
@@ -173,6 +182,11 @@ def _obs_columns(
         hint="Send an h5ad file.",
         field=names[0][:50],
     )
+
+
+def _grouping(reader: Reader, body: bytes | Path, column: str, options: DecodeOptions) -> Grouping | None:
+    """The groups whose counts are summed; None if the request is about cells. Raises InputError."""
+    return Grouping(column, _obs_columns(reader, body, (column,), options)[column]) if column else None
 
 
 def _reader(media_type: str) -> Reader:

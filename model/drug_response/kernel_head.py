@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.drug_response.products import fixed_product
-from scpalm.model.drug_response.profile import NOISE_LEVELS, MappedProfiles, ProfileMap
+from scpalm.model.drug_response.profile import SPARSE, MappedProfiles, ProfileMap
 
 Floats = NDArray[np.float32]
 # Share and inverse square width (of the mean squared feature distance) of each Gaussian kernel.
@@ -65,7 +65,7 @@ class Widths:
 
     Attributes:
         known_line: of a training line and a drug that it was not measured with.
-        new_line: by the noise of the profile, one for each of ``NOISE_LEVELS``.
+        new_line: by the noise of the profile, one for each of ``NOISE_LEVELS`` and one for ``SPARSE``.
         new_drug: ln uM, of any drug that is not in training.
         contrast: of a difference between two profiles, as a multiple of the wider of their intervals.
     """
@@ -76,8 +76,8 @@ class Widths:
     contrast: float
 
     def __post_init__(self) -> None:
-        if len(self.new_line) != len(NOISE_LEVELS):
-            raise ValueError(f"the intervals have {len(self.new_line)} noise levels, not {len(NOISE_LEVELS)}")
+        if len(self.new_line) != SPARSE + 1:
+            raise ValueError(f"the intervals have {len(self.new_line)} noise levels, not {SPARSE + 1}")
 
     def of(self, mapped: MappedProfiles) -> Floats:
         """``[C]``."""

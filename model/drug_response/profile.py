@@ -26,6 +26,10 @@ from scpalm.model.drug_response.products import fixed_product
 Floats = NDArray[np.float32]
 # Candidates for the noise of a profile, sd in log2(TPM + 1).
 NOISE_LEVELS = (0.0, 0.5, 1.0, 1.5, 2.5, 4.0)
+# A profile that expresses a smaller share of its measured genes is sparse: a single cell, or too few of them. Training
+# lines express at least 0.85, sums of ten cells or more 0.5 to 0.98, single cells 0.02 to 0.5.
+SPARSE_SHARE = 0.5
+SPARSE = len(NOISE_LEVELS)
 _MAX_CACHED_GENE_SETS = 16
 
 
@@ -40,7 +44,7 @@ class MappedProfiles:
 
     Attributes:
         features: ``[C, P]`` z-scores of the expected bulk profile, each gene times its weight.
-        noise: ``[C]`` position in ``NOISE_LEVELS``.
+        noise: ``[C]`` position in ``NOISE_LEVELS``, or ``SPARSE``.
         distance: ``[C]`` 1 minus the correlation with the nearest training line, over the measured genes, from 0 to 2.
         nearest: ``[C]`` number of that line.
     """
@@ -167,6 +171,8 @@ class _GeneSetMap:
         noise, expected = self._posterior(deviation)
         similarity = fixed_product(_standard(deviation / self._whole.factors.sd[self._genes]), self._lines.T)
         nearest = similarity.argmax(axis=1)
+        expressed = (profiles[:, self._genes] > 0).mean(axis=1)
+        noise = np.where(expressed < SPARSE_SHARE, SPARSE, noise)
         distance = np.float32(1) - np.take_along_axis(similarity, nearest[:, None], axis=1)[:, 0]
         return MappedProfiles(self._whole._features(expected), noise, np.maximum(distance, 0), nearest)
 

@@ -27,7 +27,7 @@ from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.drug_table import DrugTable
 from scpalm.model.drug_response.folded import FoldedMembers
 from scpalm.model.drug_response.kernel_head import KernelHead, open_kernel_head
-from scpalm.model.drug_response.profile import log2_tpm
+from scpalm.model.drug_response.profile import SPARSE, log2_tpm
 from scpalm.model.errors import BundleError, InputError, MissingPartError
 from scpalm.model.genes.rows import Rows
 
@@ -81,11 +81,13 @@ class Relative:
         difference: ``[C, D]`` to the mean of the drug over the training lines, ln uM.
         percentile: ``[C, D]`` share of the training lines that are predicted at least as sensitive, 0 to 100.
         nearest: ``[C]`` number of the nearest training line in ``DrugResponseSession.lines``.
+        sparse: ``[C]`` whether the profile has too few counts for its genes, as single cells have.
     """
 
     difference: Floats
     percentile: Floats
     nearest: NDArray[np.int64]
+    sparse: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,14 @@ class DrugResponseSession:
         """The inputs that are used when these are sent. A kernel head does not read methylation."""
         return "methylation" if methylation and self.kernel is None else "mutation" if mutation else "expression"
 
+    def mean_of(self, drug: Drug) -> float | None:
+        """Mean ln IC50 of a drug over the training lines; None if the head is made of networks. Raises MoleculeError."""
+        if self.kernel is None:
+            return None
+        if drug.in_training:
+            return float(self.kernel.drug_mean[self._column[drug.pubchem_id]])
+        return self.kernel.mean_of_new_drug(self._new_drug_weights(self.kernel, drug))
+
     def predict(
         self,
         embedding: Floats,
@@ -285,12 +295,12 @@ class DrugResponseSession:
             ln_ic50 - width,
             ln_ic50 + width,
             distance,
-            ~(distance <= self._domain.cell_distance),
+            ~(distance <= self._domain.cell_distance) | (mapped.noise == SPARSE),
             similarity,
             similarity < self._domain.drug_similarity,
             "expression" if mutation is None else "mutation",
             self._kernel_level,
-            Relative(difference, percentile, mapped.nearest),
+            Relative(difference, percentile, mapped.nearest, mapped.noise == SPARSE),
         )
 
     def _new_drug_weights(self, head: KernelHead, drug: Drug) -> Floats:

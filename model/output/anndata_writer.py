@@ -55,6 +55,19 @@ class AnnDataWriter:
             getattr(adata, output.placement)[key] = obs_column(output, values) if output.placement == "obs" else values
         adata.uns[NOTE_KEY] = json.dumps(anndata_note(note, self._outputs, self._keys), default=list)
 
+    def write_groups_into(self, adata: AnnData, note: Mapping[str, object], key: str, groups: Sequence[str]) -> None:
+        """Add the values of groups of cells as ``uns[key]``: ``groups``, the columns, and each output by name.
+
+        The columns of the main output are stored as ``drugs`` for ``ic50``; the note as JSON, as ``note``.
+        """
+        table: dict[str, object] = {"groups": np.array(groups, dtype=object)}
+        for output in self._outputs:
+            values = self._values[output.name]
+            table[output.name] = values if output.categories is None else output.texts(values)[:, 0]
+        table["drugs"] = np.array(self._outputs[0].columns or (), dtype=object)
+        table["note"] = json.dumps(anndata_note(note, self._outputs), default=list)
+        adata.uns[key] = table
+
 
 def obs_column(output: OutputSpec, values: Values) -> Any:
     """A column of ``obs`` from values ``[B, 1]``: categorical for outputs with categories."""

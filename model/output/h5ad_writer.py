@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -154,3 +155,15 @@ class Column:
         """Write the rows from ``start`` on. Input columns without values become NaN."""
         spread = self._output.spread(values)
         self._values[start : start + len(values)] = spread[:, 0] if self._output.placement == "obs" else spread
+
+
+def write_rows(target: Path, names: Sequence[str]) -> None:
+    """Write an h5ad file that has only the names of its rows."""
+    # anndata is slow to import and needed only for results that are not added to a file.
+    import anndata
+    import pandas as pd
+
+    # anndata warns about repeated names, for example, but users would not see the warnings.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        anndata.AnnData(obs=pd.DataFrame(index=pd.Index(list(names), dtype=object))).write_h5ad(target)

@@ -239,6 +239,10 @@ class Task(ABC, Generic[Options]):
         """Columns of the input's ``obs`` that the task reads."""
         return ()
 
+    def sum_by(self, options: Options) -> str:
+        """Column of the input's ``obs``: the counts of each group of cells are summed first. "" for cells."""
+        return ""
+
     def labelled_by(self, options: Options) -> LabelledBy | None:
         """How to read the labelled file, for tasks that have ``reads_labelled``."""
         return None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.drug_response.kernel_head import Widths
-from scpalm.model.drug_response.profile import NOISE_LEVELS
+from scpalm.model.drug_response.profile import SPARSE
 from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.kernel.fit import Fitted, Responses, fit
 from scpalm.training.drug_response.kernel.new_drugs import fingerprint_kernel, invert, predict_new
@@ -67,7 +67,7 @@ def fold_lines(tables: Tables, responses: Responses, lines: Rows, seed: int = 0)
 class _Errors:
     """Scaled errors of held-out lines, by noise level."""
 
-    by_noise: list[list[Floats]] = field(default_factory=lambda: [[] for _ in NOISE_LEVELS])
+    by_noise: list[list[Floats]] = field(default_factory=lambda: [[] for _ in range(SPARSE + 1)])
 
     def add(self, noise: Rows, errors: Floats) -> None:
         """``noise [C]``, ``errors [C, D]``, NaN where nothing was measured."""

@@ -78,9 +78,7 @@ def train_kernel_head(
 def export_kernel_head(trained: TrainedHead, tables: Tables, bundle: Bundle, rows: Sequence[Row]) -> None:
     """Add the head to ``bundle``; ``rows`` are figures for its card."""
     head, lines = trained.head, trained.lines
-    table = DrugTable(
-        [replace(drug, in_training=True, synonyms=SYNONYMS.get(drug.name, ())) for drug in tables.drugs]
-    )
+    table = DrugTable([replace(drug, in_training=True, synonyms=SYNONYMS.get(drug.name, ())) for drug in tables.drugs])
     card: Mapping[str, Any] = {
         "version": KERNEL_CARD_VERSION,
         "units": UNITS,
