@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from scpalm.model.drug_response.drug_search import FoundDrug
 from scpalm.model.drug_response.kernel_head import KNOWN_LINE
-from scpalm.model.drug_response.session import UNITS, DrugResponseSession, Predictions, Setting
+from scpalm.model.drug_response.predictions import Predictions, Setting
+from scpalm.model.drug_response.session import UNITS, DrugResponseSession
 
 # Values of the output `domain`.
 DOMAIN_WORDS = (
@@ -31,7 +32,7 @@ def domain_codes(found: Predictions) -> NDArray[np.int32]:
 
 def line_names(head: DrugResponseSession) -> tuple[str, ...]:
     """Names of the training lines: DepMap id and TCGA type."""
-    return tuple(f"{line.id} {line.type}".strip() for line in head.lines)
+    return tuple(f"{line.id} {line.type}".strip() for line in head.kernel.lines) if head.kernel else ()
 
 
 def described(head: DrugResponseSession, found: FoundDrug, similarity: float, *, outside: bool) -> dict[str, object]:
@@ -45,8 +46,8 @@ def described(head: DrugResponseSession, found: FoundDrug, similarity: float, *,
         "similarity_to_training": round(similarity, 3),
         "outside_training_domain": outside,
     }
-    if (mean := head.mean_of(drug)) is not None:
-        about["mean_of_training_lines"] = round(mean, 4)
+    if head.kernel is not None:
+        about["mean_of_training_lines"] = round(head.kernel.mean_of(drug), 4)
     if found.asked != drug.name:
         about["asked"] = found.asked
     if found.changes:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Literal, get_args
+from typing import get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,12 +22,12 @@ from safetensors.numpy import load_file
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Standardizer, mutation_features
 from scpalm.model.drug_response.config import DrugResponseConfig
-from scpalm.model.drug_response.domain import Domain, similarities
+from scpalm.model.drug_response.domain import Domain
 from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.drug_table import DrugTable
 from scpalm.model.drug_response.folded import FoldedMembers
-from scpalm.model.drug_response.kernel_head import KernelHead, open_kernel_head
-from scpalm.model.drug_response.profile import SPARSE, log2_tpm
+from scpalm.model.drug_response.kernel_predictor import KernelPredictor
+from scpalm.model.drug_response.predictions import Predictions, Setting, check_optional
 from scpalm.model.errors import BundleError, InputError, MissingPartError
 from scpalm.model.genes.rows import Rows
 
@@ -35,67 +35,9 @@ WEIGHTS_FILE, CARD_FILE, TABLE_FILE = "drug_response.safetensors", "drug_respons
 UNITS = "ln IC50 (uM)"
 CARD_VERSION = 2  # of networks; in version 1 every setting stores all its tensors
 KERNEL_CARD_VERSION = 3
-Setting = Literal["expression", "mutation", "methylation"]
 _MAX_CACHED_DRUGS = 4096
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """Predictions for C cells and D drugs: ln IC50, with IC50 in uM.
-
-    A cell that expresses no gene of the panel has NaN in all its values.
-
-    Attributes:
-        ln_ic50: ``[C, D]`` mean of the ensemble.
-        lower, upper: ``[C, D]`` interval that contains the measured value with probability ``level``, for pairs like
-            the training pairs. For a new drug it is calibrated on drugs that were held out.
-        cell_distance: ``[C]`` of networks, the root mean square z-score of the cell's features; of a kernel head, 1
-            minus the correlation with the nearest training line.
-        cell_outside: ``[C]`` whether that is beyond the training lines.
-        drug_similarity: ``[D]`` similarity to the nearest training drug, 0 to 1.
-        drug_outside: ``[D]`` whether the drug is outside the training domain.
-        setting: the inputs that were used.
-        level: probability of the interval.
-        relative: what only a kernel head gives; see `Relative`.
-    """
-
-    ln_ic50: Floats
-    lower: Floats
-    upper: Floats
-    cell_distance: Floats
-    cell_outside: NDArray[np.bool_]
-    drug_similarity: Floats
-    drug_outside: NDArray[np.bool_]
-    setting: Setting
-    level: float
-    relative: Relative | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Relative:
-    """Predictions relative to the training lines.
-
-    Attributes:
-        difference: ``[C, D]`` to the mean of the drug over the training lines, ln uM.
-        percentile: ``[C, D]`` share of the training lines that are predicted at least as sensitive, 0 to 100.
-        nearest: ``[C]`` number of the nearest training line in ``DrugResponseSession.lines``.
-        sparse: ``[C]`` whether the profile has too few counts for its genes, as single cells have.
-    """
-
-    difference: Floats
-    percentile: Floats
-    nearest: NDArray[np.int64]
-    sparse: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class TrainingLine:
-    """A cell line of the training data: DepMap id and TCGA type."""
-
-    id: str
-    type: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +81,7 @@ class DrugResponseSession:
         mutation_names, methylation_names: names of the columns of the optional inputs, in order.
         terms: terms of use of the training data, to be stated with every response.
         tissues: TCGA types of the training lines.
-        kernel: the kernel head, or None if the head is made of networks.
-        lines: the training lines of a kernel head.
+        kernel: predicts with a kernel head; None if the head is made of networks.
 
     Raises BundleError if the bundle has no head or its parts do not fit together.
     """
@@ -161,9 +102,11 @@ class DrugResponseSession:
             self.terms, self.tissues = str(card["terms"]), tuple(str(name) for name in card["tissues"])
             self._domain = Domain(float(card["domain"]["cell_distance"]), float(card["domain"]["drug_similarity"]))
             self._embedding_width = int(bundle.manifest["network"]["width"])
-            self.kernel = self._open_kernel(card, tensors) if card["version"] == KERNEL_CARD_VERSION else None
-            self.lines = tuple(TrainingLine(str(one["id"]), str(one["type"])) for one in card.get("lines", ()))
-            self._kernel_level = float(card["intervals"]["level"]) if self.kernel else 0.0
+            self.kernel = (
+                KernelPredictor(card, tensors, self.panel, self.drugs)
+                if card["version"] == KERNEL_CARD_VERSION
+                else None
+            )
             floats = {name: array.astype(np.float32) for name, array in tensors.items()}
             self._heads = {} if self.kernel else self._open(card["settings"], floats)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -173,7 +116,6 @@ class DrugResponseSession:
         if self.kernel is None and "expression" not in self._heads:
             raise BundleError(f"{card_file} has no head for expression alone. Export the head again.")
         self._cached_units: OrderedDict[tuple[str, bool, str], Floats] = OrderedDict()
-        self._column = {drug.pubchem_id: number for number, drug in enumerate(self.drugs.drugs)}
 
     @property
     def domain(self) -> Domain:
@@ -186,7 +128,7 @@ class DrugResponseSession:
 
     def level_of(self, setting: Setting) -> float:
         """Probability of the interval of a setting. Raises InputError if this bundle has no head for it."""
-        return self._kernel_level if self.kernel else self._require_head(setting).level
+        return self.kernel.level if self.kernel else self._require_head(setting).level
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -196,14 +138,6 @@ class DrugResponseSession:
     def setting_of(self, *, mutation: bool, methylation: bool) -> Setting:
         """The inputs that are used when these are sent. A kernel head does not read methylation."""
         return "methylation" if methylation and self.kernel is None else "mutation" if mutation else "expression"
-
-    def mean_of(self, drug: Drug) -> float | None:
-        """Mean ln IC50 of a drug over the training lines; None if the head is made of networks. Raises MoleculeError."""
-        if self.kernel is None:
-            return None
-        if drug.in_training:
-            return float(self.kernel.drug_mean[self._column[drug.pubchem_id]])
-        return self.kernel.mean_of_new_drug(self._new_drug_weights(self.kernel, drug))
 
     def predict(
         self,
@@ -230,15 +164,15 @@ class DrugResponseSession:
             raise FloatingPointError("h_C is not finite")
         setting = self._setting(mutation, methylation)
         if self.kernel is not None:
-            return self._predict_kernel(self.kernel, panel_rows, drugs, mutation)
+            return self.kernel.predict(panel_rows, drugs, mutation)
         head = self._heads[setting]
         raw = head.cell_inputs.features(embedding, panel_rows)
         branches = [raw]
         if mutation is not None:
-            _check("mutation", mutation, (len(raw), len(self.mutation_names)), (-1, 1))
+            check_optional("mutation", mutation, (len(raw), len(self.mutation_names)), (-1, 1))
             branches.append(head.standards["mutation"].apply(mutation_features(mutation)))
         if methylation is not None:
-            _check("methylation", methylation, (len(raw), len(self.methylation_names)), (0, 1))
+            check_optional("methylation", methylation, (len(raw), len(self.methylation_names)), (0, 1))
             branches.append(head.standards["methylation"].apply(methylation))
         drug_units = np.stack([self._drug_units(setting, drug) for drug in drugs], axis=1)  # [M, D, units]
         members = head.members.pairs(head.members.cell_units(branches), drug_units)  # [M, C, D]
@@ -260,70 +194,6 @@ class DrugResponseSession:
             setting,
             head.level,
         )
-
-    def _predict_kernel(
-        self, head: KernelHead, panel_rows: Rows, drugs: Sequence[Drug], mutation: NDArray[np.integer] | None
-    ) -> Predictions:
-        mapped = head.profiles.map(log2_tpm(self.panel.values(panel_rows)))
-        if mutation is not None:
-            _check("mutation", mutation, (len(panel_rows), len(self.mutation_names)), (-1, 1))
-        deviations = head.deviations(mapped, mutation)  # [C, drugs of the table]
-        shape = len(panel_rows), len(drugs)
-        difference, percentile, width = (np.empty(shape, np.float32) for _ in range(3))
-        mean = np.empty(len(drugs), np.float32)
-        of_line = head.widths.of(mapped)
-        for column, drug in enumerate(drugs):
-            known = self._column[drug.pubchem_id] if drug.in_training else None
-            if known is not None:
-                held_out, mean[column] = head.held_out[:, known], head.drug_mean[known]
-                difference[:, column] = deviations[:, known]
-                width[:, column] = of_line * head.drug_scale[known]
-            else:
-                weights = self._new_drug_weights(head, drug)
-                held_out, mean[column] = head.of_new_drug(head.held_out, weights), head.mean_of_new_drug(weights)
-                difference[:, column] = head.of_new_drug(deviations, weights)
-                width[:, column] = head.widths.new_drug
-            rank = np.searchsorted(np.sort(held_out), difference[:, column], side="right")
-            percentile[:, column] = rank * (100 / len(held_out))
-        ln_ic50, distance = difference + mean, mapped.distance.copy()
-        silent = panel_rows.lengths() == 0
-        for values in (ln_ic50, difference, percentile, distance):
-            values[silent] = np.nan
-        similarity = self._domain.drug_similarities(drugs, self.drugs)
-        return Predictions(
-            ln_ic50,
-            ln_ic50 - width,
-            ln_ic50 + width,
-            distance,
-            ~(distance <= self._domain.cell_distance) | (mapped.noise == SPARSE),
-            similarity,
-            similarity < self._domain.drug_similarity,
-            "expression" if mutation is None else "mutation",
-            self._kernel_level,
-            Relative(difference, percentile, mapped.nearest, mapped.noise == SPARSE),
-        )
-
-    def _new_drug_weights(self, head: KernelHead, drug: Drug) -> Floats:
-        """``[D]`` weights of the drugs of the table, cached."""
-        key = ("kernel", False, drug.graph.canonical)
-        if (weights := self._cached_units.get(key)) is None:
-            trained = [self.drugs.drugs[number].fingerprint for number in head.new_drugs.drugs]
-            similarity = similarities(drug, trained)
-            weights = head.new_drugs.weights(similarity, len(self.drugs))
-            self._remember(key, weights)
-        return weights
-
-    def _open_kernel(self, card: dict[str, Any], tensors: dict[str, NDArray[np.generic]]) -> KernelHead:
-        head = open_kernel_head(tensors, card["intervals"])
-        shapes = {"genes": len(self.panel), "lines": len(card["lines"]), "drugs": len(self.drugs)}
-        found = {
-            "genes": head.profiles.lines.shape[1],
-            "lines": len(head.profiles.lines),
-            "drugs": len(head.drug_mean),
-        }
-        if shapes != found:
-            raise ValueError(f"the card and the table have {shapes}, the arrays {found}")
-        return head
 
     def _setting(self, mutation: object, methylation: object) -> Setting:
         if methylation is not None and mutation is None:
@@ -354,14 +224,11 @@ class DrugResponseSession:
         units = self._cached_units.get(key)
         if units is None:
             units = self._heads[setting].members.drug_units(drug.graph, new=not drug.in_training)
-            self._remember(key, units)
+            self._cached_units[key] = units
+            # Another thread may evict an entry at the same time; that is harmless.
+            while len(self._cached_units) > _MAX_CACHED_DRUGS:
+                self._cached_units.popitem(last=False)
         return units
-
-    def _remember(self, key: tuple[str, bool, str], units: Floats) -> None:
-        self._cached_units[key] = units
-        # Another thread may evict an entry at the same time; that is harmless.
-        while len(self._cached_units) > _MAX_CACHED_DRUGS:
-            self._cached_units.popitem(last=False)
 
     def _open(self, entries: dict[str, dict[str, object]], tensors: dict[str, Floats]) -> dict[str, _Head]:
         """Open the settings in order. A setting stores only the tensors that differ from the previous setting."""
@@ -394,26 +261,3 @@ class DrugResponseSession:
         interval: dict[str, float] = entry["interval"]  # type: ignore[assignment]
         widths_of = (float(interval[key]) for key in ("spread", "quantile", "new_drug", "level"))
         return _Head(members, standards, inputs, *widths_of)
-
-
-def _check(field: str, values: NDArray[np.generic], shape: tuple[int, int], bounds: tuple[int, int]) -> None:
-    if values.shape != shape:
-        raise InputError(
-            "bad-shape",
-            f"'{field}' has shape {values.shape}, not {shape} (cells, columns).",
-            hint="Send one row per cell and one column per name.",
-            field=field,
-        )
-    numbers = values.astype(np.float64)
-    wrong = (numbers < bounds[0]) | (numbers > bounds[1]) | np.isinf(numbers)
-    if field == "mutation":
-        wrong |= numbers != np.rint(numbers)
-    if wrong.any():
-        row, column = (int(i[0]) for i in np.nonzero(wrong))
-        allowed = "0, 1 or -1 (unknown)" if field == "mutation" else "a fraction from 0 to 1, or missing"
-        raise InputError(
-            "bad-value",
-            f"'{field}' is {values[row, column]} in cell number {row + 1}, column {column + 1}; it must be {allowed}.",
-            hint="Correct it, or leave it out.",
-            field=field,
-        )

@@ -84,8 +84,8 @@ class Grouping:
             total = part if total is None else total + part
             for name in ("totals", "obs_totals"):
                 if (values := getattr(matrix, name)) is not None:
-                    own = np.bincount(codes[codes >= 0], values[codes >= 0], minlength=len(self.names))
-                    totals[name] = totals.get(name, 0.0) + own
+                    own = np.bincount(codes[codes >= 0], values[codes >= 0], len(self.names)).astype(np.float64)
+                    totals[name] = totals[name] + own if name in totals else own
         if first is None or total is None:
             raise InputError("no-cells", "The matrix has 0 cells.", hint="Send at least one cell.", field="X")
         total.sort_indices()

@@ -194,7 +194,7 @@ class Ic50(BoundTask):
         assert contrast is not None and kernel is not None
         difference = values["ic50"] - values["ic50"][contrast.row]
         width = (values["ic50_upper"] - values["ic50_lower"]) / 2
-        width = np.maximum(width, width[contrast.row]) * np.float32(kernel.widths.contrast)
+        width = np.maximum(width, width[contrast.row]) * np.float32(kernel.head.widths.contrast)
         width[contrast.row] = 0
         found = dict(zip(_CONTRAST, (difference, difference - width, difference + width), strict=True))
         return {name: part.astype(np.float32) for name, part in found.items()}

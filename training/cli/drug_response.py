@@ -9,6 +9,7 @@ import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli.console import command
+from scpalm.training.metrics.rows import Row
 
 DataDir = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="The folder that holds response.parquet.")]
 
@@ -91,19 +92,32 @@ def drug_response(
 
 @command
 def evaluate_drug_response(
+    *,
     data_dir: DataDir,
     bundle: Annotated[Path, typer.Option(help="The bundle whose head is scored.")] = DEFAULT_BUNDLE,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+    settings: Annotated[
+        bool, typer.Option(help="Also new lines, new drugs, both, and biomarkers, by ten folds. Takes minutes.")
+    ] = False,
 ) -> None:
     """Score the drug-response head of a bundle and its references on the published test rows."""
     from scpalm.model.bundle import Bundle
     from scpalm.training.drug_response.data.tables import load_tables
     from scpalm.training.evaluation.common.table import table
     from scpalm.training.evaluation.drug_response.report import COLUMNS
+    from scpalm.training.evaluation.drug_response.settings import biomarker_summary, setting_rows
     from scpalm.training.evaluation.drug_response.shipped import shipped_rows
     from scpalm.training.metrics.rows import write_rows
 
-    rows = shipped_rows(load_tables(data_dir), Bundle.load(bundle))
-    typer.echo(table(rows, COLUMNS))
+    tables = load_tables(data_dir)
+    rows = shipped_rows(tables, Bundle.load(bundle))
+    biomarkers: list[Row] = []
+    if settings:
+        found, biomarkers = setting_rows(tables, lambda text: typer.echo(text, err=True))
+        rows += found
+    typer.echo(table(rows, (*COLUMNS, "drug_pcc_median")))
+    if biomarkers:
+        typer.echo(table(biomarkers, ("mutant_lines", "measured", "predicted", "kept", "seen")))
+        typer.echo("\n".join(biomarker_summary(biomarkers)))
     if json_out is not None:
-        write_rows(json_out, rows)
+        write_rows(json_out, rows + biomarkers)

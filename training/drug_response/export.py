@@ -21,6 +21,7 @@ from scpalm.model.drug_response.domain import Domain, nearest
 from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.drug_table import DrugTable
 from scpalm.model.drug_response.network import CellBranch, DrugResponseNetwork, GraphTensors, ProductHead
+from scpalm.model.drug_response.predictions import Setting
 from scpalm.model.drug_response.session import (
     CARD_FILE,
     CARD_VERSION,
@@ -28,7 +29,6 @@ from scpalm.model.drug_response.session import (
     UNITS,
     WEIGHTS_FILE,
     DrugResponseSession,
-    Setting,
 )
 from scpalm.model.drug_response.synonyms import SYNONYMS
 from scpalm.model.molecules.graph import MoleculeGraph, batch_graphs

@@ -17,12 +17,12 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import Standardizer, mutation_features
 from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.network import CellTensors, GraphTensors
+from scpalm.model.drug_response.predictions import Predictions
 from scpalm.model.drug_response.session import (
     CARD_FILE,
     TABLE_FILE,
     WEIGHTS_FILE,
     DrugResponseSession,
-    Predictions,
     drug_response_of,
 )
 from scpalm.model.errors import BundleError, InputError

@@ -67,9 +67,9 @@ def fold_lines(tables: Tables, responses: Responses, lines: Rows, seed: int = 0)
 class _Errors:
     """Scaled errors of held-out lines, by noise level."""
 
-    by_noise: list[list[Floats]] = field(default_factory=lambda: [[] for _ in range(SPARSE + 1)])
+    by_noise: list[list[NDArray[np.floating]]] = field(default_factory=lambda: [[] for _ in range(SPARSE + 1)])
 
-    def add(self, noise: Rows, errors: Floats) -> None:
+    def add(self, noise: Rows, errors: NDArray[np.floating]) -> None:
         """``noise [C]``, ``errors [C, D]``, NaN where nothing was measured."""
         for level in np.unique(noise):
             values = errors[noise == level]

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from scpalm.app.cli.main import cli
 from scpalm.app.main import create_app
 from scpalm.app.settings import Settings
-from scpalm.model.drug_response.session import Predictions
+from scpalm.model.drug_response.predictions import Predictions
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.sessions.session import open_session
