@@ -121,3 +121,28 @@ def evaluate_drug_response(
         typer.echo("\n".join(biomarker_summary(biomarkers)))
     if json_out is not None:
         write_rows(json_out, rows + biomarkers)
+
+
+@command
+def evaluate_summed_cells(
+    *,
+    data_dir: DataDir,
+    files: Annotated[list[Path], typer.Argument(help="h5ad files of single cells of known lines.")],
+    bundle: Annotated[Path, typer.Option(help="A bundle whose head was trained with --leave-out of these lines.")],
+    lines: Annotated[str, typer.Option(help="Comma-separated NAME=DEPMAP_ID; NAME as in the column --label.")],
+    label: Annotated[str, typer.Option(help="Column of obs with the name of the line.")] = "cell_type",
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+) -> None:
+    """Score drug response from summed single cells of lines that the head has not seen, next to their bulk profiles."""
+    from scpalm.model.engine import load
+    from scpalm.training.drug_response.data.tables import load_tables
+    from scpalm.training.evaluation.common.table import table
+    from scpalm.training.evaluation.drug_response.summed_cells import summary_lines, summed_rows
+    from scpalm.training.metrics.rows import write_rows
+
+    named = dict(pair.split("=", 1) for pair in lines.split(",") if "=" in pair)
+    rows = summed_rows(load_tables(data_dir), load(bundle, "cpu"), files, named, label)
+    typer.echo(table(rows, ("r", "coverage", "distance")))
+    typer.echo("\n".join(summary_lines(rows)))
+    if json_out is not None:
+        write_rows(json_out, rows)

@@ -13,7 +13,7 @@ from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command, key_value, progress_bar, train_with_bar
 from scpalm.training.cli.corpus import corpus
 from scpalm.training.cli.decoder import decoder, train_cell_decoder
-from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response
+from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response, evaluate_summed_cells
 from scpalm.training.cli.drug_response_kernel import drug_response_head
 from scpalm.training.cli.evaluate import app as evaluate_app
 from scpalm.training.cli.evaluate_all import evaluate_all
@@ -44,6 +44,7 @@ evaluate_app.command()(integration)
 evaluate_app.command("ablation")(ablation)
 evaluate_app.command("annotation")(annotation)
 evaluate_app.command("drug-response")(evaluate_drug_response)
+evaluate_app.command("summed-cells")(evaluate_summed_cells)
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="key=value; may be repeated. See training/README.md.")
 ]
