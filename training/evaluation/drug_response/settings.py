@@ -39,6 +39,7 @@ class Setting:
     Attributes:
         name: of the data set. measured, base: ``[L, D]`` answers, NaN where there are none; what residuals are to.
         by_method: ``[L, D]`` predictions. fold: ``[L, D]`` fold of each pair, for intervals.
+        new_drugs: whether the drugs are new, so that nothing is known of the errors of each.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Setting:
     base: Floats
     by_method: dict[str, Floats]
     fold: NDArray[np.int64]
+    new_drugs: bool = False
 
     def rows(self) -> list[Row]:
         """One row a method."""
@@ -80,7 +82,7 @@ class Setting:
         for fold in np.unique(self.fold):
             own, others = known & (self.fold == fold), known & (self.fold != fold)
             scale = np.where(others, np.square(error), 0).sum(axis=0) + 20 * np.square(error[others]).mean()
-            scale = np.sqrt(scale / (others.sum(axis=0) + 20))
+            scale = np.ones(len(scale)) if self.new_drugs else np.sqrt(scale / (others.sum(axis=0) + 20))
             width = conformal((error / scale)[others], LEVEL)
             held += int(((error / scale)[own] <= width).sum())
         return held / int(known.sum())
@@ -149,7 +151,7 @@ def _new_drugs(
             ].mean(axis=1, keepdims=True)
             both["kernel head"][np.ix_(rows, held)] = predict_new(base, deviations[np.ix_(rows, kept)], weights)
     overall = np.full(measured.shape, np.nanmean(measured))
-    return [Setting(name, measured, overall, by_method, drug_fold) for name, by_method in found.items()]
+    return [Setting(name, measured, overall, by_method, drug_fold, new_drugs=True) for name, by_method in found.items()]
 
 
 def biomarker_rows(tables: Tables, measured: Floats, by_method: dict[str, Floats]) -> list[Row]:
