@@ -23,7 +23,8 @@ _MIN_LINES = 20
 def held_out_references(tables: Tables, responses: Responses, lines: Rows) -> dict[str, Floats]:
     """``[L, D]`` ln IC50 by method, each line predicted without it. The first is the mean of each drug."""
     features = _features(tables)
-    out = {name: np.zeros(responses.mean.shape) for name in ("drug_mean", *features, "elastic net (genes)")}
+    names = ("drug_mean", *features, "elastic net (genes)")
+    out: dict[str, Floats] = {name: np.zeros(responses.mean.shape) for name in names}
     chosen: dict[str, float] = {}
     for kept, held in line_folds(tables, lines):
         mean = drug_means(responses, kept)

@@ -51,10 +51,11 @@ class Setting:
 
     def rows(self) -> list[Row]:
         """One row a method."""
-        return [
-            {"dataset": f"drug response, {self.name}", "method": name, "seed": 0} | self._scores(predicted)
-            for name, predicted in self.by_method.items()
-        ]
+        out: list[Row] = []
+        for name, predicted in self.by_method.items():
+            about: Row = {"dataset": f"drug response, {self.name}", "method": name, "seed": 0}
+            out.append(about | self._scores(predicted))
+        return out
 
     def _scores(self, predicted: Floats) -> Row:
         known = np.isfinite(self.measured) & np.isfinite(predicted)

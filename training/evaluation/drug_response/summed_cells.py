@@ -57,13 +57,11 @@ def summed_rows(
         for row, name in enumerate(names):
             if name not in lines:
                 continue
-            line = number[lines[name]]
-            bulk = head.predict(*_bulk(engine, head, tables, line, genes), head.drugs.resolve([]))
+            at_line = number[lines[name]]
+            bulk = head.predict(*_bulk(engine, head, tables, at_line, genes), head.drugs.resolve([]))
             for method, found, at in (("summed cells", summed, row), ("own bulk profile, same genes", bulk, 0)):
-                out.append(
-                    {"dataset": f"{file.stem}, {name}", "method": method, "seed": 0}
-                    | _scores(found, at, responses, line, means)
-                )
+                about: Row = {"dataset": f"{file.stem}, {name}", "method": method, "seed": 0}
+                out.append(about | _scores(found, at, responses, at_line, means))
     return out
 
 
