@@ -34,6 +34,8 @@ _SMILES_PREFIX = re.compile(r"(?:canonical|isomeric)?\s*smiles\s*[:=]\s*", re.IG
 _PUBCHEM_ID = re.compile(r"(?:pubchem)?[\s:_-]*(?:cid)?[\s:=#_-]*(\d+)(?:\.0*)?", re.IGNORECASE)
 # What SMILES has and names have not.
 _SMILES_SIGNS = re.compile(r"[=#@\\\[\]]|[A-Za-z]\(|\)[A-Za-z]|[a-z]\d[a-z]|[A-Z]\d[A-Z]")
+# The stem of names of antibodies (WHO), also of conjugates such as "trastuzumab emtansine".
+_ANTIBODY = re.compile(r"[a-z]{4,}(?:mab|tug|bart|mig|ment)\b", re.IGNORECASE)
 # After a comma, these begin a further part of an InChI's layers, not another drug.
 _INCHI_REST = re.compile(r"[\d(H+?-][\dH(),+\-/?.;*a-z]*")
 _MAX_NOTES = 3
@@ -244,6 +246,10 @@ def _refuse_word(table: DrugTable, text: str, error: MoleculeError) -> None:
 
 
 def _refuse_unknown(table: DrugTable, text: str, error: MoleculeError) -> NoReturn:
+    if _ANTIBODY.search(text):
+        detail = f"Drug '{text[:80]}' is an antibody by its name, and no known drug."
+        hint = "Antibodies have no small-molecule structure, so only those in GET /drugs can be predicted."
+        raise _error("antibody", detail, hint) from error
     detail = f"Drug '{text[:80]}' is neither a known name nor a SMILES."
     hint = f"{_did_you_mean(table, text)}GET /drugs lists the known drugs; send any other drug as SMILES."
     raise _error("unknown-drug", detail, hint) from error

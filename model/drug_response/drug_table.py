@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from scpalm.model.drug_response.drug import Drug
 from scpalm.model.drug_response.drug_names import folded, may_be_ester, simpler_names, tidy
 from scpalm.model.drug_response.drug_search import FoundDrug, by_simpler_name, look_up
+from scpalm.model.drug_response.structures import DOUBTS
 from scpalm.model.drug_response.synonyms import SYNONYMS
 from scpalm.model.errors import BundleError, InputError
 from scpalm.model.molecules.error import MoleculeError
@@ -36,7 +37,9 @@ class DrugTable:
     def __init__(self, drugs: Sequence[Drug]) -> None:
         self.drugs = tuple(drugs)
         self._by_id = {drug.pubchem_id: drug for drug in self.drugs}
-        self._by_id |= {drug.doubt.true_id: drug for drug in self.drugs if drug.doubt and drug.doubt.true_id}
+        # Also where the table has the drug's own structure by now, but still the other compound's id.
+        doubts = ((DOUBTS.get(drug.pubchem_id or 0), drug) for drug in self.drugs)
+        self._by_id |= {doubt.true_id: drug for doubt, drug in doubts if doubt is not None and doubt.true_id}
         self._by_name: dict[str, Drug] = {}
         self._written: dict[str, str] = {}
         # The name of one drug takes precedence over a synonym of another, and both over a name without its salt.
@@ -49,7 +52,7 @@ class DrugTable:
             for name, change in simpler_names(drug.name):
                 if not may_be_ester(change):
                     self._add_name(drug, name)
-        self._by_smiles = {drug.smiles: drug for drug in self.drugs}
+        self._by_smiles = {drug.smiles: drug for drug in self.drugs if self._structures_of(drug)}
 
     def _add_name(self, drug: Drug, name: str) -> None:
         if folded(name) not in self._by_name:
@@ -125,9 +128,10 @@ class DrugTable:
 
     @staticmethod
     def _structures_of(drug: Drug) -> tuple[str, ...]:
-        """The drug's own structure, where the table has another one, and that of the table."""
-        own = drug.doubt.true_smiles if drug.doubt else ""
-        return (own, drug.smiles) if own else (drug.smiles,)
+        """The drug's own structure, where the table has another one, and that of the table; none of an antibody."""
+        if drug.doubt is None:
+            return (drug.smiles,)
+        return (drug.doubt.true_smiles, drug.smiles) if drug.doubt.true_smiles else ()
 
     def find(self, asked: str) -> Drug:
         """The drug of one text; see `look_up`."""

@@ -30,9 +30,6 @@ NOISE_LEVELS = (0.0, 0.5, 1.0, 1.5, 2.5, 4.0)
 # lines express at least 0.85, sums of ten cells or more 0.5 to 0.98, single cells 0.02 to 0.5.
 SPARSE_SHARE = 0.5
 SPARSE = len(NOISE_LEVELS)
-# The posterior mean of a noisy profile lies nearer to the mean than bulk profiles do. Stretching it from this level on
-# gave lower errors on simulated platforms than 1, 1.5 or 2.
-STRETCHED_FROM, STRETCH = 2, np.float32(1.25)
 _MAX_CACHED_GENE_SETS = 16
 
 
@@ -177,9 +174,7 @@ class _GeneSetMap:
         expressed = (profiles[:, self._genes] > 0).mean(axis=1)
         noise = np.where(expressed < SPARSE_SHARE, SPARSE, noise)
         distance = np.float32(1) - np.take_along_axis(similarity, nearest[:, None], axis=1)[:, 0]
-        features = self._whole._features(expected)
-        features[(noise >= STRETCHED_FROM) & (noise < SPARSE)] *= STRETCH
-        return MappedProfiles(features, noise, np.maximum(distance, 0), nearest)
+        return MappedProfiles(self._whole._features(expected), noise, np.maximum(distance, 0), nearest)
 
     def _quantile_mapped(self, profiles: Floats) -> Floats:
         rank = rankdata(profiles, axis=1) - 1  # ties get the mean of their ranks
