@@ -1,8 +1,8 @@
 """Drugs of the published table whose structure is not that of the named drug.
 
-All 223 rows were checked by formula and mass against the name. The head learned each drug's responses together with
-the graph in the table, so by name it still reads that graph: mending it there would change what it learned. A row is
-marked here only while it has the faulty SMILES, so a table that is mended needs no change of this file.
+All 223 rows were checked by formula and mass against the name. Tables of the shipped head have the corrected
+structures. A head trained with ``--structures published`` learned each drug's responses together with the faulty
+graph, so its table keeps it. A row is marked here only while it has the faulty SMILES.
 """
 
 from __future__ import annotations
