@@ -103,7 +103,7 @@ def test_invalid_options_are_named(server: Server, cells: Path, path: str, statu
     assert answer.status_code == status and word in answer.json()["detail"]
 
 
-def test_the_packaged_model_reads_methylation(server: Server, cells: Path) -> None:
+def test_the_packaged_model_says_which_inputs_it_used(server: Server, cells: Path) -> None:
     from scpalm.model.bundle import Bundle
     from scpalm.model.drug_response.session import drug_response_of
 
@@ -118,7 +118,7 @@ def test_the_packaged_model_reads_methylation(server: Server, cells: Path) -> No
         "mutation": {"genes": list(head.mutation_names), "values": calls.tolist()},
         "methylation": {"genes": list(head.methylation_names), "values": shares.tolist()},
     }
-    found = {}
+    found, used = {}, {}
     for setting, members in (
         ("expression", {}),
         ("mutation", {"mutation": sent["mutation"]}),
@@ -126,7 +126,11 @@ def test_the_packaged_model_reads_methylation(server: Server, cells: Path) -> No
     ):
         answer = httpx.post(f"{server.url}/ic50?drugs=Cisplatin", json={**body, **members}, timeout=120)
         assert answer.status_code == 200, answer.text
-        assert answer.json()["drug_response"]["inputs"] == setting
-        found[setting] = np.array(answer.json()["values"], np.float32)
-    assert np.abs(found["methylation"] - found["mutation"]).max() > 0
+        about = answer.json()["drug_response"]
+        wanted = head.setting_of(mutation="mutation" in members, methylation="methylation" in members)
+        assert about["inputs"] == about["inputs_used"][-1] == wanted
+        assert list(about.get("inputs_not_used", {})) == ([] if wanted == setting else [setting])
+        found[setting], used[setting] = np.array(answer.json()["values"], np.float32), wanted
+    read = used["methylation"] == "methylation"
+    assert (np.abs(found["methylation"] - found["mutation"]).max() > 0) == read
     assert np.abs(found["mutation"] - found["expression"]).max() > 0

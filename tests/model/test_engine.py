@@ -13,6 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 
 import scpalm
+from scpalm.model.drug_response.session import drug_response_of
 from scpalm.model.engine import Engine
 from scpalm.model.errors import InputError, ParameterError
 from scpalm.model.spec import RequestSpec
@@ -42,8 +43,10 @@ def test_every_output_is_written_where_its_docstring_says(engine: Engine, cells:
     engine.pathways(cells)
     engine.pathways(cells, summary=True)
     engine.ic50(cells, ["Cisplatin"])
+    relative = ("X_scpalm_ic50_relative", "X_scpalm_ic50_percentile") if drug_response_of(engine.bundle).kernel else ()
     shapes = {key: (value.shape[1], value.dtype) for key, value in cells.obsm.items()}
     assert shapes == {
+        **dict.fromkeys(relative, (1, np.float32)),
         "X_scpalm": (info.embedding_width, np.float32),
         "X_scpalm_imputed": (2, np.float32),
         "X_scpalm_pathways": (info.num_tokens, np.int32),
@@ -53,6 +56,7 @@ def test_every_output_is_written_where_its_docstring_says(engine: Engine, cells:
         "X_scpalm_ic50_upper": (1, np.float32),
         "X_scpalm_ic50_cell_distance": (1, np.float32),
     }
+    assert cells.obs["scpalm_ic50_domain"].notna().all()
     known = ~np.isnan(cells.layers["scpalm_imputed"]).all(axis=0)
     assert 0.3 < known.mean() < 1 and (cells.layers["scpalm_imputed"][:, known] >= 0).all()
     np.testing.assert_allclose(cells.obsm["X_scpalm_pathway_shares"].sum(axis=1), 1, rtol=1e-5)

@@ -75,8 +75,10 @@ def train_kernel_head(
     return TrainedHead(head, lines, _distance(fitted.profiles.lines))
 
 
-def export_kernel_head(trained: TrainedHead, tables: Tables, bundle: Bundle, rows: Sequence[Row]) -> None:
-    """Add the head to ``bundle``; ``rows`` are figures for its card."""
+def export_kernel_head(
+    trained: TrainedHead, tables: Tables, bundle: Bundle, rows: Sequence[Row], biomarkers: Sequence[Row] = ()
+) -> None:
+    """Add the head to ``bundle``; ``rows`` and ``biomarkers`` are figures for its card."""
     head, lines = trained.head, trained.lines
     table = DrugTable([replace(drug, in_training=True, synonyms=SYNONYMS.get(drug.name, ())) for drug in tables.drugs])
     card: Mapping[str, Any] = {
@@ -98,7 +100,13 @@ def export_kernel_head(trained: TrainedHead, tables: Tables, bundle: Bundle, row
         },
     }
     entries = {
-        "drug_response": {"terms": TERMS, "units": UNITS, "training": {"head": "kernel"}, "evaluation": list(rows)}
+        "drug_response": {
+            "terms": TERMS,
+            "units": UNITS,
+            "training": {"head": "kernel", "lines": len(lines), "drugs": len(table)},
+            "evaluation": list(rows),
+            "biomarkers": list(biomarkers),
+        }
     }
     with tempfile.TemporaryDirectory() as folder:
         table.save(Path(folder) / TABLE_FILE)
