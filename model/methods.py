@@ -126,10 +126,10 @@ class AnnDataMethods(ABC, Generic[Answer]):
         """Predict drug response; writes ``obsm["X_scpalm_ic50"]`` ``[B, drugs]``, ln IC50 (uM).
 
         A cell that expresses none of the genes the head reads has NaN. Also writes the prediction interval
-        (``X_scpalm_ic50_lower``, ``_upper``), the difference to each drug's mean over the training lines and the
-        percentile among them (``_relative``, ``_percentile``), and how near the cell is to the training lines
-        (``_cell_distance``; in ``obs``, ``scpalm_ic50_domain`` and ``scpalm_ic50_nearest_line``). ``uns["scpalm"]``
-        names the drugs.
+        (``X_scpalm_ic50_lower``, ``_upper``); the difference to each drug's mean over the training lines, the
+        percentile among these, and the rank of the drug by that (``_relative``, ``_percentile``, ``_rank``); and how
+        near the cell is to the training lines (``_cell_distance``; in ``obs``, ``scpalm_ic50_domain`` and
+        ``scpalm_ic50_nearest_line``). ``uns["scpalm"]`` names the drugs.
 
         Args:
             adata: the cells.

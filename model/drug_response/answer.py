@@ -86,7 +86,8 @@ def how_to_read(head: DrugResponseSession, setting: Setting) -> dict[str, object
     if head.kernel is not None:
         about["relative"] = (
             "ic50_relative: difference to the drug's mean over the training lines; ic50_percentile: share of those "
-            "lines that are predicted at least as sensitive. Rank drugs by these: ln IC50 itself ranks potency."
+            "lines that are predicted at least as sensitive; ic50_rank: rank of the drug by its difference, 1 for the "
+            "most sensitive. ln IC50 itself ranks potency, which is nearly the same for all cells."
         )
         about["domain"] = (
             "cell_distance: 1 minus the correlation with the nearest training line over the measured genes."

@@ -68,7 +68,7 @@ class KernelPredictor:
             check_optional("mutation", mutation, (len(panel_rows), self._num_calls), (-1, 1))
         deviations = head.deviations(mapped, mutation)  # [C, drugs of the table]
         shape = len(panel_rows), len(drugs)
-        difference, percentile, width = (np.empty(shape, np.float32) for _ in range(3))
+        difference, percentile, score, width = (np.empty(shape, np.float32) for _ in range(4))
         of_line = head.widths.of(mapped)
         for column, drug in enumerate(drugs):
             if drug.in_training:
@@ -80,13 +80,16 @@ class KernelPredictor:
                 held_out = head.of_new_drug(head.held_out, weights)
                 difference[:, column] = head.of_new_drug(deviations, weights)
                 width[:, column] = head.widths.new_drug
-            rank = np.searchsorted(np.sort(held_out), difference[:, column], side="right")
-            percentile[:, column] = rank * (100 / len(held_out))
+            lower = np.searchsorted(np.sort(held_out), difference[:, column], side="right")
+            percentile[:, column] = lower * (100 / len(held_out))
+            score[:, column] = difference[:, column] / max(float(held_out.std()), 1e-6)
+        rank = score.argsort(axis=1, kind="stable").argsort(axis=1).astype(np.int32) + 1
         ln_ic50 = difference + np.array([self.mean_of(drug) for drug in drugs], dtype=np.float32)
         distance, sparse = mapped.distance.copy(), mapped.noise == SPARSE
         silent = panel_rows.lengths() == 0
         for values in (ln_ic50, difference, percentile, distance):
             values[silent] = np.nan
+        rank[silent] = 0
         similarity = self._domain.drug_similarities(drugs, self._table)
         return Predictions(
             ln_ic50,
@@ -98,7 +101,7 @@ class KernelPredictor:
             similarity < self._domain.drug_similarity,
             "expression" if mutation is None else "mutation",
             self.level,
-            Relative(difference, percentile, mapped.nearest, sparse),
+            Relative(difference, percentile, rank, mapped.nearest, sparse),
         )
 
     def _weights_of(self, drug: Drug) -> Floats:

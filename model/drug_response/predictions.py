@@ -53,12 +53,15 @@ class Relative:
     Attributes:
         difference: ``[C, D]`` to the mean of the drug over the training lines, ln uM.
         percentile: ``[C, D]`` share of the training lines that are predicted at least as sensitive, 0 to 100.
+        rank: ``[C, D]`` rank of the drug among the requested ones, 1 for the most sensitive compared with the training
+            lines: by ``difference`` over the sd of the drug's predictions for these. 0 for cells without an answer.
         nearest: ``[C]`` number of the nearest training line in ``DrugResponseSession.lines``.
         sparse: ``[C]`` whether the profile has too few counts for its genes, as single cells have.
     """
 
     difference: Floats
     percentile: Floats
+    rank: NDArray[np.int32]
     nearest: NDArray[np.int64]
     sparse: NDArray[np.bool_]
 

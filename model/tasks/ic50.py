@@ -44,7 +44,7 @@ from scpalm.model.tasks.task import (
 
 # Outputs ``[B, drugs]``. Those of the second row need a kernel head, those of the third a contrast.
 _VALUES = ("ic50", "ic50_lower", "ic50_upper")
-_RELATIVE = ("ic50_relative", "ic50_percentile")
+_RELATIVE = ("ic50_relative", "ic50_percentile", "ic50_rank")
 _CONTRAST = ("ic50_contrast", "ic50_contrast_lower", "ic50_contrast_upper")
 # Outputs ``[B, 1]``.
 _DISTANCE, _DOMAIN, _NEAREST = "cell_distance", "domain", "nearest_line"
@@ -151,7 +151,10 @@ class Ic50(BoundTask):
         self.concludes = request.contrast is not None
         names = [drug.name for drug in self._drugs]
         matrices = (*_VALUES, *(_RELATIVE if head.kernel else ()), *(_CONTRAST if request.contrast else ()))
-        outputs = [OutputSpec(name, f"X_scpalm_{name}", len(names), columns=names) for name in matrices]
+        outputs = [
+            OutputSpec(name, f"X_scpalm_{name}", len(names), np.int32 if name == "ic50_rank" else np.float32, names)
+            for name in matrices
+        ]
         outputs.append(OutputSpec(_DISTANCE, _KEYS[_DISTANCE], 1, columns=[_DISTANCE]))
         outputs.append(_text_output(_DOMAIN, DOMAIN_WORDS))
         if head.kernel is not None:
@@ -180,7 +183,8 @@ class Ic50(BoundTask):
             _DOMAIN: domain_codes(found)[:, None],
         }
         if found.relative is not None:
-            values |= {"ic50_relative": found.relative.difference, "ic50_percentile": found.relative.percentile}
+            relative = found.relative
+            values |= dict(zip(_RELATIVE, (relative.difference, relative.percentile, relative.rank), strict=True))
             silent = np.isnan(found.cell_distance)
             values[_NEAREST] = np.where(silent, -1, found.relative.nearest)[:, None]
         if self._request.contrast is not None:
@@ -252,8 +256,9 @@ class Ic50Task(Task[Ic50Options]):
     )
     result = (
         "`values`: ln IC50 (uM), one row per cell or group and one column per drug; `ic50_lower`, `ic50_upper`: the "
-        "interval; `ic50_relative`, `ic50_percentile`: relative to the training cell lines; `ic50_contrast`: to the "
-        "group named by `contrast`; `cell_distance`, `domain`, `nearest_line`: how near the cell is to the training "
+        "interval; `ic50_relative`, `ic50_percentile`, `ic50_rank`: relative to the training cell lines; "
+        "`ic50_contrast`: to the group named by "
+        "`contrast`; `cell_distance`, `domain`, `nearest_line`: how near the cell is to the training "
         "lines; `drug_response`: units, drugs, inputs used and terms of use."
     )
     options = Ic50Options

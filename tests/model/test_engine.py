@@ -43,10 +43,11 @@ def test_every_output_is_written_where_its_docstring_says(engine: Engine, cells:
     engine.pathways(cells)
     engine.pathways(cells, summary=True)
     engine.ic50(cells, ["Cisplatin"])
-    relative = ("X_scpalm_ic50_relative", "X_scpalm_ic50_percentile") if drug_response_of(engine.bundle).kernel else ()
+    kernel = drug_response_of(engine.bundle).kernel
+    relative = {"relative": np.float32, "percentile": np.float32, "rank": np.int32} if kernel else {}
     shapes = {key: (value.shape[1], value.dtype) for key, value in cells.obsm.items()}
     assert shapes == {
-        **dict.fromkeys(relative, (1, np.float32)),
+        **{f"X_scpalm_ic50_{name}": (1, dtype) for name, dtype in relative.items()},
         "X_scpalm": (info.embedding_width, np.float32),
         "X_scpalm_imputed": (2, np.float32),
         "X_scpalm_pathways": (info.num_tokens, np.int32),

@@ -86,6 +86,8 @@ def test_predictions_are_the_literal_sum_over_lines(session: DrugResponseSession
     np.testing.assert_allclose(found.relative.difference, found.ln_ic50 - head.drug_mean, atol=1e-5)
     below = (head.held_out[None] <= found.relative.difference[:, None]).mean(axis=1) * 100
     np.testing.assert_allclose(found.relative.percentile, below, atol=1e-3)
+    score = found.relative.difference / head.held_out.std(axis=0)
+    np.testing.assert_array_equal(found.relative.rank.argsort(axis=1), score.argsort(axis=1))
     assert found.relative.nearest.tolist() == cells and (found.cell_distance < 0.02).all()
 
 
