@@ -131,13 +131,18 @@ def ic50(
 ) -> Axes | Figure:
     """Predicted ln IC50 of each group minus the mean over groups: the drugs that differ most. Red: more sensitive.
 
-    Single cells lie outside the domain of the drug-response head; compare groups, not cells, and see
-    ``obsm["X_scpalm_ic50_cell_distance"]``.
+    After ``scpalm.tl.ic50(adata, by=groupby)``, the values are those of the summed groups, minus the mean of each drug
+    over the training lines. Single cells lie outside the domain of the drug-response head.
 
     Example:
-        >>> scpalm.tl.ic50(adata)
+        >>> scpalm.tl.ic50(adata, by="cell_type")
         >>> scpalm.pl.ic50(adata, "cell_type")
     """
+    if (table := adata.uns.get(f"scpalm_ic50_by_{groupby}")) is not None:
+        found = pd.DataFrame(table["ic50_relative"], index=table["groups"], columns=table["drugs"])
+        differing = found.std().sort_values(ascending=False).index[:n_drugs]
+        look = _Look("drug", "ln IC50 minus mean of training lines", "RdBu", "drug response", centered=True)
+        return _heat_map(found[differing], look, drawing)
     if "X_scpalm_ic50" not in adata.obsm:
         raise KeyError("obsm has no 'X_scpalm_ic50': run scpalm.tl.ic50 first.")
     values = np.asarray(adata.obsm["X_scpalm_ic50"], dtype=np.float64)

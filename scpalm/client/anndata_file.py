@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata
+import numpy as np
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,6 +35,10 @@ def read_results(path: Path, adata: AnnData, key_added: str | None, *, copy: boo
     """Copy what the service added into the AnnData, under ``key_added`` if it is given."""
     found = anndata.read_h5ad(path)
     note = json.loads(found.uns[NOTE])
+    if by := note.get("drug_response", {}).get("by"):
+        target = adata.copy() if copy else adata
+        target.uns[key_added or f"scpalm_ic50_by_{by}"] = _groups(found, note)
+        return target if copy else None
     renamed = _renamed(note, key_added)
     target = adata.copy() if copy else adata
     for key in note["keys"].values():
@@ -47,6 +52,16 @@ def read_results(path: Path, adata: AnnData, key_added: str | None, *, copy: boo
     note["key"] = renamed[note["key"]]
     target.uns[NOTE] = json.dumps(note)
     return target if copy else None
+
+
+def _groups(found: AnnData, note: dict[str, Any]) -> dict[str, object]:
+    """Results of groups of cells, as `AnnDataWriter.write_groups_into` stores them."""
+    table: dict[str, object] = {"groups": found.obs_names.to_numpy(dtype=object)}
+    for name, key in note["keys"].items():
+        table[name] = found.obsm[key] if key in found.obsm else found.obs[key].to_numpy(dtype=object)
+    table["drugs"] = np.array(note["columns"][note["key"]], dtype=object)
+    table["note"] = json.dumps(note)
+    return table
 
 
 def _renamed(note: dict[str, object], key_added: str | None) -> dict[str, str]:

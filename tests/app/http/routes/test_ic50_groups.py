@@ -18,6 +18,7 @@ import scpalm
 from scpalm.app.cli.main import cli
 from scpalm.app.main import create_app
 from scpalm.app.settings import Settings
+from scpalm.client.anndata_file import read_results
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.session import DrugResponseSession
 from scpalm.model.engine import Engine
@@ -124,7 +125,13 @@ def test_files_of_groups(bundle: Bundle, engine: Engine, client: Client, tmp_pat
     back = anndata.read_h5ad(tmp_path / "answer.h5ad")
     adata = cells(bundle)
     engine.ic50(adata, by="type")
-    wanted = adata.uns["scpalm_ic50_by_type"]["ic50"]
+    table = adata.uns["scpalm_ic50_by_type"]
+    wanted = table["ic50"]
+    fetched = read_results(tmp_path / "answer.h5ad", cells(bundle), None, copy=True)
+    assert fetched is not None and fetched.uns["scpalm_ic50_by_type"].keys() == table.keys()
+    for name in table.keys() - {"note"}:
+        np.testing.assert_array_equal(fetched.uns["scpalm_ic50_by_type"][name], table[name])
+    assert scpalm.pl.ic50(fetched, "type").figure is not None
     assert back.obs_names.tolist() == GROUPS
     np.testing.assert_array_equal(back.obsm["X_scpalm_ic50"], wanted)
     for name in ("out.h5ad", "out.csv"):
@@ -132,8 +139,8 @@ def test_files_of_groups(bundle: Bundle, engine: Engine, client: Client, tmp_pat
         result = CliRunner().invoke(cli, [*words, "--bundle", str(bundle.path)])
         assert result.exit_code == 0, result.output
     np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_scpalm_ic50"], wanted)
-    table = pd.read_csv(tmp_path / "out.csv", index_col="cell")
-    assert table.index.tolist() == GROUPS and {"aspirin", "ic50_relative:aspirin", "domain"} <= set(table.columns)
+    written = pd.read_csv(tmp_path / "out.csv", index_col="cell")
+    assert written.index.tolist() == GROUPS and {"aspirin", "ic50_relative:aspirin", "domain"} <= set(written.columns)
 
 
 @pytest.mark.parametrize(
