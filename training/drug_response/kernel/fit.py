@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.kernel_head import MutationEffects, kernel
-from scpalm.model.drug_response.profile import FactorModel, ProfileMap
+from scpalm.model.drug_response.kernel.head import MutationEffects, kernel
+from scpalm.model.drug_response.kernel.profile import FactorModel, ProfileMap
 from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.kernel.mutations import MIN_MUTATED, centred_calls, effect_variances, known_pairs
 from scpalm.training.drug_response.kernel.solve import Prior, solve

@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.kernel_head import KERNELS, MutationEffects
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.kernel.head import KERNELS, MutationEffects
+from scpalm.model.drug_response.kernel.profile import SPARSE, log2_tpm
 from scpalm.model.drug_response.predictions import Predictions
-from scpalm.model.drug_response.profile import SPARSE, log2_tpm
 from scpalm.model.drug_response.session import CARD_FILE, WEIGHTS_FILE, DrugResponseSession
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import Rows

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from scpalm.model.drug_response.products import fixed_product
+from scpalm.model.drug_response.kernel.products import fixed_product
 
 Floats = NDArray[np.float32]
 # Candidates for the noise of a profile, sd in log2(TPM + 1).
