@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.drug_search import FoundDrug
-from scpalm.model.drug_response.kernel_head import KNOWN_LINE
+from scpalm.model.drug_response.drugs.drug_search import FoundDrug
+from scpalm.model.drug_response.kernel.head import KNOWN_LINE
 from scpalm.model.drug_response.predictions import Predictions, Setting
 from scpalm.model.drug_response.session import UNITS, DrugResponseSession
 

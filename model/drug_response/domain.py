@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_table import DrugTable
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_table import DrugTable
+
+if TYPE_CHECKING:
+    from rdkit.DataStructs import ExplicitBitVect
 
 if TYPE_CHECKING:
     from rdkit.DataStructs import ExplicitBitVect

@@ -23,10 +23,10 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Standardizer, mutation_features
 from scpalm.model.drug_response.config import DrugResponseConfig
 from scpalm.model.drug_response.domain import Domain
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_table import DrugTable
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_table import DrugTable
 from scpalm.model.drug_response.folded import FoldedMembers
-from scpalm.model.drug_response.kernel_predictor import KernelPredictor
+from scpalm.model.drug_response.kernel.predictor import KernelPredictor
 from scpalm.model.drug_response.predictions import Predictions, Setting, check_optional
 from scpalm.model.errors import BundleError, InputError, MissingPartError
 from scpalm.model.genes.rows import Rows

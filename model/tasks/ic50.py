@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, Field
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.answer import (
@@ -20,25 +19,23 @@ from scpalm.model.drug_response.answer import (
     how_to_read,
     line_names,
 )
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_search import FoundDrug, split_list
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_search import FoundDrug, split_list
 from scpalm.model.drug_response.optional_inputs import UNKNOWN, optional_inputs
 from scpalm.model.drug_response.session import DrugResponseSession, drug_response_of
 from scpalm.model.errors import ParameterError, did_you_mean
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.rows import Rows
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
+from scpalm.model.tasks.ic50_options import Ic50Members, Ic50Options, drug_names
 from scpalm.model.tasks.registry import register
 from scpalm.model.tasks.task import (
     BoundTask,
-    Flag,
     OutputSpec,
     Recipe,
     RecipeError,
     Task,
     TaskContext,
-    TaskOptions,
-    Tensor,
     Values,
 )
 
@@ -49,59 +46,6 @@ _CONTRAST = ("ic50_contrast", "ic50_contrast_lower", "ic50_contrast_upper")
 # Outputs ``[B, 1]``.
 _DISTANCE, _DOMAIN, _NEAREST = "cell_distance", "domain", "nearest_line"
 _KEYS = {_DISTANCE: "X_scpalm_ic50_cell_distance", _DOMAIN: "scpalm_ic50_domain", _NEAREST: "scpalm_ic50_nearest_line"}
-
-
-def _text(value: object) -> object:
-    return "" if value is None else value
-
-
-def _texts(value: object) -> object:
-    # Do not split at commas here: some drug names contain one.
-    texts = [value] if isinstance(value, str) else value
-    return tuple(map(str, texts)) if isinstance(texts, list | tuple) else value
-
-
-class Ic50Options(TaskOptions):
-    """Which drugs to predict."""
-
-    drugs: Annotated[tuple[str, ...], BeforeValidator(_texts), Tensor("drugs"), Flag("drug")] = Field(
-        (),
-        description="Drugs by name or synonym (in any case), PubChem id, SMILES, InChI or InChIKey; repeat the option "
-        "or separate names with commas. `smiles:CNO` is a SMILES; without the prefix, a short chain of capitals is "
-        "refused as an abbreviation. Default: every drug in the training data.",
-        examples=[["Cisplatin", "CC(=O)Oc1ccccc1C(=O)O"]],
-    )
-    by: Annotated[str, BeforeValidator(_text)] = Field(
-        "",
-        description="Column of obs, such as the cell type: the raw counts of each group are summed, and the answer has "
-        "one row per group. Summed cells are much nearer to the training data than single cells.",
-        max_length=200,
-        examples=["cell_type"],
-    )
-    contrast: Annotated[str, BeforeValidator(_text)] = Field(
-        "",
-        description="With `by`: the group that the others are compared with, such as normal cells. Adds the difference "
-        "of ln IC50 to this group, and its interval.",
-        max_length=200,
-    )
-
-
-class Ic50Members(BaseModel):
-    """Members that a request body may have in addition to its cells."""
-
-    drugs: list[str | int] | None = Field(
-        None, description="Drug names, PubChem ids, SMILES, InChIs or InChIKeys; in a form, one per line."
-    )
-    mutation: dict[str, list[Any]] | None = Field(
-        None,
-        description="`{genes, values: [cells, genes]}`: gene-level mutation calls, 1 mutated, 0 not mutated, "
-        "null unknown.",
-    )
-    methylation: dict[str, list[Any]] | None = Field(
-        None,
-        description="`{genes, values: [cells, genes]}`: promoter methylation as a fraction from 0 to 1; requires "
-        "`mutation`.",
-    )
 
 
 @dataclass(frozen=True)
@@ -317,16 +261,3 @@ def _new_drug(smiles: str) -> Drug:
 def find_drugs(head: DrugResponseSession, asked: Sequence[str]) -> list[FoundDrug]:
     """The requested drugs, or all training drugs if none is named. Raises InputError for an unknown drug."""
     return head.drugs.search([drug for text in asked for drug in split_list(text, head.drugs.known)])
-
-
-def drug_names(members: Mapping[str, object]) -> tuple[str, ...]:
-    """``drugs`` of a body: a list, or text with one drug per line. Raises ParameterError."""
-    given = members.get("drugs", ())
-    if isinstance(given, str):
-        return tuple(line for line in given.splitlines() if line.strip())
-    # A column of PubChem ids with one gap becomes floats; true and false are numbers only to Python.
-    if not isinstance(given, list | tuple) or not all(
-        isinstance(drug, str | int | float) and not isinstance(drug, bool) for drug in given
-    ):
-        raise ParameterError("'drugs' must be a list of names, PubChem ids or SMILES.", field="drugs")
-    return tuple(map(str, given))

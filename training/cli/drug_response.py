@@ -40,7 +40,7 @@ def drug_response(
     ] = None,
     structures: Annotated[
         Literal["checked", "published"],
-        typer.Option(help="checked: mend structures that are another compound's; leave out what has none."),
+        typer.Option(help="checked: correct structures that are another compound's; leave out drugs without one."),
     ] = "checked",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:

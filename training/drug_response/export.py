@@ -18,8 +18,9 @@ from torch import nn
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.domain import Domain, nearest
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_table import DrugTable
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_table import DrugTable
+from scpalm.model.drug_response.drugs.synonyms import SYNONYMS
 from scpalm.model.drug_response.network import CellBranch, DrugResponseNetwork, GraphTensors, ProductHead
 from scpalm.model.drug_response.predictions import Setting
 from scpalm.model.drug_response.session import (
@@ -30,7 +31,6 @@ from scpalm.model.drug_response.session import (
     WEIGHTS_FILE,
     DrugResponseSession,
 )
-from scpalm.model.drug_response.synonyms import SYNONYMS
 from scpalm.model.molecules.graph import MoleculeGraph, batch_graphs
 from scpalm.training.drug_response.data.splits import Split, make_split
 from scpalm.training.drug_response.data.tables import Tables

@@ -7,11 +7,11 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.model.drug_response.config import DrugResponseConfig
-from scpalm.model.drug_response.drug_table import DrugTable
+from scpalm.model.drug_response.drugs.drug_table import DrugTable
 from scpalm.model.drug_response.folded import FoldedMembers, shapes
-from scpalm.model.drug_response.kernel_head import kernel
-from scpalm.model.drug_response.products import fixed_product
-from scpalm.model.drug_response.profile import FactorModel, ProfileMap
+from scpalm.model.drug_response.kernel.head import kernel
+from scpalm.model.drug_response.kernel.products import fixed_product
+from scpalm.model.drug_response.kernel.profile import FactorModel, ProfileMap
 
 PARTS = ((0, 1), (3, 4), (5, 38), (69, 70))
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import Standardizer, mutation_features
-from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drugs.drug import Drug
 from scpalm.model.drug_response.network import CellTensors, GraphTensors
 from scpalm.model.drug_response.predictions import Predictions
 from scpalm.model.drug_response.session import (

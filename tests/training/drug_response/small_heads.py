@@ -14,8 +14,8 @@ from safetensors.numpy import save
 from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import Standardizer
 from scpalm.model.drug_response.config import DrugResponseConfig
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_table import DrugTable
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_table import DrugTable
 from scpalm.model.drug_response.network import DrugResponseNetwork
 from scpalm.model.drug_response.session import CARD_FILE, TABLE_FILE, WEIGHTS_FILE, DrugResponseSession
 from scpalm.model.genes.matrix import CellMatrix

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drugs.drug import Drug
 from scpalm.model.molecules.graph import MoleculeGraph
 
 Texts = NDArray[np.str_]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.kernel_head import Widths
-from scpalm.model.drug_response.profile import SPARSE
+from scpalm.model.drug_response.kernel.head import Widths
+from scpalm.model.drug_response.kernel.profile import SPARSE
 from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.kernel.fit import Fitted, Responses, fit
 from scpalm.training.drug_response.kernel.new_drugs import fingerprint_kernel, invert, predict_new

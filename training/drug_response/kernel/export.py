@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.drug_table import DrugTable
-from scpalm.model.drug_response.kernel_head import KernelHead, NewDrugs
+from scpalm.model.drug_response.drugs.drug_table import DrugTable
+from scpalm.model.drug_response.drugs.synonyms import SYNONYMS
+from scpalm.model.drug_response.kernel.head import KernelHead, NewDrugs
 from scpalm.model.drug_response.session import CARD_FILE, KERNEL_CARD_VERSION, TABLE_FILE, UNITS, WEIGHTS_FILE
-from scpalm.model.drug_response.synonyms import SYNONYMS
 from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.export import TERMS, least_similarity
 from scpalm.training.drug_response.kernel.calibrate import LEVEL, Calibrated, calibrate

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.kernel_head import MutationEffects, kernel
-from scpalm.model.drug_response.profile import FactorModel, ProfileMap
+from scpalm.model.drug_response.kernel.head import MutationEffects, kernel
+from scpalm.model.drug_response.kernel.profile import FactorModel, ProfileMap, quantile_mapped
 from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.kernel.mutations import MIN_MUTATED, centred_calls, effect_variances, known_pairs
 from scpalm.training.drug_response.kernel.solve import Prior, solve
@@ -119,13 +119,9 @@ def profile_map(expression: Floats, deviations: Floats, measured: NDArray[np.boo
 
     A gene's weight in the kernel is the fourth root of its mean squared correlation with the responses to all drugs.
     """
-    from scipy.stats import rankdata
-
     quantiles = np.sort(expression, axis=1).mean(axis=0, dtype=np.float64)
-    rank = rankdata(expression, axis=1) - 1
-    lines = (quantiles[np.floor(rank).astype(int)] + quantiles[np.ceil(rank).astype(int)]) / 2
     # Half precision, as in the bundle, so that training and serving see the same lines.
-    lines = lines.astype(np.float16).astype(np.float64)
+    lines = quantile_mapped(expression, quantiles).astype(np.float16).astype(np.float64)
     mean, sd = lines.mean(axis=0), lines.std(axis=0)
     sd = np.where(sd > 1e-6, sd, 1.0)
     _, values, axes = np.linalg.svd(lines - mean, full_matrices=False)

@@ -7,11 +7,11 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drugs.drug import Drug
 
 Floats = NDArray[np.float32]
 MIN_MUTATED = 5  # training lines
-# An effect enters above this z-score. Pairs of a driver gene and a drug of its own pathway need less evidence.
+# An effect enters above this z-score. Pairs of a driver gene and a drug of that pathway need less evidence.
 ANY_PAIR, KNOWN_PAIR = 3.5, 1.0
 # Driver genes by the targets that they act on (Iorio et al. 2016, Cell 166:740; Garnett et al. 2012, Nature 483:570).
 _MAPK = ("MEK1", "MEK2", "BRAF", "RAF", "ERK1", "ERK2")

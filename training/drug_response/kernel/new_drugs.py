@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.drug import Drug
+from scpalm.model.drug_response.drugs.drug import Drug
 
 Floats = NDArray[np.float32]
 RIDGE = 0.3  # best of 0.3, 1 and 3 by folds over drugs

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scpalm.model.drug_response.structures import DOUBTS
+from scpalm.model.drug_response.drugs.structures import DOUBTS
 from scpalm.training.drug_response.data.tables import TablesError, load_tables
 from tests.training.drug_response.small import Small
 from tests.training.drug_response.small_tables import write_tables

@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.kernel_head import KERNELS, MutationEffects
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.kernel.head import KERNELS, MutationEffects
+from scpalm.model.drug_response.kernel.profile import SPARSE, log2_tpm, quantile_mapped
 from scpalm.model.drug_response.predictions import Predictions
-from scpalm.model.drug_response.profile import SPARSE, log2_tpm
 from scpalm.model.drug_response.session import CARD_FILE, WEIGHTS_FILE, DrugResponseSession
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import Rows
@@ -153,6 +153,16 @@ def test_profiles_of_other_platforms_come_nearer_to_bulk(session: DrugResponseSe
     np.testing.assert_array_equal(again.features, mapped.features)
     zeros = np.where(np.arange(measured.shape[1]) < 10, measured, 0)
     assert (profiles.map(np.nan_to_num(zeros).astype(np.float32)).noise == SPARSE).all()
+
+
+def test_quantiles_are_mapped_by_rank_and_ties_share_theirs() -> None:
+    from scipy.stats import rankdata
+
+    profiles = np.random.default_rng(0).integers(0, 5, (6, 30)).astype(np.float32)
+    quantiles = np.sort(np.random.default_rng(1).random(30))
+    rank = rankdata(profiles, axis=1) - 1
+    wanted = (quantiles[np.floor(rank).astype(int)] + quantiles[np.ceil(rank).astype(int)]) / 2
+    np.testing.assert_array_equal(quantile_mapped(profiles, quantiles), wanted.astype(np.float32))
 
 
 def test_a_silent_cell_has_no_answer(session: DrugResponseSession, small: Small) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from scpalm.model.drug_response.structures import Doubt, doubt_of
+from scpalm.model.drug_response.drugs.structures import Doubt, doubt_of
 from scpalm.model.molecules.graph import MoleculeGraph, parse_smiles
 
 if TYPE_CHECKING:

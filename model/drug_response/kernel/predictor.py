@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from scpalm.model.drug_response.cell_inputs import Panel
 from scpalm.model.drug_response.domain import Domain, similarities
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_table import DrugTable
-from scpalm.model.drug_response.kernel_head import open_kernel_head
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_table import DrugTable
+from scpalm.model.drug_response.kernel.head import open_kernel_head
+from scpalm.model.drug_response.kernel.profile import SPARSE, log2_tpm
 from scpalm.model.drug_response.predictions import Predictions, Relative, TrainingLine, check_optional
-from scpalm.model.drug_response.profile import SPARSE, log2_tpm
 from scpalm.model.genes.rows import Rows
 
 Floats = NDArray[np.float32]

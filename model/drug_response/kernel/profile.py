@@ -19,9 +19,8 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from scpalm.model.drug_response.products import fixed_product
+from scpalm.model.drug_response.kernel.products import fixed_product
 
 Floats = NDArray[np.float32]
 # Candidates for the noise of a profile, sd in log2(TPM + 1).
@@ -36,6 +35,27 @@ _MAX_CACHED_GENE_SETS = 16
 def log2_tpm(log1p_cp10k: Floats) -> Floats:
     """``log1p(CP10K)`` -> ``log2(TPM + 1)``, any shape, keeping NaN."""
     return np.log2(np.expm1(log1p_cp10k) * np.float32(100) + np.float32(1))
+
+
+def quantile_mapped(profiles: Floats, quantiles: NDArray[np.floating]) -> Floats:
+    """Each row of ``profiles [C, O]`` with the value of ``quantiles [O]``, ascending, at its rank.
+
+    Ties get the mean of their ranks; between two ranks, the mean of both values.
+    """
+    order = profiles.argsort(axis=1, kind="stable")
+    ascending = np.take_along_axis(profiles, order, axis=1)
+    place = np.arange(profiles.shape[1])
+    differs = ascending[:, 1:] != ascending[:, :-1]
+    first, last = (np.zeros(profiles.shape, np.int64) for _ in range(2))
+    np.maximum.accumulate(np.where(differs, place[1:], 0), axis=1, out=first[:, 1:])
+    last[:, -1] = place[-1]
+    ends = np.where(differs, place[:-1], place[-1])[:, ::-1]
+    last[:, :-1] = np.minimum.accumulate(ends, axis=1)[:, ::-1]
+    twice = first + last
+    mapped = ((quantiles[twice // 2] + quantiles[(twice + 1) // 2]) / 2).astype(np.float32)
+    out = np.empty_like(mapped)
+    np.put_along_axis(out, order, mapped, axis=1)
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +187,7 @@ class _GeneSetMap:
         self._levels = [_noise(factors, genes, level) for level in NOISE_LEVELS]
 
     def map(self, profiles: Floats) -> MappedProfiles:
-        deviation = self._quantile_mapped(profiles[:, self._genes]) - self._mean  # [C, O]
+        deviation = quantile_mapped(profiles[:, self._genes], self._quantiles) - self._mean  # [C, O]
         noise, expected = self._posterior(deviation)
         similarity = fixed_product(_standard(deviation / self._whole.factors.sd[self._genes]), self._lines.T)
         nearest = similarity.argmax(axis=1)
@@ -175,11 +195,6 @@ class _GeneSetMap:
         noise = np.where(expressed < SPARSE_SHARE, SPARSE, noise)
         distance = np.float32(1) - np.take_along_axis(similarity, nearest[:, None], axis=1)[:, 0]
         return MappedProfiles(self._whole._features(expected), noise, np.maximum(distance, 0), nearest)
-
-    def _quantile_mapped(self, profiles: Floats) -> Floats:
-        rank = rankdata(profiles, axis=1) - 1  # ties get the mean of their ranks
-        low, high = np.floor(rank).astype(np.int64), np.ceil(rank).astype(np.int64)
-        return ((self._quantiles[low] + self._quantiles[high]) / 2).astype(np.float32)
 
     def _posterior(self, deviation: Floats) -> tuple[NDArray[np.int64], Floats]:
         """The most likely noise level of each profile ``[C]``, and its expected bulk profile ``[C, P]``."""

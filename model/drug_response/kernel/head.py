@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.drug_response.products import fixed_product
-from scpalm.model.drug_response.profile import SPARSE, MappedProfiles, ProfileMap
+from scpalm.model.drug_response.kernel.products import fixed_product
+from scpalm.model.drug_response.kernel.profile import SPARSE, MappedProfiles, ProfileMap
 
 Floats = NDArray[np.float32]
 # Share and inverse square width (of the mean squared feature distance) of each Gaussian kernel.

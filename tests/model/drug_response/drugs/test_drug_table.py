@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_table import MAX_DRUGS, DrugTable
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_table import MAX_DRUGS, DrugTable
 from scpalm.model.errors import BundleError, InputError
 
 ASPIRIN = Drug("Aspirin", "CC(=O)Oc1ccccc1C(=O)O", 2244, "PTGS1", "Other", ("ASA",), known=True, in_training=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_names import (
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_names import (
     bracketed_note,
     has_control_character,
     is_short_chain,
@@ -28,7 +28,7 @@ from scpalm.model.molecules.inchi import ReadInchi, inchi_in, inchikey_block
 from scpalm.model.molecules.standardize import Standardized, standardize
 
 if TYPE_CHECKING:
-    from scpalm.model.drug_response.drug_table import DrugTable
+    from scpalm.model.drug_response.drugs.drug_table import DrugTable
 
 _SMILES_PREFIX = re.compile(r"(?:canonical|isomeric)?\s*smiles\s*[:=]\s*", re.IGNORECASE)
 _PUBCHEM_ID = re.compile(r"(?:pubchem)?[\s:_-]*(?:cid)?[\s:=#_-]*(\d+)(?:\.0*)?", re.IGNORECASE)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_names import folded, may_be_ester, simpler_names, tidy
-from scpalm.model.drug_response.drug_search import FoundDrug, by_simpler_name, look_up
-from scpalm.model.drug_response.structures import DOUBTS
-from scpalm.model.drug_response.synonyms import SYNONYMS
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_names import folded, may_be_ester, simpler_names, tidy
+from scpalm.model.drug_response.drugs.drug_search import FoundDrug, by_simpler_name, look_up
+from scpalm.model.drug_response.drugs.structures import DOUBTS
+from scpalm.model.drug_response.drugs.synonyms import SYNONYMS
 from scpalm.model.errors import BundleError, InputError
 from scpalm.model.molecules.error import MoleculeError
 from scpalm.model.molecules.identity import same_compound

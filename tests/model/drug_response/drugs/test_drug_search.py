@@ -11,10 +11,10 @@ from rdkit import Chem
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
-from scpalm.model.drug_response.drug import Drug
-from scpalm.model.drug_response.drug_search import split_list
-from scpalm.model.drug_response.drug_table import DrugTable
-from scpalm.model.drug_response.structures import DOUBTS
+from scpalm.model.drug_response.drugs.drug import Drug
+from scpalm.model.drug_response.drugs.drug_search import split_list
+from scpalm.model.drug_response.drugs.drug_table import DrugTable
+from scpalm.model.drug_response.drugs.structures import DOUBTS
 from scpalm.model.errors import InputError
 
 SHIPPED = DrugTable.load(DEFAULT_BUNDLE / "drugs.parquet")
