@@ -109,6 +109,12 @@ def test_a_contrast_compares_all_groups_with_one(
     result = client.get(f"{job}/result", headers={"Accept": "application/json"}).json()
     assert result["values"] == answer["values"] and result["ic50_contrast"] == answer["ic50_contrast"]
 
+    stored = client.get(f"{job}/result", headers={"Accept": "application/x-hdf5"})
+    (tmp_path / "job.h5ad").write_bytes(stored.content)
+    back = anndata.read_h5ad(tmp_path / "job.h5ad")
+    assert back.obs_names.tolist() == GROUPS
+    np.testing.assert_array_equal(back.obsm["X_scpalm_ic50_contrast"], difference)
+
     adata = cells(bundle)
     engine.ic50(adata, ["aspirin", "CC(C)O"], by="type", contrast="normal")
     table = adata.uns["scpalm_ic50_by_type"]
@@ -160,3 +166,21 @@ def test_cells_without_obs_have_no_groups(bundle: Bundle, client: Client) -> Non
     genes = bundle.vocabulary.symbols[: COUNTS.shape[1]]
     answer = client.post("/ic50?by=type", json={"genes": genes, "X": COUNTS.tolist()})
     assert answer.status_code == 422 and "h5ad" in answer.text
+
+
+def test_a_group_has_the_mutations_of_most_of_its_cells(
+    bundle: Bundle, engine: Engine, client: Client, tmp_path: Path
+) -> None:
+    adata = cells(bundle)
+    calls = pd.DataFrame({"A": (TYPES == "tumour").astype(np.int8), "B": np.int8(-1)}, index=adata.obs_names)
+    adata.obsm["mutation"] = calls
+    adata.write_h5ad(tmp_path / "mutated.h5ad")
+    answer = client.post("/ic50?by=type", content=(tmp_path / "mutated.h5ad").read_bytes(), headers=H5AD)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["drug_response"]["inputs_used"] == ["expression", "mutation"]
+    engine.ic50(adata, by="type")
+    values = adata.uns["scpalm_ic50_by_type"]["ic50"]
+    np.testing.assert_array_equal(np.array(answer.json()["values"], np.float32), values)
+    del adata.obsm["mutation"]
+    engine.ic50(adata, by="type")
+    assert (adata.uns["scpalm_ic50_by_type"]["ic50"] != values).any()
