@@ -28,6 +28,7 @@ from scpalm.app.codecs.result import Result
 from scpalm.app.errors import UnsupportedMediaTypeError
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
+from scpalm.app.parsing.quick import takes_long
 from scpalm.app.parsing.refusals import one_line, refusal
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import PartReader, pack_result, pack_upload
@@ -40,10 +41,6 @@ T = TypeVar("T")
 
 _CANCEL_AGAIN_SECONDS = 0.05
 LARGE_BYTES = 8 << 20  # larger bodies never occupy all processes, so that small ones do not wait for them
-# A command that takes more CPU time counts as large, whatever the size of its body: a small file may unpack to a huge
-# one. Not wall time: on a busy machine, everything takes long.
-QUICK_CPU_SECONDS = 1.0
-_LOOK_EVERY_SECONDS = 0.2
 
 
 class _NotQuickError(Exception):
@@ -262,7 +259,7 @@ class ParserPool:
 
         future.add_done_callback(release)
         try:
-            if quick and await _takes_long(process, ready, future):
+            if quick and await takes_long(process, ready, future):
                 if self._large.locked():
                     stop()
                     await asyncio.wait([future])
@@ -273,16 +270,6 @@ class ParserPool:
         except asyncio.CancelledError:  # the client disconnected: stop at once
             stop()
             raise
-
-
-async def _takes_long(process: ParserProcess, ready: asyncio.Future[None], command: asyncio.Future[T]) -> bool:
-    """Wait until a command has ended, or has taken so much CPU time that it counts as large."""
-    await ready
-    started = process.cpu_seconds()
-    while not (await asyncio.wait([command], timeout=_LOOK_EVERY_SECONDS))[0]:
-        if process.cpu_seconds() - started > QUICK_CPU_SECONDS:
-            return True
-    return False
 
 
 def _num_genes(genes: Path) -> int:

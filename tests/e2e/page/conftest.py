@@ -26,9 +26,9 @@ FORMULA = '=HYPERLINK("http://example.com","click")'
 _PATIENCE_MS = 20_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
+    """Debian's Chromium, for one module: while it is open, its event loop runs in the thread of the tests."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")

@@ -1,0 +1,25 @@
+"""Whether a command of a parser process is a small one, by the CPU time that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from scpalm.app.parsing.process import ParserProcess
+
+T = TypeVar("T")
+
+# A command that takes more CPU time counts as large, whatever the size of its body: a small file may unpack to a huge
+# one. Not wall time: on a busy machine, everything takes long.
+_QUICK_CPU_SECONDS = 1.0
+_LOOK_EVERY_SECONDS = 0.2
+
+
+async def takes_long(process: ParserProcess, ready: asyncio.Future[None], command: asyncio.Future[T]) -> bool:
+    """Wait until a command has ended, or has taken so much CPU time that it counts as large."""
+    await ready
+    started = process.cpu_seconds()
+    while not (await asyncio.wait([command], timeout=_LOOK_EVERY_SECONDS))[0]:
+        if process.cpu_seconds() - started > _QUICK_CPU_SECONDS:
+            return True
+    return False
