@@ -12,9 +12,9 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
-from scpalm.app.errors import InvalidParameterError, JobNotFinishedError, JobStorageError
+from scpalm.app.errors import InvalidParameterError, JobNotFinishedError, JobStorageError, TooLargeError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep, charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.job_request import accept_more
@@ -31,6 +31,7 @@ router = APIRouter(tags=["jobs"])
 NPY = "application/x-npy"
 _NUM_GENES, _NUM_CODES = 50, 30
 _MOST_GROUPS = 500
+_MOST_BODY_BYTES = 16 << 20
 _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such job, column, gene or code."},
     409: {"model": Problem, "description": "The job has not succeeded."},
@@ -201,14 +202,16 @@ def _as_cells(
     operation_id="describe_selection",
     response_class=Response,
     responses={200: _JSON, **_ERRORS},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": Rows.model_json_schema()}}}
+    },
 )
-async def describe_selection(
-    job_id: str, rows: Rows, request: Request, service: ServiceDep, owner: OwnerDep
-) -> Response:
+async def describe_selection(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
     """Compare selected cells with all others: the genes and codes that differ most.
 
     `genes`: mean log1p CP10K `inside` and `outside`. `codes`: mean share of tokens `inside` and `outside`.
     """
+    rows = await _rows(request)
     async with _view(job_id, service, owner) as view:
         if rows.compare == "codes":
             codes = await asyncio.to_thread(view.codes)
@@ -218,6 +221,21 @@ async def describe_selection(
         means = await asyncio.to_thread(expression.means, _selected(rows, len(expression.cells)))
         symbols = view.model.bundle.vocabulary.symbols
     return _json({"genes": [{"gene": symbols[at], **pair} for at, pair in _most_different(*means, _NUM_GENES)]})
+
+
+async def _rows(request: Request) -> Rows:
+    """The body, read only as far as it may be long. Raises TooLargeError, InvalidParameterError."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _MOST_BODY_BYTES:
+            raise TooLargeError(f"The list of cells is longer than {_MOST_BODY_BYTES} bytes.", field="rows")
+    try:
+        return Rows.model_validate_json(bytes(body))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "rows"
+        raise InvalidParameterError(f"'{field}': {first['msg']}.", field=field) from error
 
 
 def _selected(rows: Rows, num_cells: int) -> NDArray[np.bool_]:
