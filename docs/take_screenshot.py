@@ -27,10 +27,8 @@ def main() -> None:
         page.get_by_role("button", name="Try the sample").click()
         page.wait_for_selector(".plane canvas", timeout=120_000)
         page.locator(".pick").first.click()
-        page.locator("table", has_text="Codes that are more frequent").locator("tbody tr").first.wait_for(
-            timeout=120_000
-        )
-        page.locator("table", has_text="Genes that are higher").locator("tbody tr").first.wait_for()
+        for caption in ("Codes that are more frequent", "Genes that are higher"):
+            page.locator("table", has_text=caption).locator("tbody tr").first.wait_for(timeout=120_000)
         page.mouse.move(0, 0)
         page.screenshot(path=TARGET)
         browser.close()

@@ -11,7 +11,7 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.layout.process import LayoutError
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
 from scpalm.model.tasks.registry import tasks
-from scpalm.model.tasks.task import TaskContext
+from scpalm.model.tasks.task import TaskContext, Values
 from scpalm.model.tasks.umap import Umap, UmapOptions
 from tests.model.layout.test_layout import groups
 
@@ -40,7 +40,7 @@ def test_a_worker_gets_the_embedding_only() -> None:
 def test_the_conclusion_can_be_repeated_and_names_the_clusters() -> None:
     task = bound()
     embedding, group = groups(120)
-    values = {
+    values: dict[str, Values] = {
         "umap": np.zeros((120, 2), np.float32),
         "umap_cluster": np.zeros((120, 1), np.int32),
         "umap_embedding": embedding,

@@ -10,7 +10,8 @@ import { inside, Nearest, type Outline } from "./lasso";
 import { listen, type Mode, tool } from "./pointer";
 import { openRenderer, type Renderer } from "./renderer";
 
-const FRAME_MS = 33;
+const FRAME_MS = 30; // at most, while the map moves
+const LONGEST_FRAME_MS = 500; // a longer time is a pause
 
 interface Props {
   title: string;
@@ -21,6 +22,7 @@ interface Props {
 /** Draws when something changes, at most once a frame. While the map moves, only as many points as a frame allows. */
 class Drawing {
   private share = 1;
+  private last = 0;
   private waiting = false;
   moving = false;
 
@@ -55,14 +57,14 @@ class Drawing {
   }
 
   drawNow(): void {
-    const started = performance.now();
+    // Drawing is asynchronous; the time between frames shows what it costs.
+    const took = performance.now() - this.last;
+    this.last += took;
+    if (this.moving && took < LONGEST_FRAME_MS) {
+      this.share *= Math.min(1.1, Math.max(0.5, FRAME_MS / took));
+      this.share = Math.min(1, Math.max(0.03, this.share));
+    }
     this.renderer.draw(camera.peek(), this.size(), this.ratio(), this.moving ? this.share : 1);
-    if (!this.moving) return;
-    // The drawing itself is asynchronous; the time between frames shows what it costs.
-    requestAnimationFrame((now) => {
-      const took = now - started;
-      this.share = Math.min(1, Math.max(0.05, this.share * Math.min(1.2, Math.max(0.6, FRAME_MS / Math.max(1, took)))));
-    });
   }
 }
 

@@ -111,6 +111,7 @@ def test_a_selection_is_compared_with_the_rest(own_client: Client, job: str, cel
     assert found[0]["outside"] == pytest.approx(outside[best], abs=1e-4)
     codes = own_client.post(f"{job}/selection", json={"rows": rows, "compare": "codes"}).json()["codes"]
     assert all(one["inside"] > one["outside"] for one in codes)
+    wrong: object
     for wrong in ({"rows": [NUM_CELLS]}, {"rows": [-1]}, {"rows": []}, {"rows": [0], "compare": "x"}, [], "rows"):
         assert own_client.post(f"{job}/selection", json=wrong).status_code == 422, wrong
     assert own_client.post(f"{job}/selection", content=b" " * (17 << 20)).status_code == 413
