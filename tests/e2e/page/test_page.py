@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from scpalm.app.auth.keys import new_key
 from tests.e2e.conftest import BUNDLE, Server
 from tests.e2e.page.conftest import FORMULA, HOSTILE, drawn_pixels, open_file
 
@@ -246,6 +249,37 @@ def test_the_keyboard_is_enough(page: Page, server: Server, real_file: Path) -> 
     page.get_by_role("button", name=re.compile("^Select the ")).first.focus()
     page.keyboard.press("Enter")
     assert selected(page) > 0
+
+
+def test_without_gl_a_canvas_is_drawn(page: Page, server: Server, real_file: Path) -> None:
+    page.goto(f"{server.url}/?renderer=canvas")
+    page.set_input_files("input[type=file]", real_file)
+    page.wait_for_selector(".plane canvas")
+    assert page.locator(".plane canvas").get_attribute("data-renderer") == "canvas"
+    assert drawn_pixels(page) > 300
+
+
+def test_a_service_with_keys_asks_for_one(
+    page: Page, start_server: Callable[..., Server], real_file: Path, tmp_path: Path
+) -> None:
+    secret, entry = new_key("reader")
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [entry]}))
+    server = start_server(api_keys_file=str(keys), results_dir=str(tmp_path / "jobs")).wait_until_ready()
+    page.goto(server.url)
+    field = page.get_by_label("API key")
+    field.fill("wrong")
+    page.get_by_role("button", name="Use").click()
+    page.set_input_files("input[type=file]", real_file)
+    page.locator(".key", has_text="does not accept this key").wait_for()
+    field.fill(secret)
+    page.get_by_role("button", name="Use").click()
+    page.set_input_files("input[type=file]", real_file)
+    page.wait_for_selector(".plane canvas")
+    page.reload()
+    page.wait_for_selector(".plane canvas")
+    assert page.evaluate("sessionStorage.getItem('scpalm.key')") == secret
+    assert page.evaluate("JSON.stringify(localStorage)").count(secret) == 0 and secret not in page.url
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

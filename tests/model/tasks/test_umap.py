@@ -30,7 +30,7 @@ def test_a_worker_gets_the_embedding_only() -> None:
     task = bound(2.0)
     worker = tasks()["umap"].rebuild(BUNDLE, INFO, task.recipe(0, 5))
     embedding, _ = groups(5)
-    values = worker.run(SESSION, cast(Encoded, Encoded(None, embedding, 20, None)), 0)  # type: ignore[arg-type]
+    values = worker.run(SESSION, Encoded(None, embedding, 20, None), 0)  # type: ignore[arg-type]
     assert {name: array.shape for name, array in values.items()} == {
         output.name: (5, output.width) for output in task.outputs
     }
