@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scpalm.model.bundle import Bundle
+from scpalm.model.genes.rows import Rows
 from scpalm.model.layout.process import LayoutError
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
 from scpalm.model.tasks.registry import tasks
@@ -30,7 +31,8 @@ def test_a_worker_gets_the_embedding_only() -> None:
     task = bound(2.0)
     worker = tasks()["umap"].rebuild(BUNDLE, INFO, task.recipe(0, 5))
     embedding, _ = groups(5)
-    values = worker.run(SESSION, Encoded(None, embedding, 20, None), 0)  # type: ignore[arg-type]
+    encoded = Encoded(cast(Rows, None), embedding, np.zeros((5, 1), np.float32), 20, None)
+    values = worker.run(SESSION, encoded, 0)
     assert {name: array.shape for name, array in values.items()} == {
         output.name: (5, output.width) for output in task.outputs
     }

@@ -14,16 +14,18 @@ function quoted(name: string): string {
 
 function codeOf(language: Language, file: string, url: string, key: boolean): string {
   if (language === "Python") {
-    return `import anndata
+    return `${key ? "import os\n" : ""}import anndata
 import scpalm
 
 adata = anndata.read_h5ad(${JSON.stringify(file)})
-engine = scpalm.load()      # in this process; the numbers are those of the page
+client = scpalm.Client(${JSON.stringify(url.replace(/\/$/, ""))}${key ? ', key=os.environ["SCPALM_KEY"]' : ""})
+# or, without a server:  client = scpalm.load()
 
-engine.annotate(adata)      # obs["scpalm_label"], obs["scpalm_probability"], ...
-engine.umap(adata)          # obsm["X_scpalm_umap"], obs["scpalm_cluster"]
-engine.pathways(adata)      # obsm["X_scpalm_pathways"]
-engine.impute(adata, ["CD3D", "LYZ"])`;
+client.annotate(adata)      # obs["scpalm_label"], obs["scpalm_probability"], ...
+client.umap(adata)          # obsm["X_scpalm_umap"], obs["scpalm_cluster"]
+client.pathways(adata)      # obsm["X_scpalm_pathways"]
+client.impute(adata, ["CD3D", "LYZ"])
+client.ic50(adata, by="scpalm_cluster")      # counts summed by group`;
   }
   const auth = key ? ` -H "Authorization: Bearer $SCPALM_KEY"` : "";
   if (language === "curl") {
