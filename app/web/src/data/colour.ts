@@ -45,6 +45,17 @@ export function scaleColour(share: number): Rgb {
   return [0, 1, 2].map((i) => Math.round(low[i]! + part * (high[i]! - low[i]!))) as unknown as Rgb;
 }
 
+const COOL: Rgb = [33, 102, 172];
+const MIDDLE: Rgb = [247, 247, 247];
+const WARM: Rgb = [178, 24, 43];
+
+/** A colour from blue over white to red for a share from -1 to 1 (ColorBrewer's RdBu, safe for colour-blind people). */
+export function differenceColour(share: number): Rgb {
+  const end = share < 0 ? COOL : WARM;
+  const part = Math.min(1, Math.abs(share));
+  return MIDDLE.map((middle, i) => Math.round(middle + part * (end[i]! - middle))) as unknown as Rgb;
+}
+
 /** Whether black text is easier to read on a colour than white (WCAG 2 luminance). */
 export function isLight(colour: Rgb): boolean {
   const [red, green, blue] = colour.map((value) => {

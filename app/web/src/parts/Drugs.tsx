@@ -1,7 +1,7 @@
 // Predicted drug response of groups of cells, as a heat map that is a table.
 import { useEffect, useState } from "preact/hooks";
 import { json, post, Problem } from "../data/api";
-import { css, isLight, scaleColour } from "../data/colour";
+import { css, differenceColour, isLight, type Rgb, scaleColour } from "../data/colour";
 import { job, clusters, types } from "../data/state";
 import type { View } from "../data/types";
 import { count } from "./text";
@@ -26,6 +26,8 @@ interface Answer extends Matrix {
   ic50_lower: Matrix;
   ic50_upper: Matrix;
   cell_distance: Matrix;
+  /** Whether each group is like the training lines, in words. */
+  domain?: string[];
   drug_response: { cell_distance_of_training: number; terms: string };
 }
 
@@ -35,7 +37,9 @@ interface Response {
 }
 
 type Order = "spread" | "lowest" | "name";
+type Colours = "difference" | "value";
 const MOST_DRUGS = 60;
+const LARGE_DIFFERENCE = 1.5; // of ln IC50; gets the strongest colour
 
 async function predict(id: string, source: string, name: string): Promise<Response> {
   const query = new URLSearchParams({ source, name }).toString();
@@ -105,15 +109,34 @@ function sorted(answer: Answer, text: string, order: Order): number[] {
   return drugs.sort((a, b) => rank[order](a) - rank[order](b));
 }
 
+/** The colour of a value: by itself, or compared with the drug's mean over the groups (blue: more sensitive). */
+function colourOf(answer: Answer, kind: Colours): (value: number, drug: number) => Rgb {
+  const numbers = answer.values.flat().filter((value): value is number => value !== null).sort((a, b) => a - b);
+  const [low, high] = [numbers[Math.floor(0.02 * numbers.length)] ?? 0, numbers[Math.floor(0.98 * numbers.length)] ?? 1];
+  if (kind === "value") return (value) => scaleColour(1 - (value - low) / Math.max(1e-6, high - low));
+  const means = answer.columns.map((_, drug) => {
+    const found = answer.values.map((row) => row[drug]).filter((value): value is number => typeof value === "number");
+    return found.reduce((sum, value) => sum + value, 0) / Math.max(1, found.length);
+  });
+  return (value, drug) => differenceColour((value - means[drug]!) / LARGE_DIFFERENCE);
+}
+
+/** For each group, why its numbers need care; "" if it is like the training lines. */
+function cautions(answer: Answer): string[] {
+  const usual = answer.drug_response.cell_distance_of_training;
+  return answer.cell_distance.values.map(([distance], group) => {
+    const domain = answer.domain?.[group] ?? ((distance ?? Infinity) > usual ? "outside: far from all training lines" : "");
+    return domain.startsWith("outside") ? domain : "";
+  });
+}
+
 function HeatMap({ answer, sizes }: Response) {
+  const [colours, setColours] = useState<Colours>("difference");
   const [text, setText] = useState("");
   const [order, setOrder] = useState<Order>("spread");
   const drugs = sorted(answer, text, order);
-  const numbers = answer.values.flat().filter((value): value is number => value !== null).sort((a, b) => a - b);
-  const [low, high] = [numbers[Math.floor(0.02 * numbers.length)] ?? 0, numbers[Math.floor(0.98 * numbers.length)] ?? 1];
-  const usual = answer.drug_response.cell_distance_of_training;
-  const far = answer.cell_distance.values.map(([distance]) => (distance ?? Infinity) > 2 * usual);
-  const colour = (value: number) => scaleColour(1 - (value - low) / Math.max(1e-6, high - low));
+  const caution = cautions(answer);
+  const colour = colourOf(answer, colours);
   return (
     <>
       <div class="row">
@@ -126,6 +149,13 @@ function HeatMap({ answer, sizes }: Response) {
             <option value="name">name</option>
           </select>
         </label>
+        <label class="inline">
+          Colours
+          <select value={colours} onChange={(event) => setColours(event.currentTarget.value as Colours)}>
+            <option value="difference">against the drug's mean here</option>
+            <option value="value">ln IC50</option>
+          </select>
+        </label>
       </div>
       <div class="heat" tabIndex={0} role="region" aria-label="Heat map of drugs and groups">
         <table>
@@ -136,7 +166,7 @@ function HeatMap({ answer, sizes }: Response) {
               {answer.obs_names.map((name, group) => (
                 <th key={name} scope="col" title={`${count(sizes[group] ?? 0)} cells`}>
                   {name}
-                  {far[group] && <abbr title="This group is far from all training cell lines."> ⚠</abbr>}
+                  {caution[group] && <abbr title={caution[group]}> ⚠</abbr>}
                 </th>
               ))}
             </tr>
@@ -150,7 +180,7 @@ function HeatMap({ answer, sizes }: Response) {
                   if (value === null) return <td key={group}>–</td>;
                   const interval = [answer.ic50_lower, answer.ic50_upper].map((bound) => bound.values[group]?.[drug]?.toFixed(1));
                   return (
-                    <td key={group} class={isLight(colour(value)) ? "on-light" : "on-dark"} style={{ background: css(colour(value)) }} title={`${answer.columns[drug]}, ${answer.obs_names[group]}: ${value.toFixed(2)}, 90 % interval ${interval.join(" to ")}`}>
+                    <td key={group} class={isLight(colour(value, drug)) ? "on-light" : "on-dark"} style={{ background: css(colour(value, drug)) }} title={`${answer.columns[drug]}, ${answer.obs_names[group]}: ${value.toFixed(2)}, 90 % interval ${interval.join(" to ")}`}>
                       {value.toFixed(1)}
                     </td>
                   );
@@ -161,7 +191,7 @@ function HeatMap({ answer, sizes }: Response) {
         </table>
       </div>
       <p class="hint">
-        {drugs.length > MOST_DRUGS ? `The first ${MOST_DRUGS} of ${drugs.length} drugs. ` : ""}Hover for the 90 % interval. ⚠: the group is more than twice as far from the training lines as these are from each other. {answer.drug_response.terms}
+        {drugs.length > MOST_DRUGS ? `The first ${MOST_DRUGS} of ${drugs.length} drugs. ` : ""}Hover for the 90 % interval. ⚠: the group is farther from all training lines than these are from each other, so read its numbers with care. {answer.drug_response.terms}
       </p>
     </>
   );
