@@ -22,10 +22,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from scpalm.app.codecs.compression import check_encoding
-from scpalm.app.codecs.registry import readable_types, reader_for, writer_for
+from scpalm.app.codecs.registry import writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import UnsupportedMediaTypeError
+from scpalm.app.parsing.commands import command, read_maps, refuse_unknown
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
 from scpalm.app.parsing.quick import takes_long
@@ -109,7 +109,7 @@ class ParserPool:
             InterruptedParserError: the process was ended from outside, twice.
             DrainingError: the pool was closed.
         """
-        _refuse_unknown(upload)
+        refuse_unknown(upload)
         loop = asyncio.get_running_loop()
         received: asyncio.Queue[tuple[UploadHead | Prepared, ...] | None] = asyncio.Queue()
 
@@ -118,7 +118,7 @@ class ParserPool:
         def pump(process: ParserProcess, scratch: Path) -> None:
             nonlocal num_received
             parts = PartReader(self._num_genes, self._max_cells)
-            for number, message in enumerate(process.stream(_command("parse", upload, scratch))):
+            for number, message in enumerate(process.stream(command("parse", upload, scratch))):
                 group = parts.read(message)
                 if number >= num_received:  # a second process repeats what the first one has sent
                     num_received = number + 1
@@ -143,11 +143,11 @@ class ParserPool:
 
     async def head(self, upload: Upload) -> UploadHead:
         """The head of an upload, without its cells. Raises the same errors as `parse`."""
-        _refuse_unknown(upload)
+        refuse_unknown(upload)
 
         def read(process: ParserProcess, scratch: Path) -> UploadHead:
             parts = PartReader(self._num_genes, self._max_cells)
-            for found in parts.read(process.call(_command("head", upload, scratch))):
+            for found in parts.read(process.call(command("head", upload, scratch))):
                 if isinstance(found, UploadHead):
                     return found
             raise MessageError("The reply has no head.")
@@ -156,16 +156,10 @@ class ParserPool:
 
     async def maps(self, upload: Upload) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
         """Names of the columns of ``obs``, and maps ``[cells, 2]`` by name. Raises the same errors as `parse`."""
-        _refuse_unknown(upload)
+        refuse_unknown(upload)
 
         def read(process: ParserProcess, scratch: Path) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
-            reply = process.call(_command("maps", upload, scratch))
-            maps = {
-                name: array
-                for name, array in reply.arrays.items()
-                if array.dtype == np.float32 and array.ndim == 2 and array.shape[1] == 2
-            }
-            return [str(name) for name in reply.content.get("obs", ())], maps
+            return read_maps(process.call(command("maps", upload, scratch)))
 
         return await self._run(upload.num_bytes, read)
 
@@ -277,20 +271,6 @@ def _num_genes(genes: Path) -> int:
         return int(parquet.read_metadata(genes).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise BundleError(f"{genes} cannot be read: {error}") from error
-
-
-def _command(kind: str, upload: Upload, scratch: Path) -> Message:
-    content, arrays = pack_upload(upload)
-    return Message(kind, {"upload": content, "scratch": str(scratch)}, arrays)
-
-
-def _refuse_unknown(upload: Upload) -> None:
-    if reader_for(upload.media_type) is None:
-        raise UnsupportedMediaTypeError(
-            f"Cells cannot be read from '{upload.media_type[:100]}'. Use one of: {', '.join(readable_types())}.",
-            field="Content-Type",
-        )
-    check_encoding(upload.content_encoding)
 
 
 def _log_late_error(task: asyncio.Task[None]) -> None:
