@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from scpalm.training.evaluation.integration.compare import (
 from tests.training.bundles import exported
 from tests.training.tiny import tiny_counts, write_h5ad
 
-pytest.importorskip("scib_metrics")
-pytest.importorskip("harmonypy")
+# Not imported while tests are collected: absl, which it imports, would keep the stream of pytest and close it.
+pytestmark = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("scib_metrics", "harmonypy")), reason="scib-metrics is not installed"
+)
 
 
 def test_all_ways_are_scored_in_one_run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
