@@ -113,7 +113,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = random.poisson(random.gamma(0.2, 1.0, len(genes)), (150, len(genes))).astype(np.float32)
     data = anndata.AnnData(sparse.csr_matrix(counts))
     data.obs_names, data.var_names = [f"cell{n}" for n in range(len(counts))], genes
-    data.obs["batch"] = "one"
+    data.obs["batch"] = ["one", "two"] * 75
     path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
     data.write_h5ad(path)
     return path

@@ -20,11 +20,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.integration.integrate import harmony, integrate
+from scpalm.model.integration.integrate import can_integrate, harmony, integrate
 from scpalm.model.io.labels import Categories
 from scpalm.training.evaluation.common.dataset import Dataset
 from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
 from scpalm.training.evaluation.common.joint_baselines import JointBaselines
+from scpalm.training.evaluation.common.source import NotApplicable
 from scpalm.training.metrics.rows import Row
 
 METHODS = ("pca50", "harmony", "scvi", "h_C", "embedding", "embedding_harmony", "integrate")
@@ -78,7 +79,8 @@ def compare_integration(
     Args:
         dataset: with batches. model: the bundle. adapted: a bundle that was adapted to other cells of the same kind.
 
-    Raises InputError if scib-metrics is missing or there is one batch, ValueError for an unknown method.
+    Methods whose package is not installed are left out. Raises InputError if scib-metrics is missing or there is one
+    batch, ValueError for an unknown method.
     """
     known = (*METHODS, *((ADAPTED,) if adapted is not None else ()))
     chosen = tuple(options.methods or known)
@@ -94,13 +96,17 @@ def compare_integration(
     for method in ("pca50", *(name for name in chosen if name != "pca50")):
         progress(f"{dataset.name}: {method}")
         started = time.perf_counter()
-        arrays[method] = ways.embed(method)[labelled]
+        try:
+            arrays[method] = ways.embed(method)[labelled]
+        except NotApplicable as error:  # its package is not installed, for example
+            progress(f"{dataset.name}: {method} is left out: {error}")
+            continue
         seconds[method] = round(time.perf_counter() - started, 2)
     progress(f"{dataset.name}: metrics")
     codes = dataset.labels.codes[labelled]
     scores = scib_scores(arrays, codes, batches[labelled])
     rows: list[Row] = []
-    for method in chosen:
+    for method in (name for name in chosen if name in arrays):
         row: Row = {"task": "integration", "dataset": dataset.name, "method": method, "seed": options.seed}
         row |= {ours: round(float(scores.loc[method, name]), 6) for name, ours in _COLUMNS.items() if name in scores}
         row |= {"seconds": seconds[method], "batches": len(set(batches)), "cells": len(labelled)}
@@ -134,6 +140,12 @@ class _Ways:
             return self._adapted.embed("embedding", self._matrix)
         if method == "h_C":
             return self._model.embed(method, self._matrix)
+        if method in ("embedding_harmony", "integrate") and not can_integrate():
+            raise NotApplicable(
+                "no-harmonypy",
+                "Harmony needs harmonypy, which is not installed.",
+                hint="Install it with pip install 'scpalm[integrate]'.",
+            )
         embedding, batches = self._model.embed("embedding", self._matrix), Categories.of(self._names)
         if method == "embedding_harmony":
             return harmony(embedding.astype(np.float64), batches)
