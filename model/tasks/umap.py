@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from scpalm.model.adapter.adapter import OpenAdapter, adapter_of
 from scpalm.model.bundle import Bundle
 from scpalm.model.layout.layout import MOST_CELLS, LayoutOptions
 from scpalm.model.layout.process import LayoutProcess
@@ -33,23 +34,28 @@ class Umap(BoundTask):
     needs_tokens = False
     concludes = True
 
-    def __init__(self, info: SessionInfo, options: LayoutOptions) -> None:
+    def __init__(self, info: SessionInfo, options: LayoutOptions, adapter: OpenAdapter | None = None) -> None:
+        self._adapter = adapter
         self._options = options
         self._process = LayoutProcess(options, progress=self._set_share)
+        width = info.embedding_width if adapter is None else adapter.adapter.width
         self.outputs = (
             OutputSpec("umap", "X_scpalm_umap", 2, columns=("1", "2")),
             OutputSpec("umap_cluster", "scpalm_cluster", 1, np.int32, columns=("cluster",), placement="obs"),
-            OutputSpec("umap_embedding", "X_scpalm_umap_embedding", info.embedding_width, hidden=True),
+            OutputSpec("umap_embedding", "X_scpalm_umap_embedding", width, hidden=True),
         )
 
     def _set_share(self, share: float) -> None:
         self.share_concluded = share
 
     def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
+        embedding = encoded.embedding
+        if self._adapter is not None:
+            embedding = self._adapter.apply(encoded.rows, embedding)
         return {
             "umap": np.zeros((len(encoded), 2), np.float32),
             "umap_cluster": np.zeros((len(encoded), 1), np.int32),
-            "umap_embedding": encoded.embedding,
+            "umap_embedding": embedding,
         }
 
     def conclude(self, values: Mapping[str, Values]) -> Mapping[str, Values]:
@@ -93,7 +99,7 @@ class UmapTask(Task[UmapOptions]):
     tensors: ClassVar[Mapping[str, str]] = {"umap": "umap", "umap_cluster": "cluster"}
 
     def bind(self, options: UmapOptions, context: TaskContext) -> BoundTask:
-        return Umap(context.info, LayoutOptions(options.resolution))
+        return Umap(context.info, LayoutOptions(options.resolution), adapter_of(context.bundle))
 
     def rebuild(self, bundle: Bundle, info: SessionInfo, recipe: Recipe) -> BoundTask:
-        return Umap(info, LayoutOptions(float(recipe.settings["resolution"])))
+        return Umap(info, LayoutOptions(float(recipe.settings["resolution"])), adapter_of(bundle))

@@ -104,6 +104,14 @@ def test_other_outputs_are_those_of_the_start(engine: Engine, adapted: Engine) -
         np.testing.assert_array_equal(one.obsm[f"X_scpalm_{output}"], two.obsm[f"X_scpalm_{output}"])
 
 
+def test_the_map_is_that_of_the_adapted_embedding(engine: Engine, adapted: Engine) -> None:
+    one, two = cells_of(3, 60), cells_of(3, 60)
+    engine.umap(one)
+    adapted.umap(two)
+    assert two.obsm["X_scpalm_umap"].shape == (60, 2)
+    assert not np.array_equal(one.obsm["X_scpalm_umap"], two.obsm["X_scpalm_umap"])
+
+
 def test_fewer_measured_genes_are_corrected_for(adapted: Engine) -> None:
     whole = cells_of(3, 40)
     part = whole[:, : NUM_GENES - 6].copy()
