@@ -226,14 +226,8 @@ class ParserPool:
         process = await self._free.get()
         scratch = self._new_path()
 
-        ready: asyncio.Future[None] = loop.create_future()
-
         def run() -> T:
             try:
-                # A process that replaces another one needs time to start, which is not the upload's.
-                with contextlib.suppress(ProcessError, BundleError, OSError):
-                    process.set_up()
-                loop.call_soon_threadsafe(ready.set_result, None)
                 return job(process, scratch)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -253,7 +247,7 @@ class ParserPool:
 
         future.add_done_callback(release)
         try:
-            if quick and await takes_long(process, ready, future):
+            if quick and await takes_long(process, future):
                 if self._large.locked():
                     stop()
                     await asyncio.wait([future])

@@ -87,6 +87,7 @@ class ParserProcess:
     def __init__(self, genes: Path, limits: ParserLimits, module: str = CHILD_MODULE) -> None:
         self._genes, self._limits, self._module = genes, limits, module
         self._lock = threading.Lock()
+        self._cpu_at_start: float | None = None
         self._busy = False
         self._killed = False
         self._closed = False
@@ -179,10 +180,12 @@ class ParserProcess:
             if self._process.poll() is not None:
                 self._replace()
             self.set_up()
+            self._cpu_at_start = _cpu_seconds(self._process.pid)
             yield
         except OSError as error:
             raise self._dead() from error
         finally:
+            self._cpu_at_start = None
             with self._lock:
                 self._busy = False  # from now on `cancel` does nothing
                 killed, self._killed = self._killed, False
@@ -195,13 +198,10 @@ class ParserProcess:
             elif self._process.poll() is not None:
                 self._replace()
 
-    def cpu_seconds(self) -> float:
-        """CPU time of the process so far; 0 if it is gone."""
-        try:
-            times = psutil.Process(self._process.pid).cpu_times()
-        except psutil.Error:
-            return 0.0
-        return float(times.user + times.system)
+    def cpu_seconds_of_command(self) -> float:
+        """CPU time that the running command has taken; 0 if none runs, or its process still starts."""
+        started = self._cpu_at_start
+        return 0.0 if started is None else _cpu_seconds(self._process.pid) - started
 
     def cancel(self) -> None:
         """Abort the running command, if any. It raises ProcessError, and a new process replaces the killed one."""
@@ -271,3 +271,12 @@ def _environment() -> dict[str, str]:
     root = Path(scpalm.__file__).parents[1]
     paths = [str(root), *(path for path in sys.path if os.path.isabs(path) and Path(path) not in (root, Path.cwd()))]
     return kept | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far; 0 if it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)

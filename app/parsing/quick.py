@@ -15,11 +15,9 @@ _QUICK_CPU_SECONDS = 1.0
 _LOOK_EVERY_SECONDS = 0.2
 
 
-async def takes_long(process: ParserProcess, ready: asyncio.Future[None], command: asyncio.Future[T]) -> bool:
+async def takes_long(process: ParserProcess, command: asyncio.Future[T]) -> bool:
     """Wait until a command has ended, or has taken so much CPU time that it counts as large."""
-    await ready
-    started = process.cpu_seconds()
     while not (await asyncio.wait([command], timeout=_LOOK_EVERY_SECONDS))[0]:
-        if process.cpu_seconds() - started > _QUICK_CPU_SECONDS:
+        if process.cpu_seconds_of_command() > _QUICK_CPU_SECONDS:
             return True
     return False

@@ -50,7 +50,7 @@ def test_the_file_is_returned_with_embeddings(server: Server, cells: Path, tmp_p
     values = out.obsm["X_scpalm"]
     assert values.shape[0] == 150 and values.dtype == np.float32
     assert np.isfinite(values).all() and values.std(axis=0).max() > 0
-    assert list(out.obs["batch"]) == ["one"] * 150
+    assert list(out.obs["batch"]) == ["one", "two"] * 75
 
 
 def test_a_cell_has_the_same_result_in_any_batch_and_format(server: Server, cells: Path, tmp_path: Path) -> None:
