@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -69,18 +69,21 @@ def test_copy_and_key_added(client: scpalm.Client, adata: anndata.AnnData) -> No
 
 
 def test_many_cells_become_a_job_that_can_be_resumed(
-    client: scpalm.Client, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+    start_server: Callable[..., Server], adata: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange, "JOB_CELLS", 10)
+    (tmp_path / "jobs").mkdir()
+    server = start_server(results_dir=str(tmp_path / "jobs")).wait_until_ready()
     other, again = adata.copy(), adata.copy()
-    client.embed(adata)
-    scpalm.tl.embed(other)
-    np.testing.assert_array_equal(adata.obsm["X_scpalm"], other.obsm["X_scpalm"])
-    # Not simply the newest: the same cells may have been sent before, and then they have their old job.
-    done = next(job for job in client.jobs() if job["state"] == "succeeded" and job["rows"] == 60)
-    client.resume(done["id"], again)
-    np.testing.assert_array_equal(again.obsm["X_scpalm"], other.obsm["X_scpalm"])
-    client.cancel(done["id"])
+    with scpalm.Client(server.url, progress=False) as client:
+        client.embed(adata)
+        scpalm.tl.embed(other)
+        np.testing.assert_array_equal(adata.obsm["X_scpalm"], other.obsm["X_scpalm"])
+        (job,) = client.jobs()
+        assert job["state"] == "succeeded" and job["rows"] == 60
+        client.resume(job["id"], again)
+        np.testing.assert_array_equal(again.obsm["X_scpalm"], other.obsm["X_scpalm"])
+        client.cancel(job["id"])
 
 
 def test_several_calls_run_at_once(server: Server, adata: anndata.AnnData) -> None:
