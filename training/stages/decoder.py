@@ -1,4 +1,4 @@
-"""Train the decoder that imputation serves: it reads the codes of a finished stage 1, and f beside them."""
+"""Train the decoder that imputation serves: it reads f and the codes of a finished stage 1."""
 
 from __future__ import annotations
 

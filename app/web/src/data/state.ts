@@ -24,7 +24,7 @@ export const view = signal<View | null>(null);
 export const positions = signal<Float32Array | null>(null);
 export const mapName = signal("umap");
 export const colouring = signal<Colouring>({ source: "result", name: "annotate" });
-/** Values of the present colouring, and of the imputed gene beside it. */
+/** Values of the current colouring, and of the imputed gene next to it. */
 export const values = signal<Values | null>(null);
 export const imputed = signal<Values | null>(null);
 export const imputing = signal(false);
