@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from scpalm.model.tasks.umap import Umap, UmapOptions
 from tests.model.layout.test_layout import groups
 
 INFO = SessionInfo("onnx", "cpu", 30, 20, 8, 4, 16, 100)
-BUNDLE = cast(Bundle, None)
+BUNDLE = Bundle(Path("bundle"), {"files": {}})  # without an adapter
 SESSION = cast(Session, None)
 
 
