@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from scpalm.model.genes.declared import AUTO
 from scpalm.model.integration.onto import IntegratedReference, carry_labels, map_onto
 from scpalm.model.io.cells import open_cells
 from scpalm.model.io.labels import Categories
-from scpalm.model.output.note import NOTE_KEY
+from scpalm.model.output.note import NOTE_KEY, stored_note
 from scpalm.model.sessions.session import Session
 from scpalm.model.stream import CellReader
 
@@ -90,7 +89,7 @@ def _stored(reference: AnnData) -> tuple[NDArray[np.float32], str]:
     if INTEGRATED_KEY not in reference.obsm:
         raise InputError("not-integrated", f"The reference has no obsm['{INTEGRATED_KEY}'].", hint=hint)
     try:
-        key = json.loads(reference.uns[NOTE_KEY])["integration"]["batch_key"]
+        key = stored_note(reference.uns[NOTE_KEY])["integration"]["batch_key"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             "not-integrated",

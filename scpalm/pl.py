@@ -5,13 +5,14 @@ Needs matplotlib: ``pip install 'scpalm[plot]'``.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from scpalm.model.output.note import stored_note
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -146,7 +147,7 @@ def ic50(
     if "X_scpalm_ic50" not in adata.obsm:
         raise KeyError("obsm has no 'X_scpalm_ic50': run scpalm.tl.ic50 first.")
     values = np.asarray(adata.obsm["X_scpalm_ic50"], dtype=np.float64)
-    names = _note(adata).get("columns", {}).get("X_scpalm_ic50") or [str(i) for i in range(values.shape[1])]
+    names = _note(adata).get("columns", {}).get("X_scpalm_ic50", [str(i) for i in range(values.shape[1])])
     means = _means(adata, groupby, values, [str(name) for name in names])
     centered = means - means.mean()
     chosen = centered.std().sort_values(ascending=False).index[:n_drugs]
@@ -208,8 +209,7 @@ def _column(adata: AnnData, name: str, made_by: str) -> pd.Series:
 def _note(adata: AnnData) -> dict[str, Any]:
     if "scpalm" not in adata.uns:
         raise KeyError("uns has no 'scpalm': run one of scpalm.tl's functions first.")
-    found = adata.uns["scpalm"]
-    return dict(json.loads(found)) if isinstance(found, str) else dict(found)
+    return stored_note(adata.uns["scpalm"])
 
 
 def _code_shares(adata: AnnData) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from scpalm.app.offline.files import readable, refuse_same_file
@@ -11,6 +10,7 @@ from scpalm.model.engine import Engine
 from scpalm.model.errors import InputError
 from scpalm.model.mapping import MapOptions, Mapping
 from scpalm.model.output.note import NOTE_KEY
+from scpalm.model.output.plain import plain_mapping
 from scpalm.model.output.whole_file import replaced_when_whole
 
 
@@ -28,7 +28,7 @@ def map_file(source: Path, reference: Path, target: Path, engine: Engine, option
     found = engine.map_onto(cells, known, options)
     name, version = engine.bundle.name, engine.bundle.version
     note = {"model": {"name": name, "version": version}, "mapped_onto": reference.name, "keys": list(found.keys)}
-    cells.uns[NOTE_KEY] = json.dumps(note)
+    cells.uns[NOTE_KEY] = plain_mapping(note)
     with replaced_when_whole(target) as partial:
         cells.write_h5ad(partial)
     return found

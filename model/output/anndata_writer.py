@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 
-from scpalm.model.output.note import NOTE_KEY, anndata_note
+from scpalm.model.output.note import NOTE_KEY, anndata_note, keep_columns
 from scpalm.model.tasks.task import BoundTask, OutputSpec, Values
 
 
@@ -49,23 +48,25 @@ class AnnDataWriter:
         self._outputs = [output for task in tasks for output in task.outputs if not output.hidden]
 
     def write_into(self, adata: AnnData, note: Mapping[str, object]) -> None:
-        """Add the values and the note (JSON in ``uns["scpalm"]``, as in an h5ad response)."""
+        """Add the values, and the note as ``uns["scpalm"]``, as in an h5ad response."""
         for output in self._outputs:
             values, key = self._values[output.name], self._keys[output.name]
             getattr(adata, output.placement)[key] = obs_column(output, values) if output.placement == "obs" else values
-        adata.uns[NOTE_KEY] = json.dumps(anndata_note(note, self._outputs, self._keys), default=list)
+        written = anndata_note(note, self._outputs, self._keys)
+        keep_columns(written, adata.uns.get(NOTE_KEY, {}))
+        adata.uns[NOTE_KEY] = written
 
     def write_groups_into(self, adata: AnnData, note: Mapping[str, object], key: str, groups: Sequence[str]) -> None:
         """Add the values of groups of cells as ``uns[key]``: ``groups``, the columns, and each output by name.
 
-        The columns of the main output are stored as ``drugs`` for ``ic50``; the note as JSON, as ``note``.
+        The columns of the main output are stored as ``drugs`` for ``ic50``.
         """
         table: dict[str, object] = {"groups": np.array(groups, dtype=object)}
         for output in self._outputs:
             values = self._values[output.name]
             table[output.name] = values if output.categories is None else output.texts(values)[:, 0]
         table["drugs"] = np.array(self._outputs[0].columns or (), dtype=object)
-        table["note"] = json.dumps(anndata_note(note, self._outputs), default=list)
+        table["note"] = anndata_note(note, self._outputs)
         adata.uns[key] = table
 
 

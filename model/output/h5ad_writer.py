@@ -5,18 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import h5py
 import numpy as np
-import orjson
 
 from scpalm.model.errors import InputError, UnreadableError
 from scpalm.model.io.hdf5 import find, open_hdf5, other_name
-from scpalm.model.output.note import NOTE_KEY
+from scpalm.model.output.note import NOTE_KEY, keep_columns
+from scpalm.model.output.plain import Plain
+from scpalm.model.output.plain_hdf5 import earlier_columns, plain_bytes, write_plain
 from scpalm.model.tasks.task import OutputSpec, Values
 
 _WRITE_AGAIN = "open the file with anndata.read_h5ad and write it again with write_h5ad"
@@ -92,15 +93,15 @@ class H5adWriter:
         return Column(values, output)
 
     @_guarded()
-    def note(self, what: dict[str, object]) -> None:
-        """Store ``what`` as JSON in ``uns["scpalm"]``."""
+    def note(self, what: Mapping[str, Plain]) -> None:
+        """Store ``what`` as ``uns["scpalm"]``; columns that an earlier note names are kept for keys not written now."""
         uns = self._group("uns")
+        note = dict(what)
         if NOTE_KEY in uns:
+            keep_columns(note, earlier_columns(uns))
             del uns[NOTE_KEY]
-        content = orjson.dumps(what)
-        self._reserve(2 * len(content))
-        text = uns.create_dataset(NOTE_KEY, data=content.decode(), dtype=h5py.string_dtype())
-        text.attrs.update({"encoding-type": "string", "encoding-version": "0.2.0"})
+        self._reserve(plain_bytes(note))
+        write_plain(uns, NOTE_KEY, note)
 
     def _group(self, name: str) -> h5py.Group:
         # A link in the user's file must not redirect the write.

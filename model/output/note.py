@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scpalm.model.bundle import Identity
 from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.report import InputReport
+from scpalm.model.output.plain import Plain, plain_mapping
 from scpalm.model.release import release
 from scpalm.model.tasks.task import OutputSpec
 
@@ -40,8 +43,8 @@ def note_of(
 
 def anndata_note(
     note: Mapping[str, object], outputs: Sequence[OutputSpec], keys: Mapping[str, str] | None = None
-) -> dict[str, object]:
-    """The note in ``uns["scpalm"]``: adds the key of each output and the names of its columns.
+) -> dict[str, Plain]:
+    """The note in ``uns["scpalm"]``, as nested plain values: adds the key of each output and the names of its columns.
 
     ``keys``: the key of each output, by name, if it is not the default key.
     """
@@ -52,4 +55,25 @@ def anndata_note(
         if output.columns is not None and output.placement == "obsm"
     }
     key = written[outputs[0].name]
-    return {**note, "key": key, "keys": written, **({"columns": columns} if columns else {})}
+    return plain_mapping({**note, "key": key, "keys": written, **({"columns": columns} if columns else {})})
+
+
+def stored_note(found: object) -> dict[str, Any]:
+    """A note read from ``uns``: a mapping, or the JSON text that earlier releases wrote. Raises ValueError."""
+    if isinstance(found, str | bytes):
+        found = json.loads(found)
+    if not isinstance(found, Mapping):
+        raise ValueError("The note is not a mapping.")
+    return dict(found)
+
+
+def keep_columns(note: dict[str, Plain], earlier: object) -> None:
+    """Keep the names of columns that an earlier note in the same ``uns`` has for keys that this result leaves alone."""
+    try:
+        columns = stored_note(earlier).get("columns", {})
+    except ValueError:
+        return
+    if isinstance(columns, Mapping) and columns:
+        mine = note.get("columns", {})
+        assert isinstance(mine, dict)
+        note["columns"] = plain_mapping(columns) | mine

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata
 import numpy as np
+
+from scpalm.model.output.note import keep_columns, stored_note
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,7 +35,7 @@ def write_cells(adata: AnnData, path: Path, layer: str | None) -> None:
 def read_results(path: Path, adata: AnnData, key_added: str | None, *, copy: bool) -> AnnData | None:
     """Copy what the service added into the AnnData, under ``key_added`` if it is given."""
     found = anndata.read_h5ad(path)
-    note = json.loads(found.uns[NOTE])
+    note = stored_note(found.uns[NOTE])
     if by := note.get("drug_response", {}).get("by"):
         target = adata.copy() if copy else adata
         target.uns[key_added or f"scpalm_ic50_by_{by}"] = _groups(found, note)
@@ -50,7 +51,10 @@ def read_results(path: Path, adata: AnnData, key_added: str | None, *, copy: boo
                     target.obs[renamed[key]] = values.array
     note["keys"] = {name: renamed[key] for name, key in note["keys"].items()}
     note["key"] = renamed[note["key"]]
-    target.uns[NOTE] = json.dumps(note)
+    if "columns" in note:
+        note["columns"] = {renamed[key]: names for key, names in note["columns"].items()}
+    keep_columns(note, target.uns.get(NOTE, {}))
+    target.uns[NOTE] = note
     return target if copy else None
 
 
@@ -60,7 +64,7 @@ def _groups(found: AnnData, note: dict[str, Any]) -> dict[str, object]:
     for name, key in note["keys"].items():
         table[name] = found.obsm[key] if key in found.obsm else found.obs[key].to_numpy(dtype=object)
     table["drugs"] = np.array(note["columns"][note["key"]], dtype=object)
-    table["note"] = json.dumps(note)
+    table["note"] = note
     return table
 
 

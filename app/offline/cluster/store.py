@@ -130,6 +130,7 @@ class AtlasStore:
 def _make_store(folder: Path, atlas: Atlas) -> None:
     """Create an AnnData store (on-disk format 0.1.0) with cell names, ``obsm`` and ``uns``."""
     import zarr
+    from anndata.io import write_elem
 
     def group(path: str, kind: str, kind_version: str, **more: object) -> Any:
         attributes = {"encoding-type": kind, "encoding-version": kind_version, **more}
@@ -147,8 +148,8 @@ def _make_store(folder: Path, atlas: Atlas) -> None:
     obsm = group("obsm", "dict", "0.1.0")
     array(obsm, KEY, (num_cells, atlas.width), (rows, atlas.width), np.float32, "array")
     uns = group("uns", "dict", "0.1.0")
-    array(uns, NOTE_KEY, (), (), str, "string")
-    uns[NOTE_KEY][()] = json.dumps(anndata_note(atlas.note(), [OutputSpec("embed", KEY, atlas.width)]))
+    note = anndata_note(atlas.note(), [OutputSpec("embed", KEY, atlas.width)])
+    write_elem(uns, NOTE_KEY, note)
 
 
 def _flush(path: Path) -> None:

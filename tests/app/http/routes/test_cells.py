@@ -76,7 +76,7 @@ def test_h5ad_responses_are_the_uploaded_file_with_the_key_added(client: Client,
     cells = anndata.read_h5ad(tmp_path / "out.h5ad")
     assert cells.obsm["X_scpalm"].shape == (2, 3)
     assert list(cells.obs["kind"]) == ["T", "T"]
-    assert json.loads(cells.uns["scpalm"])["model"]["name"] == "fake"
+    assert cells.uns["scpalm"]["model"]["name"] == "fake"
 
 
 def test_all_formats_give_the_same_bits_and_accept_chooses_the_response(client: Client, tmp_path: Path) -> None:

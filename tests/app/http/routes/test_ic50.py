@@ -107,7 +107,9 @@ def test_drugs_in_the_body_and_in_a_form(head: Head, client: Client, tmp_path: P
     back = anndata.read_h5ad(tmp_path / "answer.h5ad")
     np.testing.assert_array_equal(back.obsm["X_scpalm_ic50"], reference)
     assert back.obsm["X_scpalm_ic50_lower"].shape == reference.shape
-    assert '"Pyridine"' in back.uns["scpalm"] and "ln IC50" in back.uns["scpalm"]
+    note = back.uns["scpalm"]
+    assert note["columns"]["X_scpalm_ic50"].tolist() == ["Pyridine", "Caffeine"]
+    assert note["drug_response"]["units"].startswith("ln IC50")
 
 
 def test_form_fields_of_a_job_are_checked_before_it_is_accepted(client: Client, tmp_path: Path) -> None:
@@ -288,4 +290,4 @@ def test_the_command_writes_the_same_values_as_the_service(head: Head, tmp_path:
     assert done.exit_code == 0, done.output
     back = anndata.read_h5ad(tmp_path / "out.h5ad")
     np.testing.assert_array_equal(back.obsm["X_scpalm_ic50"], expected(head, ["Pyridine", "Caffeine"]).ln_ic50)
-    assert "ln IC50" in back.uns["scpalm"]
+    assert back.uns["scpalm"]["drug_response"]["units"].startswith("ln IC50")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,7 +119,7 @@ def test_a_contrast_compares_all_groups_with_one(
     table = adata.uns["scpalm_ic50_by_type"]
     assert table["groups"].tolist() == GROUPS and table["drugs"].tolist() == ["aspirin", "CC(C)O"]
     np.testing.assert_array_equal(table["ic50_contrast"], difference)
-    assert json.loads(table["note"])["drug_response"]["by"] == "type" and not adata.obsm.keys()
+    assert table["note"]["drug_response"]["by"] == "type" and not adata.obsm.keys()
     adata.write_h5ad(tmp_path / "noted.h5ad")
 
 
@@ -181,4 +180,4 @@ def test_a_group_has_the_mutations_of_most_of_its_cells(
     engine.ic50(adata, by="type")
     table = adata.uns["scpalm_ic50_by_type"]
     np.testing.assert_array_equal(np.array(answer.json()["values"], np.float32), table["ic50"])
-    assert json.loads(table["note"])["drug_response"]["inputs"] == "mutation"
+    assert table["note"]["drug_response"]["inputs"] == "mutation"

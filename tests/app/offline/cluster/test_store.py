@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import anndata
@@ -56,7 +55,7 @@ def test_the_result_is_an_anndata_store(tmp_path: Path, atlas: Atlas) -> None:
     cells = anndata.read_zarr(tmp_path / "out.zarr")
     np.testing.assert_array_equal(cells.obsm["X_scpalm"], values_of(0, 10))
     assert list(cells.obs_names) == [f"cell{n}" for n in range(10)]
-    assert json.loads(cells.uns["scpalm"])["model"] == {"name": "fake", "version": "0.1"}
+    assert cells.uns["scpalm"]["model"] == {"name": "fake", "version": "0.1"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5ad", "out.zarr"]
     assert {path.name for path in (tmp_path / "out.zarr").iterdir()} == {"obs", "obsm", "uns", "var", "zarr.json"}
 
