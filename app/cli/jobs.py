@@ -1,22 +1,25 @@
-"""The command ``scpalm jobs``: list jobs and dead letters, replay failed jobs, cancel open ones."""
+"""The command ``scpalm jobs``: list jobs and dead letters, show one, replay failed jobs, cancel open ones."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scpalm.app.cli.job_tables import describe_job, describe_letter, job_table, letter_table, lines_of
 from scpalm.model.errors import UserError
 
 if TYPE_CHECKING:
     from scpalm.app.jobs.dead_letters import DeadLetter
     from scpalm.app.jobs.ledger.ledger import Job, Ledger
     from scpalm.app.settings import Settings
+
+_MOST_LETTERS = 100_000
 
 # Imports are inside the functions, so that `--help` does not wait for the libraries of the model.
 
@@ -30,13 +33,21 @@ def jobs(
     dead: Annotated[
         bool, typer.Option("--dead", help="List dead letters: jobs and Redis requests that crashed their processes.")
     ] = False,
+    show: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Show one job or dead request: what it asked for, and what happened."),
+    ] = None,
     replay: Annotated[str | None, typer.Option(metavar="ID", help="Put a failed job back into the queue.")] = None,
     cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel a queued or running job.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs to list, newest first.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every field.")] = False,
 ) -> None:
-    """List the jobs in the ledger given by SCPALM_REDIS_URL, or else SCPALM_RESULTS_DIR."""
-    if sum((dead, replay is not None, cancel is not None)) > 1:
-        raise typer.BadParameter("Use only one of --dead, --replay and --cancel.")
+    """List the jobs in the ledger given by SCPALM_REDIS_URL, or else SCPALM_RESULTS_DIR.
+
+    Example: scpalm jobs --dead --json
+    """
+    if sum((dead and show is None, show is not None, replay is not None, cancel is not None)) > 1:
+        raise typer.BadParameter("Use only one of --dead, --show, --replay and --cancel.")
     from scpalm.app.settings import load_settings
 
     settings = load_settings()
@@ -44,10 +55,16 @@ def jobs(
         asyncio.run(_replay(settings, replay))
     elif cancel is not None:
         asyncio.run(_cancel(settings, cancel))
-    elif dead:
-        asyncio.run(_list_dead(settings, limit))
+    elif show is not None:
+        found = asyncio.run(_show(settings, show))
+        typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines_of(found)))
     else:
-        asyncio.run(_list(settings, limit))
+        listed, letters = asyncio.run(_list(settings, limit, dead=dead))
+        if as_json:
+            described = [describe_job(job) for job in listed] + [describe_letter(letter) for letter in letters]
+            typer.echo(json.dumps(described, indent=2))
+        else:
+            typer.echo("\n".join([*job_table(listed), *letter_table(letters)]))
 
 
 @asynccontextmanager
@@ -78,20 +95,31 @@ def _open(settings: Settings) -> Ledger:
     return SqliteLedger(path)
 
 
-async def _list(settings: Settings, limit: int) -> None:
+async def _list(settings: Settings, limit: int, *, dead: bool) -> tuple[list[Job], list[DeadLetter]]:
     async with _ledger(settings) as ledger:
-        _print_jobs(await ledger.latest(limit=limit))
+        if dead:
+            return list(await ledger.dead(limit)), await _letters(settings, limit)
+        return list(await ledger.latest(limit=limit)), []
 
 
-async def _list_dead(settings: Settings, limit: int) -> None:
+async def _letters(settings: Settings, limit: int) -> list[DeadLetter]:
     from scpalm.app.storage.urls import is_redis
 
-    async with _ledger(settings) as ledger:
-        _print_jobs(await ledger.dead(limit))
-    if is_redis(settings.redis_url):
-        from scpalm.app.jobs.dead_letters import dead_letters
+    if not is_redis(settings.redis_url):
+        return []
+    from scpalm.app.jobs.dead_letters import dead_letters
 
-        _print_letters(await asyncio.to_thread(dead_letters, settings.redis_url, limit))
+    return await asyncio.to_thread(dead_letters, settings.redis_url, limit)
+
+
+async def _show(settings: Settings, wanted: str) -> dict[str, object]:
+    async with _ledger(settings) as ledger:
+        if (job := await ledger.get(wanted)) is not None:
+            return describe_job(job)
+    for letter in await _letters(settings, _MOST_LETTERS):
+        if letter.id == wanted:
+            return describe_letter(letter)
+    raise LedgerError(f"There is no job or dead request {wanted}. `scpalm jobs` and `scpalm jobs --dead` list them.")
 
 
 async def _replay(settings: Settings, job_id: str) -> None:
@@ -118,47 +146,3 @@ async def _find(ledger: Ledger, job_id: str) -> Job:
             "an error and can send it again."
         )
     return job
-
-
-def _print_jobs(found: Sequence[Job]) -> None:
-    from scpalm.app.jobs.manifest import Manifest
-
-    rows = []
-    for job in found:
-        manifest = Manifest.from_json(job.manifest)
-        speed = job.rows_done / max(1e-3, (job.ended or time.time()) - job.started) if job.started else 0.0
-        rows.append(
-            (
-                job.id,
-                job.state,
-                ",".join(manifest.spec.tasks),
-                " ".join(manifest.model[:2]),
-                f"{job.rows_done}/{job.rows if job.rows is not None else '?'}",
-                f"{speed:.0f}",
-                _age(job.created),
-                job.error or "",
-            )
-        )
-    _print_table(("job", "state", "tasks", "model", "cells", "cells/s", "age", "error"), rows)
-
-
-def _print_letters(letters: Sequence[DeadLetter]) -> None:
-    rows = [
-        (letter.id, letter.model, letter.lane, str(letter.rows), str(letter.deliveries), _age(letter.moment))
-        for letter in letters
-    ]
-    if rows:
-        typer.echo()
-        _print_table(("request", "model", "lane", "cells", "deliveries", "age"), rows)
-
-
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in (headings, *rows):
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _age(moment: float) -> str:
-    seconds = max(0, int(time.time() - moment))
-    days, hours, minutes = seconds // 86400, seconds // 3600, seconds // 60
-    return f"{days}d" if days else f"{hours}h" if hours else f"{minutes}m" if minutes else f"{seconds}s"

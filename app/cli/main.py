@@ -15,7 +15,7 @@ from scpalm.app.cli.doctor import doctor
 from scpalm.app.cli.embed import ClusterCommand, embed
 from scpalm.app.cli.integrate import integrate
 from scpalm.app.cli.jobs import jobs
-from scpalm.app.cli.options import BundleOption
+from scpalm.app.cli.models import models
 from scpalm.app.cli.serve import ServeCommand, serve
 from scpalm.app.cli.strict import StrictCommand
 from scpalm.app.cli.task_commands import task_command
@@ -57,20 +57,13 @@ cli.command(cls=ServeCommand)(worker)
 cli.command()(jobs)
 cli.command(cls=StrictCommand)(check)
 cli.command()(doctor)
+cli.command()(models)
 cli.command(cls=ClusterCommand)(embed)
 cli.command(cls=StrictCommand)(annotate)
 cli.command(cls=StrictCommand)(integrate)
 for _task in tasks().values():
     if _task.name not in ("embed", "annotate", "integrate"):  # added above, with further options
         cli.command(_task.name, cls=StrictCommand)(task_command(_task))
-
-
-@cli.command()
-def models(bundle: BundleOption = None) -> None:
-    """Print the model card as JSON: training data, evaluation and files."""
-    from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
-
-    typer.echo(json.dumps(Bundle.load(bundle or DEFAULT_BUNDLE).manifest, indent=2, ensure_ascii=False))
 
 
 @cli.command()

@@ -18,6 +18,7 @@ class DeadLetter:
         model: name, version and checksum of the model, as in the keys of the queue.
         lane: lane of the queue.
         rows: number of cells.
+        num_bytes: size of its body in the queue.
         deliveries: how many workers it was delivered to.
         moment: when it became a dead letter, in seconds since the epoch by the clock of Redis.
     """
@@ -26,6 +27,7 @@ class DeadLetter:
     model: str
     lane: str
     rows: int
+    num_bytes: int
     deliveries: int
     moment: float
 
@@ -44,6 +46,7 @@ def dead_letters(url: str, limit: int = 100) -> list[DeadLetter]:
                             model,
                             fields[b"lane"].decode(),
                             int(fields[b"rows"]),
+                            int(fields.get(b"bytes", 0)),
                             int(fields[b"deliveries"]),
                             int(entry.partition(b"-")[0]) / 1000,
                         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,6 +90,11 @@ def test_jobs_are_listed_replayed_and_cancelled(open_ledger: Callable[[], Ledger
     assert run("--cancel", "waits")[0] == 1
     status, _, err = run("--cancel", "none")
     assert status == 1 and err.count("\n") == 1 and "no job none" in err
+    shown = dict(line.split(maxsplit=1) for line in run("--show", "failed")[1].splitlines())
+    assert (shown["state"], shown["error"], shown["tasks"]) == ("failed", "a cell is empty", '["embed"]')
+    assert [job["id"] for job in json.loads(run("--json")[1])] == ["waits", "failed", "dead"]
+    status, _, err = run("--show", "none")
+    assert status == 1 and err.count("\n") == 1 and "no job or dead request none" in err
     assert {line.split()[0]: line.split()[1] for line in run()[1].splitlines()[1:]} == {
         "waits": "cancelled",
         "failed": "failed",
@@ -118,5 +124,9 @@ def test_dead_requests_are_listed(tmp_path: Path, run: Run, monkeypatch: pytest.
             client.xadd("scpalm:{mini-1.0-abc}:dead", letter)
         status, out, _ = run("--dead")
         assert status == 0 and out.splitlines()[-1].split()[:5] == ["w", "mini-1.0-abc", "online", "7", "3"]
+        shown = json.loads(run("--dead", "--show", "w", "--json")[1])
+        assert (shown["kind"], shown["rows"], shown["bytes"], shown["deliveries"]) == ("request", 7, 1, 3)
+        assert "payload" not in shown
+        assert json.loads(run("--dead", "--json")[1]) == [shown]
     finally:
         redis.stop()

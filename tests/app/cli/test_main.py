@@ -131,8 +131,14 @@ def test_a_missing_runtime_error_says_how_to_install_it(
 def test_models_prints_the_card(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle_dir: Path
 ) -> None:
-    assert run(monkeypatch, "models", "--bundle", bundle_dir) == 0
+    assert run(monkeypatch, "models", "--bundle", bundle_dir, "--json") == 0
     assert json.loads(capsys.readouterr().out)["name"] == "fake"
+    assert run(monkeypatch, "models", "--bundle", bundle_dir) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("model      fake 0.1") and len(lines) < 20
+    assert run(monkeypatch, "models") == 0
+    out = capsys.readouterr().out
+    assert "ic50" in out and "pca50 (fitted)" in out and len(out.splitlines()) < 50
 
 
 def test_serve_help_lists_every_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
