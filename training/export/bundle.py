@@ -31,7 +31,16 @@ from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.export.bundle_files import apply_umask
 from scpalm.training.export.onnx_graph import OPSET, export_decoder, export_embedding, export_encoder
-from scpalm.training.export.precision import Exact, Precision, as_rows, beyond, loss_of_precision, parity_cells, stored
+from scpalm.training.export.precision import (
+    LIMITS,
+    Exact,
+    Precision,
+    as_rows,
+    beyond,
+    loss_of_precision,
+    parity_cells,
+    stored,
+)
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.run import Run, RunError
 from scpalm.training.stages.stage1 import load_stage1
@@ -104,14 +113,23 @@ def export_run(run_dir: Path, out: Path, options: BundleOptions) -> list[str]:
     write_manifest(partial, manifest)
     chosen = parity_cells(corpus, PARITY_CELLS)
     bundle, rows = Bundle.load(partial), as_rows(corpus, chosen)
-    report, values = parity(bundle, rows)
+    values = parity(bundle, rows)
     difference = max(values["max_abs_difference"], values["embedding_max_abs_difference"])
+    agreement = (
+        f"outputs differ by at most {difference:.1e} (limit {MAX_DIFFERENCE:.0e}), and "
+        f"{values['code_agreement']:.2%} of the codes of {len(rows):,} cells are equal (limit {MIN_CODE_AGREEMENT:.1%})"
+    )
     if difference > MAX_DIFFERENCE or values["code_agreement"] < MIN_CODE_AGREEMENT:
-        raise RunError(f"Parity failed, no bundle was written (see {partial}): {'; '.join(report)}")
+        raise RunError(f"ONNX Runtime and PyTorch disagree, no bundle was written (see {partial}): {agreement}.")
     tokens = OnnxSession(bundle, device="cpu").encode(rows).tokens
     assert tokens is not None
     lost = loss_of_precision(exact, corpus, chosen, tokens)
-    report += [f"{precision} against float32, {name}: {value:.3g}" for name, value in lost.items()]
+    report = [
+        f"ONNX Runtime and PyTorch agree: {agreement}.",
+        f"Stored as {precision}: {lost['code_agreement']:.2%} of the codes are those of float32 (limit "
+        f"{LIMITS[precision].code_agreement:.0%}), mean cosine of h_C {lost['mean_cosine']:.5f} (limit "
+        f"{LIMITS[precision].cosine}).",
+    ]
     if passed := beyond(lost, precision):
         raise RunError(
             f"{precision} costs too much, no bundle was written (see {partial}): {passed}. "
@@ -209,7 +227,7 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:
+def parity(bundle: Bundle, rows: Rows) -> dict[str, float]:
     """Compare ONNX Runtime with PyTorch on the same cells: differences of h_C, agreement of codes, cosine."""
     one = OnnxSession(bundle, device="cpu").encode(rows)
     with torch.inference_mode():
@@ -217,7 +235,7 @@ def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:
     h, codes, other, other_codes = one.h_C, one.codes, two.h_C, two.codes
     same = (codes == other_codes).all(axis=1)
     cosine = (h * other).sum(1) / (np.linalg.norm(h, axis=1) * np.linalg.norm(other, axis=1))
-    values = {
+    return {
         "cells": float(len(rows)),
         "embedding_max_abs_difference": float(np.abs(one.embedding - two.embedding).max()),
         "max_abs_difference": float(np.abs(h - other)[same].max(initial=0.0)),
@@ -226,4 +244,3 @@ def parity(bundle: Bundle, rows: Rows) -> tuple[list[str], dict[str, float]]:
         "code_agreement": float((codes == other_codes).mean()),
         "min_cosine": float(cosine.min()),
     }
-    return [f"parity {name}: {value:.3g}" for name, value in values.items()], values

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -38,6 +40,11 @@ def test_one_command_writes_tables_page_and_figures(
     # The tiny corpus has no label with 20 cells for the heatmap of codes.
     monkeypatch.setattr(
         "scpalm.training.evaluation.pathways.cells.label_shares", lambda codes, labels, num: (["a"], np.ones((1, num)))
+    )
+    # The metrics of scIB have a test of their own; their libraries compile for a minute.
+    monkeypatch.setattr(
+        "scpalm.training.evaluation.integration.compare.scib_scores",
+        lambda arrays, labels, batches: pd.DataFrame({"Total": 0.5}, index=list(arrays)),
     )
     # scVI and Harmony have tests of their own; here they are left out as if they were not installed.
     monkeypatch.setitem(sys.modules, "scvi", None)
@@ -89,3 +96,13 @@ def test_wrong_use_is_one_line(
     result = run(words[0], labelled, *words[1:], *out, "--bundle", tiny_export.bundle)
     assert result.exit_code == 1 and said in result.stderr, result.output
     assert len(result.stderr.strip().splitlines()) == 1 or words[0] == "all"
+
+
+def test_two_bundles_are_scored_on_the_same_cells(tiny_export: Exported, labelled: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny_export.bundle, tmp_path / "other"))
+    words = ("clustering", labelled, "--label", "kind", "--seeds", 1, "--methods", "h_C,other:h_C")
+    rows = tmp_path / "rows.json"
+    result = run(*words, "--bundle", tiny_export.bundle, "--against", other, "--json", rows)
+    assert result.exit_code == 0, result.output
+    first, second = json.loads(rows.read_text())
+    assert (first.pop("method"), second.pop("method")) == ("h_C", "other:h_C") and first == second

@@ -55,7 +55,8 @@ def claim(row: Row) -> str:
         return ""
     if row["zero_shot"]:
         return "zero-shot"
-    return "trained on the set" if row["method"] in _PRETRAINED else "fitted to the set"
+    method = str(row["method"]).rpartition(":")[2]  # of another bundle: its name comes first
+    return "trained on the set" if method in _PRETRAINED else "fitted to the set"
 
 
 def _cell(values: Sequence[float], column: str) -> str:

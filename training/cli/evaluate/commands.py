@@ -9,7 +9,7 @@ import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli.console import command
-from scpalm.training.cli.evaluate_options import (
+from scpalm.training.cli.evaluate.options import (
     BundleOption,
     Json,
     Keep,

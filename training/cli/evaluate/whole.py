@@ -9,12 +9,11 @@ from typing import Annotated, TypedDict, Unpack
 import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
-from scpalm.training.cli import evaluate as evaluate_cli
-from scpalm.training.cli import evaluate_embedding
-from scpalm.training.cli.annotation import annotation
 from scpalm.training.cli.console import command
-from scpalm.training.cli.evaluate_options import BundleOption, Keep, Label, Record
-from scpalm.training.cli.integration import integration
+from scpalm.training.cli.evaluate import commands, embedding
+from scpalm.training.cli.evaluate.annotation import annotation
+from scpalm.training.cli.evaluate.integration import integration
+from scpalm.training.cli.evaluate.options import BundleOption, Keep, Label, Record
 
 
 @command
@@ -69,7 +68,7 @@ def evaluate_all(
         return None if done[-1].exists() else done[-1]
 
     if (rows := wanted("clustering")) is not None:
-        evaluate_embedding.clustering(
+        embedding.clustering(
             files=files,
             json_out=rows,
             label=label,
@@ -82,7 +81,7 @@ def evaluate_all(
             record=record,
         )
     if cells and (rows := wanted("few_cells")) is not None:
-        evaluate_embedding.clustering(
+        embedding.clustering(
             files=files,
             json_out=rows,
             label=label,
@@ -95,9 +94,9 @@ def evaluate_all(
     if batch_key is not None:
         score_batches(files, batch_key, wanted, label=label, bundle=bundle, keep=keep, record=record)
     if (rows := wanted("robustness")) is not None:
-        evaluate_embedding.robustness(files=files, json_out=rows, label=label, bundle=bundle, keep=keep, record=record)
+        embedding.robustness(files=files, json_out=rows, label=label, bundle=bundle, keep=keep, record=record)
     if (rows := wanted("imputation")) is not None:
-        evaluate_cli.imputation(
+        commands.imputation(
             files=files,
             json_out=rows,
             label=label,
@@ -110,7 +109,7 @@ def evaluate_all(
     if corpus is not None and gene_sets is not None and (rows := wanted("pathways")) is not None:
         codes, heatmap = out / "pathways.json", out / "codes.png"
         # The rows are written last: they mark the task as done.
-        evaluate_cli.pathways(
+        commands.pathways(
             sources=[corpus],
             gene_sets=gene_sets,
             json_out=rows,
@@ -131,7 +130,7 @@ def evaluate_all(
             keep=keep,
             record=record,
         )
-    evaluate_cli.report(done, out / "report.html", bundle=bundle, pictures=sorted(out.glob("*.png")))
+    commands.report(done, out / "report.html", bundle=bundle, pictures=sorted(out.glob("*.png")))
 
 
 class Scoring(TypedDict):
@@ -148,7 +147,7 @@ def score_batches(
 ) -> None:
     """Transfer of labels between batches, and integration."""
     if (rows := wanted("transfer")) is not None:
-        evaluate_embedding.transfer(files=files, batch_key=batch_key, json_out=rows, **options)
+        embedding.transfer(files=files, batch_key=batch_key, json_out=rows, **options)
     if (rows := wanted("integration")) is not None:
         integration(
             files=files,

@@ -9,7 +9,7 @@ import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
 from scpalm.training.cli.console import command
-from scpalm.training.cli.evaluate_options import (
+from scpalm.training.cli.evaluate.options import (
     BundleOption,
     Json,
     Keep,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scpalm.training.evaluation.common.dataset import Dataset
+    from scpalm.training.evaluation.common.source import EmbeddingSource
 
 
 @command
@@ -36,6 +37,9 @@ def clustering(
     json_out: Json = None,
     label: Label = "cell_type",
     bundle: BundleOption = DEFAULT_BUNDLE,
+    against: Annotated[
+        list[Path] | None, typer.Option("--against", help="Another bundle to score on the same cells; may be repeated.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 10,
     methods: Methods = None,
     keep: Keep = None,
@@ -61,6 +65,7 @@ def clustering(
     from scpalm.training.evaluation.clustering.picture import draw_umap
     from scpalm.training.evaluation.common.baselines import Baselines
     from scpalm.training.evaluation.common.embeddings import BundleEmbeddings
+    from scpalm.training.evaluation.common.other_bundle import OtherBundle
     from scpalm.training.evaluation.common.scvi_baseline import Scvi
     from scpalm.training.evaluation.common.table import CLUSTERING_COLUMNS, FEW_CELLS_COLUMNS
 
@@ -71,10 +76,14 @@ def clustering(
             hint="Leave out --extended, --batch-key and --pictures, or --cells.",
         )
     datasets = datasets_of(files, label, keep, batch_key)
-    model = BundleEmbeddings(Bundle.load(bundle))
+    first = Bundle.load(bundle)
+    models: list[EmbeddingSource] = [
+        BundleEmbeddings(first),
+        *(OtherBundle(Bundle.load(path), first) for path in against or []),
+    ]
     if cells is not None:
         few = FewCellsOptions(cells, named_methods(methods), range(seeds))
-        rows = compare_few_cells(datasets, [model, Baselines(BASELINES)], few, progress=show_progress)
+        rows = compare_few_cells(datasets, [*models, Baselines(BASELINES)], few, progress=show_progress)
         finish(rows, FEW_CELLS_COLUMNS, json_out, bundle, record=record)
         return
 
@@ -84,7 +93,7 @@ def clustering(
             draw_umap(array, dataset, pictures / f"{dataset.name}-{method}.png", title=method)
 
     options = ClusteringOptions(named_methods(methods), range(seeds), extended)
-    rows = compare_clustering(datasets, [model, Baselines(), Scvi()], options, progress=show_progress, on_array=draw)
+    rows = compare_clustering(datasets, [*models, Baselines(), Scvi()], options, progress=show_progress, on_array=draw)
     finish(rows, CLUSTERING_COLUMNS, json_out, bundle, record=record)
 
 
