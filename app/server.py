@@ -141,6 +141,17 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
     host, port = listener.getsockname()[:2]
     role = service.role
     note = " (documentation: /docs)" if role is not Role.WORK else " (health and metrics of a worker)"
+    if (
+        role is not Role.WORK
+        and settings.reaches_network
+        and settings.api_keys_file is None
+        and not settings.allow_open
+    ):
+        log.warning(
+            "OPEN TO THE NETWORK: %s accepts requests from other machines without API keys. Set SCPALM_API_KEYS_FILE "
+            "(`scpalm key NAME` makes an entry), or SCPALM_ALLOW_OPEN=1 if only trusted machines reach this address.",
+            host,
+        )
     log.info("listening on http://%s:%d%s", f"[{host}]" if ":" in host else host, port, note)
     watchers = [
         asyncio.create_task(_stop_on_signal(stopping, service, server, settings.drain_seconds)),

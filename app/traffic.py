@@ -19,6 +19,11 @@ class TrafficSettings(BaseSettings):
         "127.0.0.1",
         description="Address to listen on. Default: this machine only; 0.0.0.0 opens the service to the network.",
     )
+    allow_open: bool = Field(
+        False,
+        description="1 silences the warning that this service listens beyond this machine without API_KEYS_FILE. "
+        "Default: 0, since such a service computes for anybody who reaches it.",
+    )
     allowed_hosts: str = Field(
         "",
         description="Names that clients may call this service by (Host header), separated by commas: "
@@ -74,6 +79,11 @@ class TrafficSettings(BaseSettings):
             if not _HOST_NAME.fullmatch(name):
                 raise ValueError(f"{name[:100]!r} is not a host name; write it without http:// and port, or as *.name")
         return value
+
+    @property
+    def reaches_network(self) -> bool:
+        """Whether other machines can reach the service."""
+        return not _is_loopback(self.host)
 
     @property
     def upload_share(self) -> int:

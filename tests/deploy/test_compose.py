@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from scpalm.app.cli.main import cli
 from scpalm.app.settings import PREFIX, Settings
-from tests.deploy.files import PROMETHEUS, ROOT, compose, load, rules, tool
+from tests.deploy.files import DEPLOY, PROMETHEUS, ROOT, compose, load, rules, tool
 
 OUR_SERVICES = ("api", "worker", "worker-cpu", "single", "single-gpu")
 SERVICES = compose()["services"]
@@ -27,7 +29,12 @@ def test_docker_compose_accepts_the_file() -> None:
 
 def test_the_default_profile_is_a_single_process() -> None:
     profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
-    assert {name for name, chosen in profiles.items() if not chosen} == {"single", "prometheus", "grafana"}
+    assert {name for name, chosen in profiles.items() if not chosen} == {
+        "single",
+        "prometheus",
+        "alertmanager",
+        "grafana",
+    }
     assert (
         profiles["single-gpu"] == ["nvidia"] and profiles["worker"] == ["queue"] and profiles["worker-cpu"] == ["cpu"]
     )
@@ -75,7 +82,7 @@ def test_containers_have_time_to_finish_their_work() -> None:
 def test_every_service_has_a_memory_limit_and_monitoring_is_local() -> None:
     for service in SERVICES.values():
         assert service["deploy"]["resources"]["limits"]["memory"]
-    for name in ("prometheus", "grafana"):
+    for name in ("prometheus", "grafana", "alertmanager", "single", "single-gpu", "api"):
         assert all(port.startswith("127.0.0.1:") for port in SERVICES[name]["ports"])
     assert "ports" not in SERVICES["redis"]
 
@@ -102,6 +109,36 @@ def test_mounted_paths_exist() -> None:
     assert files and [name for name in files if not (ROOT / name).exists()] == []
     named = {mount.split(":")[0] for mount in mounts if not mount.startswith("./")}
     assert named == set(compose()["volumes"])
+
+
+OVERLAYS = sorted((DEPLOY / "compose").glob("*.yml"))
+
+
+@pytest.mark.parametrize("file", OVERLAYS, ids=lambda path: path.stem)
+def test_overlays_extend_existing_services_with_existing_settings(file: Path) -> None:
+    added = load(file)
+    # Options of a user: no port of the service itself, no container without limits.
+    for name, service in added["services"].items():
+        if name not in SERVICES:
+            assert service["deploy"]["resources"]["limits"]["memory"] and re.search(r":\d+\.\d+", service["image"])
+            continue
+        assert "ports" not in service
+        for variable in service.get("environment", {}):
+            assert variable.startswith(PREFIX) and variable.removeprefix(PREFIX).lower() in Settings.model_fields
+    for mount in [volume for service in added["services"].values() for volume in service.get("volumes", ())]:
+        source = mount.split(":")[0]
+        assert not source.startswith("./") or (ROOT / source).exists()
+
+
+def test_overlays_can_be_combined(tmp_path: Path) -> None:
+    words = [word for file in (ROOT / "docker-compose.yml", *OVERLAYS) for word in ("-f", str(file))]
+    whole = yaml.safe_load(tool("docker-compose", *words, "--profile", "cpu", "config"))
+    single = whole["services"]["single"]
+    assert single["environment"]["SCPALM_API_KEYS_FILE"] == f"/run/secrets/{single['secrets'][0]['source']}"
+    assert single["environment"]["SCPALM_ALLOW_OPEN"] == "0" and single["ports"][0].startswith("127.0.0.1:")
+    assert single["environment"]["SCPALM_RESULTS_DIR"] == "/var/lib/scpalm/shared"
+    scraped = load(PROMETHEUS / "with-keys.yml")["scrape_configs"][0]["dns_sd_configs"][0]["port"]
+    assert single["environment"]["SCPALM_METRICS_PORT"] == str(scraped)
 
 
 def test_third_party_images_have_a_version() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped, unused-ignore]
@@ -96,3 +98,25 @@ def test_selectors_find_their_pods() -> None:
         if selector:
             selected = selector.get("matchLabels", selector)
             assert any(selected.items() <= found.items() for found in labels), part["metadata"]["name"]
+
+
+def test_keys_come_from_a_secret(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "kubernetes"))
+    (folder / "with-keys" / "keys.json").write_text("[]")
+    built = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(folder / "with-keys"))))
+    (secret,) = [part for part in built if part["kind"] == "Secret"]
+    (api,) = [part for part in built if part["kind"] == "Deployment" and part["metadata"]["name"] == "scpalm-api"]
+    spec = api["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert all(name.removeprefix(PREFIX).lower() in Settings.model_fields for name in variables)
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "keys"]
+    (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "keys"]
+    assert volume["secret"]["secretName"] == secret["metadata"]["name"] == "scpalm-keys"
+    assert variables["SCPALM_API_KEYS_FILE"] == f"{mount['mountPath']}/{next(iter(secret['data']))}"
+    (policy,) = [part for part in built if part["kind"] == "NetworkPolicy" and part["metadata"]["name"] == "scpalm-api"]
+    ports = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+    assert {8000, int(variables["SCPALM_METRICS_PORT"])} == ports
+    for part in built:
+        if part["kind"] != "ScaledObject":
+            kubernetes_validate.validate(part, "1.37", strict=True)
