@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,7 +114,17 @@ def _shorten(schema: dict[str, Any]) -> None:
         for member in members.values():
             if isinstance(member, dict):
                 member.pop("title", None)
+                _say_default(member, member)
     if "in" in schema and isinstance(schema.get("schema"), dict):
         schema["schema"].pop("title", None)
         if schema["schema"].get("description") == schema.get("description"):
             schema["schema"].pop("description", None)
+        _say_default(schema["schema"], schema)
+
+
+def _say_default(schema: dict[str, Any], described: dict[str, Any]) -> None:
+    """Turn a default into words. Generated clients would send it, and an option of a task not asked for is refused."""
+    default = schema.pop("default", None)
+    text = described.get("description", "")
+    if default not in (None, "", [], {}) and "Default:" not in text:
+        described["description"] = f"{text} Default: `{json.dumps(default).strip(chr(34))}`.".strip()

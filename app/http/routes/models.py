@@ -60,7 +60,7 @@ class FileEntry(BaseModel):
 
 
 # A row of a table of results: data set, method, seed and metrics.
-ResultRow = dict[str, str | float | None]
+ResultRow = dict[str, str | float | bool | None]
 
 
 class TrainingData(BaseModel):

@@ -162,7 +162,7 @@ def test_keys_are_described_where_they_are_needed(make_app: Callable[..., FastAP
     assert schemes["BearerKey"]["scheme"] == "bearer" and schemes["HeaderKey"]["name"] == "X-API-Key"
     assert "X-API-Key: KEY" in document["info"]["description"]
     for name, operation in _operations(document):
-        needed = [] if "/health/" in name else [{"BearerKey": []}, {"HeaderKey": []}]
+        needed: list[dict[str, list[str]]] = [] if "/health/" in name else [{"BearerKey": []}, {"HeaderKey": []}]
         assert operation["security"] == needed, name
 
 
