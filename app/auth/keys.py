@@ -139,8 +139,8 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _key(entry: Mapping[str, object]) -> ApiKey:
     name, digest = entry["name"], entry["sha256"]
-    if not isinstance(name, str) or not name or len(name) > 100:
-        raise ValueError("'name' must be a text of 1 to 100 characters")
+    if not isinstance(name, str) or not name or len(name) > 100 or not name.isprintable():
+        raise ValueError("'name' must be a text of 1 to 100 printable characters")
     if not isinstance(digest, str) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise ValueError(f"'sha256' of '{name}' is not a hexadecimal SHA-256")
     paths = entry.get("paths", [])

@@ -22,6 +22,7 @@ from scpalm.app.parsing.upload import Upload
 from scpalm.app.service import Service
 from scpalm.app.serving.labelled import open_labelled
 from scpalm.app.storage.scratch import ensure_folder
+from scpalm.app.telemetry.access import access_note
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.registry import tasks
 
@@ -67,6 +68,8 @@ async def accept_more(request: Request, service: Service, job: Job, task: str, s
     model = service.models.exactly(old.model)
     if model is None:
         raise JobStorageError("The model of this job is no longer served. Send the cells again.")
+    note = access_note(request.scope)
+    note.model, note.rows = model.identity, job.rows
     manifest = replace(old, spec=spec, labelled=None)
     with ExitStack() as local, model.held():
         stored = service.jobs.files_of(job).local(BODY_FILE, ensure_folder(scratch))
@@ -113,6 +116,7 @@ async def _accept(call: CellRequest, owner: str, key: str | None) -> Job:
 async def _checked(call: CellRequest) -> tuple[Upload, int]:
     """Open the body and resolve the options. The upload with the options of its body, and the number of cells."""
     head = await call.model.parsers.head(call.upload)
+    access_note(call.request.scope).rows = head.num_cells
     spec = call.whole_spec(head)
     num_cells = head.num_cells
     if call.upload.labelled is not None:

@@ -17,8 +17,8 @@ from scpalm.app.http.dependencies import ServiceDep
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.openapi.components import BINARY, answer_schema, body_schema
 from scpalm.app.http.openapi.errors import CELL_ERRORS
-from scpalm.app.http.openapi.headers import REQUEST_HEADERS
-from scpalm.app.http.request import CellRequest, received
+from scpalm.app.http.openapi.headers import REQUEST_HEADERS, SERVER_TIMING
+from scpalm.app.http.request import CellRequest, received, server_timing
 from scpalm.app.http.routes.health import live, ready
 from scpalm.app.v2.outputs import DEFAULT, RequestedOutputs, compose, outputs
 from scpalm.app.v2.schemas import (
@@ -146,7 +146,10 @@ _INFERRED: dict[int | str, dict[str, Any]] = {
             "application/json": {"schema": answer_schema(InferenceResponse)},
             "application/octet-stream": BINARY,
         },
-        "headers": {HEADER_LENGTH: {"description": "Length of the JSON.", "schema": {"type": "integer"}}},
+        "headers": {
+            HEADER_LENGTH: {"description": "Length of the JSON.", "schema": {"type": "integer"}},
+            **SERVER_TIMING,
+        },
     },
     **CELL_ERRORS,
 }
@@ -199,6 +202,7 @@ async def _answer(call: CellRequest) -> Response:
     encoding = time.monotonic()
     body, length = await asyncio.to_thread(compose, result, requested)
     call.trace(encoding, head.num_cells)
+    timing = {"Server-Timing": server_timing(call.durations())}
     if length is None:
-        return Response(body, media_type="application/json")
-    return Response(body, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
+        return Response(body, headers=timing, media_type="application/json")
+    return Response(body, headers={HEADER_LENGTH: str(length), **timing}, media_type="application/octet-stream")

@@ -41,6 +41,7 @@ from scpalm.app.jobs.manifest import BODY_FILE, Manifest
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.service import Service
 from scpalm.app.storage.scratch import ensure_folder, scratch_folder
+from scpalm.app.telemetry.access import access_note
 
 log = logging.getLogger("scpalm.request")
 
@@ -210,6 +211,8 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
         reason = f": {job.error}" if job.error else f", {job.rows_done} of {job.rows or '?'} cells are done."
         raise JobNotFinishedError(f"The job is {job.state}{reason}")
     manifest = Manifest.from_json(job.manifest)
+    note = access_note(request.scope)
+    note.model, note.rows = manifest.model, job.rows
     media_type = choose_media_type(request.headers.get("accept"), offers_after(manifest.spec.format))
     started = time.monotonic()
     files = service.jobs.files_of(job)
