@@ -11,7 +11,7 @@ import orjson
 from fastapi import Request, Response
 
 from scpalm.app.background import completed
-from scpalm.app.errors import InvalidParameterError, JobStorageError, ServiceError
+from scpalm.app.errors import InvalidParameterError, JobModelGoneError, ServiceError
 from scpalm.app.http.body import discard_body
 from scpalm.app.http.dependencies import charge_cells, check_tasks, refund_cells
 from scpalm.app.http.disconnect import unless_disconnected
@@ -67,7 +67,7 @@ async def accept_more(request: Request, service: Service, job: Job, task: str, s
     check_tasks(request, spec)
     model = service.models.exactly(old.model)
     if model is None:
-        raise JobStorageError("The model of this job is no longer served. Send the cells again.")
+        raise JobModelGoneError("The model of this job was replaced. Send the cells again.")
     note = access_note(request.scope)
     note.model, note.rows = model.identity, job.rows
     manifest = replace(old, spec=spec, labelled=None)

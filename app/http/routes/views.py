@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from scpalm.app.errors import InvalidParameterError, JobNotFinishedError, JobStorageError, TooLargeError
+from scpalm.app.errors import InvalidParameterError, JobModelGoneError, JobNotFinishedError, TooLargeError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep, charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.job_request import accept_more
@@ -44,7 +44,7 @@ _MOST_GROUPS = 500
 _MOST_BODY_BYTES = 16 << 20
 _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"description": "No such job, column, gene or code."},
-    409: {"description": "The job has not succeeded."},
+    409: {"description": "The job has not succeeded, or its model is no longer served."},
 }
 _CELL_NAMES: dict[str, Any] = {
     "description": "Names of the cells.",
@@ -66,7 +66,7 @@ MoreTask = Annotated[Literal["embed", "pathways", "annotate", "umap"], Query(des
 
 @asynccontextmanager
 async def _view(job_id: str, service: Service, owner: str, *, while_running: bool = False) -> AsyncIterator[JobView]:
-    """The cells of a job. Raises UnknownJobError, JobNotFinishedError, JobStorageError."""
+    """The cells of a job. Raises UnknownJobError, JobNotFinishedError, JobModelGoneError."""
     job = await job_of(job_id, service, owner)
     if job.state != "succeeded" and not (while_running and job.state == "running" and job.rows_done):
         raise JobNotFinishedError(f"The job is {job.state}. Its cells can be looked at once it has succeeded.")
@@ -74,7 +74,7 @@ async def _view(job_id: str, service: Service, owner: str, *, while_running: boo
     model = service.models.exactly(manifest.model)
     if model is None:
         name, version, _ = manifest.model
-        raise JobStorageError(f"The model of this job, {name} {version}, is no longer served. Send the cells again.")
+        raise JobModelGoneError(f"The model of this job, {name} {version}, was replaced. Send the cells again.")
     lock = service.answer_locks.setdefault((job.id, "view"), asyncio.Lock())
     with model.held():
         async with scratch_folder(service.limits.spool_dir) as folder:
