@@ -45,7 +45,7 @@ class BadRequestError(ServiceError):
 class UnknownHostError(ServiceError):
     """The ``Host`` header names a host that this service does not answer to."""
 
-    status, code, title = 400, "unknown-host", "This service has another name"
+    status, code, title = 400, "unknown-host", "This service does not answer to this host name"
 
 
 class MissingKeyError(ServiceError):
@@ -91,9 +91,9 @@ class UnknownColumnError(ServiceError):
 
 
 class UnsupportedTaskError(ServiceError):
-    """The model lacks a part that the task needs."""
+    """The model, or the installation, lacks a part that the request needs."""
 
-    status, code, title = 404, "unsupported-task", "The model does not support this task"
+    status, code, title = 404, "unsupported-task", "A part that this needs is missing"
 
 
 class MethodNotAllowedError(ServiceError):
@@ -133,9 +133,9 @@ class InvalidParameterError(ServiceError):
 
 
 class QueueFullError(ServiceError):
-    """The queue is full; ``retry_after`` is how long it takes to drain at the measured rate."""
+    """The queue is full, or too many uploads are being read; ``retry_after`` says when there will be room."""
 
-    status, code, title = 429, "queue-full", "The queue is full"
+    status, code, title = 429, "queue-full", "The service is busy"
 
 
 class ClientGoneError(ServiceError):
@@ -165,7 +165,7 @@ class StorageFullError(ServiceError):
 class InterruptedParserError(ServiceError):
     """The process that read the upload was ended from outside, twice. The upload is not at fault."""
 
-    status, code, title = 503, "parser-interrupted", "A part of the service was ended"
+    status, code, title = 503, "parser-interrupted", "A process of the service was stopped"
 
 
 class UnknownJobError(ServiceError):
@@ -180,6 +180,12 @@ class JobNotFinishedError(ServiceError):
     status, code, title = 409, "job-not-finished", "The job has no result"
 
 
+class JobModelGoneError(ServiceError):
+    """The model of the job is no longer served, so nothing more can be computed for its cells."""
+
+    status, code, title = 409, "job-model-gone", "The model of this job is no longer served"
+
+
 class IdempotencyError(ServiceError):
     """The ``Idempotency-Key`` was already used for a different request."""
 
@@ -189,7 +195,7 @@ class IdempotencyError(ServiceError):
 class JobStorageError(ServiceError):
     """Reading or writing the storage of jobs failed."""
 
-    status, code, title = 500, "job-storage", "The job cannot be stored"
+    status, code, title = 500, "job-storage", "The storage of jobs failed"
 
 
 class DrainingError(ServiceError):

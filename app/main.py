@@ -18,6 +18,7 @@ from scpalm.app.http.middleware.drain import DrainMiddleware
 from scpalm.app.http.middleware.guard import GuardMiddleware
 from scpalm.app.http.middleware.hosts import AllowedHostsMiddleware
 from scpalm.app.http.middleware.paths import TrailingSlashMiddleware
+from scpalm.app.http.openapi.document import DescribedApp
 from scpalm.app.http.query import refuse_unknown_query
 from scpalm.app.http.routes import drugs, health, jobs, models, sample, tasks, views
 from scpalm.app.http.routes import metrics as metrics_route
@@ -87,7 +88,7 @@ def create_app(
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
+    app = DescribedApp(
         title="scPaLM",
         version=release(),
         summary="Single-cell RNA counts in, cell embeddings out.",
@@ -107,6 +108,7 @@ def create_app(
     # A worker has no data of users, and Prometheus calls it by its address.
     app.add_middleware(AllowedHostsMiddleware, allowed=None if worker else settings.served_hosts)
     keys = None if worker or settings.api_keys_file is None else KeyRing(settings.api_keys_file)
+    app.needs_key = keys is not None
     app.add_middleware(GuardMiddleware, keys=keys, budgets=budgets)
     app.add_middleware(InferenceErrorMiddleware)
     app.add_middleware(AccessMiddleware, metrics=metrics)

@@ -114,6 +114,8 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
             access_log=False,
             lifespan="on",
             server_header=False,
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=settings.proxies,
             timeout_keep_alive=30,
             http=limited_protocol(settings.write_seconds),
             timeout_graceful_shutdown=settings.stop_seconds,

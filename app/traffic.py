@@ -31,6 +31,12 @@ class TrafficSettings(BaseSettings):
         "always served. Default: empty, local names if HOST is a loopback address, so that a web page cannot reach "
         "the service through a name of its own (DNS rebinding); otherwise any name.",
     )
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="Addresses or networks of proxies, separated by commas: 10.0.0.5, 172.16.0.0/12. X-Forwarded-For "
+        "is believed only if it comes from one of them. It says who the client is, in logs and for "
+        "MAX_UPLOADS_PER_CLIENT. none: no proxy; *: any address. Default: this machine, for a proxy that runs on it.",
+    )
     max_uploads: int = Field(
         256,
         ge=1,
@@ -79,6 +85,23 @@ class TrafficSettings(BaseSettings):
             if not _HOST_NAME.fullmatch(name):
                 raise ValueError(f"{name[:100]!r} is not a host name; write it without http:// and port, or as *.name")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for item in [] if value in ("*", "none") else _items(value):
+            try:
+                ipaddress.ip_network(item)
+            except ValueError as error:
+                raise ValueError(
+                    f"{item[:100]!r} is not an address or network such as 10.0.0.5 or 172.16.0.0/12 ({error})"
+                ) from error
+        return value
+
+    @property
+    def proxies(self) -> list[str]:
+        """Addresses and networks whose X-Forwarded-For is believed; ["*"] is any."""
+        return [] if self.trusted_proxies == "none" else _items(self.trusted_proxies)
 
     @property
     def reaches_network(self) -> bool:

@@ -107,7 +107,8 @@ def hash_key(key: str) -> str:
 
 
 def new_key(name: str) -> tuple[str, dict[str, str]]:
-    """Make a key; returns the key and its entry for the file."""
+    """Make a key; returns the key and its entry for the file. Raises KeysFileError for a name that cannot be in one."""
+    name = _checked_name(name)
     key = f"scpalm_{secrets.token_urlsafe(32)}"
     return key, {"name": name, "sha256": hash_key(key)}
 
@@ -138,9 +139,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _key(entry: Mapping[str, object]) -> ApiKey:
-    name, digest = entry["name"], entry["sha256"]
-    if not isinstance(name, str) or not name or len(name) > 100:
-        raise ValueError("'name' must be a text of 1 to 100 characters")
+    name, digest = _checked_name(entry["name"]), entry["sha256"]
     if not isinstance(digest, str) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise ValueError(f"'sha256' of '{name}' is not a hexadecimal SHA-256")
     paths = entry.get("paths", [])
@@ -153,6 +152,13 @@ def _key(entry: Mapping[str, object]) -> ApiKey:
         _limit(entry, "rows_per_minute", name),
         _limit(entry, "bytes_per_minute", name),
     )
+
+
+def _checked_name(name: object) -> str:
+    """A name that logs can show. Raises KeysFileError for any other."""
+    if not isinstance(name, str) or not name or len(name) > 100 or not name.isprintable():
+        raise KeysFileError("The name of a key must be a text of 1 to 100 printable characters.")
+    return name
 
 
 def _limit(entry: Mapping[str, object], field: str, name: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from scpalm.app.cli.doctor import doctor
 from scpalm.app.cli.embed import ClusterCommand, embed
 from scpalm.app.cli.integrate import integrate
 from scpalm.app.cli.jobs import jobs
+from scpalm.app.cli.key import key
 from scpalm.app.cli.models import models
 from scpalm.app.cli.serve import ServeCommand, serve
 from scpalm.app.cli.strict import StrictCommand
@@ -55,6 +55,7 @@ def root(
 cli.command(cls=ServeCommand)(serve)
 cli.command(cls=ServeCommand)(worker)
 cli.command()(jobs)
+cli.command(cls=StrictCommand)(key)
 cli.command(cls=StrictCommand)(check)
 cli.command()(doctor)
 cli.command()(models)
@@ -64,15 +65,6 @@ cli.command(cls=StrictCommand)(integrate)
 for _task in tasks().values():
     if _task.name not in ("embed", "annotate", "integrate"):  # added above, with further options
         cli.command(_task.name, cls=StrictCommand)(task_command(_task))
-
-
-@cli.command()
-def key(name: Annotated[str, typer.Argument(help="Name of the user or client of the key.")]) -> None:
-    """Create an API key and print it, with its entry for the file in SCPALM_API_KEYS_FILE."""
-    from scpalm.app.auth.keys import new_key
-
-    secret, entry = new_key(name)
-    typer.echo(f"key: {secret}\nentry: {json.dumps(entry)}")
 
 
 @cli.command()

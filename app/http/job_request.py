@@ -11,7 +11,7 @@ import orjson
 from fastapi import Request, Response
 
 from scpalm.app.background import completed
-from scpalm.app.errors import InvalidParameterError, JobStorageError, ServiceError
+from scpalm.app.errors import InvalidParameterError, JobModelGoneError, ServiceError
 from scpalm.app.http.body import discard_body
 from scpalm.app.http.dependencies import charge_cells, check_tasks, refund_cells
 from scpalm.app.http.disconnect import unless_disconnected
@@ -22,6 +22,7 @@ from scpalm.app.parsing.upload import Upload
 from scpalm.app.service import Service
 from scpalm.app.serving.labelled import open_labelled
 from scpalm.app.storage.scratch import ensure_folder
+from scpalm.app.telemetry.access import access_note
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.registry import tasks
 
@@ -66,7 +67,9 @@ async def accept_more(request: Request, service: Service, job: Job, task: str, s
     check_tasks(request, spec)
     model = service.models.exactly(old.model)
     if model is None:
-        raise JobStorageError("The model of this job is no longer served. Send the cells again.")
+        raise JobModelGoneError("The model of this job was replaced. Send the cells again.")
+    note = access_note(request.scope)
+    note.model, note.rows = model.identity, job.rows
     manifest = replace(old, spec=spec, labelled=None)
     with ExitStack() as local, model.held():
         stored = service.jobs.files_of(job).local(BODY_FILE, ensure_folder(scratch))
@@ -113,6 +116,7 @@ async def _accept(call: CellRequest, owner: str, key: str | None) -> Job:
 async def _checked(call: CellRequest) -> tuple[Upload, int]:
     """Open the body and resolve the options. The upload with the options of its body, and the number of cells."""
     head = await call.model.parsers.head(call.upload)
+    access_note(call.request.scope).rows = head.num_cells
     spec = call.whole_spec(head)
     num_cells = head.num_cells
     if call.upload.labelled is not None:

@@ -24,6 +24,7 @@ from scpalm.app.errors import (
     UnsupportedTaskError,
 )
 from scpalm.model.errors import InputError, MissingPartError, OverLimitError, ParameterError, UnreadableError
+from scpalm.model.tasks.common_options import LABELLED_FILE
 
 log = logging.getLogger("scpalm.request")
 
@@ -57,11 +58,38 @@ class Problem(BaseModel):
     gene: str | None = Field(None, description="Name of the first gene that caused the error.")
 
 
+# What input is about, by the field at fault. Any other field is a part of the cells.
+_SUBJECTS = {
+    "drugs": "These drugs",
+    "mutation": "This table of mutations",
+    "methylation": "This table of methylation",
+    "batch_key": "These batches",
+    "by": "These groups of cells",
+    "vote": "These groups of cells",
+    "reference_label": "These labels",
+    LABELLED_FILE: "This file of labelled cells",
+}
+_UNREADABLE_SUBJECTS = {
+    "file": "This file",
+    LABELLED_FILE: "This file of labelled cells",
+    "Content-Encoding": "This compressed body",
+}
+# Input that is fine, but not what the request says it is.
+_TITLES = {
+    "input": "What the values are is not clear",
+    "total": "What a cell sums to is not clear",
+    "layer": "There is no such matrix",
+}
+
+
 def problem_of_input(error: InputError) -> Problem:
-    """The problem for faulty cells: 400 if they cannot be read, 413 if there are too many, otherwise 422."""
-    status, title = 422, "These cells cannot be used"
-    if isinstance(error, UnreadableError):
-        status, title = 400, "These bytes cannot be read"
+    """The problem for faulty input: 400 if it cannot be read, 413 if there is too much of it, otherwise 422."""
+    field = error.field or ""
+    status, title = 422, _TITLES.get(field, f"{_SUBJECTS.get(field, 'These cells')} cannot be used")
+    if error.code == "not-h5ad":
+        title = "This file has no cells in a form that is read"
+    elif isinstance(error, UnreadableError):
+        status, title = 400, f"{_UNREADABLE_SUBJECTS.get(field, 'This body')} cannot be read"
     elif isinstance(error, OverLimitError):
         status, title = TooLargeError.status, TooLargeError.title
     elif isinstance(error, ParameterError):

@@ -32,6 +32,7 @@ from scpalm.app.service import Service
 from scpalm.app.serving.labelled import embed_labelled, open_labelled
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import scratch_folder
+from scpalm.app.telemetry.access import access_note
 from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.errors import ParameterError
 from scpalm.model.genes.prepare import Prepared
@@ -103,6 +104,7 @@ async def received(
                 if upload.spec.model != spec.model:  # named by a field of a form
                     model = service.ready_model(upload.spec.model, spec.version)
                     held.enter_context(model.held())
+                access_note(request.scope).model = model.identity
                 yield CellRequest(request, service, model, upload, folder, reader.name, slot.close)
 
 
@@ -149,6 +151,7 @@ class CellRequest:
         """
         head = await anext(parts)
         assert isinstance(head, UploadHead)
+        access_note(self.request.scope).rows = head.num_cells
         self.service.metrics.genes_matched_ratio.observe(head.coverage.genes_matched / max(1, head.coverage.genes_in))
         await charge_cells(self.request, head.num_cells)
         if self.upload.labelled is not None:

@@ -192,7 +192,7 @@ class Models:
             return
         predecessor, old_copy = folder.model, folder.copy
         folder.model, folder.copy, folder.reason = model, copy, ""
-        self._metrics.model_loaded(model.bundle.name, model.bundle.version, model.info)
+        self._metrics.model_loaded(model.identity, model.info)
         self._metrics.model_loads.labels("loaded").inc()
         log.info("serving %s: %s", model, ", ".join(f"{name} {value}" for name, value in model.facts.items()))
         if predecessor is not None:
@@ -236,7 +236,7 @@ class Models:
             self._retire(folder.model, folder.copy)
 
     def _retire(self, model: ServedModel, copy: Path | None) -> None:
-        self._metrics.model_gone(model.bundle.name, model.bundle.version, model.info)
+        self._metrics.model_gone(model.identity, model.info)
         retired = _Retired(model, copy)
         self._retired.append(retired)
         retired.ending = self._tasks.start("models-end", partial(self._end, retired))

@@ -1,17 +1,22 @@
-"""Log lines on stderr, one per event: text for people, or JSON for collectors."""
+"""Log lines on stderr, one per event: text for people, or JSON for collectors.
+
+A record may have ``extra={"fields": {...}}``: members of the JSON line, ``name=value`` at the end of the text.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
-import orjson
-
 ACCESS_LOGGER = "scpalm.access"
-# The fields that `extra=` may add to a JSON line.
-_FIELDS = ("method", "path", "status", "seconds", "client")
+# The message of the access log has them, so text does not repeat them.
+_IN_MESSAGE = ("method", "path", "status", "seconds")
+_PLAIN = re.compile(r"[\w.:/@+{}-]+", re.ASCII)
 
 
 class JsonFormatter(logging.Formatter):
@@ -24,10 +29,40 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update({name: getattr(record, name) for name in _FIELDS if hasattr(record, name)})
+        line.update(_fields(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        # ASCII, so that no name brings its own line breaks or control characters.
+        return json.dumps(line, default=str, separators=(",", ":"))
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a record as one line of text, and the lines of its exception, if it has one.
+
+    Names in a message come from clients and files. Control characters in them are escaped, so that none can look like
+    another line.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = " ".join([_printable(record.message), *_as_text(_fields(record))])
+        return super().formatMessage(record)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    fields: Mapping[str, object] = getattr(record, "fields", {})
+    return fields
+
+
+def _as_text(fields: Mapping[str, object]) -> list[str]:
+    texts = {name: str(value) for name, value in fields.items() if name not in _IN_MESSAGE}
+    return [f"{name}={text if _PLAIN.fullmatch(text) else json.dumps(text)}" for name, text in texts.items()]
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def configure_logging(log_format: Literal["text", "json"], level: str = "INFO") -> None:
@@ -36,10 +71,7 @@ def configure_logging(log_format: Literal["text", "json"], level: str = "INFO") 
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {
-                "text": {"format": "%(asctime)s %(levelname)-7s %(name)s %(message)s"},
-                "json": {"()": JsonFormatter},
-            },
+            "formatters": {"text": {"()": TextFormatter}, "json": {"()": JsonFormatter}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": log_format}},
             "root": {"handlers": ["stderr"], "level": level},
             "loggers": {"uvicorn": {"level": "WARNING"}},

@@ -11,7 +11,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scpalm.app.telemetry.access import CHECKSUM_DIGITS
 from scpalm.app.telemetry.request_metrics import RequestDurations
+from scpalm.model.bundle import Identity
+from scpalm.model.release import release
 from scpalm.model.sessions.session import SessionInfo
 from scpalm.model.tasks.registry import task_names
 
@@ -137,9 +140,14 @@ class Metrics:
         self.redeliveries = counter("redeliveries_total", "Work that was leased again because a worker lost its lease.")
         self.device_busy = counter("device_busy_seconds_total", "Seconds that the device spent on batches.")
         self.model_info = Gauge(
-            "scpalm_model_info", "The model served; always 1.", ("name", "version", "runtime", "device"),
+            "scpalm_model_info",
+            "The model served; always 1. The checksum is the beginning of that of its bundle.",
+            ("name", "version", "checksum", "runtime", "device"),
             registry=self.registry,
-        )  # fmt: skip
+        )
+        Gauge("scpalm_build_info", "The release; always 1.", ("release",), registry=self.registry).labels(
+            release()
+        ).set(1)
         self.model_loads = counter(
             "model_loads_total",
             "Models found in a folder, by outcome.",
@@ -181,16 +189,16 @@ class Metrics:
         """Report the number of jobs in each state at each scrape."""
         self.registry.register(_JobsCollector(read))
 
-    def model_loaded(self, name: str, version: str, info: SessionInfo) -> None:
+    def model_loaded(self, identity: Identity, info: SessionInfo) -> None:
         """A model serves from now on."""
-        self.model_info.labels(name, version, info.runtime, info.device).set(1)
+        self.model_info.labels(*_bundle_labels(identity), info.runtime, info.device).set(1)
         for task in task_names():
             self.inference_duration.labels(task, info.device)
 
-    def model_gone(self, name: str, version: str, info: SessionInfo) -> None:
+    def model_gone(self, identity: Identity, info: SessionInfo) -> None:
         """A model no longer serves."""
         with contextlib.suppress(KeyError):  # its workers had other devices when it was loaded
-            self.model_info.remove(name, version, info.runtime, info.device)
+            self.model_info.remove(*_bundle_labels(identity), info.runtime, info.device)
 
     def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request and its duration."""
@@ -208,3 +216,8 @@ class Metrics:
     def drop(self, reason: Drop) -> None:
         """Count a queued request that ended without a result."""
         self.dropped.labels(reason).inc()
+
+
+def _bundle_labels(identity: Identity) -> tuple[str, str, str]:
+    name, version, checksum = identity
+    return name, version, checksum[:CHECKSUM_DIGITS]

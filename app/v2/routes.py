@@ -15,11 +15,21 @@ from scpalm.app.codecs.registry import reader_for
 from scpalm.app.http.body import HEADER_LENGTH
 from scpalm.app.http.dependencies import ServiceDep
 from scpalm.app.http.disconnect import unless_disconnected
-from scpalm.app.http.problems import Problem
-from scpalm.app.http.request import CellRequest, received
+from scpalm.app.http.openapi.components import BINARY, answer_schema, body_schema
+from scpalm.app.http.openapi.errors import CELL_ERRORS
+from scpalm.app.http.openapi.headers import REQUEST_HEADERS, SERVER_TIMING
+from scpalm.app.http.request import CellRequest, received, server_timing
 from scpalm.app.http.routes.health import live, ready
-from scpalm.app.http.schemas import PROBLEMS
 from scpalm.app.v2.outputs import DEFAULT, RequestedOutputs, compose, outputs
+from scpalm.app.v2.schemas import (
+    InferenceRequest,
+    InferenceResponse,
+    ModelMetadata,
+    ModelReady,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+)
 from scpalm.model.genes.declared import Declared
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.annotate import ANNOTATION_TENSORS, ANNOTATION_TEXTS
@@ -37,19 +47,19 @@ _INPUTS = (
     *((name, "BYTES", "option of a task, optional") for name in option_inputs()),
 )
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "No such model."},
-    503: {"model": Problem, "description": "The service is not ready; `error` says why."},
+    404: {"description": "No such model."},
+    503: {"description": "The service is not ready; `error` says why."},
 }
 
 
-@router.get("", operation_id="v2_server")
+@router.get("", operation_id="v2_server", response_model=ServerMetadata)
 async def server(request: Request) -> dict[str, Any]:
     """Get the name, version and protocol extensions of this server."""
     return {"name": "scpalm", "version": request.app.version, "extensions": ["binary_tensor_data"]}
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", operation_id="v2_live", responses={503: _RESPONSES[503]})
+@router.get("/health/live", operation_id="v2_live", response_model=ServerLive, responses={503: _RESPONSES[503]})
 async def server_live(service: ServiceDep) -> dict[str, bool]:
     """The same check as /health/live."""
     await live(service)
@@ -57,15 +67,20 @@ async def server_live(service: ServiceDep) -> dict[str, bool]:
 
 
 @router.head("/health/ready", include_in_schema=False)
-@router.get("/health/ready", operation_id="v2_ready", responses={503: _RESPONSES[503]})
+@router.get("/health/ready", operation_id="v2_ready", response_model=ServerReady, responses={503: _RESPONSES[503]})
 async def server_ready(service: ServiceDep) -> dict[str, bool]:
     """The same check as /health/ready."""
     await ready(service)
     return {"ready": True}
 
 
-@router.get("/models/{name}", operation_id="v2_model", responses=_RESPONSES)
-@router.get("/models/{name}/versions/{version}", operation_id="v2_model_version", responses=_RESPONSES)
+@router.get("/models/{name}", operation_id="v2_model", response_model=ModelMetadata, responses=_RESPONSES)
+@router.get(
+    "/models/{name}/versions/{version}",
+    operation_id="v2_model_version",
+    response_model=ModelMetadata,
+    responses=_RESPONSES,
+)
 async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, Any]:
     """Get the inputs and outputs of a model."""
     served = service.model(name, version)
@@ -88,8 +103,13 @@ async def model(name: str, service: ServiceDep, version: str = "") -> dict[str, 
     }
 
 
-@router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=_RESPONSES)
-@router.get("/models/{name}/versions/{version}/ready", operation_id="v2_model_version_ready", responses=_RESPONSES)
+@router.get("/models/{name}/ready", operation_id="v2_model_ready", response_model=ModelReady, responses=_RESPONSES)
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    operation_id="v2_model_version_ready",
+    response_model=ModelReady,
+    responses=_RESPONSES,
+)
 async def model_ready(name: str, service: ServiceDep, version: str = "") -> dict[str, Any]:
     """Check that a model can accept requests."""
     await ready(service)
@@ -104,36 +124,50 @@ _BODY = {
     "`parameters` sets further options of the tasks, such as `scale` for `imputed`. If binary tensors follow the JSON, "
     f"`{HEADER_LENGTH}` is the length of the JSON.",
     "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["inputs"],
-                "properties": {
-                    "id": {"type": "string"},
-                    "parameters": {"type": "object"},
-                    "inputs": {"type": "array", "items": {"type": "object"}},
-                    "outputs": {"type": "array", "items": {"type": "object"}},
-                },
-            }
-        },
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "application/json": {"schema": body_schema(InferenceRequest)},
+        "application/octet-stream": BINARY,
     },
 }  # fmt: skip
+_HEADERS = [
+    {
+        "name": HEADER_LENGTH,
+        "in": "header",
+        "required": False,
+        "description": "Length of the JSON if binary tensors follow it.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    *REQUEST_HEADERS,
+]
+_INFERRED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The requested `outputs`, in the order of the request. With binary tensors, these follow the "
+        f"JSON, and `{HEADER_LENGTH}` is its length.",
+        "content": {
+            "application/json": {"schema": answer_schema(InferenceResponse)},
+            "application/octet-stream": BINARY,
+        },
+        "headers": {
+            HEADER_LENGTH: {"description": "Length of the JSON.", "schema": {"type": "integer"}},
+            **SERVER_TIMING,
+        },
+    },
+    **CELL_ERRORS,
+}
 
 
 @router.post(
     "/models/{name}/infer",
     operation_id="v2_infer",
     response_class=Response,
-    openapi_extra={"requestBody": _BODY},
-    responses={200: {"description": "The requested `outputs`, in the order of the request."}, **PROBLEMS},
+    openapi_extra={"requestBody": _BODY, "parameters": _HEADERS},
+    responses=_INFERRED,
 )
 @router.post(
     "/models/{name}/versions/{version}/infer",
     operation_id="v2_infer_version",
     response_class=Response,
-    openapi_extra={"requestBody": _BODY},
-    responses={200: {"description": "The requested `outputs`, in the order of the request."}, **PROBLEMS},
+    openapi_extra={"requestBody": _BODY, "parameters": _HEADERS},
+    responses=_INFERRED,
 )
 async def infer(
     name: str,
@@ -168,6 +202,7 @@ async def _answer(call: CellRequest) -> Response:
     encoding = time.monotonic()
     body, length = await asyncio.to_thread(compose, result, requested)
     call.trace(encoding, head.num_cells)
+    timing = {"Server-Timing": server_timing(call.durations())}
     if length is None:
-        return Response(body, media_type="application/json")
-    return Response(body, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
+        return Response(body, headers=timing, media_type="application/json")
+    return Response(body, headers={HEADER_LENGTH: str(length), **timing}, media_type="application/octet-stream")

@@ -53,7 +53,7 @@ def open_hdf5(path: Path | str, mode: Literal["r", "r+"] = "r") -> h5py.File:
         head = stream.read(8)
     if head != HDF5 and not h5py.is_hdf5(path):
         kind = kind_of(path)
-        raise UnreadableError("not-hdf5", f"The file is {kind.name}, not an HDF5 file.", hint=kind.hint, field="file")
+        raise UnreadableError("not-hdf5", kind.instead_of("an HDF5 file"), hint=kind.hint, field="file")
     try:
         # Locks fail on read-only and network file systems, and no other process writes to an upload.
         file = h5py.File(path, mode, locking=False)

@@ -35,7 +35,7 @@ def refuse_other_hdf5(file: h5py.File, path: Path) -> None:
             return  # an h5ad file, perhaps damaged: what reads it says where
     kind = _other_kind(file, path)
     if kind is not None:
-        raise InputError("not-h5ad", f"The file is {kind.name}, not h5ad.", hint=kind.hint, field="file")
+        raise InputError("not-h5ad", kind.instead_of("h5ad"), hint=kind.hint, field="file")
 
 
 def _is_matrix(file: h5py.File, name: str) -> bool:

@@ -12,7 +12,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Kind:
-    """A format that is not read as it stands.
+    """A format that is not read.
 
     Attributes:
         name: what the file is, to follow "The file is".
@@ -21,6 +21,11 @@ class Kind:
 
     name: str
     hint: str
+
+    def instead_of(self, wanted: str) -> str:
+        """A sentence: what the file is, and that it is not ``wanted`` where that is not plain from the name."""
+        plain = self.name == "empty" or ", " in self.name or ("HDF5" in self.name and "HDF5" in wanted)
+        return f"The file is {self.name}." if plain else f"The file is {self.name}, not {wanted}."
 
 
 TO_H5AD = '.write_h5ad("cells.h5ad")'

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from scpalm.model.annotation.bundled import reference_of
 from scpalm.model.annotation.labelled import LabelledCells
@@ -19,6 +19,7 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.errors import ParameterError
 from scpalm.model.io.labels import Categories, LabelledBy
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
+from scpalm.model.tasks.answer import TaskAnswer
 from scpalm.model.tasks.registry import register
 from scpalm.model.tasks.task import (
     BoundTask,
@@ -62,6 +63,33 @@ class AnnotateOptions(TaskOptions):
         "that holds the counts.",
         max_length=200,
     )
+
+
+class AnnotationNote(BaseModel):
+    """What cells were labelled with."""
+
+    reference: Literal["the model's", "the file"]
+    labels: list[str] = Field(description="All labels of the reference.")
+    unknown_beyond: float = Field(description="Cells with a larger `distance` are unknown.")
+    cell_ontology: dict[str, str] = Field(description="Cell Ontology id of each name that has one.")
+
+
+class AnnotateAnswer(TaskAnswer):
+    """Cell types."""
+
+    is_list = True
+
+    values: list[list[str]] = Field(description="The labels again, one row per cell.")  # type: ignore[assignment]
+    label: list[str] = Field(description="Broad type of each cell; `unknown` for cells too far from the reference.")
+    second_label: list[str] = Field(description="The second most probable label.")
+    nearest_label: list[str] = Field(description="The label without the threshold for `unknown`.")
+    cell_type: list[str] = Field(description="More specific type, of the closest cells with that label.")
+    probability: list[float] = Field(description="Probability of `nearest_label`.")
+    distance: list[float] = Field(description="Distance from the reference.")
+    unknown: list[int] = Field(description="1 for cells too far from the reference, otherwise 0.")
+    voted_label: list[str] | None = Field(None, description="With `vote`: label of most cells of the group.")
+    vote_share: list[float] | None = Field(None, description="With `vote`: share of the group with that label.")
+    annotation: AnnotationNote
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +221,7 @@ class AnnotateTask(Task[AnnotateOptions]):
         "columns `scpalm_label` and so on of `obs`."
     )
     options = AnnotateOptions
+    answer = AnnotateAnswer
     tensors: ClassVar[Mapping[str, str]] = {_name(column): column for column in ANNOTATION_TENSORS}
     reads_labelled = True
     binds_quickly = False

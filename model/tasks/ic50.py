@@ -27,6 +27,7 @@ from scpalm.model.errors import ParameterError, did_you_mean
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.rows import Rows
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
+from scpalm.model.tasks.ic50_answer import Ic50Answer
 from scpalm.model.tasks.ic50_options import Ic50Members, Ic50Options, drug_names
 from scpalm.model.tasks.registry import register
 from scpalm.model.tasks.task import (
@@ -206,6 +207,7 @@ class Ic50Task(Task[Ic50Options]):
         "lines; `drug_response`: units, drugs, inputs used and terms of use."
     )
     options = Ic50Options
+    answer = Ic50Answer
     members = Ic50Members
     tensors: ClassVar[Mapping[str, str]] = {name: name for name in (*_VALUES, *_RELATIVE, *_CONTRAST, *_KEYS)}
     alone = True

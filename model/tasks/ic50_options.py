@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field
 
@@ -46,21 +46,24 @@ class Ic50Options(TaskOptions):
     )
 
 
+class GeneTable(BaseModel):
+    """One value per cell and gene."""
+
+    genes: list[str]
+    values: list[list[float | None]] = Field(description="One row per cell; null where unknown.")
+
+
 class Ic50Members(BaseModel):
     """Members that a request body may have in addition to its cells."""
 
     drugs: list[str | int] | None = Field(
         None, description="Drug names, PubChem ids, SMILES, InChIs or InChIKeys; in a form, one per line."
     )
-    mutation: dict[str, list[Any]] | None = Field(
-        None,
-        description="`{genes, values: [cells, genes]}`: gene-level mutation calls, 1 mutated, 0 not mutated, "
-        "null unknown.",
+    mutation: GeneTable | None = Field(
+        None, description="Gene-level mutation calls: 1 mutated, 0 not mutated, null unknown."
     )
-    methylation: dict[str, list[Any]] | None = Field(
-        None,
-        description="`{genes, values: [cells, genes]}`: promoter methylation as a fraction from 0 to 1; requires "
-        "`mutation`.",
+    methylation: GeneTable | None = Field(
+        None, description="Promoter methylation as a fraction from 0 to 1; requires `mutation`."
     )
 
 

@@ -14,6 +14,7 @@ from scpalm.model.errors import MissingPartError, ParameterError
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
+from scpalm.model.tasks.answer import TaskAnswer
 from scpalm.model.tasks.registry import register
 from scpalm.model.tasks.task import (
     BoundTask,
@@ -43,6 +44,12 @@ class ImputeOptions(TaskOptions):
         max_length=100_000,
     )
     scale: Scale = Field("log", description="log: log1p CP10K. counts: counts at the sequencing depth of the cell.")
+
+
+class ImputeAnswer(TaskAnswer):
+    """Imputed values."""
+
+    columns: list[str] = Field(description="Names of the genes.")
 
 
 class Impute(BoundTask):
@@ -105,6 +112,7 @@ class ImputeTask(Task[ImputeOptions]):
     summary = "Expression decoded from each cell's pathway codes and linear read-out; never negative."
     result = "One value per cell and gene; `columns` names the genes."
     options = ImputeOptions
+    answer = ImputeAnswer
     tensors: ClassVar[Mapping[str, str]] = {"impute": "imputed"}
     binds_quickly = False
 

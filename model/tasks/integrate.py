@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import MissingPartError, ParameterError
 from scpalm.model.integration.integrate import WIDTH, IntegrationReport, can_integrate, check_batches, integrate
 from scpalm.model.io.labels import Categories
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
+from scpalm.model.tasks.answer import TaskAnswer
 from scpalm.model.tasks.registry import register
 from scpalm.model.tasks.task import BoundTask, Flag, OutputSpec, Recipe, Task, TaskContext, TaskOptions, Values
 
@@ -30,6 +31,31 @@ class IntegrateOptions(TaskOptions):
         max_length=200,
         examples=["batch"],
     )
+
+
+class IntegratedBatch(BaseModel):
+    """One batch."""
+
+    name: str = Field(description="Value of the column.")
+    cells: int
+    shift: float = Field(description="Distance of its mean from the mean of all cells, in sd of the embedding.")
+    overlap_before: float = Field(description="How well its cells mix with the others in the embedding.")
+    overlap_after: float = Field(description="The same in the result.")
+
+
+class IntegrationNote(BaseModel):
+    """What was done."""
+
+    batch_key: str
+    method: str
+    centred: bool = Field(description="Whether each batch was centred first.")
+    batches: list[IntegratedBatch]
+
+
+class IntegrateAnswer(TaskAnswer):
+    """An embedding without batches."""
+
+    integration: IntegrationNote
 
 
 class Integrate(BoundTask):
@@ -82,6 +108,7 @@ class IntegrateTask(Task[IntegrateOptions]):
         "each batch was from the others before and after."
     )
     options = IntegrateOptions
+    answer = IntegrateAnswer
     tensors: ClassVar[Mapping[str, str]] = {"integrate": "integrated"}
 
     def obs_columns(self, options: IntegrateOptions) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.rows import Rows
 from scpalm.model.io.labels import Categories, LabelledBy
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
+from scpalm.model.tasks.answer import TaskAnswer
 
 Values = NDArray[np.float32] | NDArray[np.int32]
 Placement = Literal["obsm", "layers", "obs"]
@@ -212,6 +213,7 @@ class Task(ABC, Generic[Options]):
         result: description of the response, for the documentation.
         options: class of its options.
         tensors: ``/v2`` tensor name of each output.
+        answer: class of the members of its JSON answer, for the API description.
         members: class of the body members it reads in addition to cells, or None.
         reads_labelled: whether a form may have a second file, ``reference``, with labelled cells.
         alone: whether it cannot be combined with other tasks, because it passes other rows to the network.
@@ -223,6 +225,7 @@ class Task(ABC, Generic[Options]):
     result: ClassVar[str]
     options: type[Options]
     tensors: ClassVar[Mapping[str, str]]
+    answer: ClassVar[type[TaskAnswer]] = TaskAnswer
     members: ClassVar[type[BaseModel] | None] = None
     reads_labelled: ClassVar[bool] = False
     alone: ClassVar[bool] = False

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from scpalm.model.adapter.adapter import OpenAdapter, adapter_of
 from scpalm.model.bundle import Bundle
 from scpalm.model.layout.layout import MOST_CELLS, LayoutOptions
 from scpalm.model.layout.process import LayoutProcess
 from scpalm.model.sessions.session import Encoded, Session, SessionInfo
+from scpalm.model.tasks.answer import TaskAnswer
 from scpalm.model.tasks.registry import register
 from scpalm.model.tasks.task import BoundTask, OutputSpec, Recipe, Task, TaskContext, TaskOptions, Values
 
@@ -22,6 +23,23 @@ class UmapOptions(TaskOptions):
     """How fine the clusters are."""
 
     resolution: float = Field(1.0, description="Resolution of the Leiden clusters: higher gives more.", gt=0, le=20)
+
+
+class MapNote(BaseModel):
+    """How the map and the clusters were made."""
+
+    layout: str
+    clusters: str
+    resolution: float
+    seed: int
+    most_cells_laid_out: int
+
+
+class UmapAnswer(TaskAnswer):
+    """Positions on the map, and clusters."""
+
+    cluster: list[str] = Field(description="Cluster of each cell.")
+    map: MapNote
 
 
 class Umap(BoundTask):
@@ -71,7 +89,7 @@ class Umap(BoundTask):
 
     def metadata(self) -> dict[str, object]:
         return {
-            "umap": {
+            "map": {
                 "layout": "UMAP of the embedding, 15 neighbours, min_dist 0.5, started from two principal components",
                 "clusters": "Leiden, modularity, on the same neighbours",
                 "resolution": self._options.resolution,
@@ -96,6 +114,7 @@ class UmapTask(Task[UmapOptions]):
     )
     result = "Positions, in h5ad `obsm['X_scpalm_umap']`; the cluster of each cell, in h5ad `obs['scpalm_cluster']`."
     options = UmapOptions
+    answer = UmapAnswer
     tensors: ClassVar[Mapping[str, str]] = {"umap": "umap", "umap_cluster": "cluster"}
 
     def bind(self, options: UmapOptions, context: TaskContext) -> BoundTask:

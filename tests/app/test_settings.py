@@ -16,6 +16,8 @@ from scpalm.app.settings import Settings, SettingsError, load_settings, setting_
         ("MAX_QUEUED_CELLS", "10", "SCPALM_MAX_CELLS"),
         ("SPOOL_DIR", "/no/such/folder", "not a directory"),
         ("LOG_FORMAT", "xml", "SCPALM_LOG_FORMAT"),
+        ("TRUSTED_PROXIES", "10.0.0.1,proxy", "'proxy' is not an address or network"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8", "SCPALM_TRUSTED_PROXIES"),
     ],
 )
 def test_an_invalid_variable_is_named_in_one_line(
@@ -35,6 +37,13 @@ def test_arguments_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert load_settings(port=9001).port == 9001
     assert load_settings().batch_cells == 7
     assert load_settings(bundle=Path("elsewhere")).bundle == Path("elsewhere")
+
+
+def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().proxies == ["127.0.0.1", "::1"]
+    for text, proxies in (("none", []), ("*", ["*"]), (" 10.0.0.5, fd00::/8 ,", ["10.0.0.5", "fd00::/8"])):
+        monkeypatch.setenv("SCPALM_TRUSTED_PROXIES", text)
+        assert load_settings().proxies == proxies
 
 
 def test_every_setting_has_a_description() -> None:

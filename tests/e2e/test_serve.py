@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scpalm.app.http.schemas import SparseCells
+from scpalm.app.http.openapi.bodies import SparseCells
 from scpalm.model.bundle import Bundle
 from tests.e2e.conftest import BUNDLE, Server
 

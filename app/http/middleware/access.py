@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from scpalm.app.telemetry.access import Exchange, access_fields, access_note
 from scpalm.app.telemetry.logging import ACCESS_LOGGER
 from scpalm.app.telemetry.metrics import Metrics
 
@@ -28,29 +30,39 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        status = 500
+        exchange = Exchange()
+        access_note(scope)  # now, so that inner copies of the scope share it
 
-        async def note_status(message: Message) -> None:
-            nonlocal status
+        async def receive_counted() -> Message:
+            message = await receive()
+            exchange.bytes_in += len(message.get("body", b""))
+            return message
+
+        async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = message["status"]
+                exchange.status = message["status"]
+                exchange.server_timing = Headers(raw=message["headers"]).get("server-timing", "")
+            exchange.bytes_out += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, note_status)
+            await self._app(scope, receive_counted, send_counted)
         finally:
-            self._note(scope, status, time.monotonic() - started)
+            self._note(scope, exchange, time.monotonic() - started)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
         route = scope.get("route")
-        self._metrics.observe_request(getattr(route, "path", "other"), status, seconds)
+        self._metrics.observe_request(getattr(route, "path", "other"), exchange.status, seconds)
         if scope["method"] == "POST":
-            self._metrics.observe_rejection(status)
-        path = scope["path"]
-        if path.startswith(_QUIET) and status < 400:
+            self._metrics.observe_rejection(exchange.status)
+        if scope["path"].startswith(_QUIET) and exchange.status < 400:
             return
-        client = (scope.get("client") or ("-",))[0]
-        method = scope["method"]
-        extra = {"method": method, "path": path, "status": status, "seconds": round(seconds, 6), "client": client}
-        # %r, because a path may contain line breaks that would forge a log line.
-        log.info("%s %r %d %.1f ms", method, path, status, seconds * 1000, extra=extra)
+        fields = access_fields(scope, exchange, seconds)
+        log.info(
+            "%s %r %d %.1f ms",
+            scope["method"],
+            scope["path"],
+            exchange.status,
+            seconds * 1000,
+            extra={"fields": fields},
+        )

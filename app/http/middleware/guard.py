@@ -19,6 +19,8 @@ log = logging.getLogger("scpalm.request")
 
 # Health checks and documentation need no key; they expose no user data. Metrics tell how much the service is used.
 OPEN_PATHS = ("/health/", "/docs", "/openapi.json", "/v2/health/", "/page/")
+# A key that has used its budget can still see its jobs, fetch their results and cancel them.
+_READING = ("GET", "HEAD", "DELETE")
 _PAGE = "/"  # it asks for a key where one is needed
 LONGEST_TIMEOUT_SECONDS = 86_400.0
 # Charge received bytes in steps of this size, to avoid a round trip to the budgets for every chunk.
@@ -72,7 +74,8 @@ class GuardMiddleware:
             if self._keys is not None:
                 await self._keys.refresh()
             key = self._key(scope, headers)
-            await self._budgets.check(key)
+            if scope["method"] not in _READING:
+                await self._budgets.check(key)
             seconds = _timeout(headers)
         except ServiceError as error:
             await answer_of_service(error)(scope, receive, send_secured)
@@ -80,7 +83,7 @@ class GuardMiddleware:
         if key is None:
             await self._within(seconds, scope, receive, send_secured)
             return
-        state["api_key"], state["owner"] = key, key.name
+        state["owner"] = key.name
         body = _MeteredBody(receive, self._budgets, key)
         try:
             await self._within(seconds, scope, body.receive, send_secured)
@@ -93,6 +96,7 @@ class GuardMiddleware:
             return None
         kind, _, token = headers.get("authorization", "").partition(" ")
         key = self._keys.find(token.strip() if kind.lower() == "bearer" else headers.get("x-api-key"))
+        scope["state"]["api_key"] = key  # also for the log of a request that is refused
         key.check_path(scope["path"])
         return key
 

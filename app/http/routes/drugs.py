@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from scpalm.app.http.dependencies import ServiceDep
-from scpalm.app.http.problems import Problem
 from scpalm.model.drug_response.session import drug_response_of
 
 router = APIRouter(tags=["drug response"])
@@ -46,7 +45,7 @@ class DrugList(BaseModel):
     "/drugs",
     operation_id="list_drugs",
     response_model=DrugList,
-    responses={404: {"model": Problem, "description": "The model has no drug response head."}},
+    responses={404: {"description": "The model has no drug response head."}},
 )
 async def list_drugs(service: ServiceDep, model: ModelName = None) -> Any:
     """List the drugs that requests can name, with their targets. Give any other drug as SMILES or InChI."""

@@ -9,13 +9,10 @@ from pydantic import BaseModel, Field
 
 from scpalm.app.errors import NotReadyError, ServiceError
 from scpalm.app.http.dependencies import ServiceDep
-from scpalm.app.http.problems import Problem
 
 router = APIRouter(tags=["health"])
 
-_UNAVAILABLE: dict[int | str, dict[str, Any]] = {
-    503: {"model": Problem, "description": "The check failed; `detail` says why."}
-}
+_UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {"description": "The check failed; `detail` says why."}}
 
 
 class Health(BaseModel):

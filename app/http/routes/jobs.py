@@ -24,7 +24,8 @@ from scpalm.app.codecs.result import Result
 from scpalm.app.errors import JobNotFinishedError, ServiceError, UnknownJobError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep
 from scpalm.app.http.negotiation import choose_media_type, offers_after
-from scpalm.app.http.problems import Problem
+from scpalm.app.http.openapi.answers import result_formats
+from scpalm.app.http.openapi.headers import CELL_ANSWER_HEADERS
 from scpalm.app.http.request import (
     SMALL_ANSWER_BYTES,
     SpooledResponse,
@@ -40,12 +41,13 @@ from scpalm.app.jobs.manifest import BODY_FILE, Manifest
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.service import Service
 from scpalm.app.storage.scratch import ensure_folder, scratch_folder
+from scpalm.app.telemetry.access import access_note
 
 log = logging.getLogger("scpalm.request")
 
 router = APIRouter(tags=["jobs"])
 
-_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "No such job."}}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "No such job."}}
 _EVENT_SECONDS = 0.5
 
 
@@ -193,9 +195,13 @@ async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Respo
     operation_id="get_job_result",
     response_class=Response,
     responses={
-        200: {"description": "The result, in the format chosen by `Accept`.", "content": {}},
+        200: {
+            "description": "The result, as the request would have been answered, in the format chosen by `Accept`.",
+            "content": result_formats(),
+            "headers": CELL_ANSWER_HEADERS,
+        },
         **_UNKNOWN,
-        409: {"model": Problem, "description": "The job is not finished, has failed, or was cancelled."},
+        409: {"description": "The job is not finished, has failed, or was cancelled."},
     },
 )
 async def get_result(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
@@ -205,6 +211,8 @@ async def get_result(job_id: str, request: Request, service: ServiceDep, owner: 
         reason = f": {job.error}" if job.error else f", {job.rows_done} of {job.rows or '?'} cells are done."
         raise JobNotFinishedError(f"The job is {job.state}{reason}")
     manifest = Manifest.from_json(job.manifest)
+    note = access_note(request.scope)
+    note.model, note.rows = manifest.model, job.rows
     media_type = choose_media_type(request.headers.get("accept"), offers_after(manifest.spec.format))
     started = time.monotonic()
     files = service.jobs.files_of(job)

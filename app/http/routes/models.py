@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from scpalm.app.errors import UnsupportedTaskError
 from scpalm.app.http.dependencies import ServiceDep
-from scpalm.app.http.problems import Problem
+from scpalm.app.http.openapi.components import answer_schema, json_answer
 
 router = APIRouter(tags=["models"])
 
 PATHWAYS_FILE = "pathways.json"
-_NO_MODEL: dict[str, Any] = {"model": Problem, "description": "No such model."}
+_NO_MODEL: dict[str, Any] = {"description": "No such model."}
 
-_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "The model is being loaded."}}
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "The model is being loaded."}}
 
 
 class ServedModel(BaseModel):
@@ -56,16 +56,38 @@ class FileEntry(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     sha256: str
+    bytes: int | None = Field(None, description="Size of the file.")
+
+
+# A row of a table of results: data set, method, seed and metrics.
+ResultRow = dict[str, str | float | bool | None]
+
+
+class TrainingData(BaseModel):
+    """A data set that the model was trained on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    accession: str | None = None
+    licence: str | None = None
+    cells: int | None = None
 
 
 class ModelCard(BaseModel):
-    """The manifest of the bundle, including training data and evaluation."""
+    """The manifest of the bundle, including training data and evaluation. Older bundles have fewer members."""
 
     model_config = ConfigDict(extra="allow")
 
     format_version: int
     name: str
     version: str
+    created: str | None = None
+    preset: str | None = None
+    tasks: list[str] | None = Field(None, description="What the model can compute.")
+    training_data: list[TrainingData] | None = None
+    notes: str | None = None
+    evaluation: list[ResultRow] | None = Field(None, description="Measured results.")
     files: dict[str, FileEntry]
 
 
@@ -98,7 +120,7 @@ async def list_models(service: ServiceDep) -> ModelList:
     "/models/{name}",
     operation_id="get_model",
     responses={
-        200: {"model": ModelCard},
+        200: json_answer(ModelCard, "The card."),
         404: _NO_MODEL,
         **_NOT_READY,
     },
@@ -115,10 +137,36 @@ class GeneList(BaseModel):
     symbols: list[str]
 
 
+class ReactomeTerm(BaseModel):
+    """A term that is enriched among the genes of a code."""
+
+    term: str
+    adjusted_p: float
+    genes: int = Field(description="Number of genes of the code that have the term.")
+
+
+class PathwayCode(BaseModel):
+    """A pathway code."""
+
+    code: int
+    genes: list[str] = Field(description="Genes that change most with the code.")
+    hits: int = Field(description="Number of enriched terms.")
+    terms: list[ReactomeTerm] = Field(description="The enriched terms, best first.")
+
+
+class PathwayCodes(BaseModel):
+    """The meaning of all codes."""
+
+    sources: list[str] = Field(description="Collections of terms that were tested.")
+    fdr: float = Field(description="Highest false discovery rate of a term.")
+    tests: list[ResultRow] = Field(description="How many terms were found, and how many by chance.")
+    codes: list[PathwayCode]
+
+
 @router.get(
     "/models/{name}/genes",
     operation_id="get_model_genes",
-    responses={200: {"model": GeneList}, 404: _NO_MODEL, **_NOT_READY},
+    responses={200: json_answer(GeneList, "The genes."), 404: _NO_MODEL, **_NOT_READY},
 )
 async def get_genes(name: str, service: ServiceDep) -> Response:
     """List the genes of a model. Aliases and previous symbols are recognised too, but not listed."""
@@ -133,9 +181,9 @@ async def get_genes(name: str, service: ServiceDep) -> Response:
     responses={
         200: {
             "description": "Genes and Reactome terms of each code.",
-            "content": {"application/json": {"schema": {}}},
+            "content": {"application/json": {"schema": answer_schema(PathwayCodes)}},
         },
-        404: {"model": Problem, "description": "No such model, or its codes have not been annotated."},
+        404: {"description": "No such model, or its codes have not been annotated."},
         **_NOT_READY,
     },
 )

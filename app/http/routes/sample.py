@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 from scpalm.app.codecs.h5ad import MEDIA_TYPE
 from scpalm.app.errors import NotFoundError
 from scpalm.app.http.dependencies import ServiceDep
-from scpalm.app.http.problems import Problem
+from scpalm.app.http.openapi.components import BINARY
 from scpalm.app.offline.sample import write_sample
 from scpalm.app.storage.scratch import ensure_folder
 from scpalm.model.errors import InputError
@@ -20,8 +20,8 @@ router = APIRouter(tags=["cells"])
 
 _NAME = "sample.h5ad"
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}},
-    404: {"model": Problem, "description": "The sample is not installed."},
+    200: {"description": "The file.", "content": {MEDIA_TYPE: BINARY}},
+    404: {"description": "The sample is not installed."},
 }
 
 

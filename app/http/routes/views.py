@@ -12,13 +12,23 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
-from scpalm.app.errors import InvalidParameterError, JobNotFinishedError, JobStorageError, TooLargeError
+from scpalm.app.errors import InvalidParameterError, JobModelGoneError, JobNotFinishedError, TooLargeError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep, charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.job_request import accept_more
-from scpalm.app.http.problems import Problem
+from scpalm.app.http.openapi.answers import JobAccepted
+from scpalm.app.http.openapi.components import BINARY, answer_schema, body_schema, json_answer
+from scpalm.app.http.openapi.headers import JOB_ANSWER_HEADERS
+from scpalm.app.http.openapi.views import (
+    CategoryColumn,
+    Differences,
+    GroupProfiles,
+    NumberColumn,
+    Rows,
+    ViewDescription,
+)
 from scpalm.app.http.routes.jobs import job_of
 from scpalm.app.jobs.manifest import Manifest
 from scpalm.app.jobs.view.columns import Column
@@ -33,10 +43,13 @@ _NUM_GENES, _NUM_CODES = 50, 30
 _MOST_GROUPS = 500
 _MOST_BODY_BYTES = 16 << 20
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "No such job, column, gene or code."},
-    409: {"model": Problem, "description": "The job has not succeeded."},
+    404: {"description": "No such job, column, gene or code."},
+    409: {"description": "The job has not succeeded, or its model is no longer served."},
 }
-_JSON: dict[str, Any] = {"content": {"application/json": {"schema": {}}}}
+_CELL_NAMES: dict[str, Any] = {
+    "description": "Names of the cells.",
+    "content": {"application/json": {"schema": {"type": "array", "items": {"type": "string"}}}},
+}
 
 SourceQuery = Annotated[
     Source,
@@ -51,37 +64,9 @@ NameQuery = Annotated[str, Query(description="Name of the column, output, map or
 MoreTask = Annotated[Literal["embed", "pathways", "annotate", "umap"], Query(description="The task.")]
 
 
-class ViewedOutput(BaseModel):
-    """An output of the job."""
-
-    name: str
-    key: str
-    width: int
-    columns: list[str] | None
-    placement: str
-
-
-class ViewDescription(BaseModel):
-    """What there is to look at."""
-
-    model: dict[str, str]
-    num_cells: int
-    outputs: list[ViewedOutput]
-    obs: list[str] = Field(description="Columns of `obs` in the file.")
-    maps: list[str] = Field(description="Two-dimensional maps in `obsm` of the file.")
-    note: dict[str, Any] = Field(description="How the cells were read: `coverage`, `input` and `warnings`.")
-
-
-class Rows(BaseModel):
-    """Selected cells, and what to compare."""
-
-    rows: list[Annotated[int, Field(ge=0)]] = Field(description="Positions of the cells.", min_length=1)
-    compare: Literal["genes", "codes"] = Field("genes", description="`codes` needs a job that has pathway codes.")
-
-
 @asynccontextmanager
 async def _view(job_id: str, service: Service, owner: str, *, while_running: bool = False) -> AsyncIterator[JobView]:
-    """The cells of a job. Raises UnknownJobError, JobNotFinishedError, JobStorageError."""
+    """The cells of a job. Raises UnknownJobError, JobNotFinishedError, JobModelGoneError."""
     job = await job_of(job_id, service, owner)
     if job.state != "succeeded" and not (while_running and job.state == "running" and job.rows_done):
         raise JobNotFinishedError(f"The job is {job.state}. Its cells can be looked at once it has succeeded.")
@@ -89,7 +74,7 @@ async def _view(job_id: str, service: Service, owner: str, *, while_running: boo
     model = service.models.exactly(manifest.model)
     if model is None:
         name, version, _ = manifest.model
-        raise JobStorageError(f"The model of this job, {name} {version}, is no longer served. Send the cells again.")
+        raise JobModelGoneError(f"The model of this job, {name} {version}, was replaced. Send the cells again.")
     lock = service.answer_locks.setdefault((job.id, "view"), asyncio.Lock())
     with model.held():
         async with scratch_folder(service.limits.spool_dir) as folder:
@@ -100,18 +85,26 @@ def _json(content: object) -> Response:
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
-@router.get("/jobs/{job_id}/view", operation_id="get_job_view", response_model=ViewDescription, responses=_ERRORS)
-async def get_view(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> dict[str, Any]:
+@router.get(
+    "/jobs/{job_id}/view",
+    operation_id="get_job_view",
+    response_class=Response,
+    responses={200: json_answer(ViewDescription, "What there is to look at."), **_ERRORS},
+)
+async def get_view(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
     """Say what there is to look at: number of cells, outputs, columns and maps of the file, how the cells were read.
 
     Known as soon as the first cells of a running job are done.
     """
     async with _view(job_id, service, owner, while_running=True) as view:
-        return await unless_disconnected(request, view.describe())
+        return _json(await unless_disconnected(request, view.describe()))
 
 
 @router.get(
-    "/jobs/{job_id}/cells", operation_id="get_job_cells", response_class=Response, responses={200: _JSON, **_ERRORS}
+    "/jobs/{job_id}/cells",
+    operation_id="get_job_cells",
+    response_class=Response,
+    responses={200: _CELL_NAMES, **_ERRORS},
 )
 async def get_cells(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
     """Get the names of the cells as a JSON list."""
@@ -128,7 +121,10 @@ async def get_cells(job_id: str, request: Request, service: ServiceDep, owner: O
             "description": "JSON: `kind` (`numbers` or `categories`), `values`, and `categories` for texts, whose "
             "values are positions in them, -1 where missing. If `Accept` names application/x-npy, numbers are an array "
             "of float32.",
-            "content": {"application/json": {"schema": {}}, NPY: {"schema": {"type": "string", "format": "binary"}}},
+            "content": {
+                "application/json": {"schema": {"anyOf": [answer_schema(CategoryColumn), answer_schema(NumberColumn)]}},
+                NPY: BINARY,
+            },
         },
         **_ERRORS,
     },
@@ -156,7 +152,7 @@ def _column(column: Column, accept: str) -> Response:
     "/jobs/{job_id}/profiles",
     operation_id="get_job_profiles",
     response_class=Response,
-    responses={200: {"description": "Cells as for POST /ic50, one for each group.", **_JSON}, **_ERRORS},
+    responses={200: json_answer(GroupProfiles, "Cells as for POST /ic50, one for each group."), **_ERRORS},
 )
 async def get_profiles(
     job_id: str, request: Request, service: ServiceDep, owner: OwnerDep, source: SourceQuery, name: NameQuery
@@ -201,10 +197,8 @@ def _as_cells(
     "/jobs/{job_id}/selection",
     operation_id="describe_selection",
     response_class=Response,
-    responses={200: _JSON, **_ERRORS},
-    openapi_extra={
-        "requestBody": {"required": True, "content": {"application/json": {"schema": Rows.model_json_schema()}}}
-    },
+    responses={200: json_answer(Differences, "The genes, or the codes, that differ most."), **_ERRORS},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": body_schema(Rows)}}}},
 )
 async def describe_selection(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
     """Compare selected cells with all others: the genes and codes that differ most.
@@ -268,7 +262,11 @@ def _most_different(
 
 
 @router.post(
-    "/jobs/{job_id}/more", operation_id="compute_more", response_class=Response, status_code=202, responses=_ERRORS
+    "/jobs/{job_id}/more",
+    operation_id="compute_more",
+    response_class=Response,
+    status_code=202,
+    responses={202: json_answer(JobAccepted, "The job.") | {"headers": JOB_ANSWER_HEADERS}, **_ERRORS},
 )
 async def compute_more(
     job_id: str, request: Request, service: ServiceDep, owner: OwnerDep, task: MoreTask = "pathways"

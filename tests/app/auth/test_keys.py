@@ -61,6 +61,7 @@ def test_the_keys_file_is_reloaded_when_it_changes_unless_it_is_broken(
         json.dumps({"keys": [entry("a", "x", rows_per_minute=0)]}),
         json.dumps({"keys": [entry("a", "x", bytes_per_minute="many")]}),
         json.dumps({"keys": [entry("a", "x", paths="/embed")]}),
+        json.dumps({"keys": [entry("a\nb", "x")]}),
     ],
 )
 def test_an_invalid_keys_file_is_a_one_line_error(tmp_path: Path, text: str) -> None:

@@ -205,7 +205,7 @@ def test_errors_name_the_invalid_row_not_an_intentionally_empty_one(
         (result,) = await waiting
         assert result.error is not None and "row 12" in result.error.detail
 
-    metrics.model_loaded("fake", "1", INFO)
+    metrics.model_loaded(("fake", "1", "0" * 64), INFO)
     run(scenario())
 
 

@@ -18,6 +18,7 @@ from scpalm.app.main import create_app
 from scpalm.app.settings import Settings
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.rows import Rows
+from scpalm.model.release import release
 from scpalm.model.sessions.session import Encoded
 from tests.app.fakes import Client, FakeSession, write_bundle
 
@@ -131,8 +132,10 @@ def test_a_model_is_replaced_without_dropping_requests(client: Client, served: S
         assert mark_of(done) == old.mark and done.json()["model"]["version"] == "1"
     until(lambda: not client.service.models._retired)
     info = client.get("/metrics").text
-    assert 'scpalm_model_info{device="cpu",name="two",runtime="fake",version="2"} 1.0' in info
+    checksum = client.service.models.get("two").identity[2][:12]
+    assert f'scpalm_model_info{{checksum="{checksum}",device="cpu",name="two",runtime="fake",version="2"}} 1.0' in info
     assert 'name="two",runtime="fake",version="1"' not in info
+    assert f'scpalm_build_info{{release="{release()}"}} 1.0' in info
     until(lambda: len(list(served.spool.glob("*/scpalm-model-*"))) == 2)
 
 

@@ -32,6 +32,7 @@ def guarded(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         entry("other", "fifth"),
         entry("embedder", "sixth", paths=["/embed", "/v2", "/jobs"]),
         entry("protocol", "seventh", paths=["/v2"]),
+        entry("spent", "eighth", rows_per_minute=2),
     )
     settings = Settings(bundle=bundle_dir, spool_dir=folder, api_keys_file=path, parser_processes=1)
     with Client(create_app(settings, lambda *_: FakeSession())) as client:
@@ -60,6 +61,15 @@ def test_keys_grant_access_until_their_budget_is_used_up(guarded: Client) -> Non
     assert 1 <= int(answers[2].headers["retry-after"]) <= 60
     answers = [guarded.post("/embed", json=BODY, headers=bearer("fourth")) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 429]
+
+
+def test_a_key_over_its_budget_can_still_read(guarded: Client) -> None:
+    key = bearer("eighth")
+    job = guarded.post("/embed", json=BODY, headers={**key, "Prefer": "respond-async"})
+    assert guarded.post("/embed", json={**BODY, "data": [5, 6, 7, 8]}, headers=key).status_code == 429
+    for path in ("/models", "/models/fake", "/jobs", job.headers["location"]):
+        assert guarded.get(path, headers=key).status_code == 200, path
+    assert guarded.run(guarded.http.delete(job.headers["location"], headers=key)).status_code == 200
 
 
 FORM = {"also": (None, "pathways"), "file": ("cells.json", json.dumps(BODY))}
@@ -168,7 +178,7 @@ def test_bytes_are_charged_in_steps_and_at_the_end(monkeypatch: pytest.MonkeyPat
             return sent.pop(0)
 
         guard = GuardMiddleware(app, OneKey(), Counting(MemoryBudgetStore()))  # type: ignore[arg-type]
-        await guard({"type": "http", "path": "/embed", "headers": []}, receive, None)  # type: ignore[arg-type]
+        await guard({"type": "http", "method": "POST", "path": "/embed", "headers": []}, receive, None)  # type: ignore[arg-type]
 
     asyncio.run(ask(5))
     assert charged == [12, 8]
