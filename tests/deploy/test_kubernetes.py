@@ -101,9 +101,10 @@ def test_selectors_find_their_pods() -> None:
 
 
 def test_keys_come_from_a_secret(tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(FOLDER, tmp_path / "kubernetes"))
-    (folder / "with-keys" / "keys.json").write_text("[]")
-    built = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(folder / "with-keys"))))
+    for name in ("kubernetes", "kubernetes-with-keys"):
+        shutil.copytree(DEPLOY / name, tmp_path / name)
+    (tmp_path / "kubernetes-with-keys" / "keys.json").write_text("[]")
+    built = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(tmp_path / "kubernetes-with-keys"))))
     (secret,) = [part for part in built if part["kind"] == "Secret"]
     (api,) = [part for part in built if part["kind"] == "Deployment" and part["metadata"]["name"] == "scpalm-api"]
     spec = api["spec"]["template"]["spec"]
