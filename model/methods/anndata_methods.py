@@ -51,7 +51,7 @@ class AnnDataMethods(ABC, Generic[Answer]):
             None, or the modified copy if ``copy`` is set. Writes:
 
             - ``obsm["X_scpalm"]`` float32 ``[cells, 384]``: the embedding; each of its two parts has length 1.
-            - ``obsm["X_scpalm_h_C"]`` float32 ``[cells, 96]`` or ``obsm["X_scpalm_f"]`` float32 ``[cells, 256]`` instead.
+            - or ``obsm["X_scpalm_h_C"]`` float32 ``[cells, 96]``, or ``obsm["X_scpalm_f"]`` float32 ``[cells, 256]``.
 
         Raises:
             InputError: the cells cannot be read with certainty; the text names the gene, cell or option at fault.
@@ -163,10 +163,10 @@ class AnnDataMethods(ABC, Generic[Answer]):
         Returns:
             None, or the modified copy if ``copy`` is set. Writes:
 
-            - ``obsm["X_scpalm_ic50"]`` float32 ``[cells, drugs]``: ln IC50 in uM; NaN if no gene of the head is expressed.
+            - ``obsm["X_scpalm_ic50"]`` float32 ``[cells, drugs]``: ln IC50 in uM; NaN for a cell without its genes.
             - ``obsm["X_scpalm_ic50_lower"]``, ``_upper`` float32 ``[cells, drugs]``: the 90 % prediction interval.
             - ``obsm["X_scpalm_ic50_relative"]`` float32 ``[cells, drugs]``: minus the drug's mean over training lines.
-            - ``obsm["X_scpalm_ic50_percentile"]`` float32 ``[cells, drugs]``: % of training lines at least as sensitive.
+            - ``obsm["X_scpalm_ic50_percentile"]`` float32 ``[cells, drugs]``: % of training lines as sensitive.
             - ``obsm["X_scpalm_ic50_rank"]`` int32 ``[cells, drugs]``: rank of the drug by the relative score, 1 first.
             - ``obsm["X_scpalm_ic50_cell_distance"]`` float32 ``[cells, 1]``: 1 - correlation with the nearest line.
             - ``obs["scpalm_ic50_domain"]``, ``obs["scpalm_ic50_nearest_line"]`` categorical of str: that in words.
@@ -212,10 +212,10 @@ class AnnDataMethods(ABC, Generic[Answer]):
             None, or the modified copy if ``copy`` is set. Writes to ``obs``:
 
             - ``scpalm_label`` categorical of str: broad type; ``unknown`` for cells too far from the reference.
-            - ``scpalm_nearest_label``, ``scpalm_second_label`` categorical of str: nearest type, never unknown; the next.
+            - ``scpalm_nearest_label``, ``scpalm_second_label`` categorical of str: the nearest type, the next.
             - ``scpalm_cell_type`` categorical of str: a more specific name, not calibrated.
             - ``scpalm_probability`` float32: that ``scpalm_nearest_label`` is right.
-            - ``scpalm_distance`` float32, ``scpalm_unknown`` int32: to the nearest reference cell; 1 if that is too far.
+            - ``scpalm_distance`` float32, ``scpalm_unknown`` int32: to the nearest reference cell; if too far, 1.
             - ``scpalm_voted_label`` categorical, ``scpalm_vote_share`` float32, with ``vote``: of the whole group.
 
         Raises:
