@@ -55,9 +55,12 @@ nitpicky = True
 # No inventories of other projects are loaded: the documentation builds without a network.
 nitpick_ignore_regex = [
     ("py:.*", r"(anndata|numpy|pandas|matplotlib|scipy|typing|collections|pathlib|httpx|fsspec|zarr)\..*"),
-    ("py:.*", r"(AnnData|Path|NDArray|Axes|Figure|Any|Self|Unpack|Answer|TracebackType|optional|np\..*|pd\..*)"),
+    # Types of the package that users do not make themselves.
+    ("py:.*", r"(scpalm\.model\..*|CellReader|Declaration|InputReport|LabelledBy|LabelledCells|Output|Progress)"),
+    ("py:.*", r"(Source|Stream|AnnData|Path|NDArray|Axes|Figure|Any|Self|Unpack|Answer|TracebackType|optional|np\..*|pd\..*)"),
 ]
 
+default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = True

@@ -57,7 +57,8 @@ class RequestSpec:
         format: media type of the response.
 
     Example:
-        >>> RequestSpec(("impute",), {"genes": ["CD3D", "LYZ"]}, layer="counts")
+        >>> RequestSpec(("impute",), {"genes": ["CD3D", "LYZ"]}, layer="counts").layer
+        'counts'
     """
 
     tasks: tuple[str, ...]

@@ -4,7 +4,7 @@
 >>> engine = scpalm.load()
 >>> engine.embed(adata)
 >>> adata.obsm["X_scpalm"].shape
-(200, 384)
+(100, 384)
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 from scpalm.app.errors import ServiceError
 
 ROOT = Path(__file__).parents[2]
-_STATUS = {"UnreadableError": 400, "OverLimitError": 413, "InputError": 422, "_error": 422}
+_STATUS = {"UnreadableError": 400, "OverLimitError": 413, "InputError": 422, "WorseError": 422, "_error": 422}
 _SLUG = re.compile(r"[a-z]+(-[a-z0-9]+)*")
 
 ADVICE = {

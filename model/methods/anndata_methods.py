@@ -59,7 +59,7 @@ class AnnDataMethods(ABC, Generic[Answer]):
         Example:
             >>> engine.embed(adata)
             >>> adata.obsm["X_scpalm"].shape
-            (200, 384)
+            (100, 384)
         """
         return self._run(adata, Call(RequestSpec(("embed",), {"output": output}, **how), key_added, copy=copy))
 
@@ -97,7 +97,7 @@ class AnnDataMethods(ABC, Generic[Answer]):
         Example:
             >>> engine.impute(adata, ["CD3D", "LYZ"])
             >>> adata.obsm["X_scpalm_imputed"].shape
-            (200, 2)
+            (100, 2)
         """
         options = {"genes": tuple(genes), "scale": scale}
         return self._run(adata, Call(RequestSpec(("impute",), options, **how), key_added, copy=copy))
@@ -132,7 +132,7 @@ class AnnDataMethods(ABC, Generic[Answer]):
         Example:
             >>> engine.pathways(adata, summary=True)
             >>> adata.obsm["X_scpalm_pathway_shares"].shape
-            (200, 128)
+            (100, 128)
         """
         return self._run(adata, Call(RequestSpec(("pathways",), {"summary": summary}, **how), key_added, copy=copy))
 
@@ -257,7 +257,7 @@ class AnnDataMethods(ABC, Generic[Answer]):
         Example:
             >>> engine.umap(adata)
             >>> adata.obsm["X_scpalm_umap"].shape
-            (200, 2)
+            (100, 2)
         """
         return self._run(adata, Call(RequestSpec(("umap",), {"resolution": resolution}, **how), copy=copy))
 
@@ -292,7 +292,7 @@ class AnnDataMethods(ABC, Generic[Answer]):
         Example:
             >>> engine.integrate(adata, "donor")
             >>> adata.obsm["X_scpalm_integrated"].shape
-            (200, 30)
+            (100, 30)
         """
         return self._run(
             adata, Call(RequestSpec(("integrate",), {"batch_key": batch_key}, **how), key_added, copy=copy)

@@ -51,7 +51,7 @@ class Client(AnnDataMethods["AnnData | None"]):
         >>> client = scpalm.Client("http://localhost:8000")
         >>> client.embed(adata)
         >>> adata.obsm["X_scpalm"].shape
-        (200, 384)
+        (100, 384)
     """
 
     def __init__(
