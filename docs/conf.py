@@ -13,15 +13,13 @@ from pygments.lexers.special import TextLexer
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "docs" / "tools"))
 
-from generated_parts import fill_in  # noqa: E402
-
+from docs.tools.generated_parts import fill_in  # noqa: E402
 from scpalm.model.release import release as scpalm_release  # noqa: E402
 
 project = "scPaLM"
 author = "The scPaLM authors"
-copyright = "scPaLM, Apache-2.0"  # noqa: A001
+copyright = "scPaLM, Apache-2.0"
 release = scpalm_release()
 
 root_doc = "docs/index"
@@ -56,8 +54,14 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(anndata|numpy|pandas|matplotlib|scipy|typing|collections|pathlib|httpx|fsspec|zarr)\..*"),
     # Types of the package that users do not make themselves.
-    ("py:.*", r"(scpalm\.model\..*|CellReader|Declaration|InputReport|LabelledBy|LabelledCells|Output|Progress)"),
-    ("py:.*", r"(Source|Stream|AnnData|Path|NDArray|Axes|Figure|Any|Self|Unpack|Answer|TracebackType|optional|np\..*|pd\..*)"),
+    (
+        "py:.*",
+        r"(scpalm\.model\..*|CellReader|Declaration|InputReport|LabelledBy|LabelledCells|Output|Progress|WorseError)",
+    ),
+    (
+        "py:.*",
+        r"(Source|Stream|AnnData|Path|NDArray|Axes|Figure|Any|Self|Unpack|Answer|TracebackType|optional|np\..*|pd\..*)",
+    ),
 ]
 
 default_role = "code"

@@ -45,7 +45,9 @@ def _row(parameter: Any) -> str:
     if getattr(parameter, "hidden", False) or parameter.name == "help":
         return ""
     is_option = parameter.param_type_name == "option"
-    names = ", ".join(f"`{name}`" for name in parameter.opts) if is_option else f"`{parameter.metavar or parameter.name}`"
+    names = (
+        ", ".join(f"`{name}`" for name in parameter.opts) if is_option else f"`{parameter.metavar or parameter.name}`"
+    )
     shown = "required" if parameter.required else _default(parameter.default)
     text = _escaped(getattr(parameter, "help", None) or "")
     if choices := _choices(parameter):

@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import command_pages
-import problem_list
+from docs.tools import command_pages, problem_list
 
 _MARK = re.compile(r"<!-- made from the code: (\S+) -->")
 _PARTS: dict[str, Callable[[], str]] = {

@@ -38,7 +38,10 @@ def run(path: Path, folder: Path, seconds: int = 180) -> Any:
 
 def shrink(notebook: Any) -> None:
     """Reduce pictures and leave out what changes with every run."""
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python", "pygments_lexer": "ipython3"},  # knows lines such as `!scpalm check`
+    }
     for number, cell in enumerate(notebook.cells):
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
         cell.id = f"cell-{number}"

@@ -15,7 +15,7 @@ _STATUS = {"UnreadableError": 400, "OverLimitError": 413, "InputError": 422, "Wo
 _SLUG = re.compile(r"[a-z]+(-[a-z0-9]+)*")
 
 ADVICE = {
-    "bad-request": "Send the file as the form field `file`, or as the whole body. The detail says which part is missing.",
+    "bad-request": "Send the file as the form field `file`, or as the whole body. The detail names the missing part.",
     "unknown-host": "Call the service by a name in `SCPALM_ALLOWED_HOSTS`, or add the name of the proxy to it.",
     "key-missing": "Send `Authorization: Bearer KEY`. Ask the operator for a key.",
     "key-not-allowed": "Use a key whose `paths` include this route.",
@@ -24,12 +24,12 @@ ADVICE = {
     "not-found": "Look the path up in `/docs`.",
     "unknown-model": "`GET /models` lists the names.",
     "unknown-column": "`GET /jobs/ID/view` lists columns, genes and codes.",
-    "unsupported-task": "Choose another model. The detail names the missing part and the command that adds it.",
+    "unsupported-task": "Choose another model. The detail has the command that adds the part.",
     "method-not-allowed": "Use the method in the `Allow` header.",
     "not-acceptable": "Name a format of `/docs` in `Accept`, or leave the header out.",
-    "body-timeout": "Send again over a steadier connection. Operators: `SCPALM_BODY_SECONDS` and the settings next to it.",
+    "body-timeout": "Send again over a better connection. Operators: see `SCPALM_BODY_SECONDS`.",
     "too-large": "Send the file in parts, or use the command line, which has no limit.",
-    "unsupported-media-type": "Send h5ad, 10x h5, h5mu, JSON or Arrow. The detail has the line that converts your file.",
+    "unsupported-media-type": "Send h5ad, 10x h5, h5mu, JSON or Arrow. The detail says how to convert your file.",
     "invalid-parameter": "The detail names the parameter, the allowed values and the nearest known name.",
     "queue-full": "Wait as `Retry-After` says. Operators: add workers.",
     "client-gone": "In logs only: the client closed the connection.",
@@ -48,7 +48,7 @@ ADVICE = {
 
 @dataclass
 class InputProblem:
-    """A fault of a file or an option. ``hints``: what to do, or else what is wrong, one for each place that raises it."""
+    """A fault of a file or an option. ``hints``: what to do, or else what is wrong, for each place that raises it."""
 
     status: int
     hints: list[str] = field(default_factory=list)
@@ -122,9 +122,7 @@ def _text(node: ast.expr | None, constants: dict[str, ast.expr]) -> str:
 def tables() -> str:
     """Both lists as Markdown."""
     lines = ["## Problems of the service", "", "| status | type | what | what to do |", "|---|---|---|---|"]
-    lines += [
-        f"| {kind.status} | `{kind.code}` | {kind.title} | {ADVICE[kind.code]} |" for kind in service_problems()
-    ]
+    lines += [f"| {kind.status} | `{kind.code}` | {kind.title} | {ADVICE[kind.code]} |" for kind in service_problems()]
     lines += ["", "## Problems of the cells", "", "| status | type | what to do |", "|---|---|---|"]
     for code, problem in input_problems().items():
         advice = " / ".join(problem.hints[:2]) or "The detail of the answer says what to do."

@@ -104,6 +104,8 @@ if __name__ == "__main__":
     check = "--check" in sys.argv[1:]
     names = outdated(rewrite=not check)
     print(
-        "\n".join(f"docs/{name} {'is out of date: python docs/tools/render.py' if check else 'rewritten'}" for name in names)
+        "\n".join(
+            f"docs/{name} {'is out of date: python docs/tools/render.py' if check else 'rewritten'}" for name in names
+        )
     )
     sys.exit(bool(names) if check else 0)
