@@ -76,7 +76,12 @@ html_theme = "sphinx_book_theme"
 html_title = f"scPaLM {release}"
 html_additional_pages = {"index": "redirect.html"}
 templates_path = ["tools/templates"]
-html_theme_options = {"show_navbar_depth": 1, "show_toc_level": 2, "use_download_button": False}
+html_theme_options = {
+    "navbar_persistent": [],
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "use_download_button": False,
+}
 html_show_sourcelink = False
 
 

@@ -42,9 +42,11 @@ def _on_engine(method: Callable[Concatenate[Engine, P], R]) -> Callable[P, R]:
     def function(*args: P.args, **kwargs: P.kwargs) -> R:
         return method(engine(), *args, **kwargs)
 
-    # Without `self`, for help() and the documentation.
+    # For help() and the documentation: without `self`, with the return type of an engine.
     signature = inspect.signature(method)
-    function.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+    parameters = list(signature.parameters.values())[1:]
+    public = signature.replace(parameters=parameters, return_annotation="AnnData | None")
+    function.__signature__ = public  # type: ignore[attr-defined]
     function.__doc__ = (method.__doc__ or "").replace("engine.", "scpalm.tl.")
     return function
 
