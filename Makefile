@@ -1,4 +1,4 @@
-# make serve | test | lint | bench. All packages are installed into .venv, and again only if pyproject.toml changes.
+# make serve | test | lint | docs | bench. All packages are installed into .venv, and again only if pyproject.toml changes.
 
 PORT ?= $(or $(SCPALM_PORT),8000)
 # The extra of pyproject.toml that `make serve` installs: cpu or gpu.
@@ -13,13 +13,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # prefers if the index offers it, and which is a tenth of the size.
 CPU_TORCH := torch==2.13.0
 
-.PHONY: help serve test lint bench page constraints clean
+.PHONY: help serve test lint docs bench page constraints clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make serve        serve the packaged model on PORT ($(PORT))"
 	@echo "make test         run make lint, then all tests"
 	@echo "make lint         check style, types and import rules"
+	@echo "make docs         build the documentation into build/docs"
 	@echo "make bench        run the benchmarks in tests/bench"
 	@echo "make page         build the page at / again (app/web; needs node 20 or later)"
 	@echo "make constraints  update the pinned versions of the images (deploy/constraints*.txt)"
@@ -36,6 +37,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html -c docs . build/docs
+	@echo "build/docs/index.html"
 
 bench: $(VENV)/.dev
 	@set -e; for file in tests/bench/bench_*.py tests/bench/service.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file; done

@@ -277,11 +277,16 @@ def adapt(
         options: columns with labels and batches, the name of the new model, and so on.
         bundle: the model to start from. Default: the one that ships with the package.
 
-    Raises InputError; WorseError if the adapted model is worse on held-out cells.
+    Returns:
+        The adapted model, opened.
+
+    Raises:
+        InputError: the cells cannot be used, there are too few, or ``out`` exists.
+        WorseError: the adapted model is worse on held-out cells; nothing was written.
 
     Example:
-        >>> engine = scpalm.adapt(adata, "mine", scpalm.AdaptOptions(label_key="cell_type"))
-        >>> engine.embed(other)
+        >>> engine = scpalm.adapt(adata, "mine", scpalm.AdaptOptions(label_key="cell_type", force=True))
+        >>> engine.embed(adata)
     """
     from scpalm.model.engine import load
 

@@ -44,13 +44,19 @@ def load(
         runtime: ``auto``, ``onnx`` or ``torchscript``.
         threads: number of CPU threads. Default: every core available to this process.
 
-    Raises BundleError for a damaged model, MissingRuntimeError if the runtime is not installed, and ValueError for an
-    unknown device or runtime.
+    Returns:
+        The engine, whose methods take an AnnData. Keep it: opening a model takes a second, calling it does not.
+
+    Raises:
+        BundleError: a file of the model is damaged or missing.
+        MissingRuntimeError: the runtime is not installed; the text has the command that installs it.
+        ValueError: the device or the runtime is unknown.
 
     Example:
         >>> engine = scpalm.load()
         >>> engine.embed(adata)
-        >>> adata.obsm["X_scpalm"]
+        >>> adata.obsm["X_scpalm"].shape
+        (100, 384)
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or DEFAULT_BUNDLE)
     return Engine(opened, open_runtime(opened, device=device, runtime=runtime, threads=threads))
@@ -70,7 +76,7 @@ def open_runtime(bundle: Bundle, *, device: str = "auto", runtime: str = "auto",
 
 
 class Engine(AnnDataMethods["AnnData | None"]):
-    """A model on a device. Every method returns bit for bit the numbers of the service; see `AnnDataMethods`.
+    """A model on a device, from `scpalm.load`. Its numbers are those of the service, bit for bit.
 
     Attributes:
         bundle: the model.
@@ -118,7 +124,18 @@ class Engine(AnnDataMethods["AnnData | None"]):
             report: how the first cells of the source were classified. Needed to start elsewhere, with `Stream.rows`.
             labelled: cells to annotate with, from `embed_labelled`. Default: the reference of the model.
 
-        Raises InputError, ParameterError or MissingPartError.
+        Returns:
+            A context manager and iterator of blocks: ``block.start`` is the first cell, ``block.values`` has an array
+            for each output, such as ``block.values["embed"]`` float32 ``[cells of the block, 384]``.
+
+        Raises:
+            InputError: the cells cannot be read, or an option is wrong.
+            MissingPartError: the model lacks a part that a task needs.
+
+        Example:
+            >>> with engine.stream("cells.h5ad", scpalm.RequestSpec(("embed",))) as stream:
+            ...     sum(len(block.values["embed"]) for block in stream)
+            100
         """
         with ExitStack() as opened:
             cells = opened.enter_context(open_cells(source, layer=spec.layer))
@@ -134,11 +151,25 @@ class Engine(AnnDataMethods["AnnData | None"]):
         return embed_labelled(self.bundle, self.session, reference, how, progress or NoProgress())
 
     def map_onto(self, cells: AnnData, reference: AnnData, options: MapOptions | None = None) -> Mapping:
-        """Map cells onto an integrated AnnData; see `scpalm.model.mapping.map_cells`.
+        """Map cells onto an integrated AnnData, which does not change.
+
+        Args:
+            cells: the new cells.
+            reference: cells that `integrate` has embedded.
+            options: batches of the new cells, and the label that they take over.
+
+        Returns:
+            What was written to ``cells``: ``obsm["X_scpalm_integrated"]`` float32 ``[cells, 30]`` in the space of the
+            reference, ``obs["scpalm_reference_distance"]`` float32 (above 2: the reference lacks such cells), and with
+            ``options.label`` ``obs["scpalm_reference_label"]`` and ``obs["scpalm_reference_share"]``.
+
+        Raises:
+            InputError: the reference was not integrated, a column is missing, or the cells cannot be read.
 
         Example:
-            >>> engine.map_onto(new, integrated, MapOptions(label="cell_type"))
-            >>> new.obs["scpalm_reference_label"]
+            >>> mapping = engine.map_onto(new, integrated, MapOptions(label="cell_type"))
+            >>> new.obs["scpalm_reference_label"].dtype.name
+            'category'
         """
         return map_cells(self.bundle, self.session, cells, reference, options or MapOptions())
 

@@ -17,7 +17,9 @@ class InputError(UserError, ValueError):
         code: stable slug of the fault, such as ``negative-value``. It becomes the problem type of the HTTP response.
         detail: one sentence that says what is wrong and where.
         hint: one sentence that says how to fix it.
-        field, cell, gene: what is at fault, where known.
+        field: the field or option at fault, where known.
+        cell: name of the cell at fault, where known.
+        gene: name of the gene at fault, where known.
     """
 
     def __init__(

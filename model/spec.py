@@ -21,9 +21,10 @@ Place = Literal["query parameter", "form field", "JSON member"]
 class ReadOptions(TypedDict, total=False):
     """How to read an AnnData.
 
-    ``layer``: ``X``, ``raw`` or the name of a layer; by default the one that holds the counts. ``input``: what the
-    values are, such as ``counts`` or ``log2_tpm``; detected by default. ``total``: what a whole cell sums to before the
-    logarithm.
+    Attributes:
+        layer: ``X``, ``raw`` or the name of a layer. Default: the one that holds the counts.
+        input: what the values are, such as ``counts`` or ``log2_tpm``. Default: detected.
+        total: what a whole cell sums to before the logarithm, such as 1e4.
     """
 
     layer: str | None
@@ -32,7 +33,11 @@ class ReadOptions(TypedDict, total=False):
 
 
 class AnnotateReadOptions(ReadOptions, total=False):
-    """How to read an AnnData and a reference. ``reference_layer``: as ``layer``, of the reference."""
+    """How to read an AnnData and a reference.
+
+    Attributes:
+        reference_layer: as ``layer``, for the reference.
+    """
 
     reference_layer: str | None
 
@@ -52,7 +57,8 @@ class RequestSpec:
         format: media type of the response.
 
     Example:
-        >>> RequestSpec(("impute",), {"genes": ["CD3D", "LYZ"]}, layer="counts")
+        >>> RequestSpec(("impute",), {"genes": ["CD3D", "LYZ"]}, layer="counts").layer
+        'counts'
     """
 
     tasks: tuple[str, ...]

@@ -3,7 +3,8 @@
 >>> import scpalm
 >>> engine = scpalm.load()
 >>> engine.embed(adata)
->>> adata.obsm["X_scpalm"]
+>>> adata.obsm["X_scpalm"].shape
+(100, 384)
 """
 
 from __future__ import annotations

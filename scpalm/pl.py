@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 class Drawing(TypedDict, total=False):
     """How to draw.
 
-    ``title``: of the plot. ``cmap``: colour map of a heat map. ``ax``: where to draw. ``show``: None shows the figure
-    unless ``ax`` is given. ``return_fig``: return the Figure instead of the Axes.
+    Attributes:
+        title: title of the plot.
+        cmap: colour map of a heat map.
+        ax: Axes to draw on. Default: those of a new figure.
+        show: whether to show the figure. Default: unless ``ax`` or ``return_fig`` is given.
+        return_fig: whether to return the Figure instead of the Axes.
     """
 
     title: str
@@ -53,11 +57,19 @@ def annotation(
     """Share of each label in every group, or the number of cells of each label without ``groupby``.
 
     Args:
-        adata: cells with labels, from ``tl.annotate``.
-        groupby: column of ``obs`` with groups, such as clusters. key: column with the labels.
+        adata: cells with labels, from `scpalm.tl.annotate`.
+        groupby: column of ``obs`` with groups, such as clusters.
+        key: column of ``obs`` with the labels. ``uns[key + "_colors"]`` has their colours, if it is there.
+        **drawing: ``title``, ``cmap``, ``ax``, ``show`` and ``return_fig``; see `Drawing`.
+
+    Returns:
+        The Axes, or with ``return_fig`` the Figure.
+
+    Raises:
+        KeyError: a column is missing; the text says which function writes it.
 
     Example:
-        >>> scpalm.pl.annotation(adata, "leiden")
+        >>> ax = scpalm.pl.annotation(adata, "leiden", show=False)
     """
     labels = _column(adata, key, "scpalm.tl.annotate")
     canvas = _Canvas.of(drawing)
@@ -86,8 +98,18 @@ def coverage(
 ) -> Axes | Figure:
     """What became of the genes of the file: matched by symbol, Ensembl id or alias, or left out and why.
 
+    Args:
+        adata: cells with ``uns["scpalm"]``, which every function of `scpalm.tl` writes.
+        **drawing: ``title``, ``cmap``, ``ax``, ``show`` and ``return_fig``; see `Drawing`.
+
+    Returns:
+        The Axes, or with ``return_fig`` the Figure.
+
+    Raises:
+        KeyError: ``uns["scpalm"]`` is missing.
+
     Example:
-        >>> scpalm.pl.coverage(adata)
+        >>> ax = scpalm.pl.coverage(adata, show=False)
     """
     found = _note(adata)["coverage"]
     bars = {f"matched by {how}": int(found.get(f"by_{how}", 0)) for how in ("symbol", "ensembl", "alias")}
@@ -111,11 +133,20 @@ def pathways(
     """Mean share of tokens that have each pathway code, by group: the codes that differ most between groups.
 
     Args:
-        adata: cells with codes, from ``tl.pathways``. groupby: column of ``obs``. n_codes: number of codes.
+        adata: cells with codes, from `scpalm.tl.pathways`.
+        groupby: column of ``obs`` with groups.
+        n_codes: number of codes to show.
+        **drawing: ``title``, ``cmap``, ``ax``, ``show`` and ``return_fig``; see `Drawing`.
+
+    Returns:
+        The Axes, or with ``return_fig`` the Figure.
+
+    Raises:
+        KeyError: the codes or the column are missing.
 
     Example:
         >>> scpalm.tl.pathways(adata, summary=True)
-        >>> scpalm.pl.pathways(adata, "cell_type")
+        >>> ax = scpalm.pl.pathways(adata, "cell_type", show=False)
     """
     shares = _code_shares(adata)
     means = _means(adata, groupby, shares, [str(code) for code in range(shares.shape[1])])
@@ -135,9 +166,21 @@ def ic50(
     After ``scpalm.tl.ic50(adata, by=groupby)``, the values are those of the summed groups, minus the mean of each drug
     over the training lines. Single cells lie outside the domain of the drug-response head.
 
+    Args:
+        adata: cells with predictions, from `scpalm.tl.ic50`.
+        groupby: column of ``obs`` with groups; best the one given to ``by``.
+        n_drugs: number of drugs to show.
+        **drawing: ``title``, ``cmap``, ``ax``, ``show`` and ``return_fig``; see `Drawing`.
+
+    Returns:
+        The Axes, or with ``return_fig`` the Figure.
+
+    Raises:
+        KeyError: the predictions or the column are missing.
+
     Example:
         >>> scpalm.tl.ic50(adata, by="cell_type")
-        >>> scpalm.pl.ic50(adata, "cell_type")
+        >>> ax = scpalm.pl.ic50(adata, "cell_type", show=False)
     """
     if (table := adata.uns.get(f"scpalm_ic50_by_{groupby}")) is not None:
         found = pd.DataFrame(table["ic50_relative"], index=table["groups"], columns=table["drugs"])

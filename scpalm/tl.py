@@ -1,6 +1,6 @@
 """Functions in the manner of scanpy's ``tl``, on an engine that is kept for the process.
 
-They write into the AnnData and return None, or a copy with ``copy=True``; see the methods of `scpalm.Engine`.
+They write into the AnnData and return None, or a copy with ``copy=True``. `scpalm.pl` draws what they write.
 
 >>> scpalm.tl.embed(adata)
 >>> scpalm.tl.annotate(adata, vote="leiden")
@@ -9,6 +9,7 @@ They write into the AnnData and return None, or a copy with ``copy=True``; see t
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -20,7 +21,19 @@ R = TypeVar("R")
 
 @functools.cache
 def engine() -> Engine:
-    """The engine of these functions: the model that ships with the package, on the fastest device."""
+    """The engine of these functions, opened on the first call and kept for the process.
+
+    Returns:
+        The model that ships with the package, on the fastest device. For another model or device, use the methods of
+        `scpalm.load`.
+
+    Raises:
+        MissingRuntimeError: the runtime is not installed; the text has the command that installs it.
+
+    Example:
+        >>> scpalm.tl.engine().bundle.version
+        '2.0'
+    """
     return load()
 
 
@@ -29,6 +42,12 @@ def _on_engine(method: Callable[Concatenate[Engine, P], R]) -> Callable[P, R]:
     def function(*args: P.args, **kwargs: P.kwargs) -> R:
         return method(engine(), *args, **kwargs)
 
+    # For help() and the documentation: without `self`, with the return type of an engine.
+    signature = inspect.signature(method)
+    parameters = list(signature.parameters.values())[1:]
+    public = signature.replace(parameters=parameters, return_annotation="AnnData | None")
+    function.__signature__ = public  # type: ignore[attr-defined]
+    function.__doc__ = (method.__doc__ or "").replace("engine.", "scpalm.tl.")
     return function
 
 

@@ -88,7 +88,7 @@ def lay_out(
 def leiden(graph: sparse.csr_matrix, options: LayoutOptions) -> NDArray[np.int32]:
     """Clusters ``[cells]`` of a graph by modularity (Traag et al. 2019), the largest first.
 
-    scikit-network's Leiden reaches the modularity of igraph's, which is under the GPL (docs/measurements.md).
+    scikit-network's Leiden reaches the modularity of igraph's, which is under the GPL (docs/explain/measurements.md).
     """
     from sknetwork.clustering import Leiden
 

@@ -1,7 +1,7 @@
 """The layout of UMAP (McInnes et al. 2018, section 4): stochastic gradient descent on a fuzzy graph, in NumPy.
 
 All edges of an epoch move together, as in cuML. umap-learn moves them one after the other, in code that numba compiles
-in every process. That takes longer than a whole layout of 3,000 cells here (docs/measurements.md).
+in every process. That takes longer than a whole layout of 3,000 cells here (docs/explain/measurements.md).
 """
 
 from __future__ import annotations

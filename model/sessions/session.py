@@ -108,7 +108,7 @@ class Session(Protocol):
         """Run the network once.
 
         ``tokens``: whether h_C and codes are needed, for all cells or for each ``[B]``; those of the others are 0. The
-        embedding alone takes an eighth of the time (docs/measurements.md).
+        embedding alone takes an eighth of the time (docs/explain/measurements.md).
         """
         ...
 

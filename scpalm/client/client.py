@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-from tqdm import tqdm
 
+from scpalm.client.bar import Bar
 from scpalm.client.exchange import Answer, Pause, Request, Steps, compute, fetch, simple
 from scpalm.model.methods import AnnDataMethods, Call
 from scpalm.model.spec import RequestSpec
@@ -23,26 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _CHUNK = 1 << 20
-
-
-class _Bar:
-    """A progress bar that appears with the first report of a job."""
-
-    def __init__(self, *, enabled: bool) -> None:
-        self._enabled = enabled
-        self._bar: tqdm[None] | None = None
-
-    def report(self, done: int, rows: int) -> None:
-        """Show this many cells as done."""
-        if self._enabled and rows:
-            if self._bar is None:
-                self._bar = tqdm(total=rows, unit=" cells", dynamic_ncols=True)
-            self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _options(url: str, key: str | None, timeout: float) -> dict[str, Any]:
@@ -54,18 +34,24 @@ def _options(url: str, key: str | None, timeout: float) -> dict[str, Any]:
 class Client(AnnDataMethods["AnnData | None"]):
     """A service, with the methods of `scpalm.load()`: ``embed, impute, pathways, ic50, annotate, integrate, umap``.
 
-    Over 5,000 cells, the service computes a job, with a progress bar. Full or restarting services are asked again, as
-    their ``Retry-After`` says. Raises `scpalm.client.ServiceError`, which carries the problem.
+    Over 5,000 cells, the service computes a job, with a progress bar. A full or restarting service is asked again, as
+    its ``Retry-After`` says. Use it as a context manager, or call `close`.
 
     Args:
-        url: of the service, such as ``http://localhost:8000``. key: API key, if the service has keys.
-        model: name of the model; None for the default. timeout: seconds to wait for one answer.
+        url: address of the service, such as ``http://localhost:8000``.
+        key: API key, if the service has keys.
+        model: name of the model. Default: that of the service.
+        timeout: seconds to wait for one answer.
         progress: whether to show a bar for jobs.
+
+    Raises:
+        ServiceError: the service refused a request, or cannot be reached; see `scpalm.client.errors`.
 
     Example:
         >>> client = scpalm.Client("http://localhost:8000")
         >>> client.embed(adata)
-        >>> adata.obsm["X_scpalm"]
+        >>> adata.obsm["X_scpalm"].shape
+        (100, 384)
     """
 
     def __init__(
@@ -87,11 +73,34 @@ class Client(AnnDataMethods["AnnData | None"]):
         self._http.close()
 
     def models(self) -> list[dict[str, Any]]:
-        """The models of the service: name, version, device, and which is the default."""
+        """The models of the service.
+
+        Returns:
+            A dict for each model: ``name`` and ``version`` (str), ``device`` (str), ``default`` (bool), and more.
+
+        Raises:
+            ServiceError: the service refused or cannot be reached.
+
+        Example:
+            >>> [model["name"] for model in client.models()]
+            ['mini']
+        """
         return list(json.loads(self._drive(simple(Request("GET", "/models"))).body)["models"])
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs of this key, newest first, as the service describes them."""
+        """The jobs of this key, newest first.
+
+        Returns:
+            A dict for each job: ``id`` and ``state`` (str), ``rows`` and ``rows_done`` (int), ``error`` (str or None),
+            and more.
+
+        Raises:
+            ServiceError: the service refused or cannot be reached.
+
+        Example:
+            >>> client.jobs()[0]["state"]
+            'succeeded'
+        """
         return list(json.loads(self._drive(simple(Request("GET", "/jobs"))).body)["jobs"])
 
     def resume(
@@ -99,10 +108,23 @@ class Client(AnnDataMethods["AnnData | None"]):
     ) -> AnnData | None:
         """Wait for a job of an earlier session, and write its results into the same cells.
 
+        Args:
+            job_id: id of the job, from `jobs` or from the page.
+            adata: the cells that were sent, in the same order.
+            key_added: key to use instead of the default.
+            copy: whether to return a modified copy, and leave ``adata`` unchanged.
+
+        Returns:
+            None, or the modified copy if ``copy`` is set. Writes what the method that started the job writes.
+
+        Raises:
+            JobError: the job failed or was cancelled.
+            ServiceError: the job is unknown, or the service cannot be reached.
+
         Example:
             >>> client.resume(client.jobs()[0]["id"], adata)
         """
-        bar = _Bar(enabled=self._progress)
+        bar = Bar(enabled=self._progress)
         try:
             call = Call(RequestSpec(("embed",)), key_added, copy=copy)
             return self._drive(fetch(job_id, adata, call, bar.report))
@@ -110,11 +132,21 @@ class Client(AnnDataMethods["AnnData | None"]):
             bar.close()
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a job, and delete its files."""
+        """Cancel a job, and delete its files.
+
+        Args:
+            job_id: id of the job.
+
+        Raises:
+            ServiceError: the job is unknown, or the service cannot be reached.
+
+        Example:
+            >>> client.cancel(client.jobs()[0]["id"])
+        """
         self._drive(simple(Request("DELETE", f"/jobs/{job_id}")))
 
     def _run(self, adata: AnnData, call: Call) -> AnnData | None:
-        bar = _Bar(enabled=self._progress)
+        bar = Bar(enabled=self._progress)
         try:
             return self._drive(compute(adata, _with_model(call, self._model), bar.report))
         finally:
@@ -152,7 +184,16 @@ class Client(AnnDataMethods["AnnData | None"]):
 
 
 class AsyncClient(AnnDataMethods[Awaitable["AnnData | None"]]):
-    """As `Client`, for code that awaits. Several calls may run at once.
+    """As `Client`, for code that awaits, such as a notebook. Several calls may run at once.
+
+    Args:
+        url: address of the service, such as ``http://localhost:8000``.
+        key: API key, if the service has keys.
+        model: name of the model. Default: that of the service.
+        timeout: seconds to wait for one answer.
+
+    Raises:
+        ServiceError: the service refused a request, or cannot be reached; see `scpalm.client.errors`.
 
     Example:
         >>> async with scpalm.AsyncClient("http://localhost:8000") as client:

@@ -1,6 +1,6 @@
 """Take docs/page.png: the page with its sample, in headless Chromium.
 
-PYTHONPATH=. python docs/take_screenshot.py
+PYTHONPATH=. python docs/tools/take_screenshot.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.e2e.conftest import starter
 
-TARGET = Path(__file__).parent / "page.png"
+TARGET = Path(__file__).parents[1] / "page.png"
 FLAGS = ["--enable-unsafe-swiftshader", "--no-sandbox"]
 
 

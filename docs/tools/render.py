@@ -1,7 +1,7 @@
 """Writes the parts of the documentation that are made from the code: the map of rooms and the table of settings.
 
-python docs/render.py            # rewrite them
-python docs/render.py --check    # exit with 1 and name the files that are out of date
+python docs/tools/render.py            # rewrite them
+python docs/tools/render.py --check    # exit with 1 and name the files that are out of date
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import grimp
 
 from scpalm.app.settings import setting_lines
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 PACKAGES = ("app", "training", "model")
 
 
@@ -104,6 +104,8 @@ if __name__ == "__main__":
     check = "--check" in sys.argv[1:]
     names = outdated(rewrite=not check)
     print(
-        "\n".join(f"docs/{name} {'is out of date: python docs/render.py' if check else 'rewritten'}" for name in names)
+        "\n".join(
+            f"docs/{name} {'is out of date: python docs/tools/render.py' if check else 'rewritten'}" for name in names
+        )
     )
     sys.exit(bool(names) if check else 0)

@@ -1,6 +1,6 @@
-"""Draw docs/integration.png: cells of several technologies before and after integration.
+"""Draw docs/figures/integration.png: cells of several technologies before and after integration.
 
-Usage: python docs/draw_integration.py FILE.h5ad BATCH_COLUMN LABEL_COLUMN
+Usage: python docs/tools/draw_integration.py FILE.h5ad BATCH_COLUMN LABEL_COLUMN
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 
 import scpalm
 
-OUT = Path(__file__).parent / "integration.png"
+OUT = Path(__file__).parents[1] / "figures" / "integration.png"
 
 
 def main(file: str, batch: str, label: str) -> None:
