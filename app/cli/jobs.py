@@ -39,6 +39,10 @@ def jobs(
     ] = None,
     replay: Annotated[str | None, typer.Option(metavar="ID", help="Put a failed job back into the queue.")] = None,
     cancel: Annotated[str | None, typer.Option(metavar="ID", help="Cancel a queued or running job.")] = None,
+    backup: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Copy jobs and results into a new folder, while the service runs."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs to list, newest first.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every field.")] = False,
 ) -> None:
@@ -46,12 +50,14 @@ def jobs(
 
     Example: scpalm jobs --dead --json
     """
-    if sum((dead and show is None, show is not None, replay is not None, cancel is not None)) > 1:
-        raise typer.BadParameter("Use only one of --dead, --show, --replay and --cancel.")
+    if sum((dead and show is None, show is not None, replay is not None, cancel is not None, backup is not None)) > 1:
+        raise typer.BadParameter("Use only one of --dead, --show, --replay, --cancel and --backup.")
     from scpalm.app.settings import load_settings
 
     settings = load_settings()
-    if replay is not None:
+    if backup is not None:
+        _back_up(settings, backup)
+    elif replay is not None:
         asyncio.run(_replay(settings, replay))
     elif cancel is not None:
         asyncio.run(_cancel(settings, cancel))
@@ -65,6 +71,21 @@ def jobs(
             typer.echo(json.dumps(described, indent=2))
         else:
             typer.echo("\n".join([*job_table(listed), *letter_table(letters)]))
+
+
+def _back_up(settings: Settings, target: Path) -> None:
+    from scpalm.app.jobs.backup import back_up
+    from scpalm.app.jobs.home import LEDGER_FILE
+    from scpalm.app.storage.urls import is_redis
+
+    if is_redis(settings.redis_url):
+        raise LedgerError(
+            "The jobs are in Redis. Back up its append-only file and the shared folder; see deploy/RUNBOOK.md."
+        )
+    number = back_up(_ledger_file(settings).parent, target, LEDGER_FILE)
+    typer.echo(
+        f"{number} jobs -> {target}. To restore them, start a service with SCPALM_RESULTS_DIR={target}.", err=True
+    )
 
 
 @asynccontextmanager
@@ -83,8 +104,13 @@ def _open(settings: Settings) -> Ledger:
         from scpalm.app.jobs.ledger.redis import RedisLedger
 
         return RedisLedger(settings.redis_url, lease_seconds=settings.lease_seconds)
-    from scpalm.app.jobs.home import LEDGER_FILE, jobs_folder
     from scpalm.app.jobs.ledger.sqlite import SqliteLedger
+
+    return SqliteLedger(_ledger_file(settings))
+
+
+def _ledger_file(settings: Settings) -> Path:
+    from scpalm.app.jobs.home import LEDGER_FILE, jobs_folder
 
     path: Path = jobs_folder(settings) / LEDGER_FILE
     if not path.is_file():
@@ -92,7 +118,7 @@ def _open(settings: Settings) -> Ledger:
             f"There is no job ledger at {path}. Set SCPALM_RESULTS_DIR, SCPALM_SPOOL_DIR or SCPALM_REDIS_URL to the "
             "same values as the service."
         )
-    return SqliteLedger(path)
+    return path
 
 
 async def _list(settings: Settings, limit: int, *, dead: bool) -> tuple[list[Job], list[DeadLetter]]:

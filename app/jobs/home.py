@@ -73,8 +73,8 @@ def open_home(settings: Settings, temporary: Path | None = None) -> JobHome:
         if settings.results_dir is not None:
             raise
         # Another service uses the default folder. No results_dir is set, so jobs need not survive a restart.
-        log.warning("%s Jobs are stored in a temporary folder and will not survive a restart.", error)
         folder = Path(tempfile.mkdtemp(prefix="scpalm-jobs-", dir=temporary or settings.spool_dir))
+        log.warning("%s Until then jobs are stored in %s, which is removed when this service stops.", error, folder)
         home = _open_folder(folder)
 
         def release() -> None:
@@ -116,6 +116,9 @@ def _open_shared(settings: Settings) -> JobHome:
 
     spool = Spool(settings.spool_url or str(settings.spool_dir / "scpalm-spool"))
     ledger = RedisLedger(settings.redis_url, lease_seconds=settings.lease_seconds)
-    folder = spool.folder
-    folders = SpoolJobFolders(spool) if folder is None else LocalJobFolders(folder / "jobs")
+    folders: JobFolders
+    if settings.results_dir is not None:
+        folders = LocalJobFolders(settings.results_dir)
+    else:
+        folders = SpoolJobFolders(spool) if spool.folder is None else LocalJobFolders(spool.folder / "jobs")
     return JobHome(ledger, folders, settings.lease_seconds, _SHARED_SWEEP_SECONDS)
