@@ -13,6 +13,7 @@ from scpalm.model.annotation.bundled import StoredReference
 from scpalm.model.bundle import Bundle
 from scpalm.training.annotation.calibrate import answers_without_own_set, calibrate
 from scpalm.training.annotation.cells import ReferenceOptions, balanced, embed, fit, labelled_cells
+from scpalm.training.cell_types.table import cell_type_table
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.export.bundle_files import add_files
 
@@ -25,11 +26,13 @@ def add_reference(
     The embedding is the bundle's default one. Returns the entry of the manifest.
 
     Raises:
-        BundleError: the bundle is damaged. InputError: a label is not in the table of cell types.
+        BundleError: the bundle is damaged. InputError: no cell has a label.
         ValueError: the corpus has other genes than the bundle, or nothing to calibrate on.
     """
     loaded = Bundle.load(bundle)
     cells = labelled_cells(corpus, options.max_of_label, options.seed)
+    if own := cells.labels_outside(cell_type_table()):
+        progress(f"types of their own, since training/cell_types has no such names: {', '.join(own)}")
     progress(f"embedding {len(cells.rows):,} cells")
     array = embed(corpus, loaded, cells.rows)
     typed = np.flatnonzero(cells.broad != "")

@@ -56,6 +56,11 @@ class CorpusCells:
         """``[R]`` broad type, "" for none."""
         return np.array([cell_type.broad for cell_type in self.cell_types], dtype=object)
 
+    def labels_outside(self, table: CellTypeTable) -> list[str]:
+        """Labels that the table does not know, sorted."""
+        pairs = {(found.label, found.source) for found in self.cell_types}
+        return sorted({label for label, source in pairs if table.find(label, source) is None})
+
     def select(self, positions: NDArray[np.int64]) -> CorpusCells:
         """The cells at ``positions``."""
         return CorpusCells(
@@ -69,8 +74,7 @@ class CorpusCells:
 def labelled_cells(corpus: Corpus, max_of_label: int, seed: int) -> CorpusCells:
     """Cells with a label, at most ``max_of_label`` of each label and data set, in random order within a label.
 
-    Raises:
-        InputError: a label is not in the table of cell types.
+    A label that the table of cell types lacks counts as a type of its own. Raises InputError if no cell has a label.
     """
     obs = corpus.obs
     simulated = obs["simulated"].to_numpy(bool) if "simulated" in obs else np.zeros(len(obs), bool)
@@ -97,14 +101,8 @@ def _pairs(obs: pd.DataFrame, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
 
 
 def _find(table: CellTypeTable, label: str, source: str) -> CellType:
-    found = table.find(label, source)
-    if found is None:
-        raise InputError(
-            "unknown-label",
-            f"The label '{label}' of {source} is not in training/cell_types/cell_types.csv.",
-            hint="Add a row; its broad type may be empty.",
-        )
-    return found
+    """What the table says, or, for a label that it lacks, a type of that name."""
+    return table.find(label, source) or CellType(label, source, "", label, label, "")
 
 
 def balanced(cells: CorpusCells, num_cells: int) -> NDArray[np.int64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -52,8 +52,26 @@ class CellTypeTable:
         }
 
     def find(self, label: str, source: str = "") -> CellType | None:
-        """The meaning of ``label`` in ``source``, else its meaning in all sources if they agree, else None."""
-        return self._by_source.get((label, source)) or self._by_label.get(label)
+        """The meaning of ``label`` in ``source``, else its meaning in all sources if they agree, else None.
+
+        A label of a new source can also be a broad type or a readable name, in any case.
+        """
+        return self._by_source.get((label, source)) or self._by_label.get(label) or self._named(label, source)
+
+    def _named(self, label: str, source: str) -> CellType | None:
+        found = self._by_name.get(label.strip().casefold())
+        return None if found is None else replace(found, label=label, source=source)
+
+    @cached_property
+    def _by_name(self) -> dict[str, CellType]:
+        """Broad types and unambiguous readable names, in lower case."""
+        by_name: dict[str, list[CellType]] = defaultdict(list)
+        for cell_type in self.cell_types:
+            by_name[cell_type.name.casefold()].append(cell_type)
+        named = {
+            name: replace(found[0], tissue="") for name, found in by_name.items() if len({c.broad for c in found}) == 1
+        }
+        return named | {broad.casefold(): CellType("", "", "", broad, broad, "") for broad in self.broad_types}
 
     @property
     def broad_types(self) -> list[str]:

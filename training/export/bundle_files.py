@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scpalm.model.annotation.bundled import CARD_FILE as REFERENCE_FILE
 from scpalm.model.bundle import Bundle, sha256_of
+from scpalm.model.drug_response.session import CARD_FILE
 from scpalm.training.metrics.rows import write_json
+
+# Files that make another task possible.
+_TASK_OF = {CARD_FILE: "ic50", REFERENCE_FILE: "annotate"}
 
 
 def add_files(bundle: Path, files: Mapping[str, Path | bytes], entries: Mapping[str, Any]) -> None:
@@ -29,7 +34,10 @@ def add_files(bundle: Path, files: Mapping[str, Path | bytes], entries: Mapping[
         partial.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
         members[name] = {"sha256": sha256_of(partial), "bytes": partial.stat().st_size}
         os.replace(partial, bundle / name)
-    write_json(bundle / "manifest.json", manifest | dict(entries) | {"files": dict(sorted(members.items()))})
+    changed = manifest | dict(entries) | {"files": dict(sorted(members.items()))}
+    possible = [task for name, task in _TASK_OF.items() if name in members]
+    changed["tasks"] = list(dict.fromkeys([*changed["tasks"], *possible]))
+    write_json(bundle / "manifest.json", changed)
 
 
 def apply_umask(folder: Path) -> None:

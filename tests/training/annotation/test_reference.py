@@ -66,9 +66,18 @@ def test_a_damaged_reference_is_refused(corpus: Corpus, bundle: Path) -> None:
         load_reference(Bundle.load(bundle))
 
 
-def test_a_label_that_the_table_lacks_is_refused(corpus: Corpus) -> None:
+def test_a_label_that_the_table_lacks_is_a_type_of_its_own(corpus: Corpus) -> None:
     corpus.obs["cell_type"] = "no such type"
-    with pytest.raises(InputError, match="'no such type' of pbmc"):
+    cells = labelled_cells(corpus, 20, 0)
+    assert set(cells.broad) == {"no such type"} and cells.labels_outside(cell_type_table()) == ["no such type"]
+    corpus.obs["cell_type"] = "b CELL"
+    cells = labelled_cells(corpus, 20, 0)
+    assert set(cells.broad) == {"B cell"} and cells.labels_outside(cell_type_table()) == []
+
+
+def test_cells_without_labels_are_refused(corpus: Corpus) -> None:
+    corpus.obs["cell_type"] = ""
+    with pytest.raises(InputError, match="No cell"):
         labelled_cells(corpus, 20, 0)
 
 

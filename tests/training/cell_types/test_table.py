@@ -93,3 +93,11 @@ def test_all_labels_of_the_data_are_listed(folder: str) -> None:
 def test_all_columns_of_the_profiles_are_listed(stem: str) -> None:
     columns = set(pq.read_schema(DATA / "profiles" / f"{stem}.parquet").names) - {"symbol", "__index_level_0__"}
     assert columns - {c.label for c in cell_type_table().cell_types if c.source == stem} == set()
+
+
+def test_a_label_of_a_new_source_can_be_a_common_name_in_any_case() -> None:
+    found = cell_type_table().find("T Cell", "my_file")
+    assert found is not None and (found.broad, found.label, found.source) == ("T cell", "T Cell", "my_file")
+    named = cell_type_table().find("Plasmablast", "my_file")
+    assert named is not None and (named.broad, named.cell_ontology_id) == ("plasma cell", "CL:0000980")
+    assert cell_type_table().find("cluster 7", "my_file") is None
