@@ -22,14 +22,14 @@ class TrafficSettings(BaseSettings):
     allow_open: bool = Field(
         False,
         description="1 silences the warning that this service listens beyond this machine without API_KEYS_FILE. "
-        "Default: 0, since such a service computes for anybody who reaches it.",
+        "Default: 0, since such a service computes for every client that reaches it.",
     )
     allowed_hosts: str = Field(
         "",
         description="Names that clients may call this service by (Host header), separated by commas: "
         "scpalm.example.org, or *.example.org for all names below; * is any name. Local names and health checks are "
         "always served. Default: empty, local names if HOST is a loopback address, so that a web page cannot reach "
-        "the service through a name of its own (DNS rebinding); otherwise any name.",
+        "the service through another name (DNS rebinding); otherwise any name.",
     )
     trusted_proxies: str = Field(
         "127.0.0.1,::1",
@@ -47,8 +47,8 @@ class TrafficSettings(BaseSettings):
         None,
         ge=1,
         description="Most requests of one API key, or of one address where there are no keys, being received or parsed "
-        "at once; above it requests get 429. Default: empty, 7 of 8 MAX_UPLOADS, so that nobody locks out the others; "
-        "set it to MAX_UPLOADS if all clients come through one proxy without keys.",
+        "at once; above it requests get 429. Default: empty, 7 of 8 MAX_UPLOADS, so that one client cannot lock out "
+        "the others; set it to MAX_UPLOADS if all clients come through one proxy without keys.",
     )
     body_idle_seconds: float = Field(
         30.0,

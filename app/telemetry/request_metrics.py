@@ -1,4 +1,4 @@
-"""Durations of requests by route and status, with few enough lines for routes that anybody may call."""
+"""Durations of requests by route and status, with few lines for routes that do not compute."""
 
 from __future__ import annotations
 

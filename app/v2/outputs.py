@@ -100,7 +100,7 @@ class RequestedOutputs:
 
 
 def _check_parameters(given: Mapping[str, object]) -> None:
-    """Raise ParameterError for a parameter that nobody would read."""
+    """Raise ParameterError for a parameter that no task reads."""
     known = {*_PROTOCOL_PARAMETERS, *(name for task in tasks().values() for name in task.options.model_fields)}
     for name in given:
         if name in COMMON:

@@ -78,6 +78,24 @@ class AnnotateAnswer(TaskAnswer):
     """Cell types."""
 
     is_list = True
+    example: ClassVar[Mapping[str, Any]] = {
+        "columns": ["label"],
+        "shape": [2, 1],
+        "values": [["T cell"], ["unknown"]],
+        "label": ["T cell", "unknown"],
+        "second_label": ["natural killer cell", "macrophage"],
+        "nearest_label": ["T cell", "monocyte"],
+        "cell_type": ["CD4-positive, alpha-beta T cell", "classical monocyte"],
+        "probability": [0.94, 0.41],
+        "distance": [0.72, 1.9],
+        "unknown": [0, 1],
+        "annotation": {
+            "reference": "the model's",
+            "labels": ["T cell", "monocyte"],
+            "unknown_beyond": 1.56,
+            "cell_ontology": {"T cell": "CL:0000084"},
+        },
+    }
 
     values: list[list[str]] = Field(description="The labels again, one row per cell.")  # type: ignore[assignment]
     label: list[str] = Field(description="Broad type of each cell; `unknown` for cells too far from the reference.")

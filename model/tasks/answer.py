@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
@@ -11,10 +12,12 @@ class TaskAnswer(BaseModel):
     """The members of a JSON answer that a task declares. Subclass it for members beyond these.
 
     Attributes:
+        example: the members of an answer for two cells.
         is_list: whether the main output is a list with one item per cell, such as labels, where the task is asked for
             with ``also``. Otherwise it is a `Matrix` named after the task.
     """
 
+    example: ClassVar[Mapping[str, Any]] = {"shape": [2, 2], "values": [[0.12, -0.53], [0.98, 0.07]]}
     is_list: ClassVar[bool] = False
 
     columns: list[str] | None = Field(None, description="Names of the columns, if they have names.")

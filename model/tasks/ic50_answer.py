@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -77,8 +78,45 @@ class DrugResponseNote(BaseModel):
     contrast: ComparedGroup | None = None
 
 
+def _column(*values: float) -> dict[str, Any]:
+    return {"columns": ["Cisplatin"], "shape": [len(values), 1], "values": [[value] for value in values]}
+
+
 class Ic50Answer(TaskAnswer):
     """Drug response: `values` is ln IC50 (uM)."""
+
+    example: ClassVar[Mapping[str, Any]] = {
+        **_column(3.16, 2.41),
+        "ic50_lower": _column(1.28, 0.53),
+        "ic50_upper": _column(5.03, 4.28),
+        "ic50_relative": _column(0.18, -0.57),
+        "ic50_percentile": _column(68.6, 22.1),
+        "ic50_rank": _column(1, 1),
+        "cell_distance": _column(0.66, 0.58) | {"columns": ["cell_distance"]},
+        "domain": ["inside: as near to a training line as these are to each other"] * 2,
+        "nearest_line": ["ACH-000563 LUSC", "ACH-000346 CLL"],
+        "drug_response": {
+            "units": "ln IC50 (uM)",
+            "interval": {"level": 0.9, "lower": "ic50_lower", "upper": "ic50_upper"},
+            "cell_distance_of_training": 0.73,
+            "training_tissues": ["CLL", "LUSC"],
+            "no_answer": "null (NaN): the cell expresses none of the genes the model uses.",
+            "terms": "For research use.",
+            "inputs": "expression",
+            "inputs_used": ["expression"],
+            "drugs": [
+                {
+                    "name": "Cisplatin",
+                    "pubchem_id": 84691,
+                    "smiles": "N.N.[Cl-].[Cl-].[Pt+2]",
+                    "in_training": True,
+                    "similarity_to_training": 1.0,
+                    "outside_training_domain": False,
+                    "mean_of_training_lines": 2.98,
+                }
+            ],
+        },
+    }
 
     columns: list[str] = Field(description="Names of the drugs.")
     values: list[list[float | None]] = Field(  # type: ignore[assignment]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,12 @@ class ImputeOptions(TaskOptions):
 
 class ImputeAnswer(TaskAnswer):
     """Imputed values."""
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "columns": ["CD3D", "LYZ"],
+        "shape": [2, 2],
+        "values": [[1.91, 0.02], [0.05, 3.4]],
+    }
 
     columns: list[str] = Field(description="Names of the genes.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, Field
@@ -54,6 +54,17 @@ class IntegrationNote(BaseModel):
 
 class IntegrateAnswer(TaskAnswer):
     """An embedding without batches."""
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "shape": [2, 2],
+        "values": [[0.6, 0.8], [-0.8, 0.6]],
+        "integration": {
+            "batch_key": "donor",
+            "method": "each batch centred, 30 principal components, Harmony",
+            "centred": True,
+            "batches": [{"name": "a", "cells": 2, "shift": 0.16, "overlap_before": 0.92, "overlap_after": 1.0}],
+        },
+    }
 
     integration: IntegrationNote
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -37,6 +37,14 @@ class MapNote(BaseModel):
 
 class UmapAnswer(TaskAnswer):
     """Positions on the map, and clusters."""
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "columns": ["1", "2"],
+        "shape": [2, 2],
+        "values": [[2.45, -1.3], [-4.1, 0.82]],
+        "cluster": ["0", "1"],
+        "map": {"layout": "UMAP", "clusters": "Leiden", "resolution": 1.0, "seed": 0, "most_cells_laid_out": 20_000},
+    }
 
     cluster: list[str] = Field(description="Cluster of each cell.")
     map: MapNote

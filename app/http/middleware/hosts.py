@@ -43,7 +43,7 @@ class AllowedHostsMiddleware:
 
 def is_allowed(host: str, allowed: Sequence[str]) -> bool:
     """Whether a ``Host`` header, with or without a port, names one of ``allowed``."""
-    end = host.find("]") + 1  # an IPv6 address has colons of its own
+    end = host.find("]") + 1  # an IPv6 address contains colons
     name, _, port = host[end:].partition(":")
     if port and not (port.isascii() and port.isdigit()):
         return False

@@ -11,7 +11,7 @@ from scpalm.app.codecs.registry import writers
 from scpalm.app.http.openapi.components import BINARY, answer_schema
 from scpalm.app.http.openapi.errors import CELL_ERRORS, Responses
 from scpalm.app.http.openapi.headers import CELL_ANSWER_HEADERS, JOB_ANSWER_HEADERS
-from scpalm.model.tasks.answer import Matrix, TaskAnswer
+from scpalm.model.tasks.answer import Matrix
 from scpalm.model.tasks.registry import combinable, tasks
 from scpalm.model.tasks.task import AnyTask
 
@@ -77,8 +77,6 @@ _EXAMPLE: dict[str, Any] = {
     "release": "0.1.0",
     "checksum": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     "obs_names": ["T cell", "monocyte"],
-    "shape": [2, 2],
-    "values": [[0.12, -0.53], [0.98, 0.07]],
     "coverage": {
         "genes_in": 12,
         "genes_matched": 12,
@@ -105,6 +103,8 @@ _EXAMPLE: dict[str, Any] = {
 class JobAccepted(BaseModel):
     """A job that was created, or that the same request created before."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"id": "2ceebb982b8541b4", "state": "queued"}})
+
     id: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -128,9 +128,7 @@ def _answer_model(task: AnyTask) -> type[BaseModel]:
 
 def cell_responses(task: AnyTask) -> Responses:
     """The OpenAPI responses of a task's route."""
-    json = {"schema": answer_schema(_answer_model(task))}
-    if task.answer is TaskAnswer:
-        json["example"] = _EXAMPLE
+    json = {"schema": answer_schema(_answer_model(task)), "example": _EXAMPLE | dict(task.answer.example)}
     return {
         200: {
             "description": f"{task.result} `Accept` chooses JSON, h5ad, Arrow or npy. Default: the format of the body.",

@@ -55,6 +55,20 @@ class CategoryColumn(BaseModel):
 class GroupProfiles(SparseCells):
     """Summed counts of groups of cells: a body for `POST /ic50`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "genes": ["CD3D", "LYZ"],
+                "obs_names": ["T cell", "monocyte"],
+                "indptr": [0, 2, 3],
+                "indices": [0, 1, 1],
+                "data": [812.0, 4.0, 2301.0],
+                "values": "counts",
+                "num_cells": [40, 25],
+            }
+        }
+    )
+
     obs_names: list[str] = Field(description="Names of the groups.")
     values: Literal["counts", "linear"] = Field(description="`linear` if the file has no counts.")
     num_cells: list[int] = Field(description="Number of cells in each group.")

@@ -16,7 +16,7 @@ from uuid import uuid4
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from scpalm.app.background import completed
 from scpalm.app.codecs.registry import writer_for
@@ -25,6 +25,7 @@ from scpalm.app.errors import JobNotFinishedError, ServiceError, UnknownJobError
 from scpalm.app.http.dependencies import OwnerDep, ServiceDep
 from scpalm.app.http.negotiation import choose_media_type, offers_after
 from scpalm.app.http.openapi.answers import result_formats
+from scpalm.app.http.openapi.components import json_answer
 from scpalm.app.http.openapi.headers import CELL_ANSWER_HEADERS
 from scpalm.app.http.request import (
     SMALL_ANSWER_BYTES,
@@ -53,6 +54,22 @@ _EVENT_SECONDS = 0.5
 
 class JobState(BaseModel):
     """State and progress of a job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "2ceebb982b8541b4",
+                "state": "running",
+                "rows_done": 2048,
+                "rows": 6000,
+                "rows_per_second": 450.0,
+                "seconds_left": 8.8,
+                "stage": "computing",
+                "share": 0.34,
+                "error": None,
+            }
+        }
+    )
 
     id: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -119,7 +136,12 @@ async def list_jobs(service: ServiceDep, owner: OwnerDep) -> JobList:
     return JobList(jobs=[state_of(job) for job in await service.jobs.ledger.latest(owner)])
 
 
-@router.get("/jobs/{job_id}", operation_id="get_job", response_model=JobState, responses=_UNKNOWN)
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="get_job",
+    response_model=JobState,
+    responses={200: json_answer(JobState, "State and progress."), **_UNKNOWN},
+)
 async def get_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
     """Get the state and progress of a job."""
     return state_of(await job_of(job_id, service, owner), service.jobs.share_concluded(job_id))

@@ -50,7 +50,7 @@ def test_a_key_gives_its_job_after_the_model_was_replaced(make_app: Callable[...
             pass
         assert accepted(client.post("/embed", json=body_of(5), headers=KEYED)) == first
         assert client.post("/embed", json=body_of(6), headers=KEYED).status_code == 409
-        assert accepted(client.post("/embed", json=body_of(5), headers=ASYNC)) != first, "the new model computes anew"
+        assert accepted(client.post("/embed", json=body_of(5), headers=ASYNC)) != first, "the new model computes again"
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
 import torch
@@ -139,6 +140,19 @@ def test_every_answer_and_body_has_a_type(make_app: Callable[..., FastAPI]) -> N
         for part in _inside(schema):
             if isinstance(part, dict) and part.get("type") == "array":
                 assert part.get("items"), f"{name} has a list of anything"
+
+
+def test_examples_are_valid(make_app: Callable[..., FastAPI]) -> None:
+    document = make_app().openapi()
+    examples = [
+        (part["example"], part["schema"]) for part in _inside(document["paths"]) if isinstance(part, dict)
+        and "example" in part
+    ]  # fmt: skip
+    examples += [(schema["example"], schema) for schema in document["components"]["schemas"].values()
+                 if "example" in schema]  # fmt: skip
+    assert len(examples) > 15
+    for example, schema in examples:
+        jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]}).validate(example)
 
 
 def test_files_are_binary_strings(make_app: Callable[..., FastAPI]) -> None:

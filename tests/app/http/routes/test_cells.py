@@ -182,7 +182,7 @@ def test_a_full_queue_answers_429_with_retry_after(make_app: Callable[..., FastA
 def test_uploads_beyond_the_slots_are_refused(make_app: Callable[..., FastAPI]) -> None:
     with Client(make_app(max_uploads=1)) as client:
         client.wait_until_loaded()
-        with client.service.upload_slots.hold("somebody"):
+        with client.service.upload_slots.hold("other client"):
             answer = client.post("/embed", json=BODY)
             check_problem(answer, 429, "queue-full")
             assert answer.headers["retry-after"] == "1"
@@ -200,7 +200,7 @@ def test_an_upload_slot_is_free_while_the_device_works(make_app: Callable[..., F
         while client.service.upload_slots.num_held:
             assert time.monotonic() < until, "the slot is still held after the body was parsed"
             time.sleep(0.01)
-        with client.service.upload_slots.hold("somebody"):
+        with client.service.upload_slots.hold("other client"):
             session.gate.set()
             assert waiting.result(20).status_code == 200
 
