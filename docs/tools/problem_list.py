@@ -123,7 +123,9 @@ def _text(node: ast.expr | None, constants: dict[str, ast.expr]) -> str:
 def tables() -> str:
     """Both lists as Markdown."""
     lines = ["## Problems of the service", "", "| status | type | what | what to do |", "|---|---|---|---|"]
-    lines += [f"| {kind.status} | `{kind.code}` | {kind.title} | {ADVICE.get(kind.code, 'See the detail.')} |" for kind in service_problems()]
+    for kind in service_problems():
+        advice = ADVICE.get(kind.code, "The detail of the answer says what to do.")
+        lines.append(f"| {kind.status} | `{kind.code}` | {kind.title} | {advice} |")
     lines += ["", "## Problems of the cells", "", "| status | type | what to do |", "|---|---|---|"]
     for code, problem in input_problems().items():
         advice = " / ".join(problem.hints[:2]) or "The detail of the answer says what to do."
