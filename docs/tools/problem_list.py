@@ -38,6 +38,7 @@ ADVICE = {
     "storage-full": "Send again later. Operators: make room on the disk that the detail names.",
     "parser-interrupted": "Send again. Operators: the machine may be short of memory.",
     "unknown-job": "Use the key that started the job. Jobs are deleted `SCPALM_JOB_HOURS` after they end.",
+    "job-model-gone": "Send the cells again: results of two models must not be mixed.",
     "job-not-finished": "`GET /jobs/ID` says whether it still runs, failed or was cancelled.",
     "idempotency-key-reused": "Use a new `Idempotency-Key` for another request.",
     "job-storage": "Operators: see the log, and examine the disk of `SCPALM_RESULTS_DIR`.",
@@ -122,7 +123,9 @@ def _text(node: ast.expr | None, constants: dict[str, ast.expr]) -> str:
 def tables() -> str:
     """Both lists as Markdown."""
     lines = ["## Problems of the service", "", "| status | type | what | what to do |", "|---|---|---|---|"]
-    lines += [f"| {kind.status} | `{kind.code}` | {kind.title} | {ADVICE[kind.code]} |" for kind in service_problems()]
+    for kind in service_problems():
+        advice = ADVICE.get(kind.code, "The detail of the answer says what to do.")
+        lines.append(f"| {kind.status} | `{kind.code}` | {kind.title} | {advice} |")
     lines += ["", "## Problems of the cells", "", "| status | type | what to do |", "|---|---|---|"]
     for code, problem in input_problems().items():
         advice = " / ".join(problem.hints[:2]) or "The detail of the answer says what to do."

@@ -21,7 +21,7 @@ Answer = TypeVar("Answer")
 class AnnDataMethods(ABC, Generic[Answer]):
     """One method per task.
 
-    Like scanpy's ``tl``, they modify the AnnData. Each writes ``uns["scpalm"]``, a JSON text: model, checksum and
+    Like scanpy's ``tl``, they modify the AnnData. Each writes ``uns["scpalm"]``, a dict: model, checksum and
     release, ``coverage`` of genes, ``input`` (what the values were read as), ``warnings``, keys and columns written.
     """
 

@@ -132,7 +132,7 @@ class Client(AnnDataMethods["AnnData | None"]):
             bar.close()
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a job, and delete its files.
+        """Cancel a queued or running job, and delete its files. A job that has ended is not changed.
 
         Args:
             job_id: id of the job.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ GROUPS: dict[str, Any] = {
     "scpalm-train": typer.main.get_command(training_cli),
 }
 MODULES = {"scpalm.app.cli": "scpalm", "scpalm.training.cli": "scpalm-train"}
+_LEFT_OUT = {"node_modules", ".ipynb_checkpoints"}
 _END = {"&&", "||", "|", ">", "&", ";"}
 # A program, after variables and a folder: SCPALM_PORT=1 .venv/bin/scpalm, or python -m scpalm.app.cli.
 _LINE = re.compile(
@@ -31,10 +31,9 @@ _LINE = re.compile(
 
 def pages() -> list[Path]:
     """The Markdown files and notebooks of the repository."""
-    listed = subprocess.run(
-        ["git", "ls-files", "*.md", "*.ipynb"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return [ROOT / name for name in listed.stdout.split()]
+    inner = ("app", "deploy", "docs", "model", "training")
+    found = [*ROOT.glob("*.md"), *(path for name in inner for path in (ROOT / name).rglob("*.*"))]
+    return sorted(path for path in found if path.suffix in (".md", ".ipynb") and not _LEFT_OUT & set(path.parts))
 
 
 def code_lines(path: Path) -> Iterator[str]:
