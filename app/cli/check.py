@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,11 +26,13 @@ def check(
 
     Example: scpalm check cells.h5ad
     """
+    from scpalm.app.cli.pipes import as_files
     from scpalm.app.offline.check import check_file
     from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
     from scpalm.model.genes.declared import Declaration
 
-    found = check_file(source, Bundle.load(bundle or DEFAULT_BUNDLE), layer=layer, declared=Declaration(input, total))
+    with as_files(source, Path("none")) as (read, _):
+        found = check_file(read, Bundle.load(bundle or DEFAULT_BUNDLE), layer=layer, declared=Declaration(input, total))
     typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(_lines(found)))
 
 

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, OutOption, TotalOption
+from scpalm.app.cli.options import (
+    BundleOption,
+    InArgument,
+    InputOption,
+    JsonOption,
+    LayerOption,
+    OutOption,
+    TotalOption,
+)
 from scpalm.app.cli.strict import StrictCommand
 from scpalm.app.cli.task_commands import run_task
 from scpalm.model.errors import InputError, MissingRuntimeError
@@ -52,17 +60,21 @@ def embed(  # one parameter per command-line option
     total: TotalOption = None,
     cluster: ClusterOption = None,
     processes: ProcessesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Embed the cells of a file into obsm['X_scpalm']. Memory use does not grow with the number of cells."""
-    _check(cluster, processes, out)
+    """Embed the cells of a file into obsm['X_scpalm']. Memory use does not grow with the number of cells.
+
+    Example: scpalm embed cells.h5ad -o embedded.h5ad
+    """
+    _check(cluster, processes, out, as_json=as_json)
     spec = RequestSpec(("embed",), layer=layer, input=input, total=total)
     if cluster is None:
-        run_task(source, out, bundle, spec)
+        run_task(source, out, bundle, spec, as_json=as_json)
     else:
         embed_on_cluster(source, out, bundle, spec, None if cluster == LOCAL else cluster, processes)
 
 
-def _check(cluster: str | None, processes: int | None, out: Path) -> None:
+def _check(cluster: str | None, processes: int | None, out: Path, *, as_json: bool) -> None:
     """Raise BadParameter for options that exclude each other."""
     if cluster is None and processes is not None:
         raise typer.BadParameter("requires --cluster.", param_hint="--processes")
@@ -70,6 +82,8 @@ def _check(cluster: str | None, processes: int | None, out: Path) -> None:
         raise typer.BadParameter(
             "applies only to this machine, not to a cluster at an address.", param_hint="--processes"
         )
+    if cluster is not None and as_json:
+        raise typer.BadParameter("is not available with --cluster.", param_hint="--json")
     if cluster is not None and out.suffix != ".zarr":
         raise typer.BadParameter(
             "must end in .zarr, because several processes cannot write one h5ad file.", param_hint="--out"

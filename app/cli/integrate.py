@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from scpalm.app.cli.options import BundleOption, InArgument, InputOption, LayerOption, OutOption, TotalOption
+from scpalm.app.cli.options import (
+    BundleOption,
+    InArgument,
+    InputOption,
+    JsonOption,
+    LayerOption,
+    OutOption,
+    TotalOption,
+)
 from scpalm.app.cli.task_commands import run_task
 from scpalm.model.spec import RequestSpec
 
@@ -35,6 +43,7 @@ def integrate(  # one parameter per command-line option
     layer: LayerOption = None,
     input: InputOption = "auto",
     total: TotalOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Embed the cells of a file without their batches into obsm['X_scpalm_integrated'].
 
@@ -46,8 +55,11 @@ def integrate(  # one parameter per command-line option
         if label is not None:
             raise ParameterError("--label is for --onto REFERENCE.h5ad.", field="label")
         options = {} if batch_key is None else {"batch_key": batch_key}
-        run_task(source, out, bundle, RequestSpec(("integrate",), options, layer=layer, input=input, total=total))
+        spec = RequestSpec(("integrate",), options, layer=layer, input=input, total=total)
+        run_task(source, out, bundle, spec, as_json=as_json)
         return
+    if as_json:
+        raise ParameterError("--json is not available with --onto.", field="json")
     if input != "auto" or total is not None:
         raise ParameterError("--input and --total cannot be used with --onto: convert the file first.", field="input")
     from scpalm.app.offline.integrate import map_file

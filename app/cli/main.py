@@ -30,7 +30,6 @@ cli = typer.Typer(
     name="scpalm",
     help="scPaLM: embeddings, imputation, pathway tokens and drug response for single cells.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -71,7 +70,10 @@ for _task in tasks().values():
 def sample(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="cells.h5ad", help="File to write.")],
 ) -> None:
-    """Write a small sample file of real cells."""
+    """Write a small sample file of real cells.
+
+    Example: scpalm sample -o cells.h5ad
+    """
     from scpalm.app.offline.sample import write_sample
 
     num_cells, num_genes = write_sample(out)

@@ -12,7 +12,8 @@ from scpalm.model.genes.declared import Declared
 InArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="IN.h5ad", help="The cells: .h5ad, 10x's .h5 or matrix folder, .h5mu (its rna), or a zarr store."
+        metavar="IN.h5ad",
+        help="The cells: .h5ad, 10x's .h5 or matrix folder, .h5mu (its rna), or a zarr store; - for stdin.",
     ),
 ]
 OutOption = Annotated[
@@ -21,7 +22,8 @@ OutOption = Annotated[
         "-o",
         "--out",
         metavar="OUT.h5ad",
-        help="Output: .h5ad, a copy of the file with the results; .csv, .tsv, .parquet or .npy, the results alone.",
+        help="Output: .h5ad, a copy of the file with the results; .csv, .tsv, .parquet or .npy, the results alone. "
+        "- or -.csv: to stdout.",
     ),
 ]
 BundleOption = Annotated[
@@ -38,3 +40,4 @@ TotalOption = Annotated[
     float | None,
     typer.Option("--total", help="What a whole cell sums to before the logarithm, e.g. 1e4 (CP10K), 1e6 (TPM)."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print what was read, matched and written as JSON on stdout.")]

@@ -1,7 +1,8 @@
-"""A progress bar on stderr."""
+"""A progress bar on stderr, and the note of the result as JSON on stdout."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -13,9 +14,14 @@ from scpalm.model.genes.align import Coverage
 
 
 class CellProgress:
-    """Shows how many cells are done. A context manager; the bar appears when `start` is called."""
+    """Shows how many cells are done. A context manager; the bar appears when `start` is called.
 
-    def __init__(self) -> None:
+    ``as_json``: print the note of the result as JSON on stdout instead of a summary on stderr.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self._as_json = as_json
+        self._note: Mapping[str, object] = {}
         self._bar: tqdm[None] | None = None
         self._summary = ""
 
@@ -27,6 +33,7 @@ class CellProgress:
 
     def tell(self, note: Mapping[str, object]) -> None:
         """Show how the values were read, and warnings, when the bar closes. ``note``: that of the result."""
+        self._note = note
         read = note.get("input")
         if isinstance(read, Mapping):
             self._summary += f"\nvalues: {read['detected']} from {read['from']} ({read['why']})"
@@ -50,5 +57,7 @@ class CellProgress:
         # After a failure, remove the bar so that only the error is shown.
         self._bar.leave = error is None
         self._bar.close()
-        if error is None and self._summary:
+        if error is None and self._as_json:
+            print(json.dumps(self._note, indent=2, default=list))
+        elif error is None and self._summary:
             print(self._summary, file=sys.stderr)

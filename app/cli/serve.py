@@ -31,7 +31,10 @@ def serve(
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder of the model; overrides SCPALM_BUNDLE.")] = None,
 ) -> None:
-    """Run the HTTP service until SIGTERM or Ctrl-C."""
+    """Run the HTTP service until SIGTERM or Ctrl-C.
+
+    Example: scpalm serve --port 8080
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     from scpalm.app.settings import load_settings

@@ -35,7 +35,10 @@ def worker(
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder of the model; overrides SCPALM_BUNDLE.")] = None,
 ) -> None:
-    """Compute for the services that share the queue at SCPALM_REDIS_URL. SIGTERM or Ctrl-C: finish, then exit."""
+    """Compute for the services that share the queue at SCPALM_REDIS_URL. SIGTERM or Ctrl-C: finish, then exit.
+
+    Example: scpalm worker --bundle MINE
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     from scpalm.app.queue.registry import transport_kind

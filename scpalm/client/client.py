@@ -1,34 +1,22 @@
-"""`Client` and `AsyncClient`: the methods of the engine, computed by a service."""
+"""`Client`: the methods of the engine, computed by a service."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
 from scpalm.client.bar import Bar
-from scpalm.client.exchange import Answer, Pause, Request, Steps, compute, fetch, simple
+from scpalm.client.connection import CHUNK, cancel_job, listed, lower, options_of, with_model
+from scpalm.client.exchange import Answer, Pause, Request, Steps, compute, fetch
 from scpalm.model.methods import AnnDataMethods, Call
 from scpalm.model.spec import RequestSpec
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_CHUNK = 1 << 20
-
-
-def _options(url: str, key: str | None, timeout: float) -> dict[str, Any]:
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    # Answers may take as long as the service needs; connecting may not.
-    return {"base_url": url.rstrip("/"), "headers": headers, "timeout": httpx.Timeout(timeout, connect=10)}
 
 
 class Client(AnnDataMethods["AnnData | None"]):
@@ -57,7 +45,7 @@ class Client(AnnDataMethods["AnnData | None"]):
     def __init__(
         self, url: str, key: str | None = None, *, model: str | None = None, timeout: float = 600, progress: bool = True
     ) -> None:
-        self._http = httpx.Client(**_options(url, key, timeout))
+        self._http = httpx.Client(**options_of(url, key, timeout))
         self._model, self._progress = model, progress
 
     def __enter__(self) -> Self:
@@ -85,7 +73,7 @@ class Client(AnnDataMethods["AnnData | None"]):
             >>> [model["name"] for model in client.models()]
             ['mini']
         """
-        return list(json.loads(self._drive(simple(Request("GET", "/models"))).body)["models"])
+        return list(self._drive(listed("/models", "models")))
 
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs of this key, newest first.
@@ -101,7 +89,7 @@ class Client(AnnDataMethods["AnnData | None"]):
             >>> client.jobs()[0]["state"]
             'succeeded'
         """
-        return list(json.loads(self._drive(simple(Request("GET", "/jobs"))).body)["jobs"])
+        return list(self._drive(listed("/jobs", "jobs")))
 
     def resume(
         self, job_id: str, adata: AnnData, *, key_added: str | None = None, copy: bool = False
@@ -143,12 +131,12 @@ class Client(AnnDataMethods["AnnData | None"]):
         Example:
             >>> client.cancel(client.jobs()[0]["id"])
         """
-        self._drive(simple(Request("DELETE", f"/jobs/{job_id}")))
+        self._drive(cancel_job(job_id))
 
     def _run(self, adata: AnnData, call: Call) -> AnnData | None:
         bar = Bar(enabled=self._progress)
         try:
-            return self._drive(compute(adata, _with_model(call, self._model), bar.report))
+            return self._drive(compute(adata, with_model(call, self._model), bar.report))
         finally:
             bar.close()
 
@@ -174,124 +162,10 @@ class Client(AnnDataMethods["AnnData | None"]):
                     request.method, request.path, params=query, headers=headers, files=files or None
                 ) as response:
                     if request.save_to is None or response.status_code != 200:
-                        return Answer(response.status_code, _lower(response.headers), response.read())
+                        return Answer(response.status_code, lower(response.headers), response.read())
                     with request.save_to.open("wb") as target:
-                        for chunk in response.iter_bytes(_CHUNK):
+                        for chunk in response.iter_bytes(CHUNK):
                             target.write(chunk)
-                    return Answer(response.status_code, _lower(response.headers))
+                    return Answer(response.status_code, lower(response.headers))
             except httpx.TransportError as error:
                 return Answer(0, body=str(error).encode())
-
-
-class AsyncClient(AnnDataMethods[Awaitable["AnnData | None"]]):
-    """As `Client`, for code that awaits, such as a notebook. Several calls may run at once.
-
-    Args:
-        url: address of the service, such as ``http://localhost:8000``.
-        key: API key, if the service has keys.
-        model: name of the model. Default: that of the service.
-        timeout: seconds to wait for one answer.
-
-    Raises:
-        ServiceError: the service refused a request, or cannot be reached; see `scpalm.client.errors`.
-
-    Example:
-        >>> async with scpalm.AsyncClient("http://localhost:8000") as client:
-        ...     await client.embed(adata)
-    """
-
-    def __init__(self, url: str, key: str | None = None, *, model: str | None = None, timeout: float = 600) -> None:
-        self._http = httpx.AsyncClient(**_options(url, key, timeout))
-        self._model = model
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-    def _run(self, adata: AnnData, call: Call) -> Awaitable[AnnData | None]:
-        return self._drive(compute(adata, _with_model(call, self._model), lambda done, rows: None))
-
-    async def _drive(self, steps: Steps) -> Any:
-        answer: Answer | None = None
-        while True:
-            try:
-                # Writing and reading h5ad blocks, so it happens in a thread.
-                step = await asyncio.to_thread(_next, steps, answer)
-            except _EndedError as ended:
-                return ended.value
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-                answer = None
-            else:
-                answer = await self._send(step)
-
-    async def _send(self, request: Request) -> Answer:
-        content, headers = _form(request)
-        try:
-            async with self._http.stream(
-                request.method,
-                request.path,
-                params=dict(request.query),
-                headers={**request.headers, **headers},
-                content=content,
-            ) as response:
-                if request.save_to is None or response.status_code != 200:
-                    return Answer(response.status_code, _lower(response.headers), await response.aread())
-                with request.save_to.open("wb") as target:
-                    async for chunk in response.aiter_bytes(_CHUNK):
-                        await asyncio.to_thread(target.write, chunk)
-                return Answer(response.status_code, _lower(response.headers))
-        except httpx.TransportError as error:
-            return Answer(0, body=str(error).encode())
-
-
-class _EndedError(Exception):
-    """The generator has ended: StopIteration cannot leave a thread."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
-
-
-def _next(steps: Steps, answer: Answer | None) -> Request | Pause:
-    try:
-        return steps.send(answer)
-    except StopIteration as ended:
-        raise _EndedError(ended.value) from None
-
-
-def _form(request: Request) -> tuple[AsyncIterator[bytes] | None, dict[str, str]]:
-    """A multipart form that is read in chunks: httpx reads files of an asynchronous request at once."""
-    if not request.files:
-        return None, {}
-    boundary = "scpalm-client-boundary"
-    return _parts(request.files, boundary), {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-
-
-async def _parts(files: Mapping[str, Path], boundary: str) -> AsyncIterator[bytes]:
-    for name, path in files.items():
-        yield (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{path.name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode()
-        with path.open("rb") as file:
-            while chunk := await asyncio.to_thread(file.read, _CHUNK):
-                yield chunk
-        yield b"\r\n"
-    yield f"--{boundary}--\r\n".encode()
-
-
-def _lower(headers: httpx.Headers) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
-
-
-def _with_model(call: Call, model: str | None) -> Call:
-    return call if model is None else replace(call, spec=replace(call.spec, model=model))

@@ -82,7 +82,16 @@ def test_many_cells_become_a_job_that_can_be_resumed(
         assert job["state"] == "succeeded" and job["rows"] == 60
         client.resume(job["id"], again)
         np.testing.assert_array_equal(again.obsm["X_scpalm"], other.obsm["X_scpalm"])
+        asyncio.run(resume_there(server.url, job["id"], fresh := other.copy()))
+        np.testing.assert_array_equal(fresh.obsm["X_async"], other.obsm["X_scpalm"])
         client.cancel(job["id"])
+
+
+async def resume_there(url: str, job_id: str, adata: anndata.AnnData) -> None:
+    async with scpalm.AsyncClient(url) as client:
+        assert [model["default"] for model in await client.models()] == [True]
+        assert [job["id"] for job in await client.jobs()] == [job_id]
+        await client.resume(job_id, adata, key_added="X_async")
 
 
 def test_several_calls_run_at_once(server: Server, adata: anndata.AnnData) -> None:
