@@ -9,7 +9,7 @@ from scipy import sparse
 from scpalm.model.errors import InputError
 from scpalm.model.genes.evidence import INVERSES, unit_of
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.refusals import over_total
+from scpalm.model.genes.refusals import over_total, unit_unclear
 from scpalm.model.genes.report import InputReport
 
 SCALE = 1e4
@@ -58,6 +58,9 @@ def _divisors(matrix: CellMatrix, report: InputReport, sums: NDArray[np.float64]
         units = np.ones(matrix.num_cells)
         if report.divide_by == "unit":
             units = np.array([unit_of(matrix, row, report.transform) for row in range(matrix.num_cells)])
+            unclear = np.flatnonzero(np.isnan(units))
+            if len(unclear):
+                raise unit_unclear(matrix, int(unclear[0]))
         small = np.flatnonzero(~(matrix.obs_totals * units >= sums * (1 - 1e-5)))
         if len(small):
             raise over_total(

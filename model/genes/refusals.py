@@ -130,6 +130,19 @@ def over_total(matrix: CellMatrix, row: int, found: float, total: float, *, all_
     )
 
 
+def unit_unclear(matrix: CellMatrix, row: int) -> InputError:
+    """A cell of a selection of genes, in which the value of a single count cannot be seen."""
+    cell = str(matrix.cells[row])
+    return InputError(
+        "total-needed",
+        f"The values of cell '{cell}' do not show what one count became, for example because they were rounded. So its "
+        "total in obs cannot be compared with them.",
+        hint="Send raw counts, or say what a whole cell sums to before the logarithm, such as input=log&total=1e4.",
+        field="total",
+        cell=cell,
+    )
+
+
 def total_needed(matrix: CellMatrix, base: str | None, sums: NDArray[np.float64]) -> InputError:
     """Normalised values of a selection of genes that do not show what whole cells sum to."""
     name = {None: "linear", "e": "log", "2": "log2", "10": "log10"}[base]

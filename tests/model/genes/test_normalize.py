@@ -126,6 +126,17 @@ def test_totals_of_a_selection_do_not_replace_those_that_logs_show() -> None:
     assert (report.divide_by, report.total) == ("total", 1e4)
 
 
+def test_a_cell_that_does_not_show_its_counts_is_named_with_the_way_out() -> None:
+    matrix = with_totals(part(np.log1p(COUNTS / SUMS * 2345.6)), SUMS.ravel())
+    report = detect_input(matrix)
+    assert report.divide_by == "unit"
+    noise = 1 + 0.1 * np.random.default_rng(0).random(COUNTS.shape)
+    unclear = with_totals(part(np.log1p(CP10K * noise)), SUMS.ravel())
+    with pytest.raises(InputError, match="do not show") as caught:
+        to_linear(unclear, report)
+    assert (caught.value.code, caught.value.cell) == ("total-needed", "c0") and "nan" not in str(caught.value)
+
+
 def test_given_totals_are_used_for_counts() -> None:
     matrix = matrix_of(COUNTS, GENES, totals=[1e5] * 6)
     np.testing.assert_array_equal(to_linear(matrix, detect_input(matrix))[1], 1e5)
