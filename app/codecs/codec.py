@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scpalm.app.codecs.result import Result
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.labels import Categories
+from scpalm.model.io.view_facts import ViewFacts
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,8 @@ class HasObs(Protocol):
         """The named columns of ``obs``. Raises InputError for a column that does not exist."""
         ...
 
-    def maps(self, body: bytes | Path, options: DecodeOptions) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
-        """Names of the columns of ``obs``, and two-dimensional maps ``[B, 2]`` of the cells by name."""
+    def view_facts(self, body: bytes | Path, options: DecodeOptions) -> ViewFacts:
+        """What the body has for a picture of its cells."""
         ...
 
 

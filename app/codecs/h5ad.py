@@ -8,9 +8,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scpalm.app.codecs.codec import DecodeOptions
 from scpalm.app.codecs.registry import register_reader, register_writer
 from scpalm.app.codecs.result import Result
@@ -22,6 +19,7 @@ from scpalm.model.io.cells import column_of
 from scpalm.model.io.convert import as_h5ad
 from scpalm.model.io.h5ad import H5adFile
 from scpalm.model.io.labels import Categories
+from scpalm.model.io.view_facts import ViewFacts
 from scpalm.model.output.h5ad_writer import H5adWriter, write_rows
 from scpalm.model.output.note import anndata_note
 
@@ -55,10 +53,10 @@ class H5adCodec:
         with _open(body, options) as file:
             return {name: column_of(file, name) for name in names}
 
-    def maps(self, body: bytes | Path, options: DecodeOptions) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+    def view_facts(self, body: bytes | Path, options: DecodeOptions) -> ViewFacts:
         """See `scpalm.app.codecs.codec.HasObs`."""
         with _open(body, options) as file:
-            return file.maps()
+            return file.view_facts()
 
     def encode(self, result: Result, target: Path, original: Path | None = None) -> bytes | None:
         if original is None:

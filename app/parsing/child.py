@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, HasObs, Reader
 from scpalm.app.codecs.compression import decompress
@@ -34,6 +33,7 @@ from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.grouped import Grouping
 from scpalm.model.io.labels import Categories
+from scpalm.model.io.view_facts import ViewFacts
 
 _MAX_CACHED_LISTS = 8  # clients often repeat a gene list, and matching it is the most expensive step
 _MAX_CACHED_GENES = 100_000  # longer lists are not cached, which bounds the memory
@@ -85,7 +85,7 @@ class Parser:
 
     def commands(self) -> dict[str, Callable[[Message], Iterator[Message]]]:
         """The commands by the kind of their messages."""
-        return {"parse": self.parse, "head": self.head, "maps": self.maps, "encode": self.encode}
+        return {"parse": self.parse, "head": self.head, "view": self.view_facts, "encode": self.encode}
 
     def parse(self, message: Message) -> Iterator[Message]:
         """Yield the head of an upload and its cells, CHUNK_CELLS at a time, as soon as each part is ready.
@@ -99,16 +99,16 @@ class Parser:
         """Yield the head of an upload, without its cells."""
         return self._parts(message, with_cells=False)
 
-    def maps(self, message: Message) -> Iterator[Message]:
-        """Yield the names of the columns of ``obs``, and the maps of the cells that the upload has."""
+    def view_facts(self, message: Message) -> Iterator[Message]:
+        """Yield what the upload has for a picture of its cells: columns of ``obs``, maps and colours."""
         upload = unpack_upload(message.content["upload"], message.arrays)
         reader, scratch = _reader(upload.media_type), Path(message.content["scratch"])
-        names: list[str] = []
-        maps: dict[str, NDArray[np.float32]] = {}
+        facts = ViewFacts()
         if isinstance(reader, HasObs):
             options = DecodeOptions(upload.spec.layer, self.max_cells, self.max_bytes, upload.header_bytes, scratch)
-            names, maps = reader.maps(self._body(upload, scratch, as_file=reader.reads_files), options)
-        yield Message("maps", {"obs": names}, maps)
+            facts = reader.view_facts(self._body(upload, scratch, as_file=reader.reads_files), options)
+        colors = {column: dict(found) for column, found in facts.colors.items()}
+        yield Message("view", {"obs": list(facts.columns), "colors": colors}, dict(facts.maps))
 
     def _parts(self, message: Message, *, with_cells: bool) -> Iterator[Message]:
         upload = unpack_upload(message.content["upload"], message.arrays)

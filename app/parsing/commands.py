@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scpalm.app.codecs.compression import check_encoding
 from scpalm.app.codecs.registry import readable_types, reader_for
@@ -13,6 +12,7 @@ from scpalm.app.errors import UnsupportedMediaTypeError
 from scpalm.app.parsing.messages import Message
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.parsing.wire import pack_upload
+from scpalm.model.io.view_facts import ViewFacts
 
 
 def command(kind: str, upload: Upload, scratch: Path) -> Message:
@@ -31,11 +31,15 @@ def refuse_unknown(upload: Upload) -> None:
     check_encoding(upload.content_encoding)
 
 
-def read_maps(reply: Message) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
-    """Names of the columns of ``obs``, and maps ``[cells, 2]`` by name; anything else in the reply is left out."""
+def read_view_facts(reply: Message) -> ViewFacts:
+    """What an upload has for a picture of its cells; anything else in the reply is left out."""
     maps = {
         name: array
         for name, array in reply.arrays.items()
         if array.dtype == np.float32 and array.ndim == 2 and array.shape[1] == 2
     }
-    return [str(name) for name in reply.content.get("obs", ())], maps
+    colors = {
+        str(column): {str(category): str(color) for category, color in found.items()}
+        for column, found in reply.content.get("colors", {}).items()
+    }
+    return ViewFacts([str(name) for name in reply.content.get("obs", ())], maps, colors)

@@ -17,15 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyarrow import parquet
 
 from scpalm.app.codecs.registry import writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import UnsupportedMediaTypeError
-from scpalm.app.parsing.commands import command, read_maps, refuse_unknown
+from scpalm.app.parsing.commands import command, read_view_facts, refuse_unknown
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
 from scpalm.app.parsing.quick import takes_long
@@ -34,6 +32,7 @@ from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import PartReader, pack_result, pack_upload
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.prepare import Prepared
+from scpalm.model.io.view_facts import ViewFacts
 
 log = logging.getLogger("scpalm.parsing")
 
@@ -154,12 +153,12 @@ class ParserPool:
 
         return await self._run(upload.num_bytes, read)
 
-    async def maps(self, upload: Upload) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
-        """Names of the columns of ``obs``, and maps ``[cells, 2]`` by name. Raises the same errors as `parse`."""
+    async def view_facts(self, upload: Upload) -> ViewFacts:
+        """What an upload has for a picture of its cells. Raises the same errors as `parse`."""
         refuse_unknown(upload)
 
-        def read(process: ParserProcess, scratch: Path) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
-            return read_maps(process.call(command("maps", upload, scratch)))
+        def read(process: ParserProcess, scratch: Path) -> ViewFacts:
+            return read_view_facts(process.call(command("view", upload, scratch)))
 
         return await self._run(upload.num_bytes, read)
 

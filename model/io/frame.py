@@ -126,6 +126,13 @@ class Frame:
         values = self._readable(column)
         return values.astype(np.bool_) if values is not None and values.dtype == np.bool_ else None
 
+    def categories_of(self, column: str) -> list[str] | None:
+        """The categories of a categorical column of strings in their order; None for any other column."""
+        node = find(self._node, f"{column}/categories") if isinstance(self._node, h5py.Group) else None
+        if not isinstance(node, h5py.Dataset) or node.ndim != 1 or h5py.check_string_dtype(node.dtype) is None:
+            return None
+        return [str(name) for name in read_strings(node, f"{self._name}/{column[:200]}")]
+
     def _readable(self, column: str) -> NDArray[np.generic] | None:
         try:
             return self.column(column)

@@ -23,6 +23,7 @@ from scpalm.model.io.hdf5 import Node, child_names, find, open_hdf5
 from scpalm.model.io.hdf5_kinds import refuse_other_hdf5
 from scpalm.model.io.obsm import maps_of, obsm_table
 from scpalm.model.io.stored_matrix import Axes, StoredMatrix
+from scpalm.model.io.view_facts import ViewFacts, colors_of
 
 _LARGEST_AXIS = np.iinfo(np.int32).max
 
@@ -118,9 +119,11 @@ class H5adFile:
             check_length(len(values), self.num_cells, f"obs/{name[:200]}", "cells")
         return values
 
-    def maps(self) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
-        """Names of the columns of ``obs``, and the maps in ``obsm``; see `maps_of`. Raises InputError."""
-        return self._obs.columns_named(), maps_of(self._file, self.num_cells, self._max_bytes)
+    def view_facts(self) -> ViewFacts:
+        """What the file has for a picture of its cells. Raises InputError."""
+        columns = self._obs.columns_named()
+        maps = maps_of(self._file, self.num_cells, self._max_bytes)
+        return ViewFacts(columns, maps, colors_of(self._file, self._obs, columns))
 
     def tables(self, names: Sequence[str]) -> dict[str, object]:
         """See `scpalm.model.io.cells.CellSource`. Raises InputError, OverLimitError."""

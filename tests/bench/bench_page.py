@@ -175,7 +175,7 @@ def play_service(page: Page) -> None:
         "warnings": [],
     }
     model = {"name": "m", "version": "1"}
-    view = {"model": model, "num_cells": NUM_POINTS, "outputs": outputs, "obs": [], "maps": ["X_umap"]}
+    view = {"model": model, "num_cells": NUM_POINTS, "outputs": outputs, "obs": [], "colors": {}, "maps": ["X_umap"]}
     state = {"id": JOB, "state": "succeeded", "rows_done": NUM_POINTS, "rows": NUM_POINTS, "stage": None}
     answers: dict[str, Callable[[Route], None]] = {
         f"**/jobs/{JOB}": lambda route: route.fulfill(json=state),

@@ -33,6 +33,9 @@ class ViewDescription(BaseModel):
     num_cells: int
     outputs: list[ViewedOutput]
     obs: list[str] = Field(description="Columns of `obs` in the file.")
+    colors: dict[str, dict[str, str]] = Field(
+        description="By column of `obs`, the colour of each category (#rrggbb), from `uns` of the file."
+    )
     maps: list[str] = Field(description="Two-dimensional maps in `obsm` of the file.")
     note: ViewNote
 

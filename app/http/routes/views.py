@@ -107,8 +107,11 @@ async def get_view(job_id: str, request: Request, service: ServiceDep, owner: Ow
     responses={200: _CELL_NAMES, **_ERRORS},
 )
 async def get_cells(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
-    """Get the names of the cells as a JSON list."""
-    async with _view(job_id, service, owner) as view:
+    """Get the names of the cells as a JSON list, already while the job computes.
+
+    Reads the expression of the cells, gene by gene, if that has not been done; the first gene is fast then.
+    """
+    async with _view(job_id, service, owner, while_running=True) as view:
         return _json(await unless_disconnected(request, view.cells()))
 
 

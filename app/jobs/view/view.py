@@ -49,10 +49,10 @@ class JobView:
     lock: asyncio.Lock
 
     async def describe(self) -> dict[str, Any]:
-        """What there is to look at: number of cells, outputs, columns of ``obs``, maps, and how the cells were read."""
+        """What there is to look at: number of cells, outputs, columns of ``obs`` with their colours, maps, the note."""
         facts = await asyncio.to_thread(JobStore(self.files).describe, self.manifest.model)
         with ExitStack() as local:
-            names, maps = await self.model.parsers.maps(await self._upload(local))
+            seen = await self.model.parsers.view_facts(await self._upload(local))
         name, version, _ = self.manifest.model
         return {
             "model": {"name": name, "version": version},
@@ -61,8 +61,9 @@ class JobView:
                 {key: described[key] for key in ("name", "key", "width", "columns", "placement")}
                 for described in facts["outputs"]
             ],
-            "obs": names,
-            "maps": list(maps),
+            "obs": list(seen.columns),
+            "colors": {column: dict(colors) for column, colors in seen.colors.items()},
+            "maps": list(seen.maps),
             "note": facts["note"],
         }
 
@@ -82,8 +83,8 @@ class JobView:
             return await asyncio.to_thread(column_of_texts, head.obs[name])
         if source == "map":
             with ExitStack() as local:
-                _, maps = await self.model.parsers.maps(await self._upload(local))
-            return Column(_known(maps.get(name), source, name))
+                seen = await self.model.parsers.view_facts(await self._upload(local))
+            return Column(_known(seen.maps.get(name), source, name))
         if source == "gene":
             return Column(await asyncio.to_thread((await self.expression()).gene, self.position_of(name)))
         if source == "imputed":

@@ -30,6 +30,8 @@ export interface Values {
   values: Float32Array;
   /** Texts that the values are positions in; null for numbers. */
   categories: string[] | null;
+  /** Colours of some categories, from the file. */
+  colours?: Record<string, string>;
 }
 
 function headers(more: Record<string, string>): Record<string, string> {

@@ -72,14 +72,16 @@ export interface Entry {
   colour: Rgb;
 }
 
-/** The categories that occur, most frequent first; unknown ones last, in grey. */
+/** The categories that occur, most frequent first; unknown ones last, in grey. The file's own colours come first. */
 export function entriesOf(values: Values): Entry[] {
   const names = values.categories ?? [];
   const counts = new Array<number>(names.length).fill(0);
   for (const value of values.values) if (value >= 0) counts[value]!++;
   const entries = names.map((name, index) => ({ index, name, count: counts[index]!, colour: NEUTRAL }));
   const present = entries.filter((entry) => entry.count > 0).sort((a, b) => b.count - a.count);
-  const known = present.filter((entry) => !isUnknown(entry.name)).map((entry, rank) => ({ ...entry, colour: categoryColour(rank) }));
+  const own = values.colours ?? {};
+  const colourOf = (name: string, rank: number) => (own[name] ? rgbOf(own[name]) : categoryColour(rank));
+  const known = present.filter((entry) => !isUnknown(entry.name)).map((entry, rank) => ({ ...entry, colour: colourOf(entry.name, rank) }));
   return [...known, ...present.filter((entry) => isUnknown(entry.name))];
 }
 

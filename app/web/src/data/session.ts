@@ -105,7 +105,10 @@ async function follow(id: string, signal: AbortSignal): Promise<void> {
     state.job.value = job;
     if (job.state === "succeeded") break;
     if (job.state === "failed" || job.state === "cancelled") throw new Error(job.error ?? `This job was ${job.state}.`);
-    if (state.view.value === null && job.rows_done > 0) await loadView(id, signal);
+    if (state.view.value === null && job.rows_done > 0) {
+      await loadView(id, signal);
+      if (state.view.value) void loadNames(id, state.view.value, signal);
+    }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
   await showCells(id, signal);
@@ -138,7 +141,7 @@ async function showCells(id: string, signal: AbortSignal): Promise<void> {
   });
   if (link.colouring && link.job === id) await colourBy(link.colouring);
   if (link.rows && link.job === id) select(link.rows.filter((row) => row < view.num_cells));
-  void loadNames(id, view, signal);
+  if (!state.cellNames.value) void loadNames(id, view, signal);
   void startCodes(id, signal);
 }
 
@@ -146,6 +149,7 @@ function has(view: View, name: string): boolean {
   return view.outputs.some((output) => output.name === name);
 }
 
+/** Names of genes and cells. The service then also has the genes at hand, so that the first one is fast. */
 async function loadNames(id: string, view: View, signal: AbortSignal): Promise<void> {
   try {
     const model = encodeURIComponent(view.model.name);
@@ -187,6 +191,8 @@ export async function colourBy(next: Colouring): Promise<void> {
   state.fault.value = null;
   try {
     const values = await api.column(id, next.source, next.name, signal);
+    const own = next.source === "obs" ? state.view.value?.colors[next.name] : undefined;
+    if (own) values.colours = own;
     batch(() => {
       state.values.value = values;
       state.colouring.value = next;

@@ -34,6 +34,8 @@ export interface View {
   num_cells: number;
   outputs: { name: string; width: number; columns: string[] | null; placement: string }[];
   obs: string[];
+  /** Colours of categories by column, from the file. */
+  colors: Record<string, Record<string, string>>;
   maps: string[];
   note: Note;
 }

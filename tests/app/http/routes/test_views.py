@@ -30,6 +30,10 @@ def cells() -> AnnData:
     cells.obs["group"] = [("b", "a", "")[n % 3] for n in range(NUM_CELLS)]
     cells.obs["cluster"] = [str(n % 11) for n in range(NUM_CELLS)]
     cells.obs["depth"] = np.linspace(0, 1, NUM_CELLS)
+    cells.obs["group"] = cells.obs["group"].astype("category")
+    cells.uns["group_colors"] = np.array(["#aabbcc", "#00ff00ff", "#123456"], dtype=object)
+    cells.uns["cluster_colors"] = np.array(["red"], dtype=object)  # not as many as there are clusters
+    cells.uns["depth_colors"] = np.array(["#<script>"], dtype=object)
     cells.obsm["X_umap"] = np.random.default_rng(1).normal(size=(NUM_CELLS, 3)).astype(np.float32)
     return cells
 
@@ -60,6 +64,7 @@ def test_the_view_says_what_there_is(own_client: Client, job: str) -> None:
     assert view["num_cells"] == NUM_CELLS
     assert [output["name"] for output in view["outputs"]] == ["embed", "pathways"]
     assert view["obs"] == ["group", "cluster", "depth"] and view["maps"] == ["X_umap"]
+    assert view["colors"] == {"group": {"": "#aabbcc", "a": "#00ff00", "b": "#123456"}}
     assert view["note"]["input"]["detected"] == "counts" and view["note"]["coverage"]["genes_matched"] == 30
     assert own_client.get(f"{job}/cells").json() == [f"cell{n}" for n in range(NUM_CELLS)]
 
