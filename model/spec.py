@@ -207,7 +207,7 @@ class RequestSpec:
         return self.with_options({name: value for name, value in members.items() if name not in names}, "JSON member")
 
     def refuse_unread(self) -> None:
-        """Raise ParameterError for an option of a task that is not requested: nobody would read it."""
+        """Raise ParameterError for an option of a task that is not requested: nothing would read it."""
         read = {name for task in self.kinds() for name in task.options.model_fields}
         for name in self.options:
             if name not in read:

@@ -64,7 +64,7 @@ class Reader(Protocol):
 
 @runtime_checkable
 class CarriesOptions(Protocol):
-    """A reader whose bodies may hold options of the request beside the cells."""
+    """A reader whose bodies may hold options of the request in addition to the cells."""
 
     def further(self, body: bytes | Path, options: DecodeOptions) -> dict[str, object]:
         """All members of the body that are not its cells. Called before `decode`. Raises InputError."""

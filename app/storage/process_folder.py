@@ -20,7 +20,7 @@ _KEEP_LOCK_SECONDS = 3600.0
 class ProcessFolder:
     """A folder in ``parent`` that exists from `open` to `close`, however the process ends.
 
-    A lock file beside it, locked before the folder is made, tells other processes that its owner lives.
+    A lock file next to it, locked before the folder is made, tells other processes that its owner lives.
 
     Attributes:
         path: the folder.

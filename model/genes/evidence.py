@@ -95,10 +95,10 @@ def _fit(linear: NDArray[np.float64], error: NDArray[np.float64], times: NDArray
         multiple = np.rint(linear / unit)
         # Errors of the level itself and of the unit, which is known as well as the smallest level.
         slack = 3 * (error / unit + multiple * error[0] / linear[0])
-        told = slack < _COARSE
-        told[0] = False
-        hit = told & (np.abs(linear / unit - multiple) <= np.maximum(slack, 1e-3))
-        levels, hits = int(told.sum()), int(hit.sum())
+        clear = slack < _COARSE
+        clear[0] = False
+        hit = clear & (np.abs(linear / unit - multiple) <= np.maximum(slack, 1e-3))
+        levels, hits = int(clear.sum()), int(hit.sum())
         if divisor == 1 or hits / max(1, levels) > best.hits / max(1, best.levels) + 0.02:
             used = hit | (np.arange(len(linear)) == 0)
             refined = float((linear * multiple)[used].sum() / (multiple**2)[used].sum())

@@ -23,7 +23,7 @@ _SEPARATORS = re.compile(r"\s*(?:[|;:,/]|\s)\s*")
 # A number that makes a repeated name unique, or the Entrez id after an underscore.
 _NUMBER_AT_END = re.compile(r"(.+?)(?:(?:--|[-._])\d{1,2}|_\d+)\Z")
 _CLONE = re.compile(r"(?:(?:RP\d+|CT[A-D]|KB|GS1)-\w+\.\d+|A[A-Z]\d{6}\.\d+|LINC\d{5})\Z")
-# Families of genes whose symbols became dates of these months; "" for months of symbols that nobody uses.
+# Families of genes whose symbols became dates of these months; "" for months of symbols that are not in use.
 _MONTHS = {"mar": "MARCHF", "march": "MARCHF", "sep": "SEPTIN", "sept": "SEPTIN", "dec": "DELEC"}
 _MONTHS |= dict.fromkeys(("feb", "apr", "may", "oct", "nov"), "")
 _DATE = re.compile(r"(?:(\d{1,2})[-/. ]([A-Za-z]{3,5})|([A-Za-z]{3,5})[-/. ](\d{1,2}))\Z")
@@ -225,7 +225,7 @@ def _mitochondria(names: Sequence[str]) -> dict[str, str]:
 
 
 def _unspliced(names: Sequence[str]) -> bool:
-    """Whether columns GENE-U and GENE-A stand beside GENE: spliced, unspliced and ambiguous counts of alevin-fry."""
+    """Whether columns GENE-U and GENE-A stand next to GENE: spliced, unspliced and ambiguous counts of alevin-fry."""
     known = set(names)
     marked = sum(name[-2:] in ("-U", "-A", "-I") and name[:-2] in known for name in names)
     return marked >= 3 and 4 * marked >= len(names)

@@ -67,7 +67,7 @@ def constant_sum(sums: NDArray[np.float64]) -> float | None:
 
 
 def coarse_decimals(matrix: CellMatrix) -> int | None:
-    """With how many decimals the values were written, if many values are small beside that; else None."""
+    """With how many decimals the values were written, if many values are small compared with that; else None."""
     decimals = decimals_of(matrix.data)
     if decimals is None:
         return None

@@ -31,7 +31,7 @@ def write_folder(matrix: Path, target: Path) -> None:
     if counts.shape != (len(barcodes), len(features)):
         raise InputError(
             "shape-mismatch",
-            f"{matrix} has {counts.shape[1]} features and {counts.shape[0]} cells, but the tables beside it have "
+            f"{matrix} has {counts.shape[1]} features and {counts.shape[0]} cells, but the tables next to it have "
             f"{len(features)} and {len(barcodes)} rows.",
             hint="Copy all three files of one run.",
             field="X",

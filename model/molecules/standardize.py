@@ -17,7 +17,7 @@ from scpalm.model.molecules.reading import is_metal, read_smiles
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-# Acids and bases that make salts, beside the ions and solvents that RDKit's FragmentRemover knows. Neutral forms.
+# Acids and bases that make salts, in addition to the ions and solvents that RDKit's FragmentRemover knows. Neutral forms.
 _SALT_FORMERS = (
     "OCl(=O)(=O)=O CCC(=O)O OC(=O)C(=O)O OC(=O)CC(=O)O OC(=O)CCC(=O)O OC(=O)C=CC(=O)O OC(CC(=O)O)C(=O)O "
     "OC(C(O)C(=O)O)C(=O)O OC(CC(=O)O)(CC(=O)O)C(=O)O CC(O)C(=O)O OCC(=O)O OCC(O)C(O)C(O)C(O)C(=O)O OC(=O)c1ccccc1 "
@@ -33,7 +33,7 @@ _NORMAL_FORMS = (
     "Sulfone\t[S+2;X4:1](-[O-;X1:2])-[O-;X1:3]>>[S+0:1](=[O+0:2])=[O+0:3]\n"
     "Phosphine oxide\t[P+;X4:1]-[O-;X1:2]>>[P+0:1]=[O+0:2]\n"
 )
-_LEAST_PARENT = 6  # heavy atoms of a molecule beside which an organic part counts as salt former or solvent
+_LEAST_PARENT = 6  # heavy atoms of a molecule next to which an organic part counts as salt former or solvent
 _tools = threading.local()
 
 

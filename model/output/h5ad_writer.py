@@ -22,7 +22,7 @@ from scpalm.model.tasks.task import OutputSpec, Values
 
 _WRITE_AGAIN = "open the file with anndata.read_h5ad and write it again with write_h5ad"
 _FULL = os.strerror(errno.ENOSPC)
-_RESERVE = 256 << 10  # for what HDF5 writes besides values
+_RESERVE = 256 << 10  # for what HDF5 writes in addition to values
 
 
 @contextmanager

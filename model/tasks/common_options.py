@@ -46,7 +46,7 @@ COMMON = tuple(CommonOptions.model_fields)
 ALSO = "also"
 # Field of a form with a file of labelled cells.
 LABELLED_FILE = "reference"
-# Names of bodies with cells. An option of this name could not be told from them.
+# Names of bodies with cells. An option of this name could not be distinguished from them.
 CELL_MEMBERS = ("genes", "obs_names", "indptr", "indices", "data", "shape", "X")
 # `genes` names both the columns of a JSON body and what to impute; in JSON the option has its tensor's name.
 RESERVED = frozenset({*COMMON, ALSO, *CELL_MEMBERS, "file", LABELLED_FILE} - {"genes"})
