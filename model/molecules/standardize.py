@@ -17,7 +17,7 @@ from scpalm.model.molecules.reading import is_metal, read_smiles
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-# Acids and bases that make salts, in addition to the ions and solvents that RDKit's FragmentRemover knows. Neutral forms.
+# Acids and bases of salts, in addition to the ions and solvents that RDKit's FragmentRemover knows. Neutral forms.
 _SALT_FORMERS = (
     "OCl(=O)(=O)=O CCC(=O)O OC(=O)C(=O)O OC(=O)CC(=O)O OC(=O)CCC(=O)O OC(=O)C=CC(=O)O OC(CC(=O)O)C(=O)O "
     "OC(C(O)C(=O)O)C(=O)O OC(CC(=O)O)(CC(=O)O)C(=O)O CC(O)C(=O)O OCC(=O)O OCC(O)C(O)C(O)C(O)C(=O)O OC(=O)c1ccccc1 "
