@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scpalm.app.telemetry.access import CHECKSUM_DIGITS
-from scpalm.app.telemetry.request_metrics import RequestDurations
+from scpalm.app.telemetry.request_metrics import ANSWER_BUCKETS, RequestDurations, has_cells, size_class
 from scpalm.model.bundle import Identity
 from scpalm.model.release import release
 from scpalm.model.sessions.session import SessionInfo
@@ -115,6 +115,12 @@ class Metrics:
         histogram, counter = self._histogram, self._counter
         self._requests = RequestDurations(endpoints)
         self.registry.register(self._requests)
+        self.answer_duration = histogram(
+            "answer_duration_seconds",
+            "Duration of a request that got a result, by number of cells: cell (1), batch (up to 512), file.",
+            ("endpoint", "size"),
+            buckets=ANSWER_BUCKETS,
+        )
         self.parse_duration = histogram(
             "parse_duration_seconds",
             "Duration of parsing, including the wait for a parser.",
@@ -200,9 +206,11 @@ class Metrics:
         with contextlib.suppress(KeyError):  # its workers had other devices when it was loaded
             self.model_info.remove(*_bundle_labels(identity), info.runtime, info.device)
 
-    def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
-        """Count a request and its duration."""
+    def observe_request(self, endpoint: str, status: int, seconds: float, num_cells: int | None = None) -> None:
+        """Count a request and its duration. ``num_cells`` is None if its body was not opened."""
         self._requests.observe(endpoint, status, seconds)
+        if status == 200 and num_cells is not None and has_cells(endpoint):
+            self.answer_duration.labels(endpoint, size_class(num_cells)).observe(seconds)
 
     def observe_rejection(self, status: int) -> None:
         """Count a refused request with cells, by the status of its response. Other statuses are not refusals."""

@@ -12,8 +12,16 @@ from scpalm.model.tasks.registry import task_names
 
 _NAME = "scpalm_request_duration_seconds"
 _TEXT = "Duration of a request, from its headers to the last byte of the response."
-# Geometric: 15 steps of x 2.25 from 0.1 ms to 8.5 s. Every bound is one of the finer DURATION_BUCKETS, too.
-_BUCKETS = tuple(100e-6 * 1.5 ** (2 * step) for step in range(15))
+# By status, so few: 8 steps of x 5.1 from 0.1 ms to 8.5 s. Every bound is one of the finer DURATION_BUCKETS, too.
+_BUCKETS = tuple(100e-6 * 1.5 ** (4 * step) for step in range(8))
+# Durations of answers to requests with cells. Fine from 1 to 10 ms, where the time of a single cell is.
+ANSWER_BUCKETS = (
+    *(0.0005, 0.001, 0.0015, 0.002, 0.0025, 0.003, 0.004, 0.005, 0.006, 0.007, 0.008, 0.009, 0.01),
+    *(0.0125, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0),
+)
+SIZES = ("cell", "batch", "file")
+# The most cells that are computed as one work item.
+_BATCH_ROWS = 512
 # Other routes matter less, and there are many of them.
 _FEW_BUCKETS = (0.01, 0.1, 1.0, 10.0)
 # Present from the start, so that a rate over the first failure is right.
@@ -41,6 +49,13 @@ STATUSES = (
 )
 
 
+def size_class(num_cells: int) -> str:
+    """The class of a request in SIZES: one cell, at most 512 (a batch), or more (a file)."""
+    if num_cells <= 1:
+        return "cell"
+    return "batch" if num_cells <= _BATCH_ROWS else "file"
+
+
 class RequestDurations(Collector):
     """One histogram with two kinds of buckets. Label sets are made when they are first used.
 
@@ -54,7 +69,7 @@ class RequestDurations(Collector):
         labels = ("endpoint", "status")
         self._with_cells = Histogram(_NAME, _TEXT, labels, buckets=_BUCKETS, registry=None)
         self._others = Histogram(_NAME, _TEXT, labels, buckets=_FEW_BUCKETS, registry=None)
-        for endpoint in filter(_has_cells, self._endpoints):
+        for endpoint in filter(has_cells, self._endpoints):
             for status in _FIRST_STATUSES:
                 self._with_cells.labels(endpoint, status)
 
@@ -63,8 +78,8 @@ class RequestDurations(Collector):
         if endpoint not in self._endpoints:
             endpoint = "other"
         # No route answers with a status outside the list; its class is enough.
-        exact = str(status) in STATUSES and (_has_cells(endpoint) or endpoint == "other")
-        histogram = self._with_cells if _has_cells(endpoint) else self._others
+        exact = str(status) in STATUSES and (has_cells(endpoint) or endpoint == "other")
+        histogram = self._with_cells if has_cells(endpoint) else self._others
         histogram.labels(endpoint, str(status) if exact else f"{status // 100}00").observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
@@ -78,5 +93,6 @@ class RequestDurations(Collector):
         return [Metric(_NAME, _TEXT, "histogram")]
 
 
-def _has_cells(endpoint: str) -> bool:
+def has_cells(endpoint: str) -> bool:
+    """Whether requests to this route have cells."""
     return endpoint.endswith("/infer") or endpoint.removeprefix("/") in task_names()

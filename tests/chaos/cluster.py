@@ -197,6 +197,7 @@ class Cluster:
     redis: RedisServer
     folder: Path
     processes: list[Process] = field(default_factory=list)
+    _starting: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, command: str, *, wait: bool = True, redis_url: str = "", **environment: str) -> Process:
         """Start a process. ``environment``: variables of `tests.chaos.entry`, without the prefix CHAOS."""
@@ -208,8 +209,9 @@ class Cluster:
             "parser_processes": "1",
         }
         chaos = {f"CHAOS_{name.upper()}": value for name, value in environment.items()}
-        process = Process(self.folder / f"process{len(self.processes)}.log", command, settings, chaos)
-        self.processes.append(process)
+        with self._starting:  # some cases start processes from several threads
+            process = Process(self.folder / f"process{len(self.processes)}.log", command, settings, chaos)
+            self.processes.append(process)
         (process.wait_until_ready if wait else process.wait_until_listening)()
         return process
 

@@ -3,6 +3,7 @@
 Environment variables:
     CHAOS_SLEEP: seconds per batch.
     CHAOS_HOLD: path of a file; batches wait while it exists.
+    CHAOS_WIRE: version of the message format, to stand for another release.
     CHAOS_CLOCK: path of a file with the offset of this process's wall clock in seconds, read at every use.
 """
 
@@ -28,12 +29,15 @@ def _off_clock() -> float:
 if "CHAOS_CLOCK" in os.environ:
     time.time = _off_clock
 
+from scpalm.app.queue import wire  # noqa: E402
 from scpalm.app.serving.opener import session_info  # noqa: E402
 from scpalm.app.settings import Settings, load_settings  # noqa: E402
 from scpalm.model.bundle import Bundle  # noqa: E402
 from scpalm.model.errors import UserError  # noqa: E402
 from scpalm.model.genes.rows import Rows  # noqa: E402
 from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens  # noqa: E402
+
+wire.VERSION = int(os.environ.get("CHAOS_WIRE", wire.VERSION))
 
 
 class SleepingSession:

@@ -15,10 +15,11 @@ from tests.chaos.cluster import LEASE_SECONDS, cluster
 from tests.chaos.job_cases import JOB_CASES
 from tests.chaos.places import PLACES
 from tests.chaos.site import site
+from tests.chaos.upgrade_cases import UPGRADE_CASES
 
 
 def main() -> None:
-    names = [case.__name__ for case in (*CASES, *JOB_CASES, *PLACES.values())]
+    names = [case.__name__ for case in (*CASES, *JOB_CASES, *UPGRADE_CASES, *PLACES.values())]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=3, help="scale of the load")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(names))
@@ -26,7 +27,7 @@ def main() -> None:
     chosen = set(options.cases or names)
     print(f"lease {LEASE_SECONDS:g} s, size {options.size}\n")
     print("| fault | result | seconds | lost | duplicated |\n|---|---|---|---|---|")
-    for case in (*CASES, *JOB_CASES):
+    for case in (*CASES, *JOB_CASES, *UPGRADE_CASES):
         if case.__name__ in chosen:
             fault = str(case.__doc__).partition(":")[0].rstrip(".")
             with tempfile.TemporaryDirectory() as folder, cluster(Path(folder) / "cluster") as made:

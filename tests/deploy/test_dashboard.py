@@ -23,7 +23,8 @@ def test_all_documented_metrics_are_on_the_dashboard() -> None:
     expressions = [text for _, text in queries()] + [rule["expr"] for rule in rules("rules.yml")]
     used = {re.sub(r"_(bucket|sum|count)$", "", name) for text in expressions for name in metrics_in(text)}
     promised = """
-        request_duration_seconds parse_duration_seconds queue_duration_seconds inference_duration_seconds
+        request_duration_seconds answer_duration_seconds parse_duration_seconds queue_duration_seconds
+        inference_duration_seconds
         batch_rows batch_fill_ratio batch_requests rows_total queue_rows queue_oldest_seconds rejected_total
         dropped_total device_busy_seconds_total device_memory_bytes jobs redeliveries_total genes_matched_ratio
         model_info

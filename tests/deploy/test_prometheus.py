@@ -10,6 +10,8 @@ from prometheus_client.utils import floatToGoString
 
 from scpalm.app.queue.transport import LANES
 from scpalm.app.telemetry.metrics import DURATION_BUCKETS, Metrics
+from scpalm.app.telemetry.request_metrics import ANSWER_BUCKETS, SIZES
+from scpalm.model.tasks.registry import task_names
 from tests.deploy.files import DEPLOY, PROMETHEUS, load, rules, tool
 
 ALERTS = [rule["alert"] for rule in rules("alerts.yml")]
@@ -56,8 +58,24 @@ def test_rules_use_existing_metrics_and_records() -> None:
 
 
 def test_the_objective_is_a_bucket_of_the_histogram() -> None:
-    used = {bound for rule in rules("rules.yml") for bound in re.findall(r'le="([^"]+)"', rule["expr"])}
-    assert used and used <= {floatToGoString(bound) for bound in DURATION_BUCKETS}
+    for name, buckets in (("queue", DURATION_BUCKETS), ("answer", ANSWER_BUCKETS)):
+        pattern = rf'scpalm_{name}_duration_seconds_bucket{{[^}}]*le="([^"]+)"'
+        used = {bound for rule in rules("rules.yml") for bound in re.findall(pattern, rule["expr"])}
+        assert used and used <= {floatToGoString(bound) for bound in buckets}
+
+
+def test_every_size_has_an_objective_in_every_window() -> None:
+    slow = [rule["expr"] for rule in rules("rules.yml") if rule["record"].startswith("scpalm:slow:")]
+    assert len(slow) == 4
+    for expression in slow:
+        assert set(re.findall(r'size="(\w+)"', expression)) == set(SIZES)
+
+
+def test_errors_of_every_task_count() -> None:
+    for rule in rules("rules.yml"):
+        if rule["record"].startswith("scpalm:errors:"):
+            for pattern in re.findall(r'endpoint=~"([^"]+)"', rule["expr"]):
+                assert all(re.fullmatch(pattern, f"/{task}") for task in task_names()), rule
 
 
 def sections() -> Iterator[tuple[str, str]]:

@@ -52,7 +52,8 @@ class AccessMiddleware:
 
     def _note(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
         route = scope.get("route")
-        self._metrics.observe_request(getattr(route, "path", "other"), exchange.status, seconds)
+        endpoint, num_cells = getattr(route, "path", "other"), access_note(scope).rows
+        self._metrics.observe_request(endpoint, exchange.status, seconds, num_cells)
         if scope["method"] == "POST":
             self._metrics.observe_rejection(exchange.status)
         if scope["path"].startswith(_QUIET) and exchange.status < 400:

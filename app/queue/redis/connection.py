@@ -11,6 +11,7 @@ import redis.asyncio
 from redis.exceptions import ResponseError
 
 from scpalm.app.errors import QueueError
+from scpalm.app.queue import wire
 from scpalm.app.queue.redis.lease_scripts import GROUP
 from scpalm.app.queue.transport import LANES, Lane
 from scpalm.model.bundle import Bundle
@@ -26,7 +27,8 @@ class Keys:
     """Names of one model's keys. All have one hash tag, so a Redis cluster keeps them together.
 
     Attributes:
-        model: name, version and checksum, so that workers of other bundles use other queues.
+        model: name, version and checksum of the bundle, and version of the message format. Workers of other bundles
+            use other queues, and so do releases that cannot read each other's messages.
     """
 
     model: str
@@ -34,7 +36,8 @@ class Keys:
     @classmethod
     def of(cls, bundle: Bundle) -> Keys:
         name, version, checksum = bundle.identity
-        return cls(f"{re.sub(r'[^A-Za-z0-9._-]', '_', f'{name}-{version}')}-{checksum[:12]}")
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", f"{name}-{version}")
+        return cls(f"{safe}-{checksum[:12]}-format{wire.VERSION}")
 
     def __getitem__(self, name: str) -> str:
         return f"scpalm:{{{self.model}}}:{name}"

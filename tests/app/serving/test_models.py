@@ -47,6 +47,8 @@ class Served:
         self.spool = folder / "spool"
         self.spool.mkdir()
         self.sessions: dict[str, _Session] = {}
+        # Name and version of the model by the first value of its results.
+        self.opened: dict[float, str] = {}
         self.broken: set[str] = set()
 
     def app(self, **settings: object) -> FastAPI:
@@ -58,7 +60,8 @@ class Served:
         name = f"{bundle.name} {bundle.version}"
         if name in self.broken:
             raise ValueError("the graph does not fit")
-        session = self.sessions[name] = _Session(float(len(self.sessions)))
+        session = self.sessions[name] = _Session(float(len(self.opened)))
+        self.opened[session.mark] = name
         return session
 
 
@@ -153,6 +156,35 @@ def test_requests_succeed_while_a_model_is_swapped_repeatedly(client: Client, se
     marks = {f"one {answer.json()['model']['version']}": mark_of(answer) for answer in done}
     assert len(marks) >= 2
     assert marks == {name: served.sessions[name].mark for name in marks}
+
+
+def test_a_bundle_is_switched_and_rolled_back_by_its_link_under_load(served: Served, tmp_path: Path) -> None:
+    """As in docs/operate/upgrade.md. No request fails, and none mixes the values of two models."""
+    for version in ("1", "2"):
+        write_bundle(tmp_path / f"one-{version}", "one", version)
+    current = tmp_path / "current"
+    current.symlink_to("one-1")
+    # More cells than fit in one batch, so a request is in several.
+    many = BODY | {"indptr": list(range(31)), "indices": [5] * 30, "data": [3] * 30}
+    answers = []
+    with Client(served.app(bundle=current, models_dir=None)) as client:
+        client.wait_until_loaded()
+        for version in ("2", "1", "2"):
+            (tmp_path / "next").symlink_to(f"one-{version}")
+            (tmp_path / "next").replace(current)
+            ends = time.monotonic() + 20
+            while versions(client)["one"] != version:
+                answers.append(client.submit(client.http.post("/embed", json=many)))
+                time.sleep(0.01)
+                assert time.monotonic() < ends
+        done = [answer.result(20) for answer in answers]
+    seen = set()
+    for answer in done:
+        marks = {value for row in answer.json()["values"] for value in row}
+        assert answer.status_code == 200 and len(marks) == 1, "one model computed all cells"
+        assert served.opened[marks.pop()] == f"one {answer.json()['model']['version']}"
+        seen.add(answer.json()["model"]["version"])
+    assert seen == {"1", "2"}
 
 
 @pytest.mark.parametrize("fault", ["checksum", "missing", "manifest", "session", "name"])

@@ -33,6 +33,8 @@ def test_the_text_stays_small_under_requests_of_every_kind(client: Client) -> No
         for status in ("200", "202", "400", "404", "405", "409", "413", "422", "429", "500", "503", "507"):
             assert status in STATUSES
             metrics.observe_request(path, int(status), 0.1)
+        for num_cells in (1, 100, 10_000):
+            metrics.observe_request(path, 200, 0.1, num_cells)
     text = generate_latest(metrics.registry)
     assert len(text) < MAX_BYTES
     counts = {
@@ -43,6 +45,25 @@ def test_the_text_stays_small_under_requests_of_every_kind(client: Client) -> No
     }
     assert counts["/embed", "413"] == 1 and counts["other", "404"] == 1
     assert counts["/jobs/{job_id}", "400"] == 7, "statuses of other routes are reported by their class"
+
+
+def test_times_of_answers_are_counted_by_route_and_size() -> None:
+    metrics = Metrics(["/embed", "/genes"], ["json"], LANES)
+    for num_cells in (1, 2, 512, 513, 9_000):
+        metrics.observe_request("/embed", 200, 0.0032, num_cells)
+    metrics.observe_request("/embed", 422, 0.1, 1)
+    metrics.observe_request("/embed", 202, 0.1, 600)
+    metrics.observe_request("/genes", 200, 0.1, None)
+    text = generate_latest(metrics.registry).decode()
+    for size, count in (("cell", 1), ("batch", 2), ("file", 2)):
+        labels = f'endpoint="/embed",size="{size}"'
+        assert f"scpalm_answer_duration_seconds_count{{{labels}}} {count}.0\n" in text
+        for bound, within in (("0.003", 0), ("0.004", count)):
+            assert (
+                f'scpalm_answer_duration_seconds_bucket{{endpoint="/embed",le="{bound}",size="{size}"}} {within}.0'
+                in text
+            )
+    assert text.count("scpalm_answer_duration_seconds_count") == 3, "refusals, jobs and other routes do not count"
 
 
 def test_many_scrapes_render_once_and_leave_the_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
