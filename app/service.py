@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import time
@@ -11,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from scpalm.app.background import TaskSupervisor, cancel_until_done
 from scpalm.app.errors import DrainingError, NotReadyError, StorageFullError
-from scpalm.app.jobs.home import JobHome, open_home
+from scpalm.app.jobs.home import JobHome, open_home, uploads_folder
 from scpalm.app.jobs.ledger.ledger import LedgerVersionError
 from scpalm.app.jobs.runner import JobOptions, JobRunner
 from scpalm.app.queue.registry import open_transport, transport_kind
@@ -19,7 +20,7 @@ from scpalm.app.queue.transport import LANES
 from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
-from scpalm.app.serving.opener import ModelOpener, OpenSession, Role, open_default_session
+from scpalm.app.serving.opener import ModelOpener, OpenSession, ParserFolders, Role, open_default_session
 from scpalm.app.serving.upload_slots import UploadSlots
 from scpalm.app.settings import Settings
 from scpalm.app.storage.process_folder import ProcessFolder
@@ -85,7 +86,8 @@ class Service:
         self.state = State.STARTING
         self.failure = ""
         self.tasks = TaskSupervisor(metrics.task_failed)
-        self._opener = ModelOpener(settings, metrics, open_session, self.role, self.tasks, self._folder.path)
+        folders = ParserFolders(self._folder.path, (uploads_folder(settings),))
+        self._opener = ModelOpener(settings, metrics, open_session, self.role, self.tasks, folders)
         open_transport(self._opener.queue_options())  # validate the URLs now, not when a model loads
         self.models = Models(settings, metrics, self._open_model, self.tasks, self._folder.path)
         metrics.watch_queue(self.queue_load)
@@ -164,7 +166,7 @@ class Service:
     async def _load(self) -> None:
         started = time.monotonic()
         try:
-            await asyncio.to_thread(self._folder.open)
+            await asyncio.to_thread(self._open_folders)
             await self.models.load()
             if self.role is not Role.WORK:
                 self._jobs = await self._open_jobs()
@@ -182,6 +184,12 @@ class Service:
             log.info("%s ready after %.1f s", ", ".join(map(str, self.models.all)), time.monotonic() - started)
         finally:
             self.settled.set()
+
+    def _open_folders(self) -> None:
+        self._folder.open()
+        # Parsers can read only folders that exist when they start. A disk that is away is reported by the jobs.
+        with contextlib.suppress(OSError):
+            uploads_folder(self.settings).mkdir(parents=True, exist_ok=True)
 
     async def _open_model(self, bundle: Bundle) -> ServedModel:
         return await self._opener.open(bundle, self._set_not_ready_reason)

@@ -73,9 +73,20 @@ def examine() -> Iterator[Finding]:
             yield test(settings)
         except Exception as error:  # a doctor reports what it cannot examine
             yield Finding(what, "fault", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    yield from _isolation()
     for package, (extra, use) in _EXTRAS.items():
         if importlib.util.find_spec(package) is None:
             yield Finding(package, "note", f"not installed; {use} needs it: pip install 'scpalm[{extra}]'")
+
+
+def _isolation() -> Iterator[Finding]:
+    from scpalm.app.parsing.isolation import missing_isolation
+
+    missing = missing_isolation()
+    for sentence in missing:
+        yield Finding("isolation", "note", sentence)
+    if not missing:
+        yield Finding("isolation", "ok", "parsers of uploads reach no network, programs or other files")
 
 
 def _versions() -> Finding:

@@ -89,6 +89,16 @@ def jobs_folder(settings: Settings) -> Path:
     return settings.results_dir or settings.spool_dir / "scpalm-jobs"
 
 
+def uploads_folder(settings: Settings) -> Path:
+    """The folder that has the uploads of jobs, unless they are in an object store."""
+    if not is_redis(settings.redis_url):
+        return jobs_folder(settings)
+    if settings.results_dir is not None:
+        return settings.results_dir
+    spool = Spool(settings.spool_url or str(settings.spool_dir / "scpalm-spool"))
+    return (spool.folder or settings.spool_dir / "scpalm-spool") / "jobs"
+
+
 def _open_folder(folder: Path) -> JobHome:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,12 @@
 """The parser process, the only one that parses uploaded bytes.
 
 The service runs it as ``python -P -m scpalm.app.parsing.child DESCRIPTOR``: a fresh interpreter with limits on memory
-and CPU time.
+and CPU time, which reads and writes its folders alone, and reaches no network.
 """
 
 from __future__ import annotations
 
+import errno
 import resource
 import sys
 import traceback
@@ -21,6 +22,7 @@ from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, HasObs, Reade
 from scpalm.app.codecs.compression import decompress
 from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.errors import ServiceError, StorageFullError, TooLargeError, UnsupportedMediaTypeError
+from scpalm.app.parsing.isolation import MAX_FILE_BYTES, OWN_MEMORY, Folders, isolate
 from scpalm.app.parsing.members import checked_members
 from scpalm.app.parsing.messages import Message, receive, send
 from scpalm.app.parsing.upload import Upload, UploadHead
@@ -216,12 +218,14 @@ def serve(descriptor: int, open_parser: Callable[[Message], Parser] = Parser.ope
     with Connection(descriptor) as connection:
         try:
             setup = receive(connection)
+            # Before anything else, because threads that exist already would stay free.
+            missing = isolate(Folders.from_dict(setup.content["folders"]))
             try:
                 parser = open_parser(setup)
             except BundleError as error:
                 send(connection, pack_error(error))
                 return
-            send(connection, Message("done"))
+            send(connection, Message("done", {"missing_isolation": missing}))
             _limit_memory(setup.content["memory_bytes"])
             commands = parser.commands()
             while True:
@@ -240,7 +244,9 @@ def _run(connection: Connection, command: Callable[[Message], Iterator[Message]]
     except (InputError, ServiceError, BundleError) as error:
         last = pack_error(error)
     except OSError as error:
-        if not is_full(error):
+        if error.errno == errno.EFBIG:
+            last = pack_error(TooLargeError(f"It would need a file over {MAX_FILE_BYTES >> 30} GiB. Send fewer cells."))
+        elif not is_full(error):
             last = Message("fault", {"detail": traceback.format_exc()})
         else:
             last = pack_error(
@@ -257,9 +263,8 @@ def _run(connection: Connection, command: Callable[[Message], Iterator[Message]]
 
 
 def _limit_memory(headroom: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        with open("/proc/self/statm") as file:
+        with open(OWN_MEMORY) as file:
             held = int(file.read().split()[0]) * resource.getpagesize()
     except OSError:  # there is neither /proc nor a reliable limit on address space outside Linux
         return

@@ -11,8 +11,9 @@ import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -24,6 +25,7 @@ from scpalm.app.codecs.registry import writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import UnsupportedMediaTypeError
 from scpalm.app.parsing.commands import command, read_view_facts, refuse_unknown
+from scpalm.app.parsing.isolation import Folders
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
 from scpalm.app.parsing.quick import takes_long
@@ -54,15 +56,24 @@ class ParserPool:
         limits: limits per process and upload; see `default_limits`.
         num_processes: number of processes.
         directory: folder for temporary files. Default: the system's.
+        uploads: folders that the processes may read. Default: the system's for temporary files.
     """
 
     def __init__(
-        self, genes: Path, limits: ParserLimits, *, num_processes: int = 2, directory: Path | None = None
+        self,
+        genes: Path,
+        limits: ParserLimits,
+        *,
+        num_processes: int = 2,
+        directory: Path | None = None,
+        uploads: Sequence[Path] | None = None,
     ) -> None:
         # What the processes send is checked against these.
         self._num_genes, self._max_cells = _num_genes(genes), limits.max_cells
-        self._directory = Path(tempfile.mkdtemp(prefix="scpalm-", dir=directory))
-        self._processes = [ParserProcess(genes, limits) for _ in range(num_processes)]
+        self._directory = Path(tempfile.mkdtemp(prefix="scpalm-", dir=directory)).absolute()
+        readable = (Path(tempfile.gettempdir()),) if uploads is None else uploads
+        folders = Folders(tuple(path.absolute() for path in readable), (self._directory,))
+        self._processes = [ParserProcess(genes, limits, folders) for _ in range(num_processes)]
         self._threads = ThreadPoolExecutor(num_processes, thread_name_prefix="parser")
         self._free: asyncio.LifoQueue[ParserProcess] = asyncio.LifoQueue()
         for process in self._processes:
@@ -74,10 +85,16 @@ class ParserPool:
         """Process IDs of the processes."""
         return [process.pid for process in self._processes]
 
+    @property
+    def missing_isolation(self) -> tuple[str, ...]:
+        """What the kernel does not offer for the isolation of the processes; see `isolate`."""
+        return self._processes[0].missing_isolation
+
     async def start(self) -> None:
         """Wait until every process is ready. Raises BundleError if the genes cannot be loaded."""
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(self._threads, p.set_up) for p in self._processes))
+        _warn_once(self.missing_isolation)
 
     def close(self) -> None:
         """Stop the processes and remove their files."""
@@ -257,6 +274,12 @@ class ParserPool:
         except asyncio.CancelledError:  # the client disconnected: stop at once
             stop()
             raise
+
+
+@cache
+def _warn_once(missing: tuple[str, ...]) -> None:
+    for sentence in missing:
+        log.warning("isolation of parsers is incomplete: %s", sentence)
 
 
 def _num_genes(genes: Path) -> int:

@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
 import scpalm
+from scpalm.app.parsing.isolation import Folders
 from scpalm.app.parsing.messages import Message, MessageError, receive, send
 from scpalm.app.parsing.wire import read_error
 
@@ -81,11 +82,14 @@ class ParserProcess:
     Args:
         genes: ``genes.parquet`` of the bundle.
         limits: limits per process and upload.
+        folders: what the child may read in addition to the genes and Python, and write.
         module: module that the child runs; tests replace it.
     """
 
-    def __init__(self, genes: Path, limits: ParserLimits, module: str = CHILD_MODULE) -> None:
+    def __init__(self, genes: Path, limits: ParserLimits, folders: Folders, module: str = CHILD_MODULE) -> None:
         self._genes, self._limits, self._module = genes, limits, module
+        self._folders = replace(folders, readable=(*folders.readable, genes.absolute()))
+        self._missing: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._cpu_at_start: float | None = None
         self._busy = False
@@ -98,13 +102,18 @@ class ParserProcess:
         """Process ID of the child."""
         return self._process.pid
 
+    @property
+    def missing_isolation(self) -> tuple[str, ...]:
+        """What the kernel does not offer for the isolation of the child, once it is set up."""
+        return self._missing
+
     def _launch(self) -> None:
         parent_socket, child_socket = socket.socketpair()
         with child_socket:
             process = subprocess.Popen(
                 # -P: never import modules from the current folder.
                 [sys.executable, "-P", "-m", self._module, str(child_socket.fileno())],
-                env=_environment(),
+                env=_environment(self._folders),
                 pass_fds=(child_socket.fileno(),),
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C must reach only the parent; the child exits when the parent closes the connection.
@@ -129,6 +138,7 @@ class ParserProcess:
             "seconds": limits.seconds,
             "max_cells": limits.max_cells,
             "max_bytes": limits.max_bytes,
+            "folders": self._folders.as_dict(),
         }
         # An error means that the process is dead already, which the next message shows.
         with suppress(OSError):
@@ -137,7 +147,9 @@ class ParserProcess:
     def set_up(self) -> None:
         """Wait until the process is ready. Raises BundleError, ProcessError."""
         if not self._is_set_up:
-            _raise_failure(self._receive(time.monotonic() + _SETUP_SECONDS, _SETUP_SECONDS))
+            reply = self._receive(time.monotonic() + _SETUP_SECONDS, _SETUP_SECONDS)
+            _raise_failure(reply)
+            self._missing = tuple(map(str, reply.content.get("missing_isolation", ())))
             self._is_set_up = True
 
     def call(self, command: Message) -> Message:
@@ -265,11 +277,13 @@ def _raise_failure(message: Message) -> None:
         raise ProcessError(message.kind, str(message.content.get("detail", "")))
 
 
-def _environment() -> dict[str, str]:
+def _environment(folders: Folders) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     # The folder of this package comes first, then the absolute folders of the service's own import path.
     root = Path(scpalm.__file__).parents[1]
     paths = [str(root), *(path for path in sys.path if os.path.isabs(path) and Path(path) not in (root, Path.cwd()))]
+    if folders.writable:
+        kept["TMPDIR"] = str(folders.writable[0])
     return kept | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(paths)}
 
 

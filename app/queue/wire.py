@@ -16,7 +16,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from scpalm.app.errors import ServiceError, service_error
-from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
+from scpalm.app.queue.transport import LANES, Lane, WorkItem, WorkResult
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import BundleError, InputError, MissingPartError
 from scpalm.model.genes.rows import GeneSet, Rows
@@ -61,7 +61,7 @@ def _unpack(content: bytes) -> tuple[dict[str, Any], Arrays]:
         }
     except WireError:
         raise
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise WireError(f"The message cannot be read ({type(error).__name__}: {error}).") from error
     return header, arrays
 
@@ -101,9 +101,10 @@ def _pack_tasks(work: WorkItem) -> tuple[list[dict[str, Any]], Arrays]:
 
 
 _UNREADABLE = (
-    KeyError,
+    LookupError,
     TypeError,
-    IndexError,
+    ValueError,
+    ArithmeticError,
     AttributeError,
     RecipeError,
     BundleError,
@@ -128,16 +129,23 @@ class WorkReader:
             indptr = np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)])
             gene_index = arrays["gene_index"].astype(np.int32)
             owners = arrays["gene_set_of_row"]
+            if arrays["measured"].ndim != 2 or arrays["measured"].shape[1] != -(-num_genes // 8):
+                raise WireError("The number of genes and the gene sets of the message disagree.")
             sets = tuple(self._gene_set(packed, num_genes) for packed in arrays["measured"])
             entries, value = int(indptr[-1]), arrays["value"]
-            if not entries == len(gene_index) == len(value) or len(owners) != len(indptr) - 1:
+            sizes_agree = entries == len(gene_index) == len(value) and len(owners) == len(indptr) - 1
+            if not sizes_agree or np.any(np.diff(indptr) < 0):
                 raise WireError("The arrays of the message have inconsistent lengths.")
-            if (entries and int(gene_index.max()) >= num_genes) or (len(owners) and int(owners.max()) >= len(sets)):
+            if not (_all_below(gene_index, num_genes) and _all_below(owners, len(sets))):
                 raise WireError("The message refers to a gene or gene set that does not exist.")
             first = int(header["first"])
+            if header["lane"] not in LANES or first < 0:
+                raise WireError("The header of the message has an unknown lane or a negative row.")
             bound = self._read_tasks(header["tasks"], arrays, first)
             rows = Rows(indptr, gene_index, value, sets, owners)
             return WorkItem(bound, rows, cast(Lane, header["lane"]), first, str(header["request"]), str(header["id"]))
+        except WireError:
+            raise
         except _UNREADABLE as error:
             raise WireError(f"The message cannot be read ({type(error).__name__}: {error}).") from error
 
@@ -165,6 +173,10 @@ class WorkReader:
         return found
 
 
+def _all_below(numbers: NDArray[Any], limit: int) -> bool:
+    return not numbers.size or (int(numbers.min()) >= 0 and int(numbers.max()) < limit)
+
+
 def pack_outcome(outcome: WorkResult) -> bytes:
     """Serialise a result: values or an error, and the timings."""
     error = outcome.error
@@ -185,9 +197,12 @@ def error_outcome(error: ServiceError) -> bytes:
 def read_outcome(content: bytes) -> WorkResult:
     """Read a result. Raises WireError."""
     header, arrays = _unpack(content)
-    error = None
-    if header["error"] is not None:
-        code, detail, field, retry_after = header["error"]
-        error = service_error(str(code), str(detail), field, retry_after)
-    values = cast("dict[str, Values]", arrays) if error is None else None
-    return WorkResult(values, error, float(header["queue"]), float(header["inference"]))
+    try:
+        error = None
+        if header["error"] is not None:
+            code, detail, field, retry_after = header["error"]
+            error = service_error(str(code), str(detail), field, None if retry_after is None else int(retry_after))
+        values = cast("dict[str, Values]", arrays) if error is None else None
+        return WorkResult(values, error, float(header["queue"]), float(header["inference"]))
+    except _UNREADABLE as fault:
+        raise WireError(f"The message cannot be read ({type(fault).__name__}: {fault}).") from fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -33,6 +34,19 @@ class Role(Enum):
     WORK = "work"
 
 
+@dataclass(frozen=True)
+class ParserFolders:
+    """Where parsers find their files.
+
+    Attributes:
+        directory: folder for uploads and temporary files, which this process owns.
+        uploads: further folders with uploads, such as those of jobs.
+    """
+
+    directory: Path
+    uploads: tuple[Path, ...] = ()
+
+
 def open_default_session(bundle: Bundle, settings: Settings) -> Session:
     """Open the session chosen by the settings."""
     return open_runtime(bundle, device=settings.device, runtime=settings.runtime, threads=settings.threads)
@@ -47,7 +61,7 @@ class ModelOpener:
         open_session: opens a session; it runs in a thread.
         role: role of the process. REQUESTS opens no sessions.
         tasks: supervisor of the background tasks.
-        directory: folder for temporary files of parsers.
+        folders: folders of the parsers.
     """
 
     def __init__(
@@ -57,9 +71,9 @@ class ModelOpener:
         open_session: OpenSession,
         role: Role,
         tasks: TaskSupervisor,
-        directory: Path,
+        folders: ParserFolders,
     ) -> None:
-        self._directory = directory
+        self._folders = folders
         self._settings, self._metrics, self._tasks = settings, metrics, tasks
         self._open_session, self._role = open_session, role
 
@@ -113,7 +127,10 @@ class ModelOpener:
             seconds=settings.parse_seconds, max_cells=settings.max_cells, max_bytes=settings.max_body_bytes
         )
         genes = bundle.path / "genes.parquet"
-        return ParserPool(genes, limits, num_processes=settings.parser_processes, directory=self._directory)
+        directory, uploads = self._folders.directory, self._folders.uploads
+        return ParserPool(
+            genes, limits, num_processes=settings.parser_processes, directory=directory, uploads=(directory, *uploads)
+        )
 
     def _start_device(self, session: Session, rate: float, transport: Transport) -> Device:
         transport.serve_leases(session.info)

@@ -15,6 +15,7 @@ import numpy as np
 
 from scpalm.model.errors import InputError, UnreadableError
 from scpalm.model.io.hdf5 import find, open_hdf5, other_name
+from scpalm.model.io.self_contained import keep_self_contained
 from scpalm.model.output.note import NOTE_KEY, keep_columns
 from scpalm.model.output.plain import Plain
 from scpalm.model.output.plain_hdf5 import earlier_columns, plain_bytes, write_plain
@@ -43,14 +44,18 @@ def _guarded() -> Iterator[None]:
 
 
 class H5adWriter:
-    """A copy of the input file, opened to add results; a context manager. Raises InputError, OSError (a full disk)."""
+    """A copy of the input file, opened to add results; a context manager. Its content refers to no other file.
+
+    Raises InputError, UnreadableError, OSError (a full disk).
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open_hdf5(path, "r+")
         try:
+            keep_self_contained(self._file)
             self._reserve(0)
-        except OSError:
+        except (InputError, UnreadableError, OSError):
             self._file.close()
             raise
 

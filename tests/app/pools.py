@@ -53,7 +53,7 @@ def with_pool(genes: Path, use: Callable[[ParserPool], Awaitable[None]], limits:
     async def checked() -> AsyncIterator[ParserPool]:
         folder = genes.parent / "spool"
         folder.mkdir(exist_ok=True)
-        async with ParserPool(genes, limits, num_processes=1, directory=folder) as pool:
+        async with ParserPool(genes, limits, num_processes=1, directory=folder, uploads=(genes.parent,)) as pool:
             yield pool
         assert not list(folder.iterdir())
 

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.redis import scripts
 from scpalm.app.queue.redis.connection import Keys
+from scpalm.app.queue.redis.entry import Entry
 from scpalm.app.queue.redis.in_flight import InFlight, InFlightWork
 from scpalm.app.queue.redis.lease_scripts import GROUP, leave_group, pause_ms
 from scpalm.app.queue.redis.settle import REPLY_SECONDS, Settler
@@ -204,27 +205,34 @@ class Leases:
     def _open(
         self, lane: Lane, entry: bytes, fields: Mapping[bytes, bytes], deliveries: int, submitted_at: float
     ) -> Lease | None:
-        """The lease of a message. A message that cannot be read is settled with the reason."""
-        name = fields.get(b"spool")
+        """The lease of a message. A message that cannot be read is settled with the reason, or removed."""
+        try:
+            found = Entry.read(fields)
+        except WireError as wire_error:
+            # Left in the stream, it would come back to every worker.
+            log.error("message %s in lane %s is removed: %s", entry.decode(), lane, wire_error)
+            self._client.xack(self._keys.stream(lane), GROUP, entry)
+            self._client.xdel(self._keys.stream(lane), entry)
+            return None
         error: ServiceError
         try:
-            content = self._spool.get(name.decode()) if name is not None else fields[b"payload"]
-            work = self._reader.read(content)
+            work = self._reader.read(found.payload if found.spooled is None else self._spool.get(found.spooled))
         except ServiceError as spool_error:
             work, error = None, spool_error
         except WireError as wire_error:
             work, error = None, InferenceError(str(wire_error))
         lease = Lease(work, self.name, deliveries, submitted_at) if work is not None else None
+        held_since = time.monotonic()
         item = InFlightWork(
-            fields[b"id"].decode(),
+            found.id,
             lease,
             entry.decode(),
             lane,
-            int(fields[b"rows"]),
-            int(fields[b"bytes"]),
-            fields[b"to"].decode(),
-            name.decode() if name is not None else None,
-            time.monotonic(),
+            found.rows,
+            found.num_bytes,
+            found.reply_to,
+            found.spooled,
+            held_since,
         )
         self._in_flight.add(item)
         if lease is None:

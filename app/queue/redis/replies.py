@@ -56,11 +56,12 @@ class Listener:
         if b"id" not in fields or not fields.keys() & {b"spool", b"payload"}:
             log.error("a reply in Redis has the fields %s; it is left out", sorted(fields))
             return
-        work_id, spooled = fields[b"id"].decode(), fields.get(b"spool")
+        # An id that is not text is one that this service did not send.
+        work_id, spooled = fields[b"id"].decode(errors="replace"), fields.get(b"spool")
         if spooled is None:
             self._on_reply(work_id, _read(fields[b"payload"]))
             return
-        task = asyncio.create_task(self._fetch(work_id, spooled.decode()))
+        task = asyncio.create_task(self._fetch(work_id, spooled.decode(errors="replace")))
         self._fetching.add(task)
         task.add_done_callback(self._fetching.discard)
 

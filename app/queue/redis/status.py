@@ -35,6 +35,15 @@ class WorkerStatus:
         """The wire form."""
         return json.dumps({"device": self.device, "rows_per_second": round(self.rows_per_second, 3)})
 
+    @classmethod
+    def from_json(cls, text: bytes) -> WorkerStatus:
+        """Read the wire form, without the members of newer releases. What cannot be read has the defaults."""
+        try:
+            content = json.loads(text)
+            return cls(str(content["device"]), float(content["rows_per_second"]))
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return cls("", 0.0)
+
 
 @dataclass(frozen=True)
 class Status:
@@ -61,7 +70,7 @@ def read_status(answer: Sequence[Any]) -> Status:
     """The answer of `scripts.STATUS`."""
     online, bulk, num_bytes, reserved, oldest_online, oldest_bulk, reports = answer
     workers = {
-        name.decode(): WorkerStatus(**json.loads(report))
+        name.decode(errors="replace"): WorkerStatus.from_json(report)
         for name, report in zip(reports[::2], reports[1::2], strict=True)
     }
     ages = (oldest_online / 1000, oldest_bulk / 1000)

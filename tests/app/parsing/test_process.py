@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import scpalm
+from scpalm.app.parsing.isolation import Folders
 from scpalm.app.parsing.messages import Message
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
 from scpalm.model.errors import BundleError, InputError
@@ -23,7 +24,7 @@ FAULTY = "tests.app.parsing.faulty_child"
 
 
 def start(seconds: float = 30.0, genes: str = "genes.parquet") -> ParserProcess:
-    return ParserProcess(Path(genes), ParserLimits(MEMORY, seconds), FAULTY)
+    return ParserProcess(Path(genes), ParserLimits(MEMORY, seconds), Folders((), ()), FAULTY)
 
 
 def facts(process: ParserProcess) -> dict[str, Any]:
@@ -229,7 +230,8 @@ def test_the_current_folder_provides_no_code(tmp_path: Path) -> None:
         (tmp_path / name / "__init__.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\nraise SystemExit(7)\n")
     script = (
         "from pathlib import Path; from scpalm.app.parsing.process import *; "
-        f"process = ParserProcess(Path({str(tmp_path / 'genes.parquet')!r}), ParserLimits(1 << 29, 30.0))\n"
+        "limits, folders = ParserLimits(1 << 29, 30.0), Folders((), ()); "
+        f"process = ParserProcess(Path({str(tmp_path / 'genes.parquet')!r}), limits, folders)\n"
         "try: process.set_up()\n"
         "except Exception as error: print(type(error).__name__)\n"
         "process.close()"
