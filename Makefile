@@ -30,7 +30,7 @@ serve: $(VENV)/.serve-$(EXTRA)
 	SCPALM_PORT=$(PORT) exec $(BIN)/scpalm serve
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

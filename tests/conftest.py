@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import itertools
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +18,29 @@ from scipy import sparse
 from tests.loop_lag import LoopLag
 
 REAL_CELLS = 100
+# Folders whose files take long: real processes that mostly wait, and computations.
+_WAITING, _COMPUTING = {"chaos", "e2e", "fuzz"}, {"training", "docs"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort long files to the front, so that no process is left with one at the end of a parallel run.
+
+    Files that wait alternate with files that compute, so that both kinds run at the same time.
+    """
+    root = Path(__file__).parent
+
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(root).parts[0]
+
+    waiting = _by_file(item for item in items if folder(item) in _WAITING)
+    computing = _by_file(item for item in items if folder(item) in _COMPUTING)
+    rest = [item for item in items if folder(item) not in _WAITING | _COMPUTING]
+    pairs = itertools.zip_longest(waiting, computing, fillvalue=())
+    items[:] = [item for pair in pairs for file in pair for item in file] + rest
+
+
+def _by_file(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
+    return [list(found) for _, found in itertools.groupby(items, key=lambda item: item.path)]
 
 
 @pytest.fixture(scope="session")
