@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+_MOST_SINGLE = 40
+
 Plain = dict[str, "Plain"] | NDArray[np.generic] | str | bool | int | float
 
 
 def plain_mapping(values: Mapping[str, object]) -> dict[str, Plain]:
     """Convert a mapping of JSON values, without its nulls, which older releases of anndata cannot read.
 
-    Lists become arrays, and a list of objects a mapping of columns. A "/" in a key becomes "|": HDF5 and zarr would
+    Lists become arrays, and a list of objects a mapping of columns. A long mapping of texts or numbers becomes a table
+    with the columns ``key`` and ``value``: HDF5 needs a kilobyte for each single value. A "/" in a key becomes "|": HDF5 and zarr would
     take it for a nested group.
 
     Example:
@@ -26,6 +29,8 @@ def plain_mapping(values: Mapping[str, object]) -> dict[str, Plain]:
 
 def _plain(value: object) -> Plain:
     if isinstance(value, Mapping):
+        if len(value) > _MOST_SINGLE and not any(isinstance(one, Mapping | list | tuple) for one in value.values()):
+            return {"key": _array([str(key) for key in value]), "value": _array(list(value.values()))}
         return plain_mapping(value)
     if isinstance(value, str | bool | int | float):
         return value

@@ -31,6 +31,7 @@ NOTE: dict[str, object] = {
     "mixed": ["a", 1, None, {"x": 1}],
     "by/kind": {"control probe / barcode": 2, "nothing": {}},
     "rows": [{"name": "x", "cells": 1, "shift": None}, {"name": "y", "cells": 2, "more": "z"}],
+    "long": {f"cell type {n}": f"CL:{n:07}" for n in range(100)},
     "columns": {"X_scpalm_ic50": ["Erlotinib"]},
 }
 
@@ -64,6 +65,7 @@ def test_lists_become_arrays_and_objects_become_columns() -> None:
     assert note["mixed"].tolist() == ["a", "1", "", '{"x": 1}']
     assert note["by|kind"]["control probe | barcode"] == 2
     assert note["rows"]["name"].tolist() == ["x", "y"] and note["rows"]["more"].tolist() == ["", "z"]
+    assert note["long"]["key"][3] == "cell type 3" and note["long"]["value"][3] == "CL:0000003"
     np.testing.assert_array_equal(note["counts"], np.array([1, 2], dtype=np.int64), strict=True)
     np.testing.assert_array_equal(note["flags"], np.array([True, False]), strict=True)
 
