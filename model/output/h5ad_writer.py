@@ -66,16 +66,21 @@ class H5adWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with _guarded():
+            needed = None
             try:
                 if error is None:
                     self._file.flush()  # what cannot be written is reported here; `close` may be silent
+                    needed = self._file.id.get_filesize()
             finally:
                 self._file.close()
+            # HDF5 does not know of the reserved room. `close` may free space of the file, but takes no more.
+            if needed is not None and self._path.stat().st_size > needed:
+                os.truncate(self._path, needed)
 
     def _reserve(self, num_bytes: int) -> None:
         """Take room on the disk for so many bytes more: HDF5 may crash the process on a disk that fills up midway.
 
-        HDF5 gives back what it did not use when it closes the file. Raises OSError.
+        What was not used is given back when the file is closed. Raises OSError.
         """
         if not hasattr(os, "posix_fallocate"):  # outside Linux
             return

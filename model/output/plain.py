@@ -17,8 +17,8 @@ def plain_mapping(values: Mapping[str, object]) -> dict[str, Plain]:
     """Convert a mapping of JSON values, without its nulls, which older releases of anndata cannot read.
 
     Lists become arrays, and a list of objects a mapping of columns. A long mapping of texts or numbers becomes a table
-    with the columns ``key`` and ``value``: HDF5 needs a kilobyte for each single value. A "/" in a key becomes "|": HDF5 and zarr would
-    take it for a nested group.
+    with the columns ``key`` and ``value``: HDF5 needs a kilobyte for each single value. A "/" in a key becomes "|",
+    since HDF5 and zarr would take it for a nested group.
 
     Example:
         >>> plain_mapping({"a/b": None, "rows": [{"x": 1}, {"x": 2}]})

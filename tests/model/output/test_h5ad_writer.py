@@ -97,3 +97,11 @@ def test_a_disk_that_fills_up_is_told_and_ends_no_process(
     # In a process of its own, because HDF5 crashes the one in which it cannot write.
     done = subprocess.run([sys.executable, "-c", _WRITE, copy], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "errno 28"), done.stderr
+
+
+def test_room_that_was_reserved_and_not_used_is_given_back(path: Path) -> None:
+    before = path.stat().st_size
+    write(path)
+    added = path.stat().st_size - before
+    assert 0 < added < 16 << 10, "a few values and a note"
+    assert anndata.read_h5ad(path).obsm["X_scpalm"].shape == (NUM_CELLS, 3)
