@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,11 +192,13 @@ class Cluster:
     Attributes:
         redis: Redis with an append-only file.
         folder: folder for the files of the case; the processes share ``spool`` in it.
+        settings: more settings of processes that start from now on.
     """
 
     redis: RedisServer
     folder: Path
     processes: list[Process] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
     _starting: threading.Lock = field(default_factory=threading.Lock)
 
     def start(
@@ -205,7 +207,6 @@ class Cluster:
         *,
         wait: bool = True,
         redis_url: str = "",
-        settings: Mapping[str, str] | None = None,
         **environment: str,
     ) -> Process:
         """Start a process. ``environment``: variables of `tests.chaos.entry`, without the prefix CHAOS."""
@@ -215,7 +216,7 @@ class Cluster:
             "lease_seconds": str(LEASE_SECONDS),
             "drain_seconds": "0.2",
             "parser_processes": "1",
-            **(settings or {}),
+            **self.settings,
         }
         chaos = {f"CHAOS_{name.upper()}": value for name, value in environment.items()}
         with self._starting:  # some cases start processes from several threads

@@ -68,9 +68,7 @@ class Deployment:
 
     def _start(self, command: str) -> Process:
         files = {name: str(self.file(name)) for name in ("hold", "fail", "slow")}
-        limits = {"max_cells": str(MAX_QUEUED), "max_queued_cells": str(MAX_QUEUED)}
-        settings = {"bundle": str(self.bundle), "reload_seconds": "0.2", **limits}
-        return self.cluster.start(command, wait=False, settings=settings, sleep="0.001", **files)
+        return self.cluster.start(command, wait=False, sleep="0.001", **files)
 
     def watch(self) -> None:
         """Name the processes to Prometheus."""
@@ -206,6 +204,8 @@ def deployment(folder: Path) -> Iterator[Deployment]:
         made = Deployment(made_cluster, prometheus)
         try:
             shutil.copytree(BUNDLE, made.bundle)
+            limits = {"max_cells": str(MAX_QUEUED), "max_queued_cells": str(MAX_QUEUED)}
+            made_cluster.settings |= {"bundle": str(made.bundle), "reload_seconds": "0.2", **limits}
             made.service = made._start("serve")
             made.start_workers()
             wait_until(lambda: httpx.get(f"{made.service.url}/health/ready").status_code == 200)
