@@ -9,16 +9,20 @@ ARG PYTHON=3.11-slim
 FROM python:${PYTHON} AS build
 ARG EXTRAS=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/scpalm
-ENV PATH=/opt/scpalm/bin:$PATH
+RUN python -m venv /opt/scpalm && python -m venv /opt/build
 WORKDIR /src
-COPY deploy/constraints.txt deploy/constraints-gpu.txt deploy/
+COPY deploy/requirements-api.txt deploy/requirements-cpu.txt deploy/requirements-gpu.txt deploy/requirements-build.txt deploy/
+# Every file that pip downloads must have a known hash. The wheel of scpalm is built without a network.
+RUN /opt/scpalm/bin/pip install --require-hashes --only-binary :all: --requirement "deploy/requirements-${EXTRAS:-api}.txt" \
+    && /opt/build/bin/pip install --require-hashes --only-binary :all: --requirement deploy/requirements-build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY scpalm scpalm
 COPY app app
 COPY model model
 COPY training training
-RUN pip install --constraint deploy/constraints.txt --constraint deploy/constraints-gpu.txt ".${EXTRAS:+[${EXTRAS}]}"
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
+    && /opt/scpalm/bin/pip install --no-deps --no-index /opt/wheels/*.whl \
+    && /opt/scpalm/bin/pip check
 
 FROM python:${PYTHON}
 ARG VERSION=0.1.0

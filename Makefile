@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # prefers if the index offers it, and which is a tenth of the size.
 CPU_TORCH := torch==2.13.0
 
-.PHONY: help serve test lint docs bench page constraints clean
+.PHONY: help serve test lint docs bench page constraints sbom audit clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,7 +23,9 @@ help:
 	@echo "make docs         build the documentation into build/docs"
 	@echo "make bench        run the benchmarks in tests/bench"
 	@echo "make page         build the page at / again (app/web; needs node 20 or later)"
-	@echo "make constraints  update the pinned versions of the images (deploy/constraints*.txt)"
+	@echo "make constraints  update the versions and hashes of the images (deploy/constraints*.txt, deploy/requirements-*.txt)"
+	@echo "make sbom         list what the images contain (CycloneDX, build/sbom)"
+	@echo "make audit        look for known vulnerabilities; ADVISORIES is a folder of OSV files"
 	@echo "make clean        remove .venv and caches"
 
 serve: $(VENV)/.serve-$(EXTRA)
@@ -58,7 +60,20 @@ constraints: $(BIN)/python
 		cp $$folder/constraints.txt deploy/constraints.txt; \
 		$$folder/venv/bin/python -m pip --disable-pip-version-check install --quiet --dry-run --ignore-installed \
 			--constraint deploy/constraints.txt --report $$folder/gpu.json '.[gpu]'; \
-		$$folder/venv/bin/python deploy/pin_gpu.py $$folder/gpu.json > deploy/constraints-gpu.txt
+		$$folder/venv/bin/python deploy/pin_gpu.py $$folder/gpu.json > deploy/constraints-gpu.txt; \
+		$$folder/venv/bin/python deploy/pin_hashes.py
+
+# Bills of materials of the images, in build/sbom: CycloneDX JSON from the files that the images are installed with.
+sbom: $(VENV)/.dev
+	@mkdir -p build/sbom; for image in api cpu gpu; do \
+		$(BIN)/cyclonedx-py requirements deploy/requirements-$$image.txt --pyproject pyproject.toml --mc-type application \
+			--output-reproducible --output-format JSON --output-file build/sbom/scpalm-$$image.cdx.json; \
+	done
+	@echo build/sbom
+
+# Known vulnerabilities of the packages in the images. ADVISORIES is a folder with files in OSV format.
+audit: $(BIN)/python
+	$(BIN)/python deploy/audit.py --advisories $(ADVISORIES) deploy/requirements-*.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
+from scpalm.app.storage.old_leftovers import remove_old_leftovers
+
 log = logging.getLogger("scpalm.storage")
 
 _PREFIX, _LOCK = "scpalm-process-", "-lock"
@@ -31,11 +33,11 @@ class ProcessFolder:
         self._lock: IO[bytes] | None = None
 
     def open(self) -> int:
-        """Make the folder, and remove those of dead processes; returns how many. Blocking. Raises OSError."""
+        """Make the folder, and remove those that dead processes left; returns how many. Blocking. Raises OSError."""
         self._lock = _lock_of(self.path).open("wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.path.mkdir(mode=0o700)
-        return _sweep(self.path.parent)
+        return _sweep(self.path.parent) + remove_old_leftovers(self.path.parent)
 
     def close(self) -> None:
         """Remove the folder with its content. Blocking."""

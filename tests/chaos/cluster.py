@@ -192,25 +192,35 @@ class Cluster:
     Attributes:
         redis: Redis with an append-only file.
         folder: folder for the files of the case; the processes share ``spool`` in it.
+        settings: more settings of processes that start from now on.
     """
 
     redis: RedisServer
     folder: Path
     processes: list[Process] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
     _starting: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self, command: str, *, wait: bool = True, redis_url: str = "", **environment: str) -> Process:
+    def start(
+        self,
+        command: str,
+        *,
+        wait: bool = True,
+        redis_url: str = "",
+        **environment: str,
+    ) -> Process:
         """Start a process. ``environment``: variables of `tests.chaos.entry`, without the prefix CHAOS."""
-        settings = {
+        chosen = {
             "redis_url": "" if redis_url == NO_REDIS else redis_url or self.redis.url,
             "spool_dir": str(self.spool),
             "lease_seconds": str(LEASE_SECONDS),
             "drain_seconds": "0.2",
             "parser_processes": "1",
+            **self.settings,
         }
         chaos = {f"CHAOS_{name.upper()}": value for name, value in environment.items()}
         with self._starting:  # some cases start processes from several threads
-            process = Process(self.folder / f"process{len(self.processes)}.log", command, settings, chaos)
+            process = Process(self.folder / f"process{len(self.processes)}.log", command, chosen, chaos)
             self.processes.append(process)
         (process.wait_until_ready if wait else process.wait_until_listening)()
         return process

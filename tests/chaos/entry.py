@@ -3,6 +3,8 @@
 Environment variables:
     CHAOS_SLEEP: seconds per batch.
     CHAOS_HOLD: path of a file; batches wait while it exists.
+    CHAOS_FAIL: path of a file; inference fails while it exists.
+    CHAOS_SLOW: path of a file with more seconds per batch, read at every batch.
     CHAOS_WIRE: version of the message format, to stand for another release.
     CHAOS_CLOCK: path of a file with the offset of this process's wall clock in seconds, read at every use.
 """
@@ -46,7 +48,9 @@ class SleepingSession:
     def __init__(self, bundle: Bundle) -> None:
         self._info = session_info(bundle)
         self._seconds = float(os.environ.get("CHAOS_SLEEP", "0"))
-        self._hold = Path(os.environ.get("CHAOS_HOLD", "/nowhere"))
+        self._hold, self._fail, self._slow = (
+            Path(os.environ.get(f"CHAOS_{name}", "/nowhere")) for name in ("HOLD", "FAIL", "SLOW")
+        )
 
     @property
     def info(self) -> SessionInfo:
@@ -58,7 +62,9 @@ class SleepingSession:
     def encode(self, rows: Rows, *, tokens: bool | np.ndarray = True) -> Encoded:
         if rows.value.max(initial=0.0) > 9.0 and _is_poison(rows):
             os._exit(1)
-        time.sleep(self._seconds)
+        if self._fail.exists():
+            raise RuntimeError("the device is on fire")
+        time.sleep(self._seconds + (float(self._slow.read_text()) if self._slow.exists() else 0.0))
         while self._hold.exists():
             time.sleep(0.005)
         facts = np.zeros((len(rows), self._info.embedding_width), np.float32)

@@ -87,6 +87,40 @@ def test_every_service_has_a_memory_limit_and_monitoring_is_local() -> None:
     assert "ports" not in SERVICES["redis"]
 
 
+@pytest.mark.parametrize("name", OUR_SERVICES)
+def test_our_services_cannot_change_their_files_and_have_no_rights_of_root(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True and service["user"] == "10001:10001"
+    assert [entry.partition(":")[0] for entry in service["tmpfs"]] == ["/tmp"]
+    written = [service["environment"][f"{PREFIX}SPOOL_DIR"], service["environment"].get(f"{PREFIX}RESULTS_DIR")]
+    volumes = {volume.split(":")[1] for volume in service["volumes"]}
+    assert {path for path in written if path} <= volumes, "what it writes is in a volume, not in memory"
+
+
+def test_every_container_is_without_capabilities_and_new_privileges() -> None:
+    for name, service in SERVICES.items():
+        assert service["security_opt"] == ["no-new-privileges:true"] and service["cap_drop"] == ["ALL"], name
+        assert not service.get("privileged") and "cap_add" not in service, name
+
+
+def reachable(name: str) -> set[str]:
+    """The services that share a network with this one."""
+    own = set(SERVICES[name]["networks"])
+    return {other for other, service in SERVICES.items() if other != name and own & set(service["networks"])}
+
+
+def test_networks_connect_only_what_must_talk() -> None:
+    assert reachable("redis") == {"api", "worker", "worker-cpu"}
+    assert reachable("prometheus") == {*OUR_SERVICES, "alertmanager", "grafana"}
+    assert reachable("grafana") == {"prometheus", "alertmanager"}
+    settings = compose()["networks"]
+    internal = {name for name, network in settings.items() if (network or {}).get("internal")}
+    assert internal == {"queue", "metrics"}
+    for name, service in SERVICES.items():
+        outside = set(service["networks"]) - internal
+        assert bool(outside) == ("ports" in service), f"{name}: only a network with a way out can publish ports"
+
+
 def test_prometheus_scrapes_all_our_processes() -> None:
     found: dict[str, int] = {}
     for job in load(PROMETHEUS / "prometheus.yml")["scrape_configs"]:

@@ -80,6 +80,55 @@ def test_pods_have_time_to_drain_and_are_unprivileged(name: str) -> None:
     assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]
 
 
+@pytest.mark.parametrize("name", ["scpalm-api", "scpalm-worker"])
+def test_pods_write_only_to_their_volumes(name: str) -> None:
+    (container,) = pod(name)["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounts.keys() == {"/tmp", named("ConfigMap", "scpalm")["data"]["SCPALM_SPOOL_DIR"]}
+    volumes = {volume["name"]: volume for volume in pod(name)["volumes"]}
+    assert volumes[mounts["/tmp"]]["emptyDir"]["sizeLimit"]
+
+
+def labels_of(pod_name: str) -> dict[str, str]:
+    return {"app.kubernetes.io/name": pod_name, "app.kubernetes.io/part-of": "scpalm"}
+
+
+def is_allowed(direction: str, pod_name: str, peer: dict[str, str], port: int) -> bool:
+    """Whether a policy of the pod permits traffic with a peer, by its labels. Policies are added up."""
+    word = {"ingress": "from", "egress": "to"}[direction]
+    for policy in (part["spec"] for part in manifests() if part["kind"] == "NetworkPolicy"):
+        if not policy["podSelector"]["matchLabels"].items() <= labels_of(pod_name).items():
+            continue
+        for rule in policy.get(direction, ()):
+            peers = [entry["podSelector"]["matchLabels"].items() <= peer.items() for entry in rule.get(word, ())]
+            if port in [entry["port"] for entry in rule["ports"]] and (not peers or any(peers)):
+                return True
+    return False
+
+
+def test_network_policies_permit_only_what_must_talk() -> None:
+    pods = ("scpalm-api", "scpalm-worker", "redis", "prometheus", "other")
+    may = {
+        (sender, receiver, port)
+        for sender in pods
+        for receiver in ("scpalm-api", "scpalm-worker", "redis")
+        for port in (22, 6379, 8000, 9000)
+        if is_allowed("ingress", receiver, {"app.kubernetes.io/name": sender}, port)
+    }
+    to_api = {(sender, "scpalm-api", 8000) for sender in pods}
+    to_redis = {("scpalm-api", "redis", 6379), ("scpalm-worker", "redis", 6379)}
+    assert may == to_api | to_redis | {("prometheus", "scpalm-worker", 9000)}
+    dns = {"k8s-app": "kube-dns"}
+    for sender in ("scpalm-api", "scpalm-worker"):
+        assert is_allowed("egress", sender, {"app.kubernetes.io/name": "redis"}, 6379)
+        assert is_allowed("egress", sender, dns, 53)
+        assert not is_allowed("egress", sender, {"app.kubernetes.io/name": "other"}, 443)
+    default = named("NetworkPolicy", "scpalm-default")["spec"]
+    assert "ingress" not in default and default["policyTypes"] == ["Ingress", "Egress"], "all else is denied"
+
+
 def test_workers_have_a_gpu_and_scale_with_the_queue() -> None:
     assert pod("scpalm-worker")["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     scaled = named("ScaledObject", "scpalm-worker")["spec"]
