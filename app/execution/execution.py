@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 from scpalm.app.codecs.result import OutputValues
 from scpalm.app.errors import InferenceError
 from scpalm.app.queue.transport import Lane, Transport, WorkItem, WorkResult
-from scpalm.app.storage.values import SpooledArray, StoredValues
+from scpalm.app.storage.values import ResultSpace, SpooledArray, StoredValues
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.spec import outputs_of
@@ -41,7 +40,7 @@ class Execution:
     """`add` every part, then wait for `outputs`. A context manager: leaving it early abandons what is queued.
 
     Args:
-        tasks: what to compute. num_cells: of all parts. lane: of the queue. directory: where large results are kept.
+        tasks: what to compute. num_cells: of all parts. lane: of the queue. space: where results are kept.
         first: position of the first cell in the whole request.
 
     Attributes:
@@ -54,7 +53,7 @@ class Execution:
         tasks: tuple[BoundTask, ...],
         num_cells: int,
         lane: Lane,
-        directory: Path,
+        space: ResultSpace,
         *,
         first: int = 0,
     ) -> None:
@@ -67,7 +66,7 @@ class Execution:
         self._first = first
         self._request = uuid4().hex
         self._specs = outputs_of(tasks)
-        self._tables = {spec.name: SpooledArray((num_cells, spec.width), spec.dtype, directory) for spec in self._specs}
+        self._tables = {spec.name: space.array((num_cells, spec.width), spec.dtype) for spec in self._specs}
         self._step = max(1, _ITEM_BYTES // max(4 * spec.width for spec in self._specs))
         self._room = asyncio.Semaphore(_ITEMS_IN_FLIGHT)
         self._collecting: set[asyncio.Task[None]] = set()

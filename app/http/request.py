@@ -23,7 +23,7 @@ from scpalm.app.codecs.result import Result
 from scpalm.app.errors import ServiceError
 from scpalm.app.execution.conclusion import concluded, in_thread
 from scpalm.app.execution.execution import Execution
-from scpalm.app.http.body import discard_body, read_upload
+from scpalm.app.http.body import discard_body, memory_of, read_upload
 from scpalm.app.http.dependencies import charge_cells, check_tasks, upload_client
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.negotiation import choose_media_type, negotiate, offers_after
@@ -32,6 +32,7 @@ from scpalm.app.service import Service
 from scpalm.app.serving.labelled import embed_labelled, open_labelled
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import scratch_folder
+from scpalm.app.storage.values import ResultSpace
 from scpalm.app.telemetry.access import access_note
 from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.errors import ParameterError
@@ -90,6 +91,7 @@ async def received(
             model = service.ready_model(spec.model, spec.version)
             reader, media_type = negotiate(request, reader)
             slot.enter_context(service.upload_slots.hold(upload_client(request)))
+            slot.enter_context(service.memory.reserve(memory_of(request)))
         except (ServiceError, ParameterError):
             await discard_body(request, service.limits)
             raise
@@ -192,7 +194,8 @@ class CellRequest:
         model, metrics = self.model, self.service.metrics
         tasks = await self.bind(spec, head)
         lane = model.lane_of(head.num_cells)
-        async with Execution(model.transport, tasks, head.num_cells, lane, self.folder) as execution:
+        space = ResultSpace(self.folder, model.memory)
+        async with Execution(model.transport, tasks, head.num_cells, lane, space) as execution:
             async for part in parts:
                 assert isinstance(part, Prepared)
                 await execution.add(part)

@@ -22,6 +22,7 @@ from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.serving.labelled import embed_labelled
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import ensure_folder, scratch_folder
+from scpalm.app.storage.values import ResultSpace
 from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.tasks.task import BoundTask, TaskContext
@@ -123,7 +124,8 @@ class Attempt:
             # What a failed try has left is removed before the next one.
             async with scratch_folder(scratch) as folder:
                 first = number * CHUNK_ROWS
-                async with Execution(self.model.transport, tasks, rows, "bulk", folder, first=first) as execution:
+                space = ResultSpace(folder, self.model.memory)
+                async with Execution(self.model.transport, tasks, rows, "bulk", space, first=first) as execution:
                     for part in parts:
                         await execution.add(part)
                     outputs = await execution.outputs()

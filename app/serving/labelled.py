@@ -12,6 +12,7 @@ from scpalm.app.execution.execution import Execution
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.queue.transport import Lane
 from scpalm.app.serving.model import ServedModel
+from scpalm.app.storage.values import ResultSpace
 from scpalm.model.annotation.labelled import LabelledCells, choose_cells, naming
 from scpalm.model.errors import InputError
 from scpalm.model.genes.prepare import Prepared
@@ -56,7 +57,8 @@ async def embed_labelled(model: ServedModel, upload: Upload, folder: Path, lane:
             chosen = choose_cells(labels)
             tasks = upload.spec.bind(TaskContext(model.bundle, model.info, len(chosen)))
             start = 0
-            async with Execution(model.transport, tasks, len(chosen), lane, folder) as execution:
+            space = ResultSpace(folder, model.memory)
+            async with Execution(model.transport, tasks, len(chosen), lane, space) as execution:
                 async for part in parts:
                     assert isinstance(part, Prepared)
                     stop = start + len(part.rows)
