@@ -57,6 +57,12 @@ class TrafficSettings(BaseSettings):
         "cells and answers, the rest for the model. Above it requests get 429. Default: empty, the limit of the "
         "container, or else the memory of the machine.",
     )
+    header_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Longest time to wait for the headers of a request; after it the client is disconnected. Default: "
+        "30 s, so that clients that send one byte after another do not hold connections.",
+    )
     body_idle_seconds: float = Field(
         30.0,
         gt=0,

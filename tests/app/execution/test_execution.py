@@ -9,7 +9,7 @@ import pytest
 from scpalm.app.errors import InferenceError, QueueFullError, ServiceError
 from scpalm.app.execution.execution import Execution
 from scpalm.app.execution.worker import Worker
-from scpalm.app.queue.transport import LANES
+from scpalm.app.queue.transport import LANES, Turn
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.storage.memory_budget import MemoryBudget
 from scpalm.app.storage.values import ResultSpace, row_blocks
@@ -45,7 +45,7 @@ def compute(
         num_cells = limits.get("declared", sum(len(part.rows) for part in parts))
         worker.start()
         try:
-            async with asyncio.timeout(30), Execution(transport, tasks, num_cells, "online", space) as execution:
+            async with asyncio.timeout(30), Execution(transport, tasks, num_cells, Turn("online"), space) as execution:
                 for part in parts:
                     await execution.add(part)
                 outputs = await execution.outputs()
