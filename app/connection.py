@@ -1,4 +1,4 @@
-"""The connection of one client: it is ended when the client no longer takes what it asked for."""
+"""The connection of one client: it is ended when the client sends its request, or takes the answer, too slowly."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ _MIN_BYTES_PER_SECOND = 1024
 
 
 class LimitedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen when uvicorn is imported
-    """uvicorn's protocol, with a limit on the time in which a client takes no bytes.
+    """uvicorn's protocol, with limits on the time of request headers and on that in which a client takes no bytes.
 
-    Without the limit, a client that does not read keeps its response in memory or on disk indefinitely.
+    Without the limits, a client that does not send keeps its connection, and one that does not read keeps its response
+    in memory or on disk indefinitely.
     """
 
     write_seconds = 60.0
+    header_seconds = 30.0
+    _headers_due: asyncio.TimerHandle | None = None
     _timer: asyncio.TimerHandle | None = None
     _left = 0
 
@@ -32,6 +35,26 @@ class LimitedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # ch
             # For the last bytes of an answer, which the service no longer waits for.
             milliseconds = max(1, int(1000 * self.write_seconds))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._headers_arrived()
+        elif self._headers_due is None:  # the beginning of the next request
+            self._expect_headers()
+
+    def _expect_headers(self) -> None:
+        self._headers_due = asyncio.get_running_loop().call_later(self.header_seconds, self._end_slow_headers)
+
+    def _headers_arrived(self) -> None:
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+            self._headers_due = None
+
+    def _end_slow_headers(self) -> None:
+        log.info("a client did not send the headers of its request within %g s", self.header_seconds)
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -43,6 +66,7 @@ class LimitedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # ch
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
+        self._headers_arrived()
         super().connection_lost(exc)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -70,6 +94,8 @@ class LimitedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # ch
         self.transport.abort()
 
 
-def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
-    """`LimitedProtocol` with a limit of so many seconds."""
-    return type("LimitedProtocol", (LimitedProtocol,), {"write_seconds": seconds})
+def limited_protocol(write_seconds: float, header_seconds: float) -> type[asyncio.Protocol]:
+    """`LimitedProtocol` with these limits."""
+    return type(
+        "LimitedProtocol", (LimitedProtocol,), {"write_seconds": write_seconds, "header_seconds": header_seconds}
+    )

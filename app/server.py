@@ -117,7 +117,7 @@ async def _serve(settings: Settings, listener: socket.socket, app: FastAPI) -> N
             proxy_headers=bool(settings.proxies),
             forwarded_allow_ips=settings.proxies,
             timeout_keep_alive=30,
-            http=limited_protocol(settings.write_seconds),
+            http=limited_protocol(settings.write_seconds, settings.header_seconds),
             timeout_graceful_shutdown=settings.stop_seconds,
         )
     )
@@ -183,7 +183,7 @@ async def _metrics_server(settings: Settings, app: FastAPI) -> AsyncIterator[Non
             access_log=False,
             lifespan="off",
             server_header=False,
-            http=limited_protocol(settings.write_seconds),
+            http=limited_protocol(settings.write_seconds, settings.header_seconds),
         )
         server = _Server(config)
         host, port = listener.getsockname()[:2]

@@ -20,9 +20,11 @@ from scpalm.app.queue.transport import LANES
 from scpalm.app.serving.limits import BodyLimits
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.serving.models import Models
-from scpalm.app.serving.opener import ModelOpener, OpenSession, ParserFolders, Role, open_default_session
+from scpalm.app.serving.opener import ModelOpener, OpenSession, ParserSpace, Role, open_default_session
 from scpalm.app.serving.upload_slots import UploadSlots
 from scpalm.app.settings import Settings
+from scpalm.app.storage.memory_budget import MemoryBudget, request_bytes
+from scpalm.app.storage.memory_limit import memory_limit
 from scpalm.app.storage.process_folder import ProcessFolder
 from scpalm.app.telemetry.metrics import LaneLoad, Metrics
 from scpalm.app.telemetry.metrics_page import MetricsPage
@@ -52,6 +54,7 @@ class Service:
         settled: set once the models are loaded, or could not be loaded.
         draining: set once the service stops.
         answer_locks: one for each result of a job that is being encoded, by job and media type.
+        memory: budget of the memory that requests take.
         upload_slots: hold one while a body is received and parsed.
         aborted: it stops at once, without finishing requests.
         requests: tasks of the requests in flight.
@@ -86,8 +89,10 @@ class Service:
         self.state = State.STARTING
         self.failure = ""
         self.tasks = TaskSupervisor(metrics.task_failed)
-        folders = ParserFolders(self._folder.path, (uploads_folder(settings),))
-        self._opener = ModelOpener(settings, metrics, open_session, self.role, self.tasks, folders)
+        self.memory = MemoryBudget(request_bytes(settings.max_memory_bytes or memory_limit()))
+        metrics.watch_memory(self.memory)
+        space = ParserSpace(self._folder.path, (uploads_folder(settings),), self.memory)
+        self._opener = ModelOpener(settings, metrics, open_session, self.role, self.tasks, space)
         open_transport(self._opener.queue_options())  # validate the URLs now, not when a model loads
         self.models = Models(settings, metrics, self._open_model, self.tasks, self._folder.path)
         metrics.watch_queue(self.queue_load)

@@ -50,6 +50,19 @@ class TrafficSettings(BaseSettings):
         "at once; above it requests get 429. Default: empty, 7 of 8 MAX_UPLOADS, so that one client cannot lock out "
         "the others; set it to MAX_UPLOADS if all clients come through one proxy without keys.",
     )
+    max_memory_bytes: int | None = Field(
+        None,
+        ge=256 << 20,
+        description="Memory of the service and its parser processes together: half for parsers, a quarter for uploads, "
+        "cells and answers, the rest for the model. Above it requests get 429. Default: empty, the limit of the "
+        "container, or else the memory of the machine.",
+    )
+    header_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Longest time to wait for the headers of a request; after it the client is disconnected. Default: "
+        "30 s, so that clients that send one byte after another do not hold connections.",
+    )
     body_idle_seconds: float = Field(
         30.0,
         gt=0,

@@ -33,6 +33,9 @@ class ApiKey:
         name: of the holder; appears in logs and owns jobs. digest: SHA-256 of the key, hexadecimal.
         paths: prefixes of the paths that the key may use; empty means all.
         cells_per_minute, bytes_per_minute: budgets, see `scpalm.app.auth.budgets`; None means no limit.
+        admin: whether it may see, fetch and remove the jobs of all keys.
+        max_jobs: most jobs that the key may have, including ended ones whose results are kept; None means no limit.
+        max_result_bytes: the key may send no more jobs while the files of its jobs take this many bytes.
     """
 
     name: str
@@ -40,6 +43,9 @@ class ApiKey:
     paths: tuple[str, ...] = ()
     cells_per_minute: int | None = None
     bytes_per_minute: int | None = None
+    admin: bool = False
+    max_jobs: int | None = None
+    max_result_bytes: int | None = None
 
     def check_path(self, path: str) -> None:
         """Raises ForbiddenError for a path that the key may not use."""
@@ -151,6 +157,9 @@ def _key(entry: Mapping[str, object]) -> ApiKey:
         tuple(paths),
         _limit(entry, "rows_per_minute", name),
         _limit(entry, "bytes_per_minute", name),
+        _flag(entry, "admin", name),
+        _limit(entry, "max_jobs", name),
+        _limit(entry, "max_result_bytes", name),
     )
 
 
@@ -159,6 +168,13 @@ def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name or len(name) > 100 or not name.isprintable():
         raise KeysFileError("The name of a key must be a text of 1 to 100 printable characters.")
     return name
+
+
+def _flag(entry: Mapping[str, object], field: str, name: str) -> bool:
+    value = entry.get(field, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"'{field}' of '{name}' must be true or false")
+    return value
 
 
 def _limit(entry: Mapping[str, object], field: str, name: str) -> int | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from scpalm.app.errors import ServiceError
-from scpalm.app.queue.transport import LANES, Lane, Lease, WorkResult
+from scpalm.app.queue.transport import LANES, Lane, Lease, WorkItem, WorkResult
 from scpalm.model.genes.rows import Rows
 from scpalm.model.tasks.task import Values
 
@@ -127,6 +127,7 @@ class Batcher:
 
     Short requests come first and whole; long ones share the rest. So a single cell is in the next batch, however long
     the file that waits with it. Requests left out come first next time, and the first request is never left out.
+    Clients share each batch in the same way, so a client that sends many requests does not delay others.
     """
 
     def __init__(self, batch_rows: int) -> None:
@@ -190,26 +191,36 @@ class Batcher:
         batch.segments, batch.rows = [], None
 
     def left_out(self, batch: Batch) -> bool:
-        """Whether a waiting request has no row in the batch, although others have more than an equal share."""
+        """Whether a waiting request, or client, has no row in the batch while others have more than an equal share."""
+        return self._left_out(batch, lambda work: work.request) or self._left_out(batch, lambda work: work.client)
+
+    def _left_out(self, batch: Batch, who: Callable[[WorkItem], str]) -> bool:
         shares: dict[str, int] = {}
         for segment in batch.segments:
-            request = segment.pending.lease.work.request
-            shares[request] = shares.get(request, 0) + len(segment)
+            name = who(segment.pending.lease.work)
+            shares[name] = shares.get(name, 0) + len(segment)
         equal = max(1, self._batch_rows // (len(shares) + 1))
         return max(shares.values(), default=0) > equal and any(
-            pending.lease.work.request not in shares for pending in self.waiting()
+            who(pending.lease.work) not in shares for pending in self.waiting()
         )
 
     def _take(self, lane: Lane, batch: Batch, room: int) -> None:
-        # By request, not by item: a file that comes in many items has one turn.
-        requests: dict[str, list[Pending]] = {}
+        # By request, not by item: a file that comes in many items has one turn. And by client before that: many
+        # requests of one client have one turn, too.
+        clients: dict[str, dict[str, list[Pending]]] = {}
         for pending in self._lanes[lane]:
-            requests.setdefault(pending.lease.work.request, []).append(pending)
-        demands = [sum(p.rows_left for p in works) for works in requests.values()]
-        shares = fair_shares(demands, room, max(1, self._batch_rows // 4))
+            work = pending.lease.work
+            clients.setdefault(work.client, {}).setdefault(work.request, []).append(pending)
+        turn = max(1, self._batch_rows // 4)
+        demands = {client: [_rows_left(works) for works in clients[client].values()] for client in clients}
+        rooms = fair_shares([sum(of_client) for of_client in demands.values()], room, turn)
+        turns: list[tuple[list[Pending], int]] = []
+        for (client, requests), room_of_client in zip(clients.items(), rooms, strict=True):
+            shares = fair_shares(demands[client], room_of_client, turn)
+            turns += zip(requests.values(), shares, strict=True)
         waiting: list[Pending] = []
         served: list[Pending] = []
-        for works, share in zip(requests.values(), shares, strict=True):
+        for works, share in turns:
             (served if share else waiting).extend(works)
             for pending in works:
                 count = min(share, pending.rows_left)
@@ -218,6 +229,10 @@ class Batcher:
                     pending.next_row += count
                     share -= count
         self._lanes[lane] = deque(p for p in waiting + served if p.rows_left)
+
+
+def _rows_left(works: Sequence[Pending]) -> int:
+    return sum(pending.rows_left for pending in works)
 
 
 def fair_shares(demands: Sequence[int], room: int, turn: int = 1) -> list[int]:

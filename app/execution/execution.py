@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 from scpalm.app.codecs.result import OutputValues
 from scpalm.app.errors import InferenceError
-from scpalm.app.queue.transport import Lane, Transport, WorkItem, WorkResult
-from scpalm.app.storage.values import SpooledArray, StoredValues
+from scpalm.app.queue.transport import Transport, Turn, WorkItem, WorkResult
+from scpalm.app.storage.values import ResultSpace, SpooledArray, StoredValues
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.spec import outputs_of
@@ -41,7 +40,8 @@ class Execution:
     """`add` every part, then wait for `outputs`. A context manager: leaving it early abandons what is queued.
 
     Args:
-        tasks: what to compute. num_cells: of all parts. lane: of the queue. directory: where large results are kept.
+        tasks: what to compute. num_cells: of all parts. turn: whose turn in the queue it waits for.
+        space: where results are kept.
         first: position of the first cell in the whole request.
 
     Attributes:
@@ -53,8 +53,8 @@ class Execution:
         transport: Transport,
         tasks: tuple[BoundTask, ...],
         num_cells: int,
-        lane: Lane,
-        directory: Path,
+        turn: Turn,
+        space: ResultSpace,
         *,
         first: int = 0,
     ) -> None:
@@ -62,12 +62,12 @@ class Execution:
         self.report: InputReport | None = None
         self._transport = transport
         self._tasks = tasks
-        self._lane = lane
+        self._turn = turn
         self._num_cells = num_cells
         self._first = first
         self._request = uuid4().hex
         self._specs = outputs_of(tasks)
-        self._tables = {spec.name: SpooledArray((num_cells, spec.width), spec.dtype, directory) for spec in self._specs}
+        self._tables = {spec.name: space.array((num_cells, spec.width), spec.dtype) for spec in self._specs}
         self._step = max(1, _ITEM_BYTES // max(4 * spec.width for spec in self._specs))
         self._room = asyncio.Semaphore(_ITEMS_IN_FLIGHT)
         self._collecting: set[asyncio.Task[None]] = set()
@@ -80,7 +80,7 @@ class Execution:
     async def __aenter__(self) -> Execution:
         # A request of one item is admitted when that is submitted.
         if self._num_cells > min(CHUNK_CELLS, self._step):
-            await self._transport.admit(self._request, self._num_cells, self._lane)
+            await self._transport.admit(self._request, self._num_cells, self._turn.lane)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,7 +100,7 @@ class Execution:
             piece = part.slice(start, min(start + self._step, len(part.rows)))
             first = len(self.cells)
             rows = self._tasks[0].select_rows(piece)
-            item = WorkItem(self._tasks, rows, self._lane, self._first + first, self._request)
+            item = WorkItem(self._tasks, rows, self._turn.lane, self._first + first, self._request, self._turn.client)
             await self._transport.submit(item)
             self.cells += piece.cells
             collecting = asyncio.create_task(self._collect(item, first, piece))

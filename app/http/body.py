@@ -134,6 +134,12 @@ def _header_bytes(request: Request) -> int | None:
     return int(text)
 
 
+def memory_of(request: Request) -> int:
+    """The most memory that the body of a request takes; larger bodies are files."""
+    declared = request.headers.get("content-length", "")
+    return min(int(declared), IN_MEMORY_BYTES) if declared.isdigit() else IN_MEMORY_BYTES
+
+
 async def discard_body(request: Request, limits: BodyLimits) -> None:
     """Read a refused body to its end, so that the client sees the response.
 

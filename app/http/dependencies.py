@@ -32,6 +32,15 @@ async def get_owner(request: Request) -> str:
 OwnerDep = Annotated[str, Depends(get_owner)]
 
 
+async def get_viewer(request: Request) -> str | None:
+    """Whose jobs the request may see: those of its owner; None is all, for an admin key."""
+    key: ApiKey | None = request.state.api_key
+    return None if key is not None and key.admin else await get_owner(request)
+
+
+ViewerDep = Annotated[str | None, Depends(get_viewer)]
+
+
 def upload_client(request: Request) -> str:
     """Whose share of the upload slots a request takes; see `client_of`."""
     key: ApiKey | None = request.state.api_key

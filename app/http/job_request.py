@@ -10,14 +10,16 @@ from pathlib import Path
 import orjson
 from fastapi import Request, Response
 
+from scpalm.app.auth.keys import ApiKey
 from scpalm.app.background import completed
-from scpalm.app.errors import InvalidParameterError, JobModelGoneError, ServiceError
+from scpalm.app.errors import InvalidParameterError, JobModelGoneError, RateLimitError, ServiceError
 from scpalm.app.http.body import discard_body
 from scpalm.app.http.dependencies import charge_cells, check_tasks, refund_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.request import CellRequest, received
 from scpalm.app.jobs.ledger.ledger import Job
 from scpalm.app.jobs.manifest import BODY_FILE, Manifest
+from scpalm.app.jobs.usage import usage_of
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.service import Service
 from scpalm.app.serving.labelled import open_labelled
@@ -27,6 +29,7 @@ from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.registry import tasks
 
 _LONGEST_KEY = 200
+_QUOTA_RETRY_SECONDS = 60
 
 
 def wants_async(prefer: str) -> bool:
@@ -77,6 +80,7 @@ async def accept_more(request: Request, service: Service, job: Job, task: str, s
         submission = await asyncio.to_thread(manifest.submission, body, job.owner, None)
         found = await service.jobs.ledger.find(submission)
         if found is None:
+            await check_quotas(request, service)
             num_cells = job.rows or 0
             await charge_cells(request, num_cells)
             try:
@@ -85,6 +89,27 @@ async def accept_more(request: Request, service: Service, job: Job, task: str, s
                 await refund_cells(request, num_cells)
                 raise
     return _accepted(found)
+
+
+async def check_quotas(request: Request, service: Service) -> None:
+    """Raise RateLimitError if the API key of the request may send no more jobs.
+
+    Requests at the same time may each see room for one job.
+    """
+    key: ApiKey | None = request.state.api_key
+    if key is None or (key.max_jobs is None and key.max_result_bytes is None):
+        return
+    usage = await usage_of(key.name, service.jobs.ledger, service.jobs.files_of)
+    for name, quota, used, what in (
+        ("max_jobs", key.max_jobs, usage.num_jobs, "jobs"),
+        ("max_result_bytes", key.max_result_bytes, usage.num_bytes, "bytes of jobs"),
+    ):
+        if quota is not None and used >= quota:
+            raise RateLimitError(
+                f"The key '{key.name}' has {used} {what}; its quota ({name}) is {quota}. Remove a job with "
+                "DELETE /jobs/ID, or wait until one expires.",
+                retry_after=_QUOTA_RETRY_SECONDS,
+            )
 
 
 def _accepted(job: Job) -> Response:
@@ -100,6 +125,7 @@ async def _accept(call: CellRequest, owner: str, key: str | None) -> Job:
     submission = await asyncio.to_thread(manifest.submission, body, owner, key, second)
     if (known := await jobs.ledger.find(submission)) is not None:
         return known  # paid for and checked when it was new
+    await check_quotas(call.request, call.service)
     upload, num_cells = await unless_disconnected(call.request, _checked(call))
     manifest = Manifest.of(upload, call.model.identity)
     await charge_cells(call.request, num_cells)

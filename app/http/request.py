@@ -23,15 +23,17 @@ from scpalm.app.codecs.result import Result
 from scpalm.app.errors import ServiceError
 from scpalm.app.execution.conclusion import concluded, in_thread
 from scpalm.app.execution.execution import Execution
-from scpalm.app.http.body import discard_body, read_upload
+from scpalm.app.http.body import discard_body, memory_of, read_upload
 from scpalm.app.http.dependencies import charge_cells, check_tasks, upload_client
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.negotiation import choose_media_type, negotiate, offers_after
 from scpalm.app.parsing.upload import Upload, UploadHead
+from scpalm.app.queue.transport import Turn
 from scpalm.app.service import Service
 from scpalm.app.serving.labelled import embed_labelled, open_labelled
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import scratch_folder
+from scpalm.app.storage.values import ResultSpace
 from scpalm.app.telemetry.access import access_note
 from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.errors import ParameterError
@@ -90,6 +92,7 @@ async def received(
             model = service.ready_model(spec.model, spec.version)
             reader, media_type = negotiate(request, reader)
             slot.enter_context(service.upload_slots.hold(upload_client(request)))
+            slot.enter_context(service.memory.reserve(memory_of(request)))
         except (ServiceError, ParameterError):
             await discard_body(request, service.limits)
             raise
@@ -157,8 +160,8 @@ class CellRequest:
         if self.upload.labelled is not None:
             num_labelled = len((await open_labelled(self.model, self.upload.labelled)).array)
             await charge_cells(self.request, num_labelled)
-            lane = self.model.lane_of(num_labelled)
-            self.labelled = await embed_labelled(self.model, self.upload.labelled, self.folder, lane)
+            turn = Turn(self.model.lane_of(num_labelled), upload_client(self.request))
+            self.labelled = await embed_labelled(self.model, self.upload.labelled, self.folder, turn)
         return head
 
     def whole_spec(self, head: UploadHead) -> RequestSpec:
@@ -191,8 +194,9 @@ class CellRequest:
         """Send the cells through the queue as they are parsed. Raises ServiceError, InputError, MissingPartError."""
         model, metrics = self.model, self.service.metrics
         tasks = await self.bind(spec, head)
-        lane = model.lane_of(head.num_cells)
-        async with Execution(model.transport, tasks, head.num_cells, lane, self.folder) as execution:
+        turn = Turn(model.lane_of(head.num_cells), upload_client(self.request))
+        space = ResultSpace(self.folder, model.memory)
+        async with Execution(model.transport, tasks, head.num_cells, turn, space) as execution:
             async for part in parts:
                 assert isinstance(part, Prepared)
                 await execution.add(part)

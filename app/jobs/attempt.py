@@ -19,9 +19,12 @@ from scpalm.app.jobs.manifest import BODY_FILE, LABELLED_BODY_FILE, Manifest
 from scpalm.app.jobs.retry import Retry
 from scpalm.app.jobs.store import CHUNK_ROWS, JobStore
 from scpalm.app.parsing.upload import UploadHead
+from scpalm.app.queue.transport import Turn
 from scpalm.app.serving.labelled import embed_labelled
 from scpalm.app.serving.model import ServedModel
+from scpalm.app.serving.upload_slots import client_of
 from scpalm.app.storage.scratch import ensure_folder, scratch_folder
+from scpalm.app.storage.values import ResultSpace
 from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.tasks.task import BoundTask, TaskContext
@@ -58,6 +61,11 @@ class Attempt:
     concluding: tuple[BoundTask, ...] = ()
 
     @property
+    def turn(self) -> Turn:
+        """Whose turn its cells wait for."""
+        return Turn("bulk", client_of(self.job.owner, ""))
+
+    @property
     def share_concluded(self) -> float:
         """Finished share of the work that follows the last chunk, from 0 to 1."""
         return min((task.share_concluded for task in self.concluding if task.concludes), default=0.0)
@@ -80,7 +88,7 @@ class Attempt:
                     labelled = None
                     if self.manifest.labelled is not None:
                         upload = self.manifest.labelled_upload(await fetch(LABELLED_BODY_FILE))
-                        labelled = await self.retry(lambda: embed_labelled(self.model, upload, folder, "bulk"))
+                        labelled = await self.retry(lambda: embed_labelled(self.model, upload, folder, self.turn))
                     await self._compute(body, labelled, folder)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -123,7 +131,8 @@ class Attempt:
             # What a failed try has left is removed before the next one.
             async with scratch_folder(scratch) as folder:
                 first = number * CHUNK_ROWS
-                async with Execution(self.model.transport, tasks, rows, "bulk", folder, first=first) as execution:
+                space = ResultSpace(folder, self.model.memory)
+                async with Execution(self.model.transport, tasks, rows, self.turn, space, first=first) as execution:
                     for part in parts:
                         await execution.add(part)
                     outputs = await execution.outputs()

@@ -60,6 +60,10 @@ class JobFiles(Protocol):
         """Remove all files; there may be none. After an error some may be left, so call it again later."""
         ...
 
+    def num_bytes(self) -> int:
+        """Size of all files; 0 if there are none."""
+        ...
+
     def guarded(self) -> AbstractContextManager[None]:
         """A context that turns the errors of the store into StorageFullError, SpoolError or JobStorageError."""
         ...
@@ -123,6 +127,15 @@ class LocalJobFiles:
         if not path.is_file():
             raise _missing(name)
         yield path
+
+    def num_bytes(self) -> int:
+        found = 0
+        for path in self.folder.rglob("*"):
+            try:
+                found += path.stat().st_size if path.is_file() else 0
+            except FileNotFoundError:  # it was removed meanwhile
+                continue
+        return found
 
     def remove(self) -> None:
         with self.guarded():
@@ -195,6 +208,11 @@ class SpoolJobFiles:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+    def num_bytes(self) -> int:
+        with self.guarded():
+            self._filesystem.invalidate_cache()
+            return int(self._filesystem.du(self._root)) if self._filesystem.exists(self._root) else 0
 
     def remove(self) -> None:
         with self.guarded():

@@ -14,7 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from scpalm.app.background import Beat, TaskSupervisor, cancel_until_done, completed
-from scpalm.app.errors import DrainingError, InterruptedParserError, JobStorageError, ServiceError
+from scpalm.app.errors import DrainingError, InterruptedParserError, JobStorageError, NotReadyError, ServiceError
 from scpalm.app.jobs.attempt import Attempt, LostJobError
 from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.home import JobHome
@@ -166,6 +166,13 @@ class JobRunner:
         self._release(job.id)
         await remove(self.files_of(job))
         return True
+
+    async def remove(self, job: Job) -> None:
+        """Remove a job that has ended, with its files. Raises NotReadyError if they cannot be removed now."""
+        self._release(job.id)
+        if not await remove(self.files_of(job)):
+            raise NotReadyError("The files of this job cannot be removed now. Try again later.", retry_after=5)
+        await self.ledger.forget(job.id)
 
     def _release(self, job_id: str) -> None:
         if (hold := self._holds.pop(job_id, None)) is not None:

@@ -170,6 +170,9 @@ class Parser:
                 original = body if isinstance(body, Path) else None
         result = unpack_result(content["result"], message.arrays)
         encoded = writer.encode(result, Path(content["target"]), original)
+        if encoded is not None and len(encoded) > content["most_bytes"]:
+            Path(content["target"]).write_bytes(encoded)
+            encoded = None
         yield Message("encoded", {"in_file": encoded is None}, {"bytes": np.frombuffer(encoded or b"", np.uint8)})
 
     def _body(self, upload: Upload, scratch: Path, *, as_file: bool) -> bytes | Path:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import scpalm
 from scpalm.app.parsing.landlock import landlock_version, restrict
 from scpalm.app.parsing.seccomp import refuse_calls
+
+log = logging.getLogger("scpalm.parsing")
 
 # Shared libraries that Python packages load when they are first used, and time zones.
 _SYSTEM_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
@@ -69,6 +73,13 @@ def isolate(folders: Folders) -> list[str]:
     except OSError as error:
         missing.append(f"Parsers can open sockets and start programs ({error}).")
     return missing
+
+
+@cache
+def warn_once(missing: tuple[str, ...]) -> None:
+    """Log what is missing, once in a process."""
+    for sentence in missing:
+        log.warning("isolation of parsers is incomplete: %s", sentence)
 
 
 def missing_isolation() -> list[str]:

@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+from weakref import WeakSet
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -25,13 +26,15 @@ from scpalm.app.codecs.registry import writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import UnsupportedMediaTypeError
 from scpalm.app.parsing.commands import command, read_view_facts, refuse_unknown
-from scpalm.app.parsing.isolation import Folders
+from scpalm.app.parsing.isolation import Folders, warn_once
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
+from scpalm.app.parsing.pump import Pump
 from scpalm.app.parsing.quick import takes_long
 from scpalm.app.parsing.refusals import one_line, refusal
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import PartReader, pack_result, pack_upload
+from scpalm.app.storage.memory_budget import MemoryBudget
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.io.view_facts import ViewFacts
@@ -41,6 +44,9 @@ log = logging.getLogger("scpalm.parsing")
 T = TypeVar("T")
 
 _CANCEL_AGAIN_SECONDS = 0.05
+# A command that no request waits for may end by itself within this time, which costs less than a new process.
+_GRACE_SECONDS = 0.25
+_SMALL_ANSWER_BYTES = 1 << 20
 LARGE_BYTES = 8 << 20  # larger bodies never occupy all processes, so that small ones do not wait for them
 
 
@@ -57,6 +63,10 @@ class ParserPool:
         num_processes: number of processes.
         directory: folder for temporary files. Default: the system's.
         uploads: folders that the processes may read. Default: the system's for temporary files.
+        memory: budget of the cells that were read and not computed yet. Default: one without a limit.
+
+    Attributes:
+        memory: the budget.
     """
 
     def __init__(
@@ -67,7 +77,9 @@ class ParserPool:
         num_processes: int = 2,
         directory: Path | None = None,
         uploads: Sequence[Path] | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
+        self.memory = memory or MemoryBudget(sys.maxsize)
         # What the processes send is checked against these.
         self._num_genes, self._max_cells = _num_genes(genes), limits.max_cells
         self._directory = Path(tempfile.mkdtemp(prefix="scpalm-", dir=directory)).absolute()
@@ -78,6 +90,7 @@ class ParserPool:
         self._free: asyncio.LifoQueue[ParserProcess] = asyncio.LifoQueue()
         for process in self._processes:
             self._free.put_nowait(process)
+        self._pumps: WeakSet[Pump] = WeakSet()
         self._large = asyncio.Semaphore(max(1, num_processes - 1))
 
     @property
@@ -94,12 +107,14 @@ class ParserPool:
         """Wait until every process is ready. Raises BundleError if the genes cannot be loaded."""
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(self._threads, p.set_up) for p in self._processes))
-        _warn_once(self.missing_isolation)
+        warn_once(self.missing_isolation)
 
     def close(self) -> None:
         """Stop the processes and remove their files."""
         for process in self._processes:
             process.close()
+        for pump in self._pumps:
+            pump.stop()
         self._threads.shutdown(wait=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -126,31 +141,20 @@ class ParserPool:
             DrainingError: the pool was closed.
         """
         refuse_unknown(upload)
-        loop = asyncio.get_running_loop()
-        received: asyncio.Queue[tuple[UploadHead | Prepared, ...] | None] = asyncio.Queue()
-
-        num_received = 0
-
-        def pump(process: ParserProcess, scratch: Path) -> None:
-            nonlocal num_received
-            parts = PartReader(self._num_genes, self._max_cells)
-            for number, message in enumerate(process.stream(command("parse", upload, scratch))):
-                group = parts.read(message)
-                if number >= num_received:  # a second process repeats what the first one has sent
-                    num_received = number + 1
-                    loop.call_soon_threadsafe(received.put_nowait, group)
-
-        reading = asyncio.create_task(self._run(upload.num_bytes, pump))
-        reading.add_done_callback(lambda _: received.put_nowait(None))
+        pump = Pump(upload, self._num_genes, self._max_cells, self.memory)
+        self._pumps.add(pump)
+        reading = asyncio.create_task(self._run(upload.num_bytes, pump.run))
+        reading.add_done_callback(pump.end)
         left: int | None = None
         try:
-            while left != 0 and (group := await received.get()) is not None:
+            while left != 0 and (group := await pump.received.get()) is not None:
                 for part in group:
                     left = part.num_cells if isinstance(part, UploadHead) else (left or 0) - len(part.rows)
                     yield part
             if left != 0:
                 await reading
         finally:
+            pump.stop()
             if left == 0:  # all cells have arrived: do not wait for the parser's final message
                 reading.add_done_callback(_log_late_error)
             else:
@@ -196,6 +200,8 @@ class ParserPool:
                 "media_type": media_type,
                 "target": str(target),
                 "scratch": str(scratch),
+                # What does not fit in memory while the client reads it becomes a file.
+                "most_bytes": max(_SMALL_ANSWER_BYTES, self.memory.limit - self.memory.used),
             }
             upload_content, body = (None, {}) if upload is None or not writer.extends_files else pack_upload(upload)
             reply = process.call(Message("encode", {**content, "upload": upload_content}, {**arrays, **body}))
@@ -203,7 +209,7 @@ class ParserPool:
                 return None
             if "bytes" not in reply.arrays:
                 raise MessageError("The reply has no bytes.")
-            return reply.arrays["bytes"].tobytes()
+            return self.memory.counted(reply.arrays["bytes"].data)
 
         try:
             content = await self._run(result.num_bytes + (upload.num_bytes if upload is not None else 0), write)
@@ -271,15 +277,9 @@ class ParserPool:
                 async with self._large:
                     return await asyncio.shield(future)
             return await asyncio.shield(future)
-        except asyncio.CancelledError:  # the client disconnected: stop at once
-            stop()
+        except asyncio.CancelledError:  # the client disconnected
+            loop.call_later(_GRACE_SECONDS, stop)
             raise
-
-
-@cache
-def _warn_once(missing: tuple[str, ...]) -> None:
-    for sentence in missing:
-        log.warning("isolation of parsers is incomplete: %s", sentence)
 
 
 def _num_genes(genes: Path) -> int:

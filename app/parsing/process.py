@@ -69,11 +69,10 @@ class ParserLimits:
 
 
 def default_limits(
-    *, seconds: float = 120.0, max_cells: int | None = None, max_bytes: int | None = None
+    memory_bytes: int, *, seconds: float = 120.0, max_cells: int | None = None, max_bytes: int | None = None
 ) -> ParserLimits:
-    """Limits with 8 GiB of memory per upload, or half of the machine's memory if that is less."""
-    memory = min(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    return ParserLimits(memory, seconds, max_cells, max_bytes)
+    """Limits with ``memory_bytes`` of memory per upload, but at most 8 GiB."""
+    return ParserLimits(min(8 << 30, memory_bytes), seconds, max_cells, max_bytes)
 
 
 class ParserProcess:
@@ -175,7 +174,10 @@ class ParserProcess:
                     _raise_failure(message)
                     if complete:
                         return
+                    paused = time.monotonic()
                     yield message
+                    # The caller may wait for memory, which is no fault of the upload.
+                    ends += time.monotonic() - paused
             finally:
                 # The caller closed the iterator, or the reply is broken: the next one must not begin with its rest.
                 if not complete:

@@ -24,6 +24,19 @@ MAX_DELIVERIES = 3
 WORKERS_DIED = f"{MAX_DELIVERIES} workers died while they held these cells. Send them in smaller requests."
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Whose turn in the queue a request waits for.
+
+    Attributes:
+        lane: ``online`` for a waiting person, ``bulk`` for a file.
+        client: who sent it: an API key or an address. Clients take turns, and then the requests of each.
+    """
+
+    lane: Lane
+    client: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class WorkItem:
     """Cells to compute.
@@ -32,6 +45,7 @@ class WorkItem:
         tasks: what to compute. rows: B cells, in order.
         lane: ``online`` for a waiting person, ``bulk`` for a file.
         first: position in the request of the first row. request: items of one request share one turn.
+        client: see `Turn`.
     """
 
     tasks: tuple[BoundTask, ...]
@@ -39,6 +53,7 @@ class WorkItem:
     lane: Lane = "online"
     first: int = 0
     request: str = field(default_factory=lambda: uuid4().hex)
+    client: str = ""
     id: str = field(default_factory=lambda: uuid4().hex)
 
 

@@ -82,6 +82,7 @@ def pack_work(work: WorkItem) -> bytes:
     header = {
         "id": work.id,
         "request": work.request,
+        "client": work.client,
         "lane": work.lane,
         "first": work.first,
         "num_genes": num_genes,
@@ -143,7 +144,9 @@ class WorkReader:
                 raise WireError("The header of the message has an unknown lane or a negative row.")
             bound = self._read_tasks(header["tasks"], arrays, first)
             rows = Rows(indptr, gene_index, value, sets, owners)
-            return WorkItem(bound, rows, cast(Lane, header["lane"]), first, str(header["request"]), str(header["id"]))
+            # Releases that know no clients leave them out.
+            client, lane = str(header.get("client", "")), cast(Lane, header["lane"])
+            return WorkItem(bound, rows, lane, first, str(header["request"]), client, str(header["id"]))
         except WireError:
             raise
         except _UNREADABLE as error:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from scpalm.app.execution.execution import Execution
 from scpalm.app.parsing.upload import Upload, UploadHead
-from scpalm.app.queue.transport import Lane
+from scpalm.app.queue.transport import Turn
 from scpalm.app.serving.model import ServedModel
+from scpalm.app.storage.values import ResultSpace
 from scpalm.model.annotation.labelled import LabelledCells, choose_cells, naming
 from scpalm.model.errors import InputError
 from scpalm.model.genes.prepare import Prepared
@@ -37,14 +38,14 @@ async def open_labelled(model: ServedModel, upload: Upload) -> LabelledCells:
         return _chosen(head, np.zeros((head.num_cells, 1), np.float32))
 
 
-async def embed_labelled(model: ServedModel, upload: Upload, folder: Path, lane: Lane) -> LabelledCells:
+async def embed_labelled(model: ServedModel, upload: Upload, folder: Path, turn: Turn) -> LabelledCells:
     """Embed the chosen cells of a file of labelled cells.
 
     Args:
         model: the model.
         upload: from `labelled_upload`.
         folder: for files of the request.
-        lane: of the queue.
+        turn: whose turn in the queue it waits for.
 
     Raises InputError that names the file, and the errors of the parser and the queue.
     """
@@ -56,7 +57,8 @@ async def embed_labelled(model: ServedModel, upload: Upload, folder: Path, lane:
             chosen = choose_cells(labels)
             tasks = upload.spec.bind(TaskContext(model.bundle, model.info, len(chosen)))
             start = 0
-            async with Execution(model.transport, tasks, len(chosen), lane, folder) as execution:
+            space = ResultSpace(folder, model.memory)
+            async with Execution(model.transport, tasks, len(chosen), turn, space) as execution:
                 async for part in parts:
                     assert isinstance(part, Prepared)
                     stop = start + len(part.rows)

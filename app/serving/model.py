@@ -12,6 +12,7 @@ from scpalm.app.errors import QueueFullError
 from scpalm.app.execution.supervisor import Supervisor
 from scpalm.app.parsing.pool import ParserPool
 from scpalm.app.queue.transport import Lane, Transport
+from scpalm.app.storage.memory_budget import MemoryBudget
 from scpalm.model.bundle import Bundle, Identity
 from scpalm.model.sessions.session import SessionInfo
 
@@ -74,6 +75,11 @@ class ServedModel:
     def identity(self) -> Identity:
         """Name, version and checksum."""
         return self.bundle.identity
+
+    @property
+    def memory(self) -> MemoryBudget:
+        """Budget of the memory that requests take."""
+        return self.parsers.memory
 
     @property
     def facts(self) -> dict[str, object]:

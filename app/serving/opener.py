@@ -17,6 +17,8 @@ from scpalm.app.queue.registry import QueueEvents, QueueOptions, open_transport
 from scpalm.app.queue.transport import Transport
 from scpalm.app.serving.model import Device, ServedModel, ServingLimits
 from scpalm.app.settings import Settings
+from scpalm.app.storage.memory_budget import MemoryBudget, parser_bytes
+from scpalm.app.storage.memory_limit import memory_limit
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import Bundle
 from scpalm.model.engine import open_runtime
@@ -35,16 +37,18 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
-class ParserFolders:
-    """Where parsers find their files.
+class ParserSpace:
+    """Where parsers find their files, and the budget of what they read.
 
     Attributes:
         directory: folder for uploads and temporary files, which this process owns.
         uploads: further folders with uploads, such as those of jobs.
+        memory: budget of the memory that requests take.
     """
 
     directory: Path
-    uploads: tuple[Path, ...] = ()
+    uploads: tuple[Path, ...]
+    memory: MemoryBudget
 
 
 def open_default_session(bundle: Bundle, settings: Settings) -> Session:
@@ -61,7 +65,7 @@ class ModelOpener:
         open_session: opens a session; it runs in a thread.
         role: role of the process. REQUESTS opens no sessions.
         tasks: supervisor of the background tasks.
-        folders: folders of the parsers.
+        space: where parsers find their files, and the budget of what they read.
     """
 
     def __init__(
@@ -71,9 +75,9 @@ class ModelOpener:
         open_session: OpenSession,
         role: Role,
         tasks: TaskSupervisor,
-        folders: ParserFolders,
+        space: ParserSpace,
     ) -> None:
-        self._folders = folders
+        self._space = space
         self._settings, self._metrics, self._tasks = settings, metrics, tasks
         self._open_session, self._role = open_session, role
 
@@ -123,13 +127,22 @@ class ModelOpener:
 
     def _open_parsers(self, bundle: Bundle) -> ParserPool:
         settings = self._settings
+        memory_bytes = settings.max_memory_bytes or memory_limit()
         limits = default_limits(
-            seconds=settings.parse_seconds, max_cells=settings.max_cells, max_bytes=settings.max_body_bytes
+            parser_bytes(memory_bytes, settings.parser_processes),
+            seconds=settings.parse_seconds,
+            max_cells=settings.max_cells,
+            max_bytes=settings.max_body_bytes,
         )
         genes = bundle.path / "genes.parquet"
-        directory, uploads = self._folders.directory, self._folders.uploads
+        space = self._space
         return ParserPool(
-            genes, limits, num_processes=settings.parser_processes, directory=directory, uploads=(directory, *uploads)
+            genes,
+            limits,
+            num_processes=settings.parser_processes,
+            directory=space.directory,
+            uploads=(space.directory, *space.uploads),
+            memory=space.memory,
         )
 
     def _start_device(self, session: Session, rate: float, transport: Transport) -> Device:

@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from scpalm.app.errors import StorageFullError
+from scpalm.app.storage.memory_budget import MemoryBudget
 from scpalm.app.storage.scratch import NO_ROOM, ensure_folder
 from scpalm.model.tasks.task import Values
 
@@ -50,19 +51,47 @@ class StoredValues:
         return part.reshape(stop - start, self.shape[1])
 
 
+@dataclass(frozen=True)
+class ResultSpace:
+    """Where the values of a request are kept.
+
+    Attributes:
+        directory: folder for large arrays.
+        memory: budget of the arrays in memory.
+    """
+
+    directory: Path
+    memory: MemoryBudget
+
+    def array(self, shape: tuple[int, int], dtype: type[np.float32] | type[np.int32]) -> SpooledArray:
+        """An array to fill."""
+        return SpooledArray(shape, dtype, self.directory, self.memory)
+
+
 class SpooledArray:
     """An array ``[rows, width]`` that is filled row by row; in a file in ``directory`` when it is large.
+
+    It is in a file, too, if it does not fit ``memory``.
 
     Safe between threads. Raises StorageFullError when the disk is full. The file is written, not mapped: a write to a
     map on a full disk would kill the process.
     """
 
-    def __init__(self, shape: tuple[int, int], dtype: type[np.float32] | type[np.int32], directory: Path) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        dtype: type[np.float32] | type[np.int32],
+        directory: Path,
+        memory: MemoryBudget | None = None,
+    ) -> None:
         self._shape = shape
         self._dtype = cast("np.dtype[np.float32] | np.dtype[np.int32]", np.dtype(dtype))
         self._file: IO[bytes] | None = None
-        if shape[0] * shape[1] * self._dtype.itemsize <= IN_MEMORY_BYTES:
+        num_bytes = shape[0] * shape[1] * self._dtype.itemsize
+        if num_bytes <= IN_MEMORY_BYTES and (memory is None or memory.fits(num_bytes)):
             self._values = cast(Values, np.empty(shape, dtype))
+            if memory is not None:
+                memory.track(self._values)
             return
         with _storage_errors():
             descriptor, name = tempfile.mkstemp(".npy", "values-", ensure_folder(directory))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -77,6 +77,38 @@ class _MemoryCollector(Collector):
         memory = GaugeMetricFamily("scpalm_device_memory_bytes", "Resident memory of the process that owns the device.")
         memory.add_metric([], psutil.Process().memory_info().rss)
         yield memory
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+class HasMemory(Protocol):
+    """The budget of the memory that requests take."""
+
+    @property
+    def used(self) -> int:
+        """Bytes that are held."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """Most bytes."""
+        ...
+
+
+class _BudgetCollector(Collector):
+    """Reads the memory budget at each scrape."""
+
+    def __init__(self, budget: HasMemory) -> None:
+        self._budget = budget
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "scpalm_request_memory_bytes", "Memory that requests take, as counted.", value=self._budget.used
+        )
+        yield GaugeMetricFamily(
+            "scpalm_request_memory_limit_bytes", "Memory that requests may take.", value=self._budget.limit
+        )
 
     def describe(self) -> Iterable[Metric]:
         return []
@@ -190,6 +222,10 @@ class Metrics:
     def watch_queue(self, read: Callable[[], Iterable[LaneLoad]]) -> None:
         """Report the queue at each scrape."""
         self.registry.register(_QueueCollector(read))
+
+    def watch_memory(self, budget: HasMemory) -> None:
+        """Report this budget at each scrape."""
+        self.registry.register(_BudgetCollector(budget))
 
     def watch_jobs(self, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
         """Report the number of jobs in each state at each scrape."""

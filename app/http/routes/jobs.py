@@ -22,19 +22,12 @@ from scpalm.app.background import completed
 from scpalm.app.codecs.registry import writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import JobNotFinishedError, ServiceError, UnknownJobError
-from scpalm.app.http.dependencies import OwnerDep, ServiceDep
+from scpalm.app.http.dependencies import ServiceDep, ViewerDep
 from scpalm.app.http.negotiation import choose_media_type, offers_after
 from scpalm.app.http.openapi.answers import result_formats
 from scpalm.app.http.openapi.components import json_answer
 from scpalm.app.http.openapi.headers import CELL_ANSWER_HEADERS
-from scpalm.app.http.request import (
-    SMALL_ANSWER_BYTES,
-    SpooledResponse,
-    encode,
-    respond,
-    result_headers,
-    server_timing,
-)
+from scpalm.app.http.request import SMALL_ANSWER_BYTES, SpooledResponse, encode, respond, result_headers, server_timing
 from scpalm.app.jobs.answers import AnswerStore, StoredAnswer
 from scpalm.app.jobs.files import JobFiles
 from scpalm.app.jobs.ledger.ledger import OPEN, Job
@@ -122,8 +115,8 @@ def _stage_of(job: Job) -> tuple[Literal["waiting", "reading", "computing", "con
     return ("computing", job.rows_done / job.rows) if job.rows_done < job.rows else ("concluding", None)
 
 
-async def job_of(job_id: str, service: Service, owner: str) -> Job:
-    """The job of this owner. Raises UnknownJobError."""
+async def job_of(job_id: str, service: Service, owner: str | None) -> Job:
+    """The job of this owner; None is any owner. Raises UnknownJobError."""
     job = await service.jobs.ledger.get(job_id, owner)
     if job is None:
         raise UnknownJobError("There is no such job. It may have expired, or belong to another key.", field="id")
@@ -131,7 +124,7 @@ async def job_of(job_id: str, service: Service, owner: str) -> Job:
 
 
 @router.get("/jobs", operation_id="list_jobs", response_model=JobList)
-async def list_jobs(service: ServiceDep, owner: OwnerDep) -> JobList:
+async def list_jobs(service: ServiceDep, owner: ViewerDep) -> JobList:
     """List the 100 most recent jobs, newest first."""
     return JobList(jobs=[state_of(job) for job in await service.jobs.ledger.latest(owner)])
 
@@ -142,15 +135,19 @@ async def list_jobs(service: ServiceDep, owner: OwnerDep) -> JobList:
     response_model=JobState,
     responses={200: json_answer(JobState, "State and progress."), **_UNKNOWN},
 )
-async def get_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
+async def get_job(job_id: str, service: ServiceDep, owner: ViewerDep) -> JobState:
     """Get the state and progress of a job."""
     return state_of(await job_of(job_id, service, owner), service.jobs.share_concluded(job_id))
 
 
 @router.delete("/jobs/{job_id}", operation_id="cancel_job", response_model=JobState, responses=_UNKNOWN)
-async def cancel_job(job_id: str, service: ServiceDep, owner: OwnerDep) -> JobState:
-    """Cancel a queued or running job. A job that has ended is not changed."""
-    await service.jobs.cancel(await job_of(job_id, service, owner))
+async def cancel_job(job_id: str, service: ServiceDep, owner: ViewerDep) -> JobState:
+    """Cancel a queued or running job, or remove one that succeeded or failed, with its result."""
+    job = await job_of(job_id, service, owner)
+    if job.state in ("succeeded", "failed"):
+        await service.jobs.remove(job)
+        return state_of(job)
+    await service.jobs.cancel(job)
     return state_of(await job_of(job_id, service, owner))
 
 
@@ -182,7 +179,7 @@ async def _is_draining(service: Service) -> bool:
         **_UNKNOWN,
     },
 )
-async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Response:
+async def get_events(job_id: str, service: ServiceDep, owner: ViewerDep) -> Response:
     """Stream the state of a job, now and after every change, until the job ends."""
     await job_of(job_id, service, owner)
 
@@ -226,7 +223,7 @@ async def get_events(job_id: str, service: ServiceDep, owner: OwnerDep) -> Respo
         409: {"description": "The job is not finished, has failed, or was cancelled."},
     },
 )
-async def get_result(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
+async def get_result(job_id: str, request: Request, service: ServiceDep, owner: ViewerDep) -> Response:
     """Get the result of a job that has succeeded."""
     job = await job_of(job_id, service, owner)
     if job.state != "succeeded":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from scpalm.app.errors import InvalidParameterError, JobModelGoneError, JobNotFinishedError, TooLargeError
-from scpalm.app.http.dependencies import OwnerDep, ServiceDep, charge_cells
+from scpalm.app.http.dependencies import ServiceDep, ViewerDep, charge_cells
 from scpalm.app.http.disconnect import unless_disconnected
 from scpalm.app.http.job_request import accept_more
 from scpalm.app.http.openapi.answers import JobAccepted
@@ -65,7 +65,9 @@ MoreTask = Annotated[Literal["embed", "pathways", "annotate", "umap"], Query(des
 
 
 @asynccontextmanager
-async def _view(job_id: str, service: Service, owner: str, *, while_running: bool = False) -> AsyncIterator[JobView]:
+async def _view(
+    job_id: str, service: Service, owner: str | None, *, while_running: bool = False
+) -> AsyncIterator[JobView]:
     """The cells of a job. Raises UnknownJobError, JobNotFinishedError, JobModelGoneError."""
     job = await job_of(job_id, service, owner)
     if job.state != "succeeded" and not (while_running and job.state == "running" and job.rows_done):
@@ -91,7 +93,7 @@ def _json(content: object) -> Response:
     response_class=Response,
     responses={200: json_answer(ViewDescription, "What there is to look at."), **_ERRORS},
 )
-async def get_view(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
+async def get_view(job_id: str, request: Request, service: ServiceDep, owner: ViewerDep) -> Response:
     """Say what there is to look at: number of cells, outputs, columns and maps of the file, how the cells were read.
 
     Known as soon as the first cells of a running job are done.
@@ -106,7 +108,7 @@ async def get_view(job_id: str, request: Request, service: ServiceDep, owner: Ow
     response_class=Response,
     responses={200: _CELL_NAMES, **_ERRORS},
 )
-async def get_cells(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
+async def get_cells(job_id: str, request: Request, service: ServiceDep, owner: ViewerDep) -> Response:
     """Get the names of the cells as a JSON list, already while the job computes.
 
     Reads the expression of the cells, gene by gene, if that has not been done; the first gene is fast then.
@@ -133,7 +135,7 @@ async def get_cells(job_id: str, request: Request, service: ServiceDep, owner: O
     },
 )
 async def get_column(
-    job_id: str, request: Request, service: ServiceDep, owner: OwnerDep, source: SourceQuery, name: NameQuery
+    job_id: str, request: Request, service: ServiceDep, owner: ViewerDep, source: SourceQuery, name: NameQuery
 ) -> Response:
     """Get one value for each cell. The first imputed gene of a job takes as long as `POST /impute`."""
     async with _view(job_id, service, owner) as view:
@@ -158,7 +160,7 @@ def _column(column: Column, accept: str) -> Response:
     responses={200: json_answer(GroupProfiles, "Cells as for POST /ic50, one for each group."), **_ERRORS},
 )
 async def get_profiles(
-    job_id: str, request: Request, service: ServiceDep, owner: OwnerDep, source: SourceQuery, name: NameQuery
+    job_id: str, request: Request, service: ServiceDep, owner: ViewerDep, source: SourceQuery, name: NameQuery
 ) -> Response:
     """Sum the counts of each group of cells (pseudo-bulk). The answer is a body for `POST /ic50`.
 
@@ -203,7 +205,7 @@ def _as_cells(
     responses={200: json_answer(Differences, "The genes, or the codes, that differ most."), **_ERRORS},
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": body_schema(Rows)}}}},
 )
-async def describe_selection(job_id: str, request: Request, service: ServiceDep, owner: OwnerDep) -> Response:
+async def describe_selection(job_id: str, request: Request, service: ServiceDep, owner: ViewerDep) -> Response:
     """Compare selected cells with all others: the genes and codes that differ most.
 
     `genes`: mean log1p CP10K `inside` and `outside`. `codes`: mean share of tokens `inside` and `outside`.
@@ -272,7 +274,7 @@ def _most_different(
     responses={202: json_answer(JobAccepted, "The job.") | {"headers": JOB_ANSWER_HEADERS}, **_ERRORS},
 )
 async def compute_more(
-    job_id: str, request: Request, service: ServiceDep, owner: OwnerDep, task: MoreTask = "pathways"
+    job_id: str, request: Request, service: ServiceDep, owner: ViewerDep, task: MoreTask = "pathways"
 ) -> Response:
     """Start a job with another task for the same cells, without sending them again. Asked twice, it is one job."""
     job = await job_of(job_id, service, owner)

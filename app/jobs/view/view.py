@@ -21,8 +21,10 @@ from scpalm.app.jobs.view.columns import Column, column_of_texts
 from scpalm.app.jobs.view.expression import Expression, ExpressionWriter
 from scpalm.app.jobs.view.imputed import ImputedPanel
 from scpalm.app.parsing.upload import Upload, UploadHead
+from scpalm.app.queue.transport import Turn
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.storage.scratch import ensure_folder
+from scpalm.app.storage.values import ResultSpace
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.tasks.impute import Impute
 
@@ -161,7 +163,8 @@ class JobView:
         tasks = (Impute.of_genes(genes, [str(gene) for gene in genes]),)
         folder = ensure_folder(self.scratch)
         lane = self.model.lane_of(num_cells)
-        async with Execution(self.model.transport, tasks, num_cells, lane, folder) as execution:
+        space = ResultSpace(folder, self.model.memory)
+        async with Execution(self.model.transport, tasks, num_cells, Turn(lane), space) as execution:
             await self._read(execution.add)
             (output,) = await execution.outputs()
         return await asyncio.to_thread(ImputedPanel.store, self.files, genes, output.values, self.scratch)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from scpalm.app.queue.redis.in_flight import InFlightWork
+from scpalm.app.queue.redis.lease_scripts import GROUP
+from scpalm.app.queue.transport import Lane, Lease
 from scpalm.app.queue.wire import WireError
+
+log = logging.getLogger("scpalm.redis")
 
 
 @dataclass(frozen=True)
@@ -43,3 +51,24 @@ class Entry:
             )
         except (KeyError, ValueError) as error:
             raise WireError(f"It has the fields {sorted(fields)} ({type(error).__name__}: {error}).") from error
+
+    def in_flight(self, lease: Lease | None, entry: bytes, lane: Lane) -> InFlightWork:
+        """The item as this worker holds it; without a lease if its payload cannot be read."""
+        return InFlightWork(
+            self.id,
+            lease,
+            entry.decode(),
+            lane,
+            self.rows,
+            self.num_bytes,
+            self.reply_to,
+            self.spooled,
+            time.monotonic(),
+        )
+
+
+def discard(client: Any, stream: str, entry: bytes, error: WireError) -> None:
+    """Remove a message that has no address. Left in its stream, it would come back to every worker."""
+    log.error("message %s in %s is removed: %s", entry.decode(), stream, error)
+    client.xack(stream, GROUP, entry)
+    client.xdel(stream, entry)

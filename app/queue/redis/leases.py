@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.queue.redis import scripts
 from scpalm.app.queue.redis.connection import Keys
-from scpalm.app.queue.redis.entry import Entry
-from scpalm.app.queue.redis.in_flight import InFlight, InFlightWork
+from scpalm.app.queue.redis.entry import Entry, discard
+from scpalm.app.queue.redis.in_flight import InFlight
 from scpalm.app.queue.redis.lease_scripts import GROUP, leave_group, pause_ms
 from scpalm.app.queue.redis.settle import REPLY_SECONDS, Settler
 from scpalm.app.queue.redis.status import WorkerStatus
@@ -209,10 +209,7 @@ class Leases:
         try:
             found = Entry.read(fields)
         except WireError as wire_error:
-            # Left in the stream, it would come back to every worker.
-            log.error("message %s in lane %s is removed: %s", entry.decode(), lane, wire_error)
-            self._client.xack(self._keys.stream(lane), GROUP, entry)
-            self._client.xdel(self._keys.stream(lane), entry)
+            discard(self._client, self._keys.stream(lane), entry, wire_error)
             return None
         error: ServiceError
         try:
@@ -222,18 +219,7 @@ class Leases:
         except WireError as wire_error:
             work, error = None, InferenceError(str(wire_error))
         lease = Lease(work, self.name, deliveries, submitted_at) if work is not None else None
-        held_since = time.monotonic()
-        item = InFlightWork(
-            found.id,
-            lease,
-            entry.decode(),
-            lane,
-            found.rows,
-            found.num_bytes,
-            found.reply_to,
-            found.spooled,
-            held_since,
-        )
+        item = found.in_flight(lease, entry, lane)
         self._in_flight.add(item)
         if lease is None:
             log.error("work %s cannot be read: %s", item.id, error)

@@ -62,6 +62,9 @@ def test_the_keys_file_is_reloaded_when_it_changes_unless_it_is_broken(
         json.dumps({"keys": [entry("a", "x", bytes_per_minute="many")]}),
         json.dumps({"keys": [entry("a", "x", paths="/embed")]}),
         json.dumps({"keys": [entry("a\nb", "x")]}),
+        json.dumps({"keys": [entry("a", "x", admin="yes")]}),
+        json.dumps({"keys": [entry("a", "x", max_jobs=0)]}),
+        json.dumps({"keys": [entry("a", "x", max_result_bytes=1.5)]}),
     ],
 )
 def test_an_invalid_keys_file_is_a_one_line_error(tmp_path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from scpalm.app.queue.transport import Lane, Lease, WorkItem
 from scpalm.model.genes.rows import GeneSet, Rows
 
 
-def lease(num_rows: int, lane: Lane = "online", *, request: str | None = None) -> Lease:
+def lease(num_rows: int, lane: Lane = "online", *, request: str | None = None, client: str = "") -> Lease:
     empty = Rows(
         np.zeros(num_rows + 1, np.int64),
         np.zeros(0, np.int32),
@@ -18,7 +18,7 @@ def lease(num_rows: int, lane: Lane = "online", *, request: str | None = None) -
         (GeneSet(np.ones(3, bool)),),
         np.zeros(num_rows, np.int32),
     )
-    return Lease(WorkItem((), empty, lane, request=request or uuid4().hex), "worker", 1, 0.0)
+    return Lease(WorkItem((), empty, lane, request=request or uuid4().hex, client=client), "worker", 1, 0.0)
 
 
 def drain(batcher: Batcher) -> list[list[tuple[str, int, int]]]:
@@ -227,3 +227,31 @@ def test_requests_settled_after_forming_are_left_out_of_the_batch() -> None:
     batch.drop_settled()
     assert [segment.pending for segment in batch.segments] == [second]
     assert batch.rows is not None and len(batch.rows) == 3
+
+
+@pytest.mark.parametrize("lane", ["online", "bulk"])
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_a_flood_of_one_client_delays_others_by_no_batch(lane: Lane, rows: int) -> None:
+    batcher = Batcher(8)
+    for _ in range(500):
+        batcher.add(lease(rows, lane, client="flood"))
+    batcher.form()  # one batch is with the device
+    formed = batcher.form()  # and one is formed ahead
+    single = batcher.add(lease(1, lane, client="other"))
+    assert formed is not None and batcher.left_out(formed)
+    batch = batcher.form(formed)
+    assert batch is not None and batch.num_rows == 8
+    assert single in [segment.pending for segment in batch.segments]
+
+
+def test_clients_share_a_batch_however_many_requests_they_send() -> None:
+    batcher = Batcher(8)
+    for client, requests in (("a", 50), ("b", 2)):
+        for _ in range(requests):
+            batcher.add(lease(10, client=client))
+    batch = batcher.form()
+    assert batch is not None
+    rows = {"a": 0, "b": 0}
+    for segment in batch.segments:
+        rows[segment.pending.lease.work.client] += len(segment)
+    assert rows == {"a": 4, "b": 4}

@@ -9,9 +9,10 @@ import pytest
 from scpalm.app.errors import InferenceError, QueueFullError, ServiceError
 from scpalm.app.execution.execution import Execution
 from scpalm.app.execution.worker import Worker
-from scpalm.app.queue.transport import LANES
+from scpalm.app.queue.transport import LANES, Turn
 from scpalm.app.queue.transports.memory import MemoryTransport
-from scpalm.app.storage.values import row_blocks
+from scpalm.app.storage.memory_budget import MemoryBudget
+from scpalm.app.storage.values import ResultSpace, row_blocks
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.genes.align import Coverage
 from scpalm.model.genes.prepare import Prepared
@@ -37,13 +38,14 @@ def compute(
     session: FakeSession, folder: Path, parts: list[Prepared], tasks: tuple[BoundTask, ...], **limits: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     transport = MemoryTransport(max_rows=limits.get("max_rows", 10_000), max_bytes=1 << 30)
+    space = ResultSpace(folder, MemoryBudget(1 << 30))
     worker = Worker(session, transport, Metrics(["/embed"], ["json"], LANES), batch_rows=8)
 
     async def go() -> tuple[dict[str, np.ndarray], list[str]]:
         num_cells = limits.get("declared", sum(len(part.rows) for part in parts))
         worker.start()
         try:
-            async with asyncio.timeout(30), Execution(transport, tasks, num_cells, "online", folder) as execution:
+            async with asyncio.timeout(30), Execution(transport, tasks, num_cells, Turn("online"), space) as execution:
                 for part in parts:
                     await execution.add(part)
                 outputs = await execution.outputs()

@@ -113,14 +113,14 @@ def test_a_kernel_without_it_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ParserProcess, "missing_isolation", ("The kernel has no landlock.",))
-    pool._warn_once.cache_clear()
+    isolation.warn_once.cache_clear()
 
     async def use(started: pool.ParserPool) -> None:
         await started.start()
 
     with caplog.at_level(logging.WARNING, "scpalm.parsing"):
         with_pool(write_genes(tmp_path), use)
-    pool._warn_once.cache_clear()
+    isolation.warn_once.cache_clear()
     assert [record.getMessage() for record in caplog.records] == [
         "isolation of parsers is incomplete: The kernel has no landlock."
     ]
