@@ -30,7 +30,8 @@ class ApiKey:
     """One entry of the file.
 
     Attributes:
-        name: of the holder; appears in logs and owns jobs. digest: SHA-256 of the key, hexadecimal.
+        name: of the holder; appears in logs and owns jobs.
+        digests: SHA-256 of the key, hexadecimal; several while a key is being replaced.
         paths: prefixes of the paths that the key may use; empty means all.
         cells_per_minute, bytes_per_minute: budgets, see `scpalm.app.auth.budgets`; None means no limit.
         admin: whether it may see, fetch and remove the jobs of all keys.
@@ -39,7 +40,7 @@ class ApiKey:
     """
 
     name: str
-    digest: str
+    digests: tuple[str, ...]
     paths: tuple[str, ...] = ()
     cells_per_minute: int | None = None
     bytes_per_minute: int | None = None
@@ -82,7 +83,8 @@ class KeyRing:
         self._reload()
         digest = hash_key(key or "")
         # Compare with every entry in constant time, so that timing does not reveal a near match.
-        found = [known for known in self._keys.values() if hmac.compare_digest(known.digest, digest)]
+        pairs = [(known, own) for known in self._keys.values() for own in known.digests]
+        found = [known for known, own in pairs if hmac.compare_digest(own, digest)]
         if not key or not found:
             what = "is not known" if key else "is missing"
             raise MissingKeyError(f"The API key {what}. Send one as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
@@ -130,7 +132,8 @@ def read_keys(path: Path) -> dict[str, ApiKey]:
             '{"keys": [{"name": "lab", "sha256": "...", "rows_per_minute": 100000, "bytes_per_minute": 100000000, '
             '"paths": ["/embed"]}]}; make an entry with `scpalm key NAME`.'
         ) from error
-    if len({key.name for key in keys}) < len(keys) or len({key.digest for key in keys}) < len(keys):
+    digests = [digest for key in keys for digest in key.digests]
+    if len({key.name for key in keys}) < len(keys) or len(set(digests)) < len(digests):
         raise KeysFileError(f"{path} has the same name or the same key twice.")
     return {key.name: key for key in keys}
 
@@ -145,15 +148,16 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _key(entry: Mapping[str, object]) -> ApiKey:
-    name, digest = _checked_name(entry["name"]), entry["sha256"]
-    if not isinstance(digest, str) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        raise ValueError(f"'sha256' of '{name}' is not a hexadecimal SHA-256")
+    name, given = _checked_name(entry["name"]), entry["sha256"]
+    digests = [given] if isinstance(given, str) else given
+    if not isinstance(digests, list) or not digests or not all(map(_is_digest, digests)):
+        raise ValueError(f"'sha256' of '{name}' is not a hexadecimal SHA-256, or a list of them")
     paths = entry.get("paths", [])
     if not isinstance(paths, list) or not all(isinstance(path, str) and path.startswith("/") for path in paths):
         raise ValueError(f"'paths' of '{name}' must be a list of paths")
     return ApiKey(
         name,
-        digest,
+        tuple(digests),
         tuple(paths),
         _limit(entry, "rows_per_minute", name),
         _limit(entry, "bytes_per_minute", name),
@@ -161,6 +165,10 @@ def _key(entry: Mapping[str, object]) -> ApiKey:
         _limit(entry, "max_jobs", name),
         _limit(entry, "max_result_bytes", name),
     )
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
 
 def _checked_name(name: object) -> str:

@@ -54,7 +54,7 @@ def job_of(seed: int) -> dict[str, object]:
 def test_one_request_may_overdraw_the_budget_which_then_refills() -> None:
     now = [0.0]
     budgets = Budgets(MemoryBudgetStore(lambda: now[0]))
-    key = ApiKey("lab", "", cells_per_minute=60)
+    key = ApiKey("lab", (), cells_per_minute=60)
 
     async def wait_seconds() -> int:
         try:
@@ -71,7 +71,7 @@ def test_one_request_may_overdraw_the_budget_which_then_refills() -> None:
             await budgets.charge_cells(key, 1)
         assert await wait_seconds() == 31, "a refused request is not charged"
         with pytest.raises(RateLimitError):  # the file was read again with another limit
-            await budgets.check(ApiKey("lab", "", cells_per_minute=120))
+            await budgets.check(ApiKey("lab", (), cells_per_minute=120))
         now[0] = 30.0
         assert await wait_seconds() == 1
         now[0] = 31.5
@@ -86,7 +86,7 @@ def test_one_request_may_overdraw_the_budget_which_then_refills() -> None:
 def test_keys_without_budgets_never_query_the_store() -> None:
     async def scenario() -> None:
         budgets = open_budgets("redis://127.0.0.1:1/0")  # no server there
-        for key in (None, ApiKey("free", "")):
+        for key in (None, ApiKey("free", ())):
             await budgets.check(key)
             await budgets.charge_cells(key, 10)
             await budgets.charge_bytes(key, 10)
@@ -118,7 +118,7 @@ def test_keys_with_budgets_are_refused_at_once_while_redis_is_unreachable(tmp_pa
 
     async def scenario() -> None:
         budgets = open_budgets(server.url)
-        key = ApiKey("lab", "", cells_per_minute=2)
+        key = ApiKey("lab", (), cells_per_minute=2)
         await budgets.charge_cells(key, 20)
         server.kill()
         started = time.monotonic()
@@ -155,7 +155,7 @@ def test_an_unresponsive_redis_delays_only_one_request(
         started = time.monotonic()
         for _ in range(5):
             with pytest.raises(NotReadyError):
-                await budgets.check(ApiKey("lab", "", bytes_per_minute=2))
+                await budgets.check(ApiKey("lab", (), bytes_per_minute=2))
         assert time.monotonic() - started < 1.0
         await budgets.close()
         silent.close()

@@ -49,6 +49,12 @@ def test_the_keys_file_is_reloaded_when_it_changes_unless_it_is_broken(
         ring.find("second")
 
 
+def test_a_key_is_replaced_without_a_pause(tmp_path: Path) -> None:
+    both = {"name": "lab", "sha256": [hash_key("old"), hash_key("new")], "rows_per_minute": 60}
+    ring = KeyRing(write(tmp_path / "keys.json", both, entry("other", "third")))
+    assert {ring.find(key).name for key in ("old", "new")} == {"lab"} and ring.find("third").name == "other"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -58,6 +64,9 @@ def test_the_keys_file_is_reloaded_when_it_changes_unless_it_is_broken(
         '{"keys": [{"name": "a", "sha256": "plain"}]}',
         json.dumps({"keys": [entry("a", "x"), entry("a", "y")]}),
         json.dumps({"keys": [entry("a", "x"), entry("b", "x")]}),
+        json.dumps({"keys": [{"name": "a", "sha256": []}]}),
+        json.dumps({"keys": [{"name": "a", "sha256": [hash_key("x"), 3]}]}),
+        json.dumps({"keys": [entry("a", "x"), {"name": "b", "sha256": [hash_key("y"), hash_key("x")]}]}),
         json.dumps({"keys": [entry("a", "x", rows_per_minute=0)]}),
         json.dumps({"keys": [entry("a", "x", bytes_per_minute="many")]}),
         json.dumps({"keys": [entry("a", "x", paths="/embed")]}),

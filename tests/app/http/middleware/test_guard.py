@@ -165,7 +165,7 @@ def test_bytes_are_charged_in_steps_and_at_the_end(monkeypatch: pytest.MonkeyPat
             return
 
         def find(self, key: str | None) -> ApiKey:
-            return ApiKey("lab", "", bytes_per_minute=1000)
+            return ApiKey("lab", (), bytes_per_minute=1000)
 
     async def ask(num_read: int) -> None:
         sent = [{"type": "http.request", "body": b"1234", "more_body": n < 4} for n in range(5)]
