@@ -31,7 +31,7 @@ def _is_ready(service: Process) -> bool:
 
 
 def release_upgraded(cluster: Cluster, size: int) -> Row:
-    """A release with another message format replaces the old one under load (from size 2: and is rolled back)."""
+    """A release with another message format replaces the old one under load; from size 2 it is rolled back, too."""
     old, new = OLD_WIRE, wire.VERSION
     service, later_worker = _start(cluster, ("serve", old), ("worker", new))
     answer = ask(service, cells(1))
