@@ -93,6 +93,7 @@ class ModelOpener:
         try:
             transport = open_transport(self.queue_options())
             await parsers.start()
+            self._metrics.parsers_isolated.set(not parsers.missing_isolation)
             await transport.start(bundle, on_wait)
             device = Device(session_info(bundle)) if opened is None else self._start_device(*opened, transport)
         except BaseException:

@@ -186,6 +186,11 @@ class Metrics:
         Gauge("scpalm_build_info", "The release; always 1.", ("release",), registry=self.registry).labels(
             release()
         ).set(1)
+        self.parsers_isolated = Gauge(
+            "scpalm_parsers_isolated",
+            "1 if the kernel keeps parsers of uploads from other files, the network and programs; 0 if not completely.",
+            registry=self.registry,
+        )
         self.model_loads = counter(
             "model_loads_total",
             "Models found in a folder, by outcome.",

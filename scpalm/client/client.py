@@ -120,7 +120,7 @@ class Client(AnnDataMethods["AnnData | None"]):
             bar.close()
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a queued or running job, and delete its files. A job that has ended is not changed.
+        """Cancel a queued or running job, or remove one that succeeded or failed. Deletes its files in both cases.
 
         Args:
             job_id: id of the job.

@@ -25,6 +25,7 @@ from tests.chaos.cluster import Process, cells
 CROWD_ADDRESS = "127.0.0.2"
 _CLIENTS = 4
 _DRIP_SECONDS = 1.0
+_HANG_UP_SECONDS = 5.0
 _BODY = json.dumps(cells(1)).encode()
 _LARGE = json.dumps(cells(400)).encode()
 
@@ -140,7 +141,7 @@ async def slow_readers(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 async def hang_ups(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-    """Disconnects at each stage: connected, in headers, in the body, after it, in the answer"""
+    """Disconnects, ten a second: connected, in headers, in the body, after it, in the answer"""
     head = _head(_LARGE)
     sent = (b"", head[: len(head) // 2], head + _LARGE[:1000], head + _LARGE, head + _LARGE)[number % 5]
     if sent:
@@ -149,7 +150,7 @@ async def hang_ups(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, n
     if number % 5 == 4:
         await reader.read(100)
     writer.transport.abort()
-    await asyncio.sleep(_DRIP_SECONDS)
+    await asyncio.sleep(_HANG_UP_SECONDS)
 
 
 # Each kind of crowd, and its size at scale 1.
@@ -214,7 +215,7 @@ async def _table(scale: float, requests: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--requests", type=int, default=1000)
     options = parser.parse_args()
     asyncio.run(_table(options.scale, options.requests))
 
