@@ -10,6 +10,7 @@ from scpalm.model.genes.report import InputReport
 
 _LOW_SHARE = 0.9  # of counts in known genes
 _FEW_GENES = 200
+_SELECTION = 8_000  # columns of a file with fewer may be chosen ones
 _MANY_REPAIRS = 0.01  # share of columns; annotations have a few odd names anyway
 _SHALLOW, _DEEP = 200, 1e8  # counts of a cell
 
@@ -46,6 +47,11 @@ def warnings_of(coverage: Coverage, report: InputReport, totals: NDArray[np.floa
             found.append(f"The cells are shallow: half of them have fewer than {median:.0f} counts.")
         if median > _DEEP:
             found.append(f"The cells are unusually deep: half of them have more than {median:.2g} counts.")
+    if report.detected == "counts" and report.divide_by == "sum" and coverage.genes_in <= _SELECTION:
+        found.append(
+            f"Each cell's counts are divided by their sum over {coverage.genes_in:,} columns. If they were selected "
+            "from more genes, send all of them, or each cell's total as obs['total_counts']."
+        )
     if report.source != "X":
         found.append(f"The values are those of {'raw.X' if report.source == 'raw' else _layer(report.source)}.")
     return (*found, *coverage.notes)

@@ -116,6 +116,10 @@ class _Matrices:
     def sample(self, name: str) -> NDArray[np.generic] | None:
         return sample_of(_found(self._adata, name))
 
+    def num_columns(self, name: str) -> int | None:
+        matrix = _found(self._adata, name)
+        return None if matrix is None else int(matrix.shape[1])
+
 
 def _found(adata: AnnData, layer: str) -> Any:
     if layer == "raw":

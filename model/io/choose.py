@@ -13,6 +13,8 @@ from scpalm.model.genes.names import plain
 
 SAMPLE_VALUES = 20_000
 _MOST_LAYERS = 30
+# X is a selection of the genes of raw, such as the variable ones, if it has at most this many and this share of them.
+_MOST_SELECTED, _SELECTED_SHARE = 8_000, 0.5
 _COUNT_NAMES = re.compile(
     r"(?:raw|umi|gene|rna|cell|soupx|cellbender|corrected)?[ _.-]*(?:raw|umis?|counts?|reads)\d*\Z"
 )
@@ -36,13 +38,20 @@ class Matrices(Protocol):
         """Some stored values of a matrix, or None if it is not there or holds no numbers."""
         ...
 
+    def num_columns(self, name: str) -> int | None:
+        """Number of columns of a matrix, or None if it is not there."""
+        ...
+
 
 def choose_matrix(file: Matrices) -> tuple[str, str]:
     """The name of the matrix to read, and why, if it is not X.
 
-    X is read if it holds counts; else a layer of counts or raw, if that holds counts; else X, unless it has negative
-    values and another matrix does not.
+    raw is read if X and the layers have only a selection of its genes: over a selection, the sum of a cell says nothing
+    about the cell. Otherwise X is read if it holds counts; else a layer of counts or raw, if that holds counts; else X,
+    unless it has negative values and another matrix does not.
     """
+    if why := _whole_in_raw(file):
+        return "raw", why
     of_x = file.sample("X")
     if _are_counts(of_x):
         return "X", ""
@@ -63,6 +72,17 @@ def choose_matrix(file: Matrices) -> tuple[str, str]:
         if values is not None and len(values) and not _are_unusable(values):
             return name, f"X {'is empty' if of_x is None else 'is scaled or binary'}, but {describe(name)} is not"
     return "X", ""
+
+
+def _whole_in_raw(file: Matrices) -> str:
+    """Why raw is read although other matrices could be: it has the genes that they lack. "" if it is not so."""
+    in_x, in_raw = file.num_columns("X"), file.num_columns("raw")
+    if not in_x or not in_raw or in_x > min(_MOST_SELECTED, _SELECTED_SHARE * in_raw):
+        return ""
+    values = file.sample("raw")
+    if values is None or not len(values) or _are_unusable(values):
+        return ""
+    return f"X and the layers have {in_x:,} of the {in_raw:,} columns of raw.X"
 
 
 def describe(name: str) -> str:

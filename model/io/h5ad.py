@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.errors import InputError, OverLimitError
+from scpalm.model.errors import InputError
 from scpalm.model.genes.columns import GeneColumns, check_length
 from scpalm.model.genes.matrix import CellMatrix, Origin
 from scpalm.model.genes.names import name_genes
+from scpalm.model.io.axes import check_axes
 from scpalm.model.io.choose import SAMPLE_VALUES, choose_matrix, totals_column
 from scpalm.model.io.frame import Frame
 from scpalm.model.io.hdf5 import Node, child_names, find, open_hdf5
@@ -24,8 +25,6 @@ from scpalm.model.io.hdf5_kinds import refuse_other_hdf5
 from scpalm.model.io.obsm import maps_of, obsm_table
 from scpalm.model.io.stored_matrix import Axes, StoredMatrix
 from scpalm.model.io.view_facts import ViewFacts, colors_of
-
-_LARGEST_AXIS = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class H5adFile:
             self._layer, self._why = (layer, "") if layer else choose_matrix(self)
             # Open the matrix first: checking its shape against the limits is cheap, reading names is not.
             matrix = self._open_matrix(self._layer)
-            self._check_axes(matrix, max_cells)
+            check_axes(matrix, max_cells)
             self._num_cells = matrix.shape[0]
             self._sources[self._layer] = self._name_columns(self._layer, matrix)
         except BaseException:
@@ -169,6 +168,14 @@ class H5adFile:
                 raise
             return None
 
+    def num_columns(self, name: str) -> int | None:
+        """Number of columns of a matrix, or None if there is none."""
+        path, node = self._find_matrix(name)
+        try:
+            return None if node is None else StoredMatrix(node, path, self._max_bytes).shape[1]
+        except InputError:  # reported when the matrix is opened, if it is the one to read
+            return None
+
     def _source(self, layer: str) -> _Source:
         if layer not in self._sources:
             matrix = self._open_matrix(layer)
@@ -211,25 +218,6 @@ class H5adFile:
         layers = find(self._file, "layers")
         names = child_names(layers) if isinstance(layers, h5py.Group) else []
         return (["raw"] if self._find_matrix("raw")[1] is not None else []) + names
-
-    def _check_axes(self, matrix: StoredMatrix, max_cells: int | None) -> None:
-        num_cells, num_genes = matrix.shape
-        for number, axis in ((num_cells, "cells"), (num_genes, "genes")):
-            if number < 1:
-                raise InputError(
-                    f"no-{axis}", f"'{matrix.name}' has 0 {axis}.", hint="Send at least one.", field=matrix.name
-                )
-            if number > _LARGEST_AXIS:
-                raise OverLimitError(
-                    "declared-size", f"'{matrix.name}' has {number} {axis}.", hint="Check the file.", field=matrix.name
-                )
-        if max_cells is not None and num_cells > max_cells:
-            raise OverLimitError(
-                "too-many-cells",
-                f"The file has {num_cells} cells, but the limit is {max_cells}.",
-                hint=f"Send it in parts of at most {max_cells} cells, or use `scpalm embed`.",
-                field=matrix.name,
-            )
 
     def _name_columns(self, layer: str, matrix: StoredMatrix) -> _Source:
         name = {"raw/X": "raw/var", "raw.X": "raw.var"}.get(matrix.name, "var")

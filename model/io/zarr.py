@@ -96,6 +96,14 @@ class ZarrFile:
         path = _path_of(name)
         return sample_of(self._root[path]) if path in self._root else None
 
+    def num_columns(self, name: str) -> int | None:
+        """See `scpalm.model.io.choose.Matrices`."""
+        path = _path_of(name)
+        if path not in self._root:
+            return None
+        node = self._root[path]
+        return int((node.shape if hasattr(node, "shape") else node.attrs["shape"])[1])
+
     def obs_column(self, name: str) -> NDArray[np.generic] | None:
         """A column of ``obs`` ``[B]``, or None if there is none. Strings are "" where missing."""
         from anndata.io import read_elem

@@ -211,7 +211,7 @@ def test_layers_and_raw(tmp_path: Path) -> None:
     with H5adFile(tmp_path / "cells.h5ad", layer="raw") as file:
         assert len(file.columns.names) == NUM_GENES
         np.testing.assert_array_equal(joined(list(file.chunks(8))), cells.raw.X.toarray())
-    with H5adFile(tmp_path / "cells.h5ad") as file:
+    with H5adFile(tmp_path / "cells.h5ad", layer="X") as file:
         assert len(file.columns.names) == 10
         assert next(file.chunks(8, "raw")).num_genes == NUM_GENES
     for missing in ("spliced", "../obs", "X/data", "\0"):
