@@ -72,12 +72,14 @@ class Outcome:
         peak: most bytes of the service and its parsers.
         killed: kills by the kernel; None without a cgroup.
         alive: whether the service answers afterwards.
+        left: bytes that the service still counts afterwards.
     """
 
     answers: Counter[int]
     peak: int
     killed: int | None
     alive: bool
+    left: float
 
 
 def write_cells(path: Path, num_cells: int) -> None:
@@ -147,8 +149,9 @@ def flood(folder: Path, file: Path, uploads: int, limit: int, **settings: str) -
             memory.stop()
             watching.join()
             alive = httpx.get(f"{service.url}/health/live").status_code == 200
+            left = service.metric("request_memory_bytes")
             killed = None if group is None else _kills(group)
-        return Outcome(answers, memory.peak, killed, alive)
+        return Outcome(answers, memory.peak, killed, alive, left)
     finally:
         service.process.kill()
         service.process.wait()

@@ -13,3 +13,4 @@ def test_uploads_at_once_are_answered_or_refused(tmp_path: Path) -> None:
     assert set(found.answers) <= {200, 429} and found.answers[200]
     assert found.alive and not found.killed
     assert found.peak < GIB
+    assert found.left < 16 << 20, "the device may still hold its last batch"

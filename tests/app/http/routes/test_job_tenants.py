@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from scpalm.app.main import create_app
+from scpalm.app.queue.transport import WorkItem
+from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.settings import Settings
 from tests.app.auth.test_keys import entry, write
 from tests.app.fakes import Client, FakeSession
@@ -99,3 +101,20 @@ def test_a_quota_of_bytes_is_named(tenants: Client) -> None:
     assert refused.status_code == 429 and "max_result_bytes" in refused.json()["detail"]
     assert delete(tenants, location, "fifth").status_code == 200
     assert send(tenants, "fifth", 41).status_code == 202
+
+
+def test_cells_of_requests_and_jobs_wait_under_the_name_of_their_key(
+    tenants: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: list[tuple[str, str]] = []
+    submit = MemoryTransport.submit
+
+    async def note(transport: MemoryTransport, work: WorkItem) -> None:
+        clients.append((work.lane, work.client))
+        await submit(transport, work)
+
+    monkeypatch.setattr(MemoryTransport, "submit", note)
+    assert tenants.post("/embed", json=body_of(3), headers=bearer("first")).status_code == 200
+    finished(tenants, "second", 12)
+    # Jobs of other tests may still run.
+    assert {("online", "key one"), ("bulk", "key two")} <= set(clients)
