@@ -62,6 +62,11 @@ def hashes_in(reports: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     return hashes
 
 
+def missing(pins: list[str], found: Mapping[str, Any]) -> list[str]:
+    """Packages that pip would install in addition to ``pins``. With hashes it would refuse them."""
+    return sorted(hashes_in([found]).keys() - set(pins))
+
+
 def canonical(name: str) -> str:
     """The name as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -85,6 +90,9 @@ def main() -> None:
     cpu, more = pins_in("constraints.txt"), pins_in("constraints-gpu.txt")
     api = [pin for pin in cpu if pin.partition("==")[0] not in NOT_IN_API]
     gpu = [pin for pin in cpu if pin.partition("==")[0] != "onnxruntime"] + more
+    for pins in (api, cpu, gpu):
+        if more_needed := missing(pins, report(pins, MACHINES[0], closed=False)):
+            sys.exit(f"The constraints lack {', '.join(more_needed)}. Update them first (make constraints).")
     every = hashes_in(report(sorted({*cpu, *more}), machine, closed=True) for machine in MACHINES)
     build = hashes_in(report(list(BUILD), machine, closed=False) for machine in MACHINES)
     for name, title, hashes in (

@@ -165,6 +165,7 @@ def draw(samples: np.ndarray, title: str, out: Path) -> None:
 def report(made: Site, counts: Counts, samples: np.ndarray) -> None:
     """Print what happened."""
     print(f"answers: {dict(sorted(counts.answers.items()))}; slowest {counts.slowest:.1f} s")
+    print(f"refused: {dict(counts.refusals)}")
     print(f"models: {dict(counts.versions)}, {made.num_swaps} swaps; {made.num_kills} workers killed")
     print(f"lost: {len(counts.lost)}; wrong answers: {len(counts.wrong)}")
     print(*(counts.lost + counts.wrong)[:10], sep="\n")

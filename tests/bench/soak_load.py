@@ -32,6 +32,7 @@ class Counts:
 
     Attributes:
         answers: requests by status; the name of the error if the connection broke.
+        refusals: refused requests by the first words of the reason.
         wrong: malformed requests that got another answer than 4xx, and others that got 4xx, with the answer.
         lost: requests that were accepted and got no result, in words.
         versions: answers by version of the model.
@@ -39,6 +40,7 @@ class Counts:
     """
 
     answers: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     versions: Counter[str] = field(default_factory=Counter)
@@ -104,7 +106,7 @@ class Load:
         if status == 202:
             await self._follow(answer.headers["location"], what, malformed=malformed)
         elif str(status) in REFUSALS:
-            return
+            counts.refusals[f"{status} {answer.json()['detail'][:60]}"] += 1
         elif status >= 500:
             counts.lost.append(f"{what}: {status} {answer.text[:200]}")
         elif malformed != (status >= 400):

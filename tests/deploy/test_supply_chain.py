@@ -61,6 +61,7 @@ def test_hashes_of_all_platforms_are_joined() -> None:
     joined = pin_hashes.hashes_in([found("b" * 64), found("a" * 64), found("a" * 64)])
     expected = f"# Title. Updated by make constraints.\nsome-package==1.0 \\\n    --hash=sha256:{'a' * 64} \\\n"
     assert pin_hashes.requirements_file("Title.", joined) == expected + f"    --hash=sha256:{'b' * 64}\n"
+    assert pin_hashes.missing(["other==1.0"], found("a" * 64)) == ["some-package==1.0"]
     with pytest.raises(ValueError, match=r"some-package==1.0: pip names no SHA-256"):
         pin_hashes.hashes_in([found(None)])
 
