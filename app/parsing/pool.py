@@ -44,8 +44,6 @@ log = logging.getLogger("scpalm.parsing")
 T = TypeVar("T")
 
 _CANCEL_AGAIN_SECONDS = 0.05
-# A command that no request waits for may end by itself within this time, which costs less than a new process.
-_GRACE_SECONDS = 0.25
 _SMALL_ANSWER_BYTES = 1 << 20
 LARGE_BYTES = 8 << 20  # larger bodies never occupy all processes, so that small ones do not wait for them
 
@@ -277,8 +275,8 @@ class ParserPool:
                 async with self._large:
                     return await asyncio.shield(future)
             return await asyncio.shield(future)
-        except asyncio.CancelledError:  # the client disconnected
-            loop.call_later(_GRACE_SECONDS, stop)
+        except asyncio.CancelledError:  # the client disconnected: stop at once
+            stop()
             raise
 
 
