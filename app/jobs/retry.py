@@ -26,7 +26,7 @@ class Retry:
     """Runs commands, and repeats them without limit on the errors in UNAVAILABLE.
 
     Args:
-        tasks: told what jobs wait for. A full queue is not reported: waiting for it is their normal state.
+        tasks: receives what jobs wait for. A full queue is not reported: waiting for it is their normal state.
     """
 
     def __init__(self, tasks: TaskSupervisor) -> None:

@@ -75,7 +75,7 @@ class JobRunner:
         self._holds: dict[str, ExitStack] = {}  # keep the models of waiting jobs open after they are replaced
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self._attempted: Attempt | None = None
-        self._unfinished: list[Job] = []  # the ledger takes them for running, but nobody runs them
+        self._unfinished: list[Job] = []  # listed as running, but no process runs them
         self._intake: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
 

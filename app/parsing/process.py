@@ -32,7 +32,7 @@ _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "HOME", "LD_L
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "ARROW_NUM_THREADS")
 _SETUP_SECONDS = 120.0
 _EXIT_SECONDS = 2.0
-# Nothing in the process itself causes these: somebody, or the kernel for want of memory, ended it.
+# Nothing in the process itself causes these: a person, or the kernel for want of memory, ended it.
 _OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _LAST_KINDS = ("done", "error", "memory", "fault")
 CHILD_MODULE = "scpalm.app.parsing.child"
@@ -125,7 +125,7 @@ class ParserProcess:
         with self._lock:
             self._process, self._connection = process, Connection(parent_socket.detach())
             self._is_set_up = False
-            if self._closed or self._killed:  # meanwhile somebody ended its predecessor
+            if self._closed or self._killed:  # its predecessor was ended meanwhile
                 process.kill()
             if self._closed:
                 process.wait()

@@ -1,4 +1,4 @@
-"""What a client is told when a parser process did not finish its command."""
+"""The error of a client when a parser process did not finish its command."""
 
 from __future__ import annotations
 

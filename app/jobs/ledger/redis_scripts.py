@@ -7,7 +7,7 @@ All keys start with KEYS[1], ``scpalm:{jobs}:``:
 - ``running:MODEL`` (stream of leases, one per running job of that model)
 - ``all`` and ``of:OWNER`` (sorted sets by time of acceptance)
 - ``print:OWNER:FINGERPRINT`` and ``key:OWNER:KEY`` (job ids), ``keys:ID`` (set of the names of a job's keys)
-- ``pulse`` (hash: when somebody last asked, and when the last pause ended), ``running:MODEL:former`` (former holders)
+- ``pulse`` (hash: when a process last asked, and when the last pause ended), ``running:MODEL:former`` (former holders)
 - ``counts`` (hash: number of running and ended jobs by state), ``version``
 
 Early releases recorded neither ``keys:ID`` nor the field ``request`` of a job. Version 1 had no ``version`` and kept

@@ -6,8 +6,8 @@ the holder, the time since its last sign of life, and the number of deliveries:
 - grant: the holder reads the entry, which is delivery 1.
 - renew: the holder claims its entry again, at least RENEWALS_PER_LEASE times per lease. That is not a delivery.
 - lapse and take over: an entry that was not renewed for one lease goes to the next holder that asks, as one more
-  delivery. While Redis was away nobody could renew. So after a pause of Redis, or of everybody who asks it, no entry is
-  taken over for one lease.
+  delivery. No process can renew while Redis is away. So after a pause of Redis, or of all its clients, no entry
+  is taken over for one lease.
 - come back: a former holder that asks for its entry again has not died, and its delivery is not counted.
 - limit: after MAX_DELIVERIES the entry becomes a dead letter instead.
 - finish: the entry is deleted. Only its present holder may do that, so a late result of a former holder is refused.
@@ -61,7 +61,7 @@ local function now_ms()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
-local function was_away(pulse, pause, lease_ms)  -- whether nobody asked for longer than `pause`, less than a lease ago
+local function was_away(pulse, pause, lease_ms)  -- no request for longer than `pause`, less than a lease ago
   local now, found = now_ms(), redis.call('HMGET', pulse, 'at', 'back')
   local at, back = tonumber(found[1] or now), tonumber(found[2] or 0)
   local jumped = now - at > pause or now < at  -- the clock of Redis may be set, too

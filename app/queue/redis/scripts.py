@@ -2,7 +2,7 @@
 
 Keys of one model share a hash tag: ``load`` (hash: rows:online, rows:bulk, bytes, kept:SERVICE), one stream per
 lane, ``dead`` (dead letters), ``beat:NAME`` of workers and services (they expire), ``workers`` and ``apis`` (names),
-``pulse`` (hash: when somebody last asked, and when the last pause ended), ``LANE:former`` (hash: former holders).
+``pulse`` (hash: when a process last asked, and when the last pause ended), ``LANE:former`` (hash: former holders).
 """
 
 from __future__ import annotations
