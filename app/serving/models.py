@@ -18,6 +18,7 @@ from pathlib import Path
 
 from scpalm.app.background import Beat, TaskSupervisor, cancel_until_done
 from scpalm.app.errors import UnknownModelError
+from scpalm.app.serving.freed_memory import return_freed_memory
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.settings import Settings
 from scpalm.app.storage.scratch import is_full
@@ -29,6 +30,7 @@ log = logging.getLogger("scpalm.models")
 
 OpenModel = Callable[[Bundle], Awaitable[ServedModel]]
 _Signature = tuple[tuple[str, int, int], ...]
+_TRIM_SECONDS = 1.0
 _MANIFEST = "manifest.json"
 _NO_ROOM = "The disk of SCPALM_SPOOL_DIR has no room for a copy of this model. Make room; it is tried again by itself."
 
@@ -247,6 +249,9 @@ class Models:
         self._retired.remove(retired)
         await _remove_copy(retired.copy)
         log.info("closed %s", retired.model)
+        # Later, when the last references to the model are gone.
+        loop = asyncio.get_running_loop()
+        loop.call_later(_TRIM_SECONDS, loop.run_in_executor, None, return_freed_memory)
 
     async def close(self, *, at_once: bool = False) -> None:
         """Finish the queued work of all models, unless ``at_once``, then close them."""
