@@ -56,8 +56,12 @@ class InputProblem:
 
 
 def service_problems() -> list[type[ServiceError]]:
-    """All kinds of ServiceError, by status and code."""
-    return sorted([ServiceError, *ServiceError.__subclasses__()], key=lambda kind: (kind.status, kind.code))
+    """The kinds of ServiceError in `scpalm.app.errors`, by status and code. Other modules are imported or not."""
+    kinds = [
+        ServiceError,
+        *(kind for kind in ServiceError.__subclasses__() if kind.__module__ == ServiceError.__module__),
+    ]
+    return sorted(kinds, key=lambda kind: (kind.status, kind.code))
 
 
 def input_problems() -> dict[str, InputProblem]:

@@ -32,7 +32,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Ser
             service = start(**settings).wait_until_ready()
             yield service, worker.wait_until_ready()
             assert [server.stop() for server in (service, worker)] == [0, 0]
-            assert not list((folder / "spool" / "scpalm-spool").iterdir()), "payloads are left behind"
+            left = [path for path in (folder / "spool" / "scpalm-spool").rglob("*") if path.is_file()]
+            assert left == [], "payloads are left behind"
     finally:
         redis.stop()
 
