@@ -32,7 +32,7 @@ def add_reference(
     loaded = Bundle.load(bundle)
     cells = labelled_cells(corpus, options.max_of_label, options.seed)
     if own := cells.labels_outside(cell_type_table()):
-        progress(f"types of their own, since training/cell_types has no such names: {', '.join(own)}")
+        progress(f"new types, because training/cell_types does not list these labels: {', '.join(own)}")
     progress(f"embedding {len(cells.rows):,} cells")
     array = embed(corpus, loaded, cells.rows)
     typed = np.flatnonzero(cells.broad != "")
