@@ -74,7 +74,7 @@ class CorpusCells:
 def labelled_cells(corpus: Corpus, max_of_label: int, seed: int) -> CorpusCells:
     """Cells with a label, at most ``max_of_label`` of each label and data set, in random order within a label.
 
-    A label that is not in the table of cell types becomes a new type with that name. Raises InputError if no cell has a label.
+    A label that is not in the table of cell types becomes a new type with that name. Raises InputError without labels.
     """
     obs = corpus.obs
     simulated = obs["simulated"].to_numpy(bool) if "simulated" in obs else np.zeros(len(obs), bool)
