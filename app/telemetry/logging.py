@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.config
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -67,13 +66,11 @@ def _printable(text: str) -> str:
 
 def configure_logging(log_format: Literal["text", "json"], level: str = "INFO") -> None:
     """Send the lines of every logger to stderr. Only the command line calls it: a library must not change logging."""
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"text": {"()": TextFormatter}, "json": {"()": JsonFormatter}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": log_format}},
-            "root": {"handlers": ["stderr"], "level": level},
-            "loggers": {"uvicorn": {"level": "WARNING"}},
-        }
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    # Not logging.config or basicConfig(force=True): they also close the handlers of other libraries, and some of those
+    # close the stream they write to.
+    root.handlers = [handler]
+    root.setLevel(level)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -118,6 +118,7 @@ def test_a_missing_runtime_error_says_how_to_install_it(
         raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 
     monkeypatch.setattr(engine_module, "open_session", absent)
+    monkeypatch.setattr("scpalm.app.telemetry.logging.configure_logging", lambda log_format: None)
     monkeypatch.chdir(tmp_path)
     given = [cells if argument == "CELLS" else argument for argument in arguments]
     with kept_signals():

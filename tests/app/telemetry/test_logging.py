@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
 
 import pytest
 
-from scpalm.app.telemetry.logging import JsonFormatter, TextFormatter
+from scpalm.app.telemetry.logging import JsonFormatter, TextFormatter, configure_logging
 from tests.app.fakes import Client
 
 
@@ -66,3 +67,21 @@ def test_the_lines_of_an_exception_are_kept() -> None:
     except ValueError:
         record.exc_info = sys.exc_info()
     assert len(TextFormatter().format(record).splitlines()) > 2
+
+
+def test_handlers_of_other_libraries_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closing(logging.StreamHandler[io.StringIO]):
+        def close(self) -> None:
+            self.stream.close()
+
+    theirs = Closing(io.StringIO())
+    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn")
+    levels = root.level, uvicorn.level
+    monkeypatch.setattr(root, "handlers", [theirs])
+    try:
+        configure_logging("text")
+        assert root.handlers != [theirs] and len(root.handlers) == 1
+        assert not theirs.stream.closed
+    finally:
+        root.setLevel(levels[0])
+        uvicorn.setLevel(levels[1])
