@@ -110,7 +110,7 @@ def _model(settings: Settings) -> Finding:
     bundle = Bundle.load(settings.bundle)  # verifies every checksum
     started = time.perf_counter()
     session = open_runtime(bundle, device=settings.device, runtime=settings.runtime)
-    rate = session.warm_up()
+    rate = session.warm_up().cells_per_second
     name, version, checksum = bundle.identity
     info = session.info
     return Finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -23,7 +24,9 @@ from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import Bundle
 from scpalm.model.engine import open_runtime
 from scpalm.model.sessions.base import info_of, network_config
-from scpalm.model.sessions.session import Session, SessionInfo
+from scpalm.model.sessions.session import Session, SessionInfo, Speed
+
+log = logging.getLogger("scpalm.opener")
 
 OpenSession = Callable[[Bundle, Settings], Session]
 
@@ -122,7 +125,7 @@ class ModelOpener:
             ),
         )
 
-    def _open_warm(self, bundle: Bundle) -> tuple[Session, float]:
+    def _open_warm(self, bundle: Bundle) -> tuple[Session, Speed]:
         session = self._open_session(bundle, self._settings)
         return session, session.warm_up()
 
@@ -146,12 +149,19 @@ class ModelOpener:
             memory=space.memory,
         )
 
-    def _start_device(self, session: Session, rate: float, transport: Transport) -> Device:
+    def _start_device(self, session: Session, speed: Speed, transport: Transport) -> Device:
         transport.serve_leases(session.info)
-        metrics, batch_rows = self._metrics, self._settings.batch_cells
+        metrics, batch_rows = self._metrics, self._settings.batch_cells or speed.batch_cells
+        log.info(
+            "%s on %s: batches of up to %d cells, %.0f cells/s",
+            session.info.runtime,
+            session.info.device,
+            batch_rows,
+            speed.cells_per_second,
+        )
         supervisor = Supervisor(lambda: Worker(session, transport, metrics, batch_rows=batch_rows), self._tasks)
         supervisor.start()
-        return Device(session.info, rate, supervisor)
+        return Device(session.info, speed.cells_per_second, supervisor)
 
 
 def session_info(bundle: Bundle) -> SessionInfo:

@@ -53,7 +53,10 @@ class InferenceNetwork(nn.Module):
 
     def nearest(self, x: Tensor) -> Tensor:
         """Inputs of the tokens ``[B, N]`` -> code indices ``[B, N]`` int64."""
-        encoded = self.encoder(x[:, :, None] * self.token_scale + self.encoder_position)  # [B, N, D]
+        return self.nearest_of(self.encoder(x[:, :, None] * self.token_scale + self.encoder_position))
+
+    def nearest_of(self, encoded: Tensor) -> Tensor:
+        """Encoded tokens ``[B, N, D]`` -> code indices ``[B, N]`` int64."""
         point = self.down(encoded) * self.point_scale + self.point_shift  # [B, N, code_width]
         squared_norm = (self.code_table * self.code_table).sum(-1)  # [K]
         return (squared_norm - 2.0 * torch.matmul(point, self.code_table.T)).argmin(-1)  # [B, N, K] -> [B, N]

@@ -19,9 +19,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
         """``[B, T, D] -> [B, T, D]``. With ``num_queries``, only that many tokens from the start are computed."""
-        B, T, D = x.shape
+        return self.mix(self.qkv(x), num_queries)
+
+    def mix(self, qkv: Tensor, num_queries: int | None = None) -> Tensor:
+        """The projections ``[B, T, 3 D]`` of all tokens -> ``[B, T, D]``."""
+        B, T, width = qkv.shape
+        D = width // 3
         # [B, T, 3 D] -> [B, T, 3, heads, D / heads] -> [3, B, heads, T, D / heads]
-        q, k, v = self.qkv(x).reshape(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = qkv.reshape(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
         if num_queries is not None:
             q = q[:, :, :num_queries]
         mixed = F.scaled_dot_product_attention(q, k, v)  # [B, heads, T, D / heads]
@@ -39,8 +44,12 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor, num_queries: int | None = None) -> Tensor:
-        mixed = self.attention(self.norm1(x) if self.pre else x, num_queries)
+    def forward(self, x: Tensor, num_queries: int | None = None, qkv: Tensor | None = None) -> Tensor:
+        """``[B, T, D] -> [B, T, D]``. ``qkv [B, T, 3 D]``: the projections of x, where they are known."""
+        if qkv is None:
+            mixed = self.attention(self.norm1(x) if self.pre else x, num_queries)
+        else:
+            mixed = self.attention.mix(qkv, num_queries)
         x = x[:, : mixed.shape[1]] + mixed
         if self.pre:
             return x + self.feed_forward(self.norm2(x))
@@ -64,9 +73,12 @@ class Transformer(nn.Module):
             x = layer(x)
         return self.norm(x)
 
-    def first_token(self, x: Tensor) -> Tensor:
-        """``[B, T, D] -> [B, D]``: only the first token. The last layer skips all others."""
+    def first_token(self, x: Tensor, qkv: Tensor | None = None) -> Tensor:
+        """``[B, T, D] -> [B, D]``: only the first token. The last layer skips all others.
+
+        ``qkv [B, T, 3 D]``: the projections of x in the first layer, where they are known.
+        """
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            x = layer(x, 1) if number == last else layer(x)
+            x = layer(x, 1 if number == last else None, qkv if number == 0 else None)
         return self.norm(x)[:, 0]

@@ -23,7 +23,7 @@ from scpalm.model.network.config import NetworkConfig
 from scpalm.model.read_out.basis import Basis
 from scpalm.model.read_out.corrections import Corrections
 from scpalm.model.sessions.gene_head import GeneReadOut
-from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens
+from scpalm.model.sessions.session import Encoded, SessionInfo, Speed, Tokens
 from scpalm.model.sessions.shapes import BATCHES, Padded, cut, split, synthetic_rows, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -167,8 +167,8 @@ class BucketedSession(ABC):
             pass
         return out
 
-    def warm_up(self) -> float:
-        """Run every fixed shape once, then measure the speed on synthetic cells, in cells per second."""
+    def warm_up(self) -> Speed:
+        """Run every fixed shape once, then measure the speed on synthetic cells."""
         config = self._config
         warm_shapes(self._embed_padded, config.num_genes, config.components)
         for size in BATCHES:
@@ -177,7 +177,7 @@ class BucketedSession(ABC):
         self.encode(rows)  # keeps the correction for its gene set
         started = time.perf_counter()
         self.encode(rows)
-        return len(rows) / (time.perf_counter() - started)
+        return Speed(len(rows) / (time.perf_counter() - started))
 
 
 def _padded(part: NDArray[Scalar]) -> NDArray[Scalar]:

@@ -39,11 +39,16 @@ class GeneColumns:
 
 
 class GeneReadOut:
-    """``o_g = w_g . h_token(g) + b_g``; see `scpalm.model.network.pathways.GeneHead`."""
+    """``o_g = w_g . h_token(g) + b_g``; see `scpalm.model.network.pathways.GeneHead`.
+
+    Attributes:
+        weight: ``[N, S, D]`` float32, or ``[1, S, D]`` for a head shared by all tokens.
+        bias: ``[G]`` float32.
+    """
 
     def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], num_tokens: int) -> None:
-        self._weight = np.ascontiguousarray(weight.transpose(0, 2, 1))  # [N, S, D], or [1, S, D] for a shared head
-        self._bias = bias  # [G]
+        self.weight = np.ascontiguousarray(weight.transpose(0, 2, 1))
+        self.bias = bias
         self._genes_per_token = weight.shape[2]
         self._num_tokens = num_tokens
 
@@ -68,5 +73,5 @@ class GeneReadOut:
         """Select genes by their vocabulary positions."""
         token, within = np.divmod(genes, self._genes_per_token)  # token i holds genes [S i, S (i + 1))
         tokens, row = np.unique(token, return_inverse=True)
-        weight = self._weight if len(tokens) == len(self._weight) else self._weight[tokens % len(self._weight)]
-        return GeneColumns(tokens, weight, row * self._genes_per_token + within, self._bias[genes])
+        weight = self.weight if len(tokens) == len(self.weight) else self.weight[tokens % len(self.weight)]
+        return GeneColumns(tokens, weight, row * self._genes_per_token + within, self.bias[genes])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import BundleError
 from scpalm.model.sessions.base import BucketedSession
+from scpalm.model.sessions.session import Speed
 from scpalm.model.sessions.shapes import LENGTHS, Padded, example
 
 MODEL_FILE = "embed.onnx"
@@ -37,15 +38,15 @@ class OnnxSession(BucketedSession):
         self._decoder: ort.InferenceSession | None = None
         self._opening = threading.Lock()
 
-    def warm_up(self) -> float:
-        rate = super().warm_up()
+    def warm_up(self) -> Speed:
+        speed = super().warm_up()
         if self.info.device == "cpu":
             # Release the buffers of the largest shapes: most services are idle at first, and the arena grows again
             # quickly when they are needed.
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             self._session.run(["embedding"], example(LENGTHS[0], 1, self._config.components).feed(), options)
-        return rate
+        return speed
 
     def _embed_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         embedding, log_length = self._session.run(["embedding", "log_length"], batch.feed())

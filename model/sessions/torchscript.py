@@ -53,6 +53,20 @@ def _dequantised(stored: dict[str, Tensor], name: str) -> Tensor:
     return tensor if scale is None else tensor * scale[:, None]
 
 
+def torch_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:n`` -> the device. Raises ValueError if it is unknown or missing."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not number.isdigit()):
+        raise ValueError(f"Unknown device '{name}': choose auto, cpu, cuda or cuda:n.")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"There is no device '{name}': PyTorch finds {torch.cuda.device_count()} GPUs. Use cpu or auto."
+        )
+    return torch.device("cpu") if kind == "cpu" else torch.device("cuda", int(number or 0))
+
+
 class _Served(torch.nn.Module):
     """Both networks: padded sparse cells of one gene set -> embedding, h_C and codes."""
 
@@ -84,16 +98,7 @@ class TorchScriptSession(BucketedSession):
     """Implements `Session` with PyTorch. Raises BundleError, or ValueError for an unknown device."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
-        if device == "auto":
-            device = "cuda:0" if torch.cuda.is_available() else "cpu"
-        kind, colon, number = device.partition(":")
-        if kind not in ("cpu", "cuda") or (colon and not number.isdigit()):
-            raise ValueError(f"Unknown device '{device}': choose auto, cpu, cuda or cuda:n.")
-        if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"There is no device '{device}': PyTorch finds {torch.cuda.device_count()} GPUs. Use cpu or auto."
-            )
-        self._device = torch.device(device)
+        self._device = torch_device(device)
         super().__init__(bundle, runtime="torchscript", device=str(self._device), threads=threads)
         config = self._config
         inputs = _tensors(example(256, 2, config.components))

@@ -21,7 +21,7 @@ from scpalm.app.service import Service
 from scpalm.model.bundle import FORMAT_VERSION
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens
+from scpalm.model.sessions.session import Encoded, SessionInfo, Speed, Tokens
 from scpalm.model.tasks.embed import Embed
 
 T = TypeVar("T")
@@ -55,8 +55,8 @@ class FakeSession:
     def info(self) -> SessionInfo:
         return INFO
 
-    def warm_up(self) -> float:
-        return 0.0
+    def warm_up(self) -> Speed:
+        return Speed(0.0)
 
     def encode(self, rows: Rows, *, tokens: bool | NDArray[np.bool_] = True) -> Encoded:
         self.calls.append(rows)

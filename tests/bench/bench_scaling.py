@@ -25,12 +25,12 @@ import numpy as np
 import psutil  # type: ignore[import-untyped, unused-ignore]
 from scipy import sparse
 
-from scpalm.app.settings import Settings
 from scpalm.model.bundle import Bundle
+from scpalm.model.sessions.session import CPU_BATCH_CELLS
 from tests.bench.service import ARROW, as_arrow
 from tests.chaos.cluster import NO_REDIS, Cluster, Process, cluster, wait_until
 
-BATCH_CELLS = Settings.model_fields["batch_cells"].default
+BATCH_CELLS = CPU_BATCH_CELLS
 REQUEST_CELLS = 64
 
 

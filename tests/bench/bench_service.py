@@ -23,15 +23,14 @@ import orjson
 from scipy import sparse
 
 from scpalm.app.offline.sample import write_sample
-from scpalm.app.settings import Settings
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
-from scpalm.model.sessions.session import open_session
+from scpalm.model.sessions.session import CPU_BATCH_CELLS, open_session
 
-BATCH_CELLS = Settings.model_fields["batch_cells"].default
+BATCH_CELLS = CPU_BATCH_CELLS
 SMALL_CELLS = 64
 LARGE_CELLS = 2_700
 ROOT = Path(__file__).parents[2]

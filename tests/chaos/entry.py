@@ -37,7 +37,7 @@ from scpalm.app.settings import Settings, load_settings  # noqa: E402
 from scpalm.model.bundle import Bundle  # noqa: E402
 from scpalm.model.errors import UserError  # noqa: E402
 from scpalm.model.genes.rows import Rows  # noqa: E402
-from scpalm.model.sessions.session import Encoded, SessionInfo, Tokens  # noqa: E402
+from scpalm.model.sessions.session import Encoded, SessionInfo, Speed, Tokens  # noqa: E402
 
 wire.VERSION = int(os.environ.get("CHAOS_WIRE", wire.VERSION))
 
@@ -56,8 +56,8 @@ class SleepingSession:
     def info(self) -> SessionInfo:
         return self._info
 
-    def warm_up(self) -> float:
-        return 0.0
+    def warm_up(self) -> Speed:
+        return Speed(0.0)
 
     def encode(self, rows: Rows, *, tokens: bool | np.ndarray = True) -> Encoded:
         if rows.value.max(initial=0.0) > 9.0 and _is_poison(rows):

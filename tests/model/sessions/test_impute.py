@@ -1,4 +1,4 @@
-"""Imputation: codes and f -> values of chosen genes, equal in both runtimes and for a cell in any batch."""
+"""Imputation: codes and f -> values of chosen genes, equal in all runtimes and for a cell in any batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scpalm.model.sessions.session import Encoded, Session, Tokens, open_session
 from scpalm.model.sessions.shapes import synthetic_rows
 from tests.training.tiny import NUM_GENES
 
-RUNTIMES = ("onnx", "torchscript")
+RUNTIMES = ("onnx", "torch", "torchscript")
 
 
 def encoded_of(bundle: Bundle, num_cells: int) -> Encoded:

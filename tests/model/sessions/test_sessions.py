@@ -1,4 +1,4 @@
-"""The session protocol, for both runtimes."""
+"""The session protocol, for all runtimes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.sessions.session import Session, open_session
 from tests.training.tiny import NUM_GENES, SIZES
 
-RUNTIMES = ("onnx", "torchscript")
+RUNTIMES = ("onnx", "torch", "torchscript")
 
 
 def random_rows(cells: int, *, seed: int = 0) -> list[Rows]:
@@ -68,25 +68,29 @@ def test_cells_differ(session: Session) -> None:
     assert len(np.unique(encoded.embedding, axis=0)) == 40
 
 
-def test_only_what_is_asked_for_is_computed(onnx: Session) -> None:
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_only_what_is_asked_for_is_computed(tiny_bundle: Bundle, runtime: str) -> None:
+    session = open_session(tiny_bundle, runtime=runtime, device="cpu", threads=1)
     rows = Rows.concat(random_rows(9))
-    whole, without = onnx.encode(rows), onnx.encode(rows, tokens=False)
+    whole, without = session.encode(rows), session.encode(rows, tokens=False)
     assert np.array_equal(without.embedding, whole.embedding)
     with pytest.raises(RuntimeError, match="needs_tokens"):
         _ = without.codes
-    some = onnx.encode(rows, tokens=np.arange(9) % 2 == 0)
+    some = session.encode(rows, tokens=np.arange(9) % 2 == 0)
     assert np.array_equal(some.codes[::2], whole.codes[::2])
     assert np.array_equal(some.h_C[::2], whole.h_C[::2])
     assert not some.codes[1::2].any() and not some.h_C[1::2].any()
 
 
-def test_the_runtimes_agree(tiny_bundle: Bundle) -> None:
+@pytest.mark.parametrize("names", [("onnx", "torch"), ("onnx", "torchscript")])
+def test_the_runtimes_agree(tiny_bundle: Bundle, names: tuple[str, str]) -> None:
     rows = Rows.concat(random_rows(60))
-    one, other = (open_session(tiny_bundle, runtime=name, device="cpu", threads=1).encode(rows) for name in RUNTIMES)
+    one, other = (open_session(tiny_bundle, runtime=name, device="cpu", threads=1).encode(rows) for name in names)
     agreement = one.codes == other.codes
     assert agreement.mean() >= 0.999
     assert np.abs(one.h_C - other.h_C)[agreement.all(axis=1)].max() < 1e-4
     np.testing.assert_allclose(one.embedding, other.embedding, atol=1e-5)
+    np.testing.assert_allclose(one.log_length, other.log_length, atol=1e-5)
 
 
 def companies(parts: list[Rows]) -> Iterator[tuple[str, list[int]]]:
@@ -101,14 +105,16 @@ def companies(parts: list[Rows]) -> Iterator[tuple[str, list[int]]]:
     yield "twice", [5, 5, 6, 5]
 
 
-def test_the_same_cell_gives_the_same_bits_whatever_else_is_in_the_batch(onnx: Session) -> None:
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_the_same_cell_gives_the_same_bits_whatever_else_is_in_the_batch(tiny_bundle: Bundle, runtime: str) -> None:
+    session = open_session(tiny_bundle, runtime=runtime, device="cpu", threads=1)
     parts = random_rows(70)
-    alone = [onnx.encode(part) for part in parts]
+    alone = [session.encode(part) for part in parts]
     for output in ("embedding", "h_C", "codes"):
         one_by_one = np.concatenate([getattr(encoded, output) for encoded in alone])
-        assert np.array_equal(getattr(onnx.encode(Rows.concat(parts)), output), one_by_one)
+        assert np.array_equal(getattr(session.encode(Rows.concat(parts)), output), one_by_one)
         for name, numbers in companies(parts):
-            result = getattr(onnx.encode(Rows.concat([parts[i] for i in numbers])), output)
+            result = getattr(session.encode(Rows.concat([parts[i] for i in numbers])), output)
             assert np.array_equal(result, one_by_one[numbers]), f"{output} {name}"
 
 

@@ -13,6 +13,7 @@ from scpalm.app.execution.worker import Worker
 from scpalm.app.main import create_app
 from scpalm.app.settings import Settings
 from scpalm.model.bundle import Bundle
+from scpalm.model.sessions.session import Speed
 from tests.app.fakes import Client, FakeSession
 
 BODY = {"genes": [f"GENE{n}" for n in range(30)], "indptr": [0, 1], "indices": [5], "data": [3]}
@@ -49,7 +50,7 @@ def test_live_but_not_ready_while_loading(bundle_dir: Path, tmp_path: Path) -> N
 
 
 class _ColdSession(FakeSession):
-    def warm_up(self) -> float:
+    def warm_up(self) -> Speed:
         raise RuntimeError("no kernel for this shape")
 
 

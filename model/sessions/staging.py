@@ -1,0 +1,208 @@
+"""How cells travel to a device: blocks of cells in page-locked memory, copied on a separate stream.
+
+On the CPU the same classes work without streams. Letters: B cells of a block, E entries of a block, R components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scpalm.model.genes.rows import Rows
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """The fixed size of a block.
+
+    Attributes:
+        cells: B, most cells of a block.
+        entries: E, most expressed genes of all its cells.
+    """
+
+    cells: int
+    entries: int
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Consecutive cells of one gene set.
+
+    Attributes:
+        start, stop: positions among the cells, in the order of `order_by_gene_set`.
+        rows: positions among the input rows.
+        gene_set: which gene set.
+    """
+
+    start: int
+    stop: int
+    rows: NDArray[np.int64]
+    gene_set: int
+
+
+def order_by_gene_set(rows: Rows) -> NDArray[np.int64]:
+    """``[B]`` positions of the cells, those of one gene set together."""
+    return np.argsort(rows.gene_set_of_row, kind="stable")
+
+
+def blocks(rows: Rows, order: NDArray[np.int64], shape: BlockShape) -> Iterator[Block]:
+    """Cut the ordered cells into blocks of one gene set that fit a shape."""
+    sets = rows.gene_set_of_row[order]
+    ends = np.cumsum(rows.lengths()[order])
+    start = 0
+    while start < len(order):
+        before = int(ends[start - 1]) if start else 0
+        fit = int(np.searchsorted(ends, before + shape.entries, side="right"))
+        same = start + int(np.searchsorted(sets[start:], sets[start], side="right"))
+        stop = max(start + 1, min(start + shape.cells, fit, same))
+        yield Block(start, stop, order[start:stop], int(sets[start]))
+        start = stop
+
+
+class Device:
+    """A device with its streams, one to compute on and one for copies in each direction."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.on_gpu = device.type == "cuda"
+        if self.on_gpu:
+            self.compute, self.copy_in, self.copy_out = (torch.cuda.Stream(device) for _ in range(3))
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Run what follows on the stream to compute on."""
+        return torch.cuda.stream(self.compute) if self.on_gpu else nullcontext()
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Memory of the device."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def fetch(self, values: Tensor) -> Fetched:
+        """Start to copy what was computed so far to the host."""
+        if not self.on_gpu:
+            return Fetched(values)
+        out = torch.empty(tuple(values.shape), dtype=values.dtype, pin_memory=True)
+        self.copy_out.wait_stream(self.compute)
+        with torch.cuda.stream(self.copy_out):
+            out.copy_(values, non_blocking=True)
+            values.record_stream(self.copy_out)
+            return Fetched(out, self.copy_out.record_event())
+
+
+class Fetched:
+    """Values on their way to the host."""
+
+    def __init__(self, values: Tensor, copied: torch.cuda.Event | None = None) -> None:
+        self._values, self._copied = values, copied
+
+    def numpy(self) -> NDArray[np.generic]:
+        """The values, when they have arrived."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        array: NDArray[np.generic] = self._values.numpy()
+        return array
+
+
+class Slot:
+    """A block on its way: buffers of the host and of the device, always of the same size and at the same address."""
+
+    def __init__(self, device: Device, shape: BlockShape) -> None:
+        self._device = device
+        sizes = {
+            "gene_index": ((shape.entries,), torch.int32),
+            "value": ((shape.entries,), torch.float32),
+            "offsets": ((shape.cells + 1,), torch.int32),
+        }
+        self._host = {
+            name: torch.empty(size, dtype=dtype, pin_memory=device.on_gpu) for name, (size, dtype) in sizes.items()
+        }
+        self._gene_index, self._value, self.offsets = (device.empty(*size).zero_() for size in sizes.values())
+        self._used = shape.entries
+        if device.on_gpu:
+            self._sent, self._read = torch.cuda.Event(), torch.cuda.Event()
+
+    @property
+    def gene_index(self) -> Tensor:
+        """``[E]`` int32 on the device; what lies behind the last offset has no meaning."""
+        return self._gene_index[: self._used]
+
+    @property
+    def value(self) -> Tensor:
+        """``[E]`` float32 log1p CP10K on the device."""
+        return self._value[: self._used]
+
+    def send(self, rows: Rows, block: Block) -> None:
+        """Copy a block to the device. What is computed next waits for it."""
+        if self._device.on_gpu:
+            self._sent.synchronize()  # the host's buffers may be written again
+        num_entries = self._fill(rows, block)
+        pairs = [
+            (self._gene_index[:num_entries], self._host["gene_index"][:num_entries]),
+            (self._value[:num_entries], self._host["value"][:num_entries]),
+            (self.offsets, self._host["offsets"]),
+        ]
+        if not self._device.on_gpu:
+            for to, source in pairs:
+                to.copy_(source)
+            self._used = num_entries
+            return
+        copy_in = self._device.copy_in
+        copy_in.wait_event(self._read)  # the device's buffers may be written again
+        with torch.cuda.stream(copy_in):
+            for to, source in pairs:
+                to.copy_(source, non_blocking=True)
+            self._sent.record(copy_in)
+        self._device.compute.wait_event(self._sent)
+
+    def release(self) -> None:
+        """Call when the block's computation is queued: its buffers are free once that is done."""
+        if self._device.on_gpu:
+            self._read.record(self._device.compute)
+
+    def _fill(self, rows: Rows, block: Block) -> int:
+        """Write the block to the host's buffers; returns its number of entries."""
+        genes, values, offsets = (self._host[name].numpy() for name in ("gene_index", "value", "offsets"))
+        lengths = rows.indptr[block.rows + 1] - rows.indptr[block.rows]
+        ends = np.cumsum(lengths)
+        count, total = len(block.rows), int(ends[-1])
+        offsets[0], offsets[1 : count + 1], offsets[count + 1 :] = 0, ends, total  # unused cells are empty
+        first = int(rows.indptr[block.rows[0]])
+        if block.rows[-1] - block.rows[0] + 1 == count:  # consecutive rows: one copy
+            genes[:total], values[:total] = rows.gene_index[first : first + total], rows.value[first : first + total]
+        else:
+            for row, end, length in zip(block.rows, ends, lengths, strict=True):
+                source = slice(rows.indptr[row], rows.indptr[row] + length)
+                genes[end - length : end], values[end - length : end] = rows.gene_index[source], rows.value[source]
+        return total
+
+
+class Step:
+    """A function of fixed buffers, called again and again: on a GPU it is recorded once as a CUDA graph."""
+
+    def __init__(self, device: Device, function: Callable[[], None]) -> None:
+        self._device, self._function = device, function
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        """Queue the function on the stream to compute on."""
+        if not self._device.on_gpu:
+            self._function()
+            return
+        if self._graph is None:
+            self._graph = self._record()
+        self._graph.replay()
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        for _ in range(2):  # libraries choose their kernels and reserve memory in the first calls
+            self._function()
+        self._device.compute.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may allocate memory meanwhile.
+        with torch.cuda.graph(graph, stream=self._device.compute, capture_error_mode="thread_local"):
+            self._function()
+        return graph
