@@ -179,6 +179,6 @@ def _torch_finds_gpu() -> bool:
         return False
     if importlib.util.find_spec("torch") is None:
         return False
-    import torch
+    from scpalm.model.sessions.torchscript import torch_device
 
-    return torch.cuda.is_available()
+    return torch_device("auto").type == "cuda"
