@@ -92,11 +92,13 @@ class Load:
     answers: list[tuple[int, float, str]] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _rounds: list[int] = field(default_factory=list)
 
     def __enter__(self) -> Load:
         body = cells(self.size)
-        for _ in range(self.clients):
-            self._threads.append(threading.Thread(target=self._ask, args=(body,)))
+        for number in range(self.clients):
+            self._rounds.append(0)
+            self._threads.append(threading.Thread(target=self._ask, args=(number, body)))
             self._threads[-1].start()
         return self
 
@@ -105,10 +107,17 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, body: Json) -> None:
+    def move(self, *urls: str) -> None:
+        """Send all requests to these services from now on. Returns when no request to another one is in flight."""
+        self.urls[:] = urls
+        before = list(self._rounds)
+        wait_until(lambda: all(now > then for now, then in zip(self._rounds, before, strict=True)), 60)
+
+    def _ask(self, number: int, body: Json) -> None:
         at = 0
         with httpx.Client(timeout=60) as client:
             while not self._over.is_set():
+                self._rounds[number] += 1
                 started = time.monotonic()
                 try:
                     answer = client.post(f"{self.urls[at % len(self.urls)]}/embed", json=body)

@@ -51,12 +51,12 @@ def release_upgraded(cluster: Cluster, size: int) -> Row:
 
 def _replace(load: Load, before: tuple[Process, Process], after: tuple[Process, Process], size: int) -> float:
     """Move the load from one release to the other, then stop the first. Returns the seconds of stopping it."""
-    load.urls[:] = [before[0].url, after[0].url]
+    load.move(before[0].url, after[0].url)
     answered = len(load.answers)
     wait_until(lambda: len(load.answers) > answered + 20 * size)
     values = [ask(service, cells(3)).json()["values"] for service, _ in (before, after)]
     assert values[0] == values[1], "both releases answer, side by side"
-    load.urls[:] = [after[0].url]
+    load.move(after[0].url)  # as a load balancer does before it stops a service
     started = time.monotonic()
     assert [process.stop(signal.SIGTERM) for process in before] == [0, 0]
     return time.monotonic() - started
