@@ -24,13 +24,12 @@ from scpalm.model.read_out.basis import Basis
 from scpalm.model.read_out.corrections import Corrections
 from scpalm.model.sessions.gene_head import GeneReadOut
 from scpalm.model.sessions.session import Encoded, SessionInfo, Speed, Tokens
-from scpalm.model.sessions.shapes import BATCHES, Padded, cut, split, synthetic_rows, warm_shapes
+from scpalm.model.sessions.shapes import CPU_SHAPES, GPU_SHAPES, Padded, cut, split, synthetic_rows, warm_shapes
 
 WEIGHTS_FILE = "weights.safetensors"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Scalar = TypeVar("Scalar", np.float32, np.int32)
-DECODED_CELLS = 16  # cells per run of the decoder
 
 
 def available_cores() -> int:
@@ -91,6 +90,7 @@ class BucketedSession(ABC):
     def __init__(self, bundle: Bundle, *, runtime: str, device: str, threads: int | None) -> None:
         self._config = network_config(bundle)
         self._corrections = Corrections(read_basis(bundle, self._config))
+        self._shapes = CPU_SHAPES if device == "cpu" else GPU_SHAPES
         self._pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="scpalm-session")
         config = self._config
         self._bundle = bundle
@@ -116,7 +116,7 @@ class BucketedSession(ABC):
         embedding = np.empty((len(rows), self._info.embedding_width), dtype=np.float32)
         log_length = np.empty((len(rows), 1), dtype=np.float32)
         # Run the largest batches first, so that the threads finish at about the same time.
-        batches = sorted(split(rows, self._corrections), key=lambda batch: -batch.gene_index.size)
+        batches = sorted(split(rows, self._corrections, self._shapes), key=lambda batch: -batch.gene_index.size)
         for batch, (part, length) in zip(batches, self._spread(self._embed_padded, batches), strict=True):
             embedding[batch.rows] = part[: len(batch.rows)]
             log_length[batch.rows] = length[: len(batch.rows)]
@@ -136,7 +136,7 @@ class BucketedSession(ABC):
             one, other = self._encode_padded(inputs[0], inputs[1])
             h[members], codes[members] = one[: len(members)], other[: len(members)]
 
-        for _ in self._spread(run, list(cut(chosen))):
+        for _ in self._spread(run, list(cut(chosen, self._shapes.for_encoder))):
             pass
         return Tokens(h, codes)
 
@@ -147,7 +147,7 @@ class BucketedSession(ABC):
     def _decode_padded(
         self, codes: NDArray[np.int32], f: NDArray[np.float32], log_length: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Input of the gene head, ``[DECODED_CELLS, N, D]``, of as many cells. Raises BundleError."""
+        """Input of the gene head, ``[B, N, D]``, of a batch of fixed size. Raises BundleError."""
 
     def impute(self, encoded: Encoded, genes: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `scpalm.model.sessions.session.Session`."""
@@ -156,22 +156,25 @@ class BucketedSession(ABC):
             self._gene_head = GeneReadOut.load(self._bundle, self._config)
         columns = self._gene_head.columns(genes)
         out = np.empty((len(encoded), len(genes)), dtype=np.float32)
+        size = self._shapes.decoded
 
         def run(start: int) -> None:
             # Pad with zeros to a fixed shape, so that a cell's values do not depend on the other cells.
-            part = slice(start, start + DECODED_CELLS)
-            decoded = self._decode_padded(_padded(codes[part]), _padded(f[part]), _padded(log_length[part]))
+            part = slice(start, start + size)
+            decoded = self._decode_padded(
+                _padded(codes[part], size), _padded(f[part], size), _padded(log_length[part], size)
+            )
             columns.read(decoded, out[part])
 
-        for _ in self._spread(run, range(0, len(encoded), DECODED_CELLS)):
+        for _ in self._spread(run, range(0, len(encoded), size)):
             pass
         return out
 
     def warm_up(self) -> Speed:
         """Run every fixed shape once, then measure the speed on synthetic cells."""
         config = self._config
-        warm_shapes(self._embed_padded, config.num_genes, config.components)
-        for size in BATCHES:
+        warm_shapes(self._embed_padded, config.num_genes, config.components, self._shapes)
+        for size in self._shapes.for_encoder:
             self._encode_padded(np.zeros((size, config.components), np.float32), np.zeros((size, 1), np.float32))
         rows = synthetic_rows(config.num_genes)
         self.encode(rows)  # keeps the correction for its gene set
@@ -180,7 +183,7 @@ class BucketedSession(ABC):
         return Speed(len(rows) / (time.perf_counter() - started))
 
 
-def _padded(part: NDArray[Scalar]) -> NDArray[Scalar]:
-    padded = np.zeros((DECODED_CELLS, part.shape[1]), dtype=part.dtype)
+def _padded(part: NDArray[Scalar], size: int) -> NDArray[Scalar]:
+    padded = np.zeros((size, part.shape[1]), dtype=part.dtype)
     padded[: len(part)] = part
     return padded

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -48,14 +50,19 @@ class OnnxSession(BucketedSession):
             self._session.run(["embedding"], example(LENGTHS[0], 1, self._config.components).feed(), options)
         return speed
 
+    def _run(self, session: ort.InferenceSession, names: list[str], feed: Mapping[str, NDArray[np.generic]]) -> Any:
+        if self.info.device == "cpu":
+            return session.run(names, feed)
+        return run_bound(session, names, feed, self.info.device)
+
     def _embed_padded(self, batch: Padded) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        embedding, log_length = self._session.run(["embedding", "log_length"], batch.feed())
+        embedding, log_length = self._run(self._session, ["embedding", "log_length"], batch.feed())
         return embedding, log_length
 
     def _encode_padded(
         self, f: NDArray[np.float32], log_length: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        h, codes = self._encoder.run(["h_C", "codes"], {"f": f, "log_length": log_length})
+        h, codes = self._run(self._encoder, ["h_C", "codes"], {"f": f, "log_length": log_length})
         return h, codes
 
     def _decode_padded(
@@ -65,8 +72,27 @@ class OnnxSession(BucketedSession):
             if self._decoder is None:
                 self._decoder = _load(self._bundle.file(DECODER_FILE), self._providers)
         feed = {"codes": codes, "f": f, "log_length": log_length}
-        decoded: NDArray[np.float32] = self._decoder.run(["decoded"], feed)[0]
+        decoded: NDArray[np.float32] = self._run(self._decoder, ["decoded"], feed)[0]
         return decoded
+
+
+def run_bound(
+    session: ort.InferenceSession, names: list[str], feed: Mapping[str, NDArray[np.generic]], device: str
+) -> list[NDArray[np.generic]]:
+    """`InferenceSession.run` with inputs and outputs bound to memory of a device, ``cpu`` or ``cuda:n``.
+
+    Copies go to and from the device once, not at each part of the graph that runs on the CPU.
+    """
+    kind, _, number = device.partition(":")
+    binding = session.io_binding()
+    for name, array in feed.items():
+        value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), kind, int(number or 0))
+        binding.bind_ortvalue_input(name, value)
+    for name in names:
+        binding.bind_output(name, kind, int(number or 0))
+    session.run_with_iobinding(binding)
+    found: list[NDArray[np.generic]] = binding.copy_outputs_to_cpu()
+    return found
 
 
 def _load(path: Path, providers: _Providers) -> ort.InferenceSession:

@@ -17,10 +17,39 @@ from scpalm.model.read_out.basis import Correction
 from scpalm.model.read_out.corrections import Corrections
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
-BATCHES = (16, 4, 1)
-# B * L of one padded batch. The gathered rows of the table [B, L, R] then stay in the cache of a core, which is twice
-# as fast on 1,000 genes.
-_MAX_ENTRIES = 4096
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The batch sizes of a kind of device.
+
+    Attributes:
+        batches: batch sizes, largest first; the last one is 1.
+        max_entries: most B * L of a padded batch.
+        decoded: cells per run of the decoder.
+        one_per_length: use only the largest batch that fits a length.
+    """
+
+    batches: tuple[int, ...]
+    max_entries: int
+    decoded: int
+    one_per_length: bool = False
+
+    def for_length(self, length: int) -> tuple[int, ...]:
+        """Batch sizes used with a padded length, largest first."""
+        fitting = tuple(b for b in self.batches if b == 1 or b * length <= self.max_entries)
+        return fitting[:1] if self.one_per_length else fitting
+
+    @property
+    def for_encoder(self) -> tuple[int, ...]:
+        """Batch sizes of the token encoders, largest first."""
+        return self.batches[:1] if self.one_per_length else self.batches
+
+
+# The gathered rows of the table [B, L, R] stay in the cache of a core, which is twice as fast on 1,000 genes.
+CPU_SHAPES = Shapes((16, 4, 1), 4096, 16)
+# A GPU rounds differently in batches of another size, and has time for padding.
+GPU_SHAPES = Shapes((64, 16, 4, 1), 64 * 4096, 64, one_per_length=True)
 
 
 @dataclass(frozen=True)
@@ -56,12 +85,7 @@ def lengths_for(num_genes: int) -> tuple[int, ...]:
     return LENGTHS[: needed + 1]
 
 
-def batches_for(length: int) -> tuple[int, ...]:
-    """Batch sizes used with a padded length, largest first."""
-    return tuple(b for b in BATCHES if b == 1 or b * length <= _MAX_ENTRIES)
-
-
-def split(rows: Rows, corrections: Corrections) -> Iterator[Padded]:
+def split(rows: Rows, corrections: Corrections, shapes: Shapes = CPU_SHAPES) -> Iterator[Padded]:
     """Group rows by gene set and padded length, and cut each group into batches of fixed size."""
     bucket = np.searchsorted(LENGTHS, rows.lengths())
     for number, gene_set in enumerate(rows.gene_sets):
@@ -71,16 +95,16 @@ def split(rows: Rows, corrections: Corrections) -> Iterator[Padded]:
         correction = corrections.of(gene_set)
         for place in np.unique(bucket[of_set]):
             members = of_set[bucket[of_set] == place]
-            for size, part in cut(members, batches_for(LENGTHS[place])):
+            for size, part in cut(members, shapes.for_length(LENGTHS[place])):
                 yield _pad(rows, part, (size, LENGTHS[place]), correction)
 
 
-def cut(members: NDArray[np.int64], sizes: tuple[int, ...] = BATCHES) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Cut rows into batches of these sizes, largest first; a batch is more than half full."""
+def cut(members: NDArray[np.int64], sizes: tuple[int, ...]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Cut rows into batches of these sizes, largest first; a batch is more than half full if a smaller one exists."""
     start = 0
     while start < len(members):
         remaining = len(members) - start
-        size = next(s for s in sizes if s == 1 or 2 * remaining > s)
+        size = next((s for s in sizes if 2 * remaining > s), sizes[-1])
         yield size, members[start : start + size]
         start += size
 
@@ -104,10 +128,10 @@ def example(length: int, size: int, num_components: int) -> Padded:
     return Padded(np.arange(size), gene_index, value, correction)
 
 
-def warm_shapes(run: Callable[[Padded], object], num_genes: int, num_components: int) -> None:
+def warm_shapes(run: Callable[[Padded], object], num_genes: int, num_components: int, shapes: Shapes) -> None:
     """Run every shape that can occur once."""
     for length in lengths_for(num_genes):
-        for size in batches_for(length):
+        for size in shapes.for_length(length):
             run(example(length, size, num_components))
 
 

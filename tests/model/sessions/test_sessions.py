@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 from safetensors.numpy import load_file, save_file
 
 from scpalm.model.bundle import Bundle, write_manifest
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.sessions.onnx import OnnxSession, run_bound
 from scpalm.model.sessions.session import Session, open_session
+from scpalm.model.sessions.shapes import GPU_SHAPES
 from tests.training.tiny import NUM_GENES, SIZES
 
 RUNTIMES = ("onnx", "torch", "torchscript")
@@ -124,6 +127,27 @@ def test_torchscript_agrees_within_rounding_whatever_the_batch(tiny_bundle: Bund
     alone = np.concatenate([session.encode(part).h_C for part in parts])
     # Its matrix products are split by batch size.
     np.testing.assert_allclose(session.encode(Rows.concat(parts)).h_C, alone, rtol=0, atol=5e-6)
+
+
+def test_the_shapes_and_bindings_of_a_gpu_give_the_same_values(tiny_bundle: Bundle, onnx: Session) -> None:
+    bound = OnnxSession(tiny_bundle, device="cpu", threads=1)
+    bound._shapes = GPU_SHAPES
+    bound._run = run_bound_on_cpu  # type: ignore[method-assign]
+    parts = random_rows(70)
+    rows = Rows.concat(parts)
+    found, expected = bound.encode(rows), onnx.encode(rows)
+    assert (found.codes == expected.codes).mean() >= 0.999
+    np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-5)
+    genes = np.arange(NUM_GENES)
+    np.testing.assert_allclose(bound.impute(expected, genes), onnx.impute(expected, genes), atol=1e-5)
+    alone = np.concatenate([bound.encode(part).h_C for part in parts])
+    assert np.array_equal(found.h_C, alone)
+
+
+def run_bound_on_cpu(
+    session: InferenceSession, names: list[str], feed: Mapping[str, NDArray[np.generic]]
+) -> list[NDArray[np.generic]]:
+    return run_bound(session, names, feed, "cpu")
 
 
 def test_more_threads_change_no_bit(tiny_bundle: Bundle, onnx: Session) -> None:

@@ -7,10 +7,11 @@ from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.read_out.basis import Basis
 from scpalm.model.read_out.corrections import Corrections
 from scpalm.model.sessions.shapes import (
-    BATCHES,
+    CPU_SHAPES,
+    GPU_SHAPES,
     LENGTHS,
     Padded,
-    batches_for,
+    Shapes,
     lengths_for,
     split,
     warm_shapes,
@@ -57,15 +58,16 @@ def test_every_row_is_in_one_batch_with_its_genes_and_values() -> None:
             np.testing.assert_array_equal(batch.correction.center, wanted.center)
 
 
-def test_shapes_are_among_the_fixed_ones() -> None:
+@pytest.mark.parametrize("shapes", [CPU_SHAPES, GPU_SHAPES])
+def test_shapes_are_among_the_fixed_ones(shapes: Shapes) -> None:
     for cells in (1, 2, 5, 8, 17, 90):
         rows_of_cells = rows_of(lengths(cells))
-        for batch in split(rows_of_cells, Corrections(BASIS)):
+        for batch in split(rows_of_cells, Corrections(BASIS), shapes):
             size, length = batch.gene_index.shape
             assert length in lengths_for(GENES)
-            assert size in batches_for(length)
+            assert size in shapes.for_length(length)
             assert len(batch.rows) <= size
-            assert size == 1 or 2 * len(batch.rows) > size
+            assert shapes.one_per_length or size == 1 or 2 * len(batch.rows) > size
             assert batch.value.shape == (size, length)
             assert len({int(rows_of_cells.gene_set_of_row[row]) for row in batch.rows}) == 1
 
@@ -80,10 +82,13 @@ def test_a_cells_padded_length_is_the_smallest_that_holds_it(genes: int, length:
 
 def test_batches_are_bounded_by_their_entries() -> None:
     for length in LENGTHS:
-        sizes = batches_for(length)
+        sizes = CPU_SHAPES.for_length(length)
         assert sizes[-1] == 1
         assert all(size == 1 or size * length <= 4096 for size in sizes)
-        assert set(sizes) <= set(BATCHES)
+        assert set(sizes) <= set(CPU_SHAPES.batches)
+        # A GPU rounds differently in batches of another size.
+        (size,) = GPU_SHAPES.for_length(length)
+        assert size == 1 or size * length <= GPU_SHAPES.max_entries
 
 
 def test_lengths_reach_as_far_as_the_vocabulary() -> None:
@@ -111,6 +116,7 @@ def test_warming_up_runs_every_shape_once() -> None:
     def run(batch: Padded) -> None:
         seen.append(batch.gene_index.shape)
 
-    warm_shapes(run, GENES, COMPONENTS)
-    assert sorted(seen) == sorted((size, length) for length in lengths_for(GENES) for size in batches_for(length))
+    warm_shapes(run, GENES, COMPONENTS, CPU_SHAPES)
+    expected = [(size, length) for length in lengths_for(GENES) for size in CPU_SHAPES.for_length(length)]
+    assert sorted(seen) == sorted(expected)
     assert len(set(seen)) == len(seen)
