@@ -51,6 +51,7 @@ class QueueOptions:
         spool_url: where large payloads are stored.
         lease_seconds: a worker that does not renew its leases for this long loses its work.
         stall_seconds: a worker whose device makes no progress for this long gets no renewals.
+        takes_requests: whether this process submits work; False for a worker.
         tasks: supervisor of the background tasks.
         events: called when something happens.
     """
@@ -61,6 +62,7 @@ class QueueOptions:
     spool_url: str = ""
     lease_seconds: float = LEASE_SECONDS
     stall_seconds: float = 60.0
+    takes_requests: bool = True
     tasks: TaskSupervisor = field(default_factory=TaskSupervisor)
     events: QueueEvents = field(default_factory=QueueEvents)
 

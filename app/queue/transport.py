@@ -189,6 +189,11 @@ class Transport(Protocol):
         ...
 
     @property
+    def in_use(self) -> bool:
+        """Whether other processes may submit work, or their work waits: a worker must not leave this queue yet."""
+        ...
+
+    @property
     def devices(self) -> Sequence[str]:
         """Devices of live worker processes, such as ``["cpu", "cuda:0"]``; empty when the device is in this process."""
         ...

@@ -16,6 +16,10 @@ from scpalm.app.storage.memory_budget import MemoryBudget
 from scpalm.model.bundle import Bundle, Identity
 from scpalm.model.sessions.session import SessionInfo
 
+_LOOK_SECONDS = 0.2
+# How long a service waits for a worker that has opened a new version of a model.
+_WORKER_SECONDS = 60.0
+
 
 @dataclass(frozen=True)
 class ServingLimits:
@@ -136,8 +140,19 @@ class ServedModel:
                 self._free.set()
 
     async def released(self) -> None:
-        """Wait until no request or job holds the model."""
+        """Wait until no request or job holds the model; in a worker, until no service sends work to its queue."""
         await self._free.wait()
+        while self._device.supervisor is not None and self.transport.in_use:
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def wait_for_worker(self, predecessor: ServedModel) -> bool:
+        """Wait until this model can compute, or its predecessor cannot; False if neither happens in time."""
+        ends = time.monotonic() + _WORKER_SECONDS
+        while self.transport.fault() is not None and predecessor.transport.fault() is None:
+            if time.monotonic() > ends:
+                return False
+            await asyncio.sleep(_LOOK_SECONDS)
+        return True
 
     async def close(self, *, at_once: bool = False) -> None:
         """Finish queued work, unless ``at_once``, then stop threads and processes."""

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from scpalm.app.background import Beat, TaskSupervisor, cancel_until_done
-from scpalm.app.errors import UnknownModelError
+from scpalm.app.errors import NotReadyError, UnknownModelError
 from scpalm.app.serving.freed_memory import return_freed_memory
 from scpalm.app.serving.model import ServedModel
 from scpalm.app.settings import Settings
@@ -182,11 +182,13 @@ class Models:
                 await _remove_copy(copy)
                 return
             model = await self._open_model(bundle)
+            await self._wait_for_worker(model, folder.model)
         except Exception as error:  # a failure of one model must not affect the others
             await _remove_copy(copy)
-            if isinstance(error, OSError) and is_full(error):
-                if folder.reason != _NO_ROOM:
-                    self._refuse(folder, _NO_ROOM)
+            if (isinstance(error, OSError) and is_full(error)) or isinstance(error, NotReadyError):
+                reason = error.detail if isinstance(error, NotReadyError) else _NO_ROOM
+                if folder.reason != reason:
+                    self._refuse(folder, reason)
                 folder.tried = ()  # the model is not at fault, so try again at the next poll
                 return
             text = " ".join(str(error).split()) or type(error).__name__
@@ -199,6 +201,14 @@ class Models:
         log.info("serving %s: %s", model, ", ".join(f"{name} {value}" for name, value in model.facts.items()))
         if predecessor is not None:
             self._retire(predecessor, old_copy)
+
+    @staticmethod
+    async def _wait_for_worker(model: ServedModel, predecessor: ServedModel | None) -> None:
+        """Raise NotReadyError if no worker opens the model, which must not replace one that is served then."""
+        if predecessor is None or await model.wait_for_worker(predecessor):
+            return
+        await model.close(at_once=True)
+        raise NotReadyError(f"No worker has opened {model} yet, so {predecessor} still answers. It is tried again.")
 
     def _refuse(self, folder: _Folder, reason: str) -> None:
         folder.reason = reason

@@ -117,6 +117,7 @@ class ModelOpener:
             spool_url=settings.spool_url or str(settings.spool_dir / "scpalm-spool"),
             lease_seconds=settings.lease_seconds,
             stall_seconds=settings.stall_seconds,
+            takes_requests=self._role is not Role.WORK,
             tasks=self._tasks,
             events=QueueEvents(
                 on_redelivery=metrics.redeliveries.inc,

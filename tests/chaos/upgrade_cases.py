@@ -1,7 +1,9 @@
-"""Two releases at once on one Redis, as in a rolling upgrade. See `tests.chaos.cases` for the form."""
+"""Two releases or two models at once on one Redis, as in a rolling upgrade. See `tests.chaos.cases` for the form."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from scpalm.app.queue import wire
+from scpalm.model.bundle import DEFAULT_BUNDLE
 from tests.chaos.cases import Case, Row
 from tests.chaos.cluster import Cluster, Load, Process, ask, cells, wait_until
 
@@ -62,4 +65,33 @@ def _replace(load: Load, before: tuple[Process, Process], after: tuple[Process, 
     return time.monotonic() - started
 
 
-UPGRADE_CASES: tuple[Case, ...] = (release_upgraded,)
+def model_swapped(cluster: Cluster, size: int) -> Row:
+    """The model is replaced and put back under load; one worker sees the change before the service, one after it."""
+    folder = cluster.folder / "bundles"
+    for version in ("1", "2"):
+        shutil.copytree(DEFAULT_BUNDLE, folder / version)
+        manifest = folder / version / "manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": version}))
+    (folder / "current").symlink_to("1")
+    cluster.settings |= {"bundle": str(folder / "current"), "reload_seconds": "0.5"}
+    (service,) = cluster.services()
+    cluster.start("worker")
+    cluster.settings["reload_seconds"] = "3"
+    cluster.start("worker")
+    wait_until(lambda: _is_ready(service))
+    seconds = 0.0
+    with Load([service.url], clients=2 * size) as load:
+        for version in ("2", "1"):
+            started = time.monotonic()
+            (folder / "next").symlink_to(version)
+            (folder / "next").replace(folder / "current")
+            wait_until(lambda: ask(service, cells(1)).json()["model"]["version"] == version, 60)  # noqa: B023
+            seconds = max(seconds, time.monotonic() - started)
+            answered = len(load.answers)
+            wait_until(lambda: len(load.answers) > answered + 20 * size)  # noqa: B023
+    assert load.lost() == 0, [answer for answer in load.answers if answer[0] != 200][:3]
+    cluster.assert_nothing_left()
+    return Row(f"{load.statuses[200]} requests, none failed", seconds, load.lost(), cluster.duplicated())
+
+
+UPGRADE_CASES: tuple[Case, ...] = (release_upgraded, model_swapped)

@@ -62,7 +62,7 @@ class Requests:
             name: self._client.register_script(text)
             for name, text in (("admit", scripts.ADMIT), ("submit", scripts.SUBMIT), ("drop", scripts.DROP))
         }
-        self.view = View(self._client, name, options.lease_seconds)
+        self.view = View(self._client, name, options.lease_seconds, takes_requests=options.takes_requests)
         self._reserved: dict[str, int] = {}
         self._sent: dict[str, _Sent] = {}
         self._unanswered: dict[str, _Sent] = {}

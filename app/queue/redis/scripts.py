@@ -150,17 +150,19 @@ return {id, deliveries}
 """
 )
 
-# KEYS load apis workers online bulk pulse; ARGV beat-prefix service own beat_ms pause_ms
-# -> {rows online, rows bulk, bytes, reserved, ms since the oldest online, bulk, {worker, status as JSON, ...}}
+# KEYS load apis workers online bulk pulse; ARGV beat-prefix service own beat_ms pause_ms takes_requests
+# -> {rows online, rows bulk, bytes, reserved, ms since the oldest online, bulk, {worker, its status, ...}, services}
 STATUS = (
     RUN_WHEN_FULL
     + LEASES
     + _RESERVED
     + """
 was_away(KEYS[6], tonumber(ARGV[5]), 0)
-redis.call('SET', ARGV[1] .. ARGV[2], '', 'PX', ARGV[4])
-redis.call('SADD', KEYS[2], ARGV[2])
-redis.call('HSET', KEYS[1], 'kept:' .. ARGV[2], ARGV[3])
+if ARGV[6] == '1' then
+  redis.call('SET', ARGV[1] .. ARGV[2], '', 'PX', ARGV[4])
+  redis.call('SADD', KEYS[2], ARGV[2])
+  redis.call('HSET', KEYS[1], 'kept:' .. ARGV[2], ARGV[3])
+end
 local online, bulk, bytes = load_of(KEYS[1])
 local now = now_ms()
 local ages = {}
@@ -180,7 +182,8 @@ for _, name in ipairs(redis.call('SMEMBERS', KEYS[3])) do
     redis.call('SREM', KEYS[3], name)
   end
 end
-return {online, bulk, bytes, reserved(KEYS[1], KEYS[2], ARGV[1], ARGV[2]), ages[1], ages[2], workers}
+local kept = reserved(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+return {online, bulk, bytes, kept, ages[1], ages[2], workers, redis.call('SCARD', KEYS[2])}
 """
 )
 

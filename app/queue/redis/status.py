@@ -52,6 +52,7 @@ class Status:
     Attributes:
         rows, oldest_seconds: of unsettled items, by lane. num_bytes: of these items.
         reserved: rows that other services have reserved. workers: the live ones, by name.
+        services: number of processes that may submit work.
     """
 
     rows: Mapping[Lane, int]
@@ -59,6 +60,7 @@ class Status:
     num_bytes: int
     reserved: int
     workers: Mapping[str, WorkerStatus]
+    services: int
 
     @property
     def rows_per_second(self) -> float:
@@ -68,19 +70,18 @@ class Status:
 
 def read_status(answer: Sequence[Any]) -> Status:
     """The answer of `scripts.STATUS`."""
-    online, bulk, num_bytes, reserved, oldest_online, oldest_bulk, reports = answer
+    online, bulk, num_bytes, reserved, oldest_online, oldest_bulk, reports, services = answer
     workers = {
         name.decode(errors="replace"): WorkerStatus.from_json(report)
         for name, report in zip(reports[::2], reports[1::2], strict=True)
     }
     ages = (oldest_online / 1000, oldest_bulk / 1000)
-    return Status(
-        dict(zip(LANES, (online, bulk), strict=True)), dict(zip(LANES, ages, strict=True)), num_bytes, reserved, workers
-    )
+    rows = dict(zip(LANES, (online, bulk), strict=True))
+    return Status(rows, dict(zip(LANES, ages, strict=True)), num_bytes, reserved, workers, services)
 
 
 class View:
-    """The queue as one service last saw it. Each look also reports the rows that this service has reserved.
+    """The queue as one process last saw it. Each look of a service also reports the rows that it has reserved.
 
     Attributes:
         keys: set before the first look. status: None before it.
@@ -88,22 +89,22 @@ class View:
 
     keys: Keys
 
-    def __init__(self, client: Any, name: str, lease_seconds: float) -> None:
+    def __init__(self, client: Any, name: str, lease_seconds: float, *, takes_requests: bool = True) -> None:
         self._client, self._name = client, name
         self._beat_ms = int(1000 * RENEWALS_PER_LEASE * lease_seconds)
         self._pause_ms = pause_ms(lease_seconds)
         self._script = client.register_script(scripts.STATUS)
-        self._lease_seconds = lease_seconds
+        self._lease_seconds, self._takes_requests = lease_seconds, takes_requests
         self._heard_at = float("-inf")
         self.status: Status | None = None
         self._away: ServiceError | None = None
 
     async def refresh(self, own_rows: int) -> None:
-        """Look at the queue, and report that this service lives and has reserved ``own_rows``. Raises RedisError."""
+        """Look at the queue; a service also reports that it lives and has reserved ``own_rows``. Raises RedisError."""
         keys = self.keys
         answer = await self._script(
             keys=[keys["load"], keys["apis"], keys["workers"], *map(keys.stream, LANES), keys["pulse"]],
-            args=[keys.beats, self._name, own_rows, self._beat_ms, self._pause_ms],
+            args=[keys.beats, self._name, own_rows, self._beat_ms, self._pause_ms, int(self._takes_requests)],
         )
         if self._away is not None:
             # It may have come back without its data.
@@ -135,6 +136,14 @@ class View:
         full = queued >= max_rows or status.num_bytes >= max_bytes
         retry_after = seconds_for(queued, self.rows_per_second)
         return Depth(dict(status.rows), dict(status.oldest_seconds), full, retry_after, len(status.workers))
+
+    @property
+    def in_use(self) -> bool:
+        """Whether another process may submit work, or work waits. True while Redis is away."""
+        status = self.status
+        if status is None or self._away is not None:
+            return True
+        return status.services > self._takes_requests or sum(status.rows.values()) > 0
 
     def fault(self) -> ServiceError | None:
         """Why no work should be accepted now."""

@@ -105,6 +105,10 @@ class RedisTransport:
         return self._requests.view.fault()
 
     @property
+    def in_use(self) -> bool:
+        return self._requests.view.in_use
+
+    @property
     def devices(self) -> Sequence[str]:
         status = self._requests.view.status
         return sorted({worker.device for worker in status.workers.values()}) if status is not None else ()

@@ -256,6 +256,10 @@ class MemoryTransport:
         return ()
 
     @property
+    def in_use(self) -> bool:
+        return False  # only this process can submit work
+
+    @property
     def idle(self) -> bool:
         with self._changed:
             return not self._entries and not self._reserved
