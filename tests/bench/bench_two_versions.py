@@ -74,14 +74,24 @@ class Version:
         self.client.post("/embed", content=request.body, headers=request.headers).raise_for_status()
 
 
-def latency(version: Version, requests: list[Request]) -> float:
-    """Median latency of sequential requests in milliseconds."""
+def times_of(version: Version, requests: list[Request]) -> list[float]:
+    """Latencies of sequential requests in milliseconds."""
     times = []
     for request in requests:
         start = time.perf_counter()
         version.post(request)
         times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+    return times
+
+
+def latency(version: Version, requests: list[Request]) -> float:
+    """Median latency of sequential requests in milliseconds."""
+    return statistics.median(times_of(version, requests))
+
+
+def slowest(version: Version, requests: list[Request]) -> float:
+    """99th percentile of the latency of sequential requests in milliseconds."""
+    return statistics.quantiles(times_of(version, requests), n=100)[98]
 
 
 def rate(version: Version, requests: list[Request]) -> float:
@@ -102,6 +112,7 @@ def main() -> None:
     cases: list[tuple[str, Callable[[Version, list[Request]], float], list[Request]]] = [
         ("one cell, JSON, ms", latency, requests_of(cells, JSON, 1, 60)),
         ("one cell, Arrow, ms", latency, requests_of(cells, ARROW, 1, 60)),
+        ("one cell, Arrow, p99 ms", slowest, requests_of(cells, ARROW, 1, 300)),
         ("64 cells, h5ad, ms", latency, requests_of(cells, H5AD, 64, 8)),
         ("64 cells, Arrow, cells/s", rate, requests_of(cells, ARROW, 64, 32)),
         ("64 cells, JSON, cells/s", rate, requests_of(cells, JSON, 64, 32)),
