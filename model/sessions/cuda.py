@@ -32,7 +32,7 @@ from scpalm.model.sessions.torchscript import torch_device
 # A GPU computes at least this many tokens at once; fewer leave parts of it idle.
 _TOKENS_OF_BLOCK = 16384
 _ENTRIES_OF_BLOCK = 1 << 20
-_CELLS_ON_CPU = 16
+_CELLS_ON_CPU, _ENTRIES_ON_CPU = 16, 1 << 16
 # float16, not bfloat16: its three more bits keep 99.9 % of the codes in place of 99.4 % (training/LOG.md). A value that
 # overflows is not finite, and the worker refuses such rows.
 _HALF = torch.float16
@@ -44,7 +44,7 @@ _GOOD_SHARE = 0.95
 def block_shape(config: NetworkConfig, *, on_gpu: bool) -> BlockShape:
     """The size of a network's blocks: a power of two of cells, depending only on its number of tokens."""
     if not on_gpu:
-        return BlockShape(_CELLS_ON_CPU, max(config.num_genes, 1 << 16))
+        return BlockShape(_CELLS_ON_CPU, max(config.num_genes, _ENTRIES_ON_CPU))
     cells = 16
     while cells * config.num_tokens < _TOKENS_OF_BLOCK:
         cells *= 2
@@ -175,11 +175,12 @@ class CudaSession:
 
     def warm_up(self) -> Speed:
         """Record the graphs, then measure batches of synthetic cells."""
+        with self._on_device():
+            for slot in self._slots:
+                self._read_out.warm_up(slot, self.shape.capacities)
         if not self._device.on_gpu:
             return Speed(self.measure((64,))[64], CPU_BATCH_CELLS)
-        speeds = self.measure(_BATCHES)
-        best = max(speeds.values())
-        return Speed(best, min(size for size, speed in speeds.items() if speed >= _GOOD_SHARE * best))
+        return smallest_good_batch(self.measure(_BATCHES))
 
     def measure(
         self, sizes: Sequence[int], *, expressed: int = 1000, tokens: bool = True, repeats: int = 3
@@ -197,6 +198,12 @@ class CudaSession:
                 seconds.append(time.perf_counter() - started)
             speeds[size] = size / min(seconds)
         return speeds
+
+
+def smallest_good_batch(speeds: Mapping[int, float]) -> Speed:
+    """The best speed, and the smallest batch that nearly has it. ``speeds``: cells per second by batch size."""
+    best = max(speeds.values())
+    return Speed(best, min(size for size, speed in speeds.items() if speed >= _GOOD_SHARE * best))
 
 
 def _placed(fetched: Fetched, rows: NDArray[np.int64], count: int) -> NDArray:  # type: ignore[type-arg]

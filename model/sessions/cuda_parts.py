@@ -7,6 +7,7 @@ genes per token.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,18 @@ class ReadOutPart:
         self._correction: Correction | None = None
         self.embedding = device.empty((shape.cells, R + config.view_width))
         self.log_length = device.empty((shape.cells, 1))
-        self._steps = {id(slot): Step(device, lambda slot=slot: self._compute(slot)) for slot in slots}  # type: ignore[misc]
+        self._num_cells = shape.cells
+        self._steps = {
+            (id(slot), capacity): Step(device, partial(self._compute, slot))
+            for slot in slots
+            for capacity in shape.capacities
+        }
+
+    def warm_up(self, slot: Slot, capacities: Sequence[int]) -> None:
+        """Record the graphs of a slot."""
+        for capacity in capacities:
+            slot.set_empty(capacity)
+            self._steps[id(slot), capacity]()
 
     def run(self, slot: Slot, correction: Correction) -> None:
         """Compute the block that was sent to a slot."""
@@ -48,14 +60,14 @@ class ReadOutPart:
             self._solve.copy_(torch.from_numpy(correction.solve))
             self._log_measured.fill_(correction.log_measured)
             self._correction = correction
-        self._steps[id(slot)]()
+        self._steps[id(slot), slot.capacity]()
 
     def _compute(self, slot: Slot) -> None:
         y = torch.log1p(torch.expm1(slot.value) * self._value_scale)  # [E]
         # Adds the entries of a cell one after another, so the sums do not depend on other cells.
         sums = F.embedding_bag(
             slot.gene_index, self._table, slot.offsets, mode="sum", per_sample_weights=y, include_last_offset=True
-        )  # [B, R]
+        )[: self._num_cells]  # [B, R]
         f, log_length = unit((sums - self._center) @ self._solve)
         if self._view_head is not None:
             head = self._view_head(f, self._log_measured.expand(len(f), 1))

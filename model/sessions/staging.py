@@ -16,18 +16,32 @@ from torch import Tensor
 
 from scpalm.model.genes.rows import Rows
 
+_FEWEST_ENTRIES = 1 << 12
+
 
 @dataclass(frozen=True)
 class BlockShape:
-    """The fixed size of a block.
+    """The fixed sizes of a block.
 
     Attributes:
         cells: B, most cells of a block.
-        entries: E, most expressed genes of all its cells.
+        entries: most expressed genes of all its cells.
     """
 
     cells: int
     entries: int
+
+    @property
+    def capacities(self) -> tuple[int, ...]:
+        """The values of E: powers of two, the last one large enough for any block."""
+        found = [_FEWEST_ENTRIES]
+        while found[-1] < self.entries:
+            found.append(2 * found[-1])
+        return tuple(found)
+
+    def capacity_for(self, num_entries: int) -> int:
+        """The smallest capacity that holds so many entries."""
+        return next(capacity for capacity in self.capacities if capacity >= num_entries)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,32 +123,41 @@ class Fetched:
 
 
 class Slot:
-    """A block on its way: buffers of the host and of the device, always of the same size and at the same address."""
+    """A block on its way: buffers of the host and of the device, always at the same addresses.
+
+    The entries of cell i are ``offsets[i]`` to ``offsets[i + 1]``. CUDA kernels read all E entries, whatever the last
+    offset is. So the entries behind those of the block, which have no meaning, are divided among the unused cells and B
+    further ones.
+
+    Attributes:
+        capacity: E, the capacity for the block that was sent last.
+        offsets: ``[2 B + 1]`` int32 on the device.
+    """
 
     def __init__(self, device: Device, shape: BlockShape) -> None:
-        self._device = device
+        self._device, self._shape = device, shape
+        self.capacity = most = shape.capacities[-1]
         sizes = {
-            "gene_index": ((shape.entries,), torch.int32),
-            "value": ((shape.entries,), torch.float32),
-            "offsets": ((shape.cells + 1,), torch.int32),
+            "gene_index": ((most,), torch.int32),
+            "value": ((most,), torch.float32),
+            "offsets": ((2 * shape.cells + 1,), torch.int32),
         }
         self._host = {
             name: torch.empty(size, dtype=dtype, pin_memory=device.on_gpu) for name, (size, dtype) in sizes.items()
         }
         self._gene_index, self._value, self.offsets = (device.empty(*size).zero_() for size in sizes.values())
-        self._used = shape.entries
         if device.on_gpu:
             self._sent, self._read = torch.cuda.Event(), torch.cuda.Event()
 
     @property
     def gene_index(self) -> Tensor:
-        """``[E]`` int32 on the device; what lies behind the last offset has no meaning."""
-        return self._gene_index[: self._used]
+        """``[E]`` int32 on the device."""
+        return self._gene_index[: self.capacity]
 
     @property
     def value(self) -> Tensor:
         """``[E]`` float32 log1p CP10K on the device."""
-        return self._value[: self._used]
+        return self._value[: self.capacity]
 
     def send(self, rows: Rows, block: Block) -> None:
         """Copy a block to the device. What is computed next waits for it."""
@@ -149,7 +172,6 @@ class Slot:
         if not self._device.on_gpu:
             for to, source in pairs:
                 to.copy_(source)
-            self._used = num_entries
             return
         copy_in = self._device.copy_in
         copy_in.wait_event(self._read)  # the device's buffers may be written again
@@ -158,6 +180,11 @@ class Slot:
                 to.copy_(source, non_blocking=True)
             self._sent.record(copy_in)
         self._device.compute.wait_event(self._sent)
+
+    def set_empty(self, capacity: int) -> None:
+        """Make a block without cells, to warm up with."""
+        self.capacity = capacity
+        self.offsets.copy_(torch.from_numpy(_shares(0, capacity, len(self.offsets))))
 
     def release(self) -> None:
         """Call when the block's computation is queued: its buffers are free once that is done."""
@@ -170,7 +197,9 @@ class Slot:
         lengths = rows.indptr[block.rows + 1] - rows.indptr[block.rows]
         ends = np.cumsum(lengths)
         count, total = len(block.rows), int(ends[-1])
-        offsets[0], offsets[1 : count + 1], offsets[count + 1 :] = 0, ends, total  # unused cells are empty
+        self.capacity = self._shape.capacity_for(total)
+        offsets[0], offsets[1 : count + 1] = 0, ends
+        offsets[count:] = _shares(total, self.capacity, len(offsets) - count)
         first = int(rows.indptr[block.rows[0]])
         if block.rows[-1] - block.rows[0] + 1 == count:  # consecutive rows: one copy
             genes[:total], values[:total] = rows.gene_index[first : first + total], rows.value[first : first + total]
@@ -179,6 +208,10 @@ class Slot:
                 source = slice(rows.indptr[row], rows.indptr[row] + length)
                 genes[end - length : end], values[end - length : end] = rows.gene_index[source], rows.value[source]
         return total
+
+
+def _shares(start: int, stop: int, count: int) -> NDArray[np.int32]:
+    return np.linspace(start, stop, count).astype(np.int32)
 
 
 class Step:
