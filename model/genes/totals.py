@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from scpalm.model.errors import InputError
 from scpalm.model.genes.evidence import Evidence
 from scpalm.model.genes.matrix import CellMatrix
 
@@ -38,7 +39,10 @@ def of_totals(matrix: CellMatrix) -> str:
 
 
 def has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
-    """Whether the file's own totals are those of whole cells, of which the columns are a selection."""
+    """Whether the file's own totals are those of whole cells, of which the columns are a selection.
+
+    Raises InputError if some cells of a selection have such a total and others have none.
+    """
     totals = matrix.obs_totals
     if totals is None or not len(counts):
         return False
@@ -48,8 +52,24 @@ def has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
     # Totals with fractions are those of normalised values or logarithms.
     whole = np.abs(totals - np.rint(totals)) <= 1e-6 * totals
     # Totals of normalised values are all the same.
-    same = len(totals) > 2 and np.ptp(totals) <= 1e-3 * totals.mean()
-    return bool((large & whole).all() and not same)
+    known = np.isfinite(totals) & (totals > 0)
+    same = len(totals) > 2 and bool(known.any()) and np.ptp(totals[known]) <= 1e-3 * totals[known].mean()
+    if same or not known.any() or not (large & whole)[known].all():
+        return False
+    if not known.all() and is_complete(matrix):
+        return False
+    if not known.all():
+        row = int(np.flatnonzero(~known)[0])
+        name = matrix.origin.totals_column
+        raise InputError(
+            "bad-total",
+            f"Cell '{matrix.cells[row]}' has no total in obs['{name}'] ({totals[row]:g}), but other cells have one.",
+            hint="The columns are a selection of genes, so each cell needs the sum of all its genes. Complete the "
+            "column, send the cells without a total separately, or remove the column.",
+            field=f"obs/{name}",
+            cell=matrix.cells[row],
+        )
+    return True
 
 
 def fits_totals(matrix: CellMatrix, evidence: Evidence, name: str) -> bool:

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import h5py
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
@@ -22,6 +23,7 @@ from scpalm.model.io.choose import SAMPLE_VALUES, choose_matrix, totals_column
 from scpalm.model.io.frame import Frame
 from scpalm.model.io.hdf5 import Node, child_names, find, open_hdf5
 from scpalm.model.io.hdf5_kinds import refuse_other_hdf5
+from scpalm.model.io.loaded import totals_of
 from scpalm.model.io.obsm import maps_of, obsm_table
 from scpalm.model.io.stored_matrix import Axes, StoredMatrix
 from scpalm.model.io.view_facts import ViewFacts, colors_of
@@ -254,7 +256,7 @@ class H5adFile:
         if self._totals_name is None:
             return None
         values = self._obs.column(self._totals_name, rows)
-        return values.astype(np.float64) if values is not None and values.dtype.kind in "iuf" else None
+        return None if values is None else totals_of(pd.Series(values))
 
     def _totals(self) -> NDArray[np.float64] | None:
         if self._totals_column is None:

@@ -36,6 +36,11 @@ def log_base(note: object) -> float | None:
 
 
 def totals_of(column: pd.Series) -> NDArray[np.float64] | None:
-    """A column of ``obs`` as totals, or None if it does not hold numbers."""
+    """A column of ``obs`` as totals, NaN where there is no number; None for booleans and other things.
+
+    Numbers may be text, or the categories of a categorical column.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(column):
+        column = pd.to_numeric(column.astype(object), errors="coerce")
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     return column.to_numpy(dtype=np.float64, na_value=np.nan) if numeric else None

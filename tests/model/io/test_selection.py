@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scpalm.model.bundle import Bundle
+from scpalm.model.errors import InputError
 from scpalm.model.genes.declared import AUTO
 from scpalm.model.io.cells import open_cells
 from scpalm.model.stream import CellReader
@@ -46,20 +47,23 @@ def read(source: AnnData | Path, bundle: Bundle) -> tuple[np.ndarray, str]:
         return dense, part.input.source
 
 
-@pytest.mark.parametrize("form", ["memory", "h5ad", "zarr"])
+FORMS = ("memory", "h5ad", "zarr")
+
+
+def stored(cells: AnnData, folder: Path, form: str) -> AnnData | Path:
+    if form == "memory":
+        return cells
+    path = folder / f"cells.{form}"
+    (cells.write_h5ad if form == "h5ad" else cells.write_zarr)(path)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("x", ["counts", "log", "scaled"])
 @pytest.mark.parametrize("raw", ["counts", "log"])
 def test_all_genes_of_raw_are_read(tiny_bundle: Bundle, tmp_path: Path, x: str, raw: str, form: str) -> None:
     expected, _ = read(whole(), tiny_bundle)
-    cells = selected(x, raw)
-    source: AnnData | Path = cells
-    if form == "h5ad":
-        source = tmp_path / "cells.h5ad"
-        cells.write_h5ad(source)
-    elif form == "zarr":
-        source = tmp_path / "cells.zarr"
-        cells.write_zarr(source)
-    found, matrix = read(source, tiny_bundle)
+    found, matrix = read(stored(selected(x, raw), tmp_path, form), tiny_bundle)
     assert matrix == "raw"
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -78,3 +82,41 @@ def test_the_name_of_the_matrix_overrides_the_choice(tiny_bundle: Bundle) -> Non
     with open_cells(selected("counts", "log"), layer="X") as cells:
         (part,) = CellReader(tiny_bundle, cells, AUTO)
     assert part.input.source == "X" and any("total_counts" in text for text in part.input.warnings)
+
+
+def with_totals(kind: str) -> AnnData:
+    """30 of 120 genes, with each cell's total over all genes in ``obs``."""
+    cells = whole()
+    totals = pd.Series(np.asarray(cells.X.sum(axis=1)).ravel().astype(int), index=cells.obs_names)
+    cells = cells[:, :30].copy()
+    text = totals.astype(str)
+    cells.obs["total_counts"] = {"numbers": totals, "text": text, "categories": text.astype("category")}[kind]
+    return cells
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["numbers", "text", "categories"])
+def test_totals_are_used_however_they_are_written(tiny_bundle: Bundle, tmp_path: Path, kind: str, form: str) -> None:
+    expected, _ = read(whole(), tiny_bundle)
+    found, _ = read(stored(with_totals(kind), tmp_path, form), tiny_bundle)
+    np.testing.assert_allclose(found[:, :30], expected[:, :30], rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("missing", [np.nan, 0, "no number"])
+def test_a_cell_without_a_total_is_named(tiny_bundle: Bundle, tmp_path: Path, missing: float | str, form: str) -> None:
+    cells = with_totals("text")
+    cells.obs["total_counts"] = cells.obs["total_counts"].astype(object)
+    cells.obs.loc["7", "total_counts"] = str(missing)
+    if not isinstance(missing, str):
+        cells.obs["total_counts"] = cells.obs["total_counts"].astype(float)
+    with pytest.raises(InputError, match=r"Cell '7' has no total in obs\['total_counts'\]"):
+        read(stored(cells, tmp_path, form), tiny_bundle)
+
+
+def test_totals_that_no_cell_has_are_ignored(tiny_bundle: Bundle) -> None:
+    cells = with_totals("numbers")
+    expected, _ = read(cells[:, :30].copy(), tiny_bundle)
+    cells.obs["total_counts"] = "unknown"
+    found, _ = read(cells, tiny_bundle)
+    assert not np.array_equal(found, expected)
