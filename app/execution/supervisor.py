@@ -53,8 +53,12 @@ class Supervisor:
         """End the watch, then the worker after its running batch."""
         if self._task is not None:
             await cancel_until_done([self._task])
+            # A cancelled task refers to its frames, and so to this object and the session. Without that cycle, the
+            # memory of a replaced model is free at once.
+            self._task = None
         if self._worker is not None:
             await asyncio.to_thread(self._worker.stop)
+            self._worker = None
 
     async def _watch(self, beat: Beat) -> None:
         since_renewal = 0.0

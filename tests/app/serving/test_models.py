@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +130,18 @@ def test_memory_of_a_replaced_model_is_returned(
     write_bundle(served.more / "two", "two", "2")
     until(lambda: bool(returned))
     assert versions(client)["two"] == "2" and not client.service.models._retired
+
+
+def test_a_replaced_model_is_freed_without_the_garbage_collector(client: Client, served: Served) -> None:
+    """The collector rarely looks at old objects, and never at those of the start of the service."""
+    client.post("/embed?model=two", json=BODY)
+    gone = [weakref.ref(served.sessions.pop("two 1")), weakref.ref(client.service.models.get("two").bundle)]
+    gc.disable()
+    try:
+        write_bundle(served.more / "two", "two", "2")
+        until(lambda: not any(reference() for reference in gone))
+    finally:
+        gc.enable()
 
 
 def test_a_model_is_replaced_without_dropping_requests(client: Client, served: Served) -> None:
