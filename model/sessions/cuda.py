@@ -24,7 +24,7 @@ from scpalm.model.network.config import NetworkConfig
 from scpalm.model.read_out.corrections import Corrections
 from scpalm.model.sessions.base import info_of, network_config, read_basis
 from scpalm.model.sessions.cuda_parts import DecoderPart, EncoderPart, ReadOutPart
-from scpalm.model.sessions.session import CPU_BATCH_CELLS, Encoded, SessionInfo, Speed, Tokens
+from scpalm.model.sessions.session import CPU_BATCH_CELLS, DeviceLostError, Encoded, SessionInfo, Speed, Tokens
 from scpalm.model.sessions.shapes import synthetic_rows
 from scpalm.model.sessions.staging import BlockShape, Device, Fetched, Slot, blocks, order_by_gene_set
 from scpalm.model.sessions.torchscript import torch_device
@@ -98,6 +98,10 @@ class CudaSession:
                     setattr(options, name, False)
                 with torch.inference_mode(), self._device.computing():
                     yield
+            except RuntimeError as error:
+                if self._device.is_lost():
+                    raise DeviceLostError(f"{self._info.device}: {error}") from error
+                raise
             finally:
                 for name, value in zip(names, before, strict=True):
                     setattr(options, name, value)

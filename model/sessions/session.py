@@ -19,6 +19,13 @@ CPU_BATCH_CELLS = 256
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 
 
+class DeviceLostError(BaseException):
+    """The device does not work any more, and will not until the process is restarted.
+
+    Not an Exception: it must end the worker, and not count as a fault of the cells that were being computed.
+    """
+
+
 @dataclass(frozen=True)
 class Speed:
     """What `Session.warm_up` measures.
@@ -118,7 +125,8 @@ class Encoded:
 class Session(Protocol):
     """Runs the network on rows and returns one output row per cell, in order.
 
-    The output of a cell is the same, to the bit, whatever other cells are in the call.
+    The output of a cell is the same, to the bit, whatever other cells are in the call. Any call may raise
+    DeviceLostError.
     """
 
     @property

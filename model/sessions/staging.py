@@ -96,6 +96,16 @@ class Device:
         """Memory of the device."""
         return torch.empty(shape, dtype=dtype, device=self.device)
 
+    def is_lost(self) -> bool:
+        """Whether the device fails whatever it is asked for. After some errors CUDA does so until the process ends."""
+        if not self.on_gpu:
+            return False
+        try:
+            torch.cuda.synchronize(self.device)
+        except RuntimeError:
+            return True
+        return False
+
     def fetch(self, values: Tensor) -> Fetched:
         """Start to copy what was computed so far to the host."""
         if not self.on_gpu:

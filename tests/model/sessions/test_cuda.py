@@ -15,7 +15,7 @@ from scpalm.model.network.device import rounded
 from scpalm.model.network.transformer import Transformer
 from scpalm.model.sessions import session as session_module
 from scpalm.model.sessions.cuda import CudaSession, block_shape, smallest_good_batch
-from scpalm.model.sessions.session import Encoded, open_session
+from scpalm.model.sessions.session import DeviceLostError, Encoded, open_session
 from scpalm.model.sessions.staging import BlockShape, Device, Slot, blocks, order_by_gene_set
 from tests.model.sessions.test_sessions import random_rows
 
@@ -118,6 +118,23 @@ def test_auto_takes_torch_only_where_it_finds_a_gpu(tiny_bundle: Bundle, monkeyp
 def test_the_best_batch_is_the_smallest_of_nearly_the_best_rate() -> None:
     speed = smallest_good_batch({64: 10, 256: 50, 512: 80, 1024: 96, 2048: 97, 4096: 100, 8192: 99})
     assert (speed.cells_per_second, speed.batch_cells) == (100, 1024)
+
+
+@pytest.mark.parametrize(("lost", "raised"), [(False, RuntimeError), (True, DeviceLostError)])
+def test_a_lost_device_is_no_fault_of_the_cells(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], *, lost: bool
+) -> None:
+    session, rows = CudaSession(tiny_bundle, device="cpu"), Rows.concat(random_rows(3))
+
+    def fail() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session._encoder, "run", fail)
+        patched.setattr(session._device, "is_lost", lambda: lost)
+        with pytest.raises(raised, match="illegal memory access"):
+            session.encode(rows)
+    assert len(session.encode(rows)) == 3  # no lock is left
 
 
 def test_warming_up_changes_no_value(tiny_bundle: Bundle) -> None:
