@@ -135,7 +135,9 @@ def test_memory_of_a_replaced_model_is_returned(
 def test_a_replaced_model_is_freed_without_the_garbage_collector(client: Client, served: Served) -> None:
     """The collector rarely looks at old objects, and never at those of the start of the service."""
     client.post("/embed?model=two", json=BODY)
-    gone = [weakref.ref(served.sessions.pop("two 1")), weakref.ref(client.service.models.get("two").bundle)]
+    replaced = (served.sessions.pop("two 1"), client.service.models.get("two").bundle)
+    gone: list[weakref.ref[object]] = [weakref.ref(one) for one in replaced]
+    del replaced
     gc.disable()
     try:
         write_bundle(served.more / "two", "two", "2")
