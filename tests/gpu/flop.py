@@ -1,0 +1,30 @@
+"""FLOP that a cell needs in scPaLM: matrix products and attention, without padding."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from scpalm.model.bundle import Bundle
+from scpalm.model.genes.rows import Rows
+from scpalm.model.network.folded import InferenceNetwork
+from scpalm.model.sessions.base import network_config
+
+
+def token_flop(bundle: Bundle) -> float:
+    """Of both encoders, with the cell token alone in the last layer: 5.2 GFLOP for `base`."""
+    config = network_config(bundle)
+    with torch.device("meta"):
+        network = InferenceNetwork(config)
+        inputs = torch.zeros(1, config.components), torch.zeros(1, 1)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(*inputs)
+    return float(counter.get_total_flops())
+
+
+def embedding_flop(bundle: Bundle, rows: Rows) -> float:
+    """Of the embedding of a mean cell of these rows: read-out, correction and view head."""
+    config = network_config(bundle)
+    R, H, hidden = config.components, config.view_width, config.view_hidden
+    head = R * H + (R + 1) * hidden + hidden * H if H else 0
+    return float(2 * (rows.lengths().mean() * R + R * R + head))
