@@ -43,6 +43,12 @@ class Drawn:
         names = [f"cell{number}" for number in range(len(self.indptr) - 1)]
         return CellMatrix(self.indptr, self.gene_index, self.counts, genes, names)
 
+    def repeated(self, times: int) -> Drawn:
+        """The cells several times."""
+        lengths = np.tile(np.diff(self.indptr), times)
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return Drawn(indptr, np.tile(self.gene_index, times), np.tile(self.counts, times), self.num_genes)
+
 
 def draw(basis: Basis, num_cells: int, expressed: int, *, seed: int = 0) -> Drawn:
     """Cells with about ``expressed`` genes each, from the mean of a corpus and random scores on its components.

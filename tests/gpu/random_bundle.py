@@ -9,9 +9,9 @@ onnxscript and are left out without it; the PyTorch sessions read the weights al
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +42,27 @@ def basis_of(bundle: Bundle) -> Basis:
         return Basis.from_tensors({name: tensors.get_tensor(name) for name in names})
 
 
-def write_random_bundle(folder: Path, name: str, source: Bundle, *, seed: int = 0) -> Bundle:
-    """Write a bundle of the preset ``name`` with the genes and components of ``source``."""
+def has_exporter() -> bool:
+    """Whether ONNX graphs can be written."""
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def write_random_bundle(
+    folder: Path, name: str, source: Bundle, *, smaller: Mapping[str, int] | None = None, graphs: bool = True
+) -> Bundle:
+    """Write a bundle of the preset ``name`` with the genes and components of ``source``.
+
+    ``smaller`` replaces sizes of the preset. ``graphs``: write the ONNX graphs if onnxscript is installed.
+    """
     basis = basis_of(source)
-    config = preset(name, len(source.vocabulary))
+    config = replace(preset(name, len(source.vocabulary)), **(smaller or {}))  # type: ignore[arg-type]
     if basis.width < config.components:
         raise ValueError(f"{source.name} has {basis.width} components, but {name} needs {config.components}")
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     basis = basis.select(config.components)
     stage1, cells, decoder = PathwayAutoencoder(config), CellEncoder(config), CellDecoder(config)
     assert isinstance(stage1.embedding, LinearReadOut)
@@ -61,14 +75,14 @@ def write_random_bundle(folder: Path, name: str, source: Bundle, *, seed: int = 
     folder.mkdir(parents=True)
     save_file(dict(_tensors(network, embedding, decoder, basis)), folder / WEIGHTS_FILE)
     shutil.copy(source.file("genes.parquet"), folder / "genes.parquet")
-    if importlib.util.find_spec("onnxscript") is not None:
+    if graphs and has_exporter():
         _write_graphs(folder, config, embedding.eval(), network)
     write_manifest(
         folder,
         {
             "format_version": FORMAT_VERSION,
             "name": f"random-{name}",
-            "version": str(seed),
+            "version": "0",
             "preset": name,
             "network": config.as_dict(),
             "tasks": ["embed", "pathways", "impute"],
