@@ -52,7 +52,7 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared, Preparer
 from scpalm.model.genes.rows import Rows
-from scpalm.model.sessions.session import Encoded, SessionInfo
+from scpalm.model.sessions.session import Encoded, SessionInfo, Speed
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.embed import Embed
 from tests.bench.bench_parsing import best, bodies, make_cells
@@ -83,8 +83,8 @@ class SleepingSession:
     def info(self) -> SessionInfo:
         return self._info
 
-    def warm_up(self) -> float:
-        return self._rate
+    def warm_up(self) -> Speed:
+        return Speed(self._rate)
 
     def encode(self, rows: Rows, *, tokens: bool | NDArray[np.bool_] = True) -> Encoded:
         started = time.perf_counter()

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +130,10 @@ class Kit:
         return self.device.type == "cuda"
 
     def limits(self) -> Limits:
-        """The ceilings that predictions use; those that were not measured do not limit."""
-        best = self.ceilings.get("bf16" if self.on_gpu else "fp32", float("inf"))
-        return Limits(best, self.ceilings.get("to device", float("inf")))
+        """The ceilings that predictions use. They are measured if --only left them out."""
+        if not self.ceilings:
+            ceilings(self)
+        return Limits(self.ceilings["bf16" if self.on_gpu else "fp32"], self.ceilings["to device"])
 
     def each(self, bundle: Bundle, use: Callable[[Opened], None]) -> None:
         """Open both sessions one after the other. One that cannot be opened is noted."""
@@ -270,6 +271,8 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device = torch.device("cuda:0" if options.device == "cuda" else options.device)
+    if device.type == "cuda":
+        torch.set_num_threads(1)  # the sessions on the CPU have a thread for each batch
     facts = facts_of(device) | {"small": options.small}
     print(", ".join(f"{name} {value}" for name, value in facts.items() if value is not None), flush=True)
     report = Report(options.json, minutes=options.minutes, facts=facts)
@@ -277,8 +280,7 @@ def main() -> int:
         kit = Kit(device, SMALL if options.small else FULL, report, Path(folder))
         for name, (seconds, run) in SECTIONS.items():
             if not options.only or any(word in name for word in options.only):
-                with report.section(name, seconds):
-                    run(kit)
+                report.run(name, seconds, partial(run, kit))
     report.end_sections()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     report.add("host_memory", "most host memory of this process", peak, "MiB")

@@ -36,7 +36,11 @@ class Limits:
 
     def cells_per_second(self, flop: float, num_bytes: float) -> float:
         """The most that is possible if computation and copies overlap."""
-        return min(self.flop_rate / flop, self.transfer_rate / num_bytes if num_bytes else float("inf"))
+        return min(self.flop_rate / flop, self.transfer_rate / num_bytes)
+
+    def share(self, rate: float, flop: float) -> str:
+        """The FLOP/s of a rate relative to the matrix product, as text."""
+        return f"{rate * flop / self.flop_rate:.1%} of the matrix product"
 
 
 def measure_rates(
@@ -63,7 +67,7 @@ def measure_rates(
                 "cells/s",
                 predicted=limits.cells_per_second(flop, num_bytes),
                 wanted=wanted.get("from_host") if last else None,
-                note=f"{rate * flop / limits.flop_rate:.1%} of the matrix product",
+                note=limits.share(rate, flop),
             )
             _resident(report, opened, name, part, (flop, limits, wanted.get("resident") if last else None))
     _without_tokens(report, opened, bundle, shapes, limits)
@@ -78,7 +82,6 @@ def _resident(
     flop, limits, wanted = expected
     device = torch.device(opened.session.info.device)
     rate = resident.num_cells / seconds_of(resident.run, device, most_seconds=2.0)
-    share = rate * flop / limits.flop_rate
     report.add(
         "cells_per_second_resident",
         f"{name}, in device memory",
@@ -86,7 +89,7 @@ def _resident(
         "cells/s",
         predicted=limits.flop_rate / flop,
         wanted=None if wanted is None else wanted * limits.flop_rate / flop,
-        note=f"{share:.1%} of the matrix product",
+        note=limits.share(rate, flop),
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -78,8 +77,7 @@ class Report:
         remark = "; ".join(text for text in (unit, note, "below what is wanted" if missed else "") if text)
         print(f"| {line.section} | {what} | {shown} | {remark} |", flush=True)
 
-    @contextmanager
-    def section(self, name: str, seconds: float) -> Iterator[None]:
+    def run(self, name: str, seconds: float, section: Callable[[], None]) -> None:
         """Run a section with a time limit. Its failure is noted and does not end the run."""
         self._section = name
         limit = min(seconds, self.seconds_left)
@@ -89,7 +87,7 @@ class Report:
         before = signal.signal(signal.SIGALRM, _raise_timeout)
         signal.setitimer(signal.ITIMER_REAL, limit)
         try:
-            yield
+            section()
         except SectionTimeoutError:
             self._fail(name, f"stopped after {limit:.0f} s")
         except Exception as error:  # whatever fails on a machine that was never seen
