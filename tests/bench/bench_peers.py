@@ -51,9 +51,9 @@ from scpalm.model.sessions.session import Session
 from scpalm.model.sessions.shapes import split
 from scpalm.model.sessions.torchscript import TorchScriptSession
 from tests.bench.bench_service import as_rows, real_cells
-from tests.gpu.flop import embedding_flop, token_flop
-from tests.gpu.profile_onnx import print_profile
-from tests.gpu.random_bundle import write_random_bundle
+from tests.gpu.kit.flop import embedding_flop, token_flop
+from tests.gpu.kit.profile_onnx import print_profile
+from tests.gpu.kit.random_bundle import write_random_bundle
 
 NUM_GENES = 2000
 Embed = Callable[[Rows], object]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from scpalm.model.bundle import Bundle
-from tests.gpu.cells import draw, repeated
-from tests.gpu.random_bundle import basis_of
-from tests.gpu.report import Report
+from tests.gpu.kit.cells import draw, repeated
+from tests.gpu.kit.random_bundle import basis_of
+from tests.gpu.kit.report import Report
 
 ROOT = Path(__file__).parents[2]
 MISSING = (

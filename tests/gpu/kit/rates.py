@@ -8,11 +8,11 @@ import torch
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.rows import Rows
-from tests.gpu.ceilings import seconds_of
-from tests.gpu.cells import repeated
-from tests.gpu.flop import embedding_flop, token_flop
-from tests.gpu.report import Report
-from tests.gpu.sessions import Opened, resident_run
+from tests.gpu.kit.ceilings import seconds_of
+from tests.gpu.kit.cells import repeated
+from tests.gpu.kit.flop import embedding_flop, token_flop
+from tests.gpu.kit.report import Report
+from tests.gpu.kit.sessions import Opened, resident_run
 
 # A gene of a cell on its way to the device: index and value.
 BYTES_PER_ENTRY = 8

@@ -1,4 +1,4 @@
-"""Measures and checks scPaLM on an NVIDIA machine; see README.md here. Prints one table, and JSON.
+"""Measures and checks scPaLM on an NVIDIA machine; see tests/gpu/README.md. Prints one table, and JSON.
 
     python -m tests.gpu.kit [--small] [--json kit.json] [--minutes 8] [--only parity rates] [--device cpu]
 
@@ -27,15 +27,15 @@ import torch
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.rows import Rows
 from scpalm.model.read_out.basis import Basis
-from tests.gpu.ceilings import DTYPES, device_copy_rate, matrix_rate, transfer_rate
-from tests.gpu.cells import draw
-from tests.gpu.host import host_to_answer
-from tests.gpu.parity import check_parity
-from tests.gpu.random_bundle import basis_of, write_random_bundle
-from tests.gpu.rates import Limits, Shapes, measure_rates
-from tests.gpu.report import Report
-from tests.gpu.sessions import Opened, onnx_session, reference, torch_session
-from tests.gpu.training_steps import Steps, measure_steps
+from tests.gpu.kit.ceilings import DTYPES, device_copy_rate, matrix_rate, transfer_rate
+from tests.gpu.kit.cells import draw
+from tests.gpu.kit.host import host_to_answer
+from tests.gpu.kit.parity import check_parity
+from tests.gpu.kit.random_bundle import basis_of, write_random_bundle
+from tests.gpu.kit.rates import Limits, Shapes, measure_rates
+from tests.gpu.kit.report import Report
+from tests.gpu.kit.sessions import Opened, onnx_session, reference, torch_session
+from tests.gpu.kit.training_steps import Steps, measure_steps
 
 # Of issue and card: cells per second from host memory, and the share of the matrix product from device memory.
 WANTED = {"mini": {"from_host": 150_000.0}, "base": {"from_host": 25_000.0, "resident": 0.4}}

@@ -9,8 +9,8 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.session import CARD_FILE, drug_response_of
 from scpalm.model.genes.rows import Rows
 from scpalm.model.sessions.session import Encoded, Session
-from tests.gpu.report import Report
-from tests.gpu.sessions import Opened
+from tests.gpu.kit.report import Report
+from tests.gpu.kit.sessions import Opened
 
 COSINE_WANTED = 0.9999
 _IMPUTED_GENES = 200

@@ -56,7 +56,7 @@ def onnx_session(bundle: Bundle, device: torch.device) -> Opened:
     from scpalm.model.sessions.onnx import OnnxSession
 
     if not has_graphs(bundle):
-        raise ValueError(f"{bundle.name} has no ONNX graphs, because onnxscript is not installed")
+        raise ValueError(f"{bundle.name} has no ONNX graphs")
     return Opened(f"ONNX Runtime, {device.type}", OnnxSession(bundle, device=str(device)))
 
 

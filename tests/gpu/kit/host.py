@@ -14,8 +14,8 @@ from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 from scpalm.model.genes.rows import Rows
 from scpalm.model.sessions.base import available_cores
-from tests.gpu.report import Report
-from tests.gpu.sessions import Opened
+from tests.gpu.kit.report import Report
+from tests.gpu.kit.sessions import Opened
 
 
 def host_to_answer(report: Report, opened: Opened, bundle: Bundle, matrix: CellMatrix, batch_cells: int) -> None:

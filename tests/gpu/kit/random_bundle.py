@@ -3,7 +3,7 @@
 Genes, components and their means come from another bundle, so cells get realistic inputs. The ONNX graphs need
 onnxscript and are left out without it; the PyTorch sessions read the weights alone.
 
-    python -m tests.gpu.random_bundle FOLDER [--preset base]
+    python -m tests.gpu.kit.random_bundle FOLDER [--preset base]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scpalm.model.network.folded import InferenceNetwork, fold
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.model.network.read_out import EmbeddingNetwork, LinearReadOut
 from scpalm.model.read_out.basis import Basis
-from tests.gpu.cells import draw
+from tests.gpu.kit.cells import draw
 
 WEIGHTS_FILE = "weights.safetensors"
 _CALIBRATION_CELLS = 64
