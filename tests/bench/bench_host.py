@@ -208,7 +208,7 @@ def through_pipe(bench: Bench) -> None:
 
 def run_batches(bench: Bench, rate: float) -> SleepingSession:
     """Every cell once through queue, batcher and worker."""
-    return asyncio.run(_feed(bench, rate, seconds=0.0))
+    return asyncio.run(feed(bench, rate, seconds=0.0))
 
 
 def encode_answer(bench: Bench) -> None:
@@ -226,7 +226,7 @@ def encode_answer(bench: Bench) -> None:
 # --- the device's loop
 
 
-async def _feed(bench: Bench, rate: float, *, seconds: float) -> SleepingSession:
+async def feed(bench: Bench, rate: float, *, seconds: float) -> SleepingSession:
     """Keep the queue full for ``seconds``, or pass every cell once. Returns the session with its runs."""
     info = session_info(bench.bundle)
     session = SleepingSession(info, rate)
@@ -256,7 +256,7 @@ def device_loop(bench: Bench, seconds: float) -> None:
     print("|---|---|---|---|---|")
     for batch_cells in sorted({256, 1024, bench.batch_cells}):
         part = Bench(bench.bundle, bench.counts, bench.genes, bench.prepared, batch_cells, bench.rate)
-        session = asyncio.run(_feed(part, bench.rate, seconds=seconds))
+        session = asyncio.run(feed(part, bench.rate, seconds=seconds))
         busy, found = session.busy()
         gaps = [b[0] - a[1] for a, b in zip(session.spans[1:-1], session.spans[2:], strict=True)]
         between, work = (1000 * float(np.median(times)) for times in (gaps, session.work_between[1:]))

@@ -40,7 +40,6 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.rows import Rows
@@ -51,7 +50,7 @@ from scpalm.model.sessions.session import Session
 from scpalm.model.sessions.shapes import split
 from scpalm.model.sessions.torchscript import TorchScriptSession
 from tests.bench.bench_service import as_rows, real_cells
-from tests.gpu.kit.flop import embedding_flop, token_flop
+from tests.gpu.kit.flop import count_flop, embedding_flop, token_flop
 from tests.gpu.kit.profile_onnx import print_profile
 from tests.gpu.kit.random_bundle import write_random_bundle
 
@@ -118,13 +117,6 @@ class GeneTransformer(nn.Module):
         return self.transformer(self.genes(genes) + self.value(values[:, :, None])).mean(dim=1)
 
 
-def counted(network: nn.Module, *inputs: Tensor) -> float:
-    """FLOP of a network for one cell."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(*inputs)
-    return float(counter.get_total_flops())
-
-
 def variable_genes(rows: Rows, num_genes: int) -> NDArray[np.int64]:
     """Positions of the genes whose values vary most between the rows."""
     sums = np.bincount(rows.gene_index, rows.value, num_genes)
@@ -162,7 +154,7 @@ def small_models(rows: Rows, num_genes: int) -> Iterator[Peer]:
         torch.set_num_threads(threads)
         return torch.inference_mode()(lambda part: encoder(torch.from_numpy(dense(part, position))))
 
-    yield Peer("shape of scVI's encoder", "-", open_scvi, counted(encoder, torch.zeros(1, NUM_GENES)), len(rows))
+    yield Peer("shape of scVI's encoder", "-", open_scvi, count_flop(encoder, torch.zeros(1, NUM_GENES)), len(rows))
 
 
 def transformers() -> Iterator[Peer]:
@@ -191,7 +183,7 @@ def transformer(name: str, sizes: Sizes) -> Peer:
 
         return embed
 
-    return Peer(name, f"{sizes.tokens:,}", open_network, counted(network, *example), 2)
+    return Peer(name, f"{sizes.tokens:,}", open_network, count_flop(network, *example), 2)
 
 
 def scpalm(rows: Rows, folder: Path) -> Iterator[Peer]:

@@ -14,6 +14,7 @@ import pytest
 
 from scpalm.model.bundle import Bundle
 from tests.gpu.kit.cells import draw, repeated
+from tests.gpu.kit.flop import token_flop
 from tests.gpu.kit.random_bundle import basis_of
 from tests.gpu.kit.report import Report
 
@@ -114,3 +115,13 @@ def test_drawn_cells_have_about_the_wanted_number_of_genes() -> None:
     twice = repeated(rows, 13)
     assert len(twice) == 13
     np.testing.assert_array_equal(twice.lengths()[8:], rows.lengths()[:5])
+
+
+def test_the_work_of_a_cell_includes_attention() -> None:
+    N, D, K, narrow = 96, 96, 128, 4  # sizes of `mini`, two layers in each encoder
+    layer = 24 * N * D * D + 4 * N * N * D  # projections and feed-forward, and attention
+    first_encoder = 2 * layer + 2 * N * D * narrow + 2 * N * narrow * K
+    T = N + 1  # with the cell token, which is alone in the last layer
+    second_encoder = (24 * T * D * D + 4 * T * T * D) + (6 * T * D * D + 4 * T * D + 18 * D * D)
+    read_in = 2 * N * D * narrow + 2 * N * narrow * D
+    assert token_flop(Bundle.load()) == first_encoder + second_encoder + read_in
