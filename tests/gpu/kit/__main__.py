@@ -76,7 +76,7 @@ SMALL = Sizes(
     num_cells=(4, 16),
     seconds_a_shape=0.5,
     host_cells=64,
-    training=Steps(("mini",), batch=4, steps=1, genes=2000, settings=(), seconds=60.0),
+    training=Steps(("mini",), batch=4, steps=1, genes=2000, variants=((),), seconds=60.0),
     smaller={"num_tokens": 64, "width": 64, "num_layers": 2, "num_heads": 4},
     graphs=False,
 )
@@ -89,7 +89,7 @@ FULL = Sizes(
     num_cells=(64, 512, 4096, 16384),
     seconds_a_shape=3.0,
     host_cells=16384,
-    training=Steps(("mini", "base"), batch=512, steps=20, genes=28373, settings=("bf16=true",), seconds=75.0),
+    training=Steps(("mini", "base"), batch=512, steps=20, genes=28373, variants=((), ("compile=true",)), seconds=75.0),
 )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from tests.gpu.kit.report import Report
@@ -21,40 +22,40 @@ class Steps:
     """What is measured.
 
     Attributes:
-        presets: names. batch: cells a step. steps: timed ones. genes: of the corpus. settings: of both stages.
-        seconds: most for each preset and stage.
+        presets: names. batch: cells a step. steps: timed ones. genes: of the corpus.
+        variants: settings of the stages, one set after the other. seconds: most for each preset and stage.
     """
 
     presets: tuple[str, ...]
     batch: int
     steps: int
     genes: int
-    settings: tuple[str, ...]
+    variants: tuple[tuple[str, ...], ...]
     seconds: float
 
 
 def measure_steps(report: Report, steps: Steps, wanted: dict[str, float]) -> None:
-    """Add a line for each preset and stage. ``wanted``: cells per second by preset."""
+    """Add a line for each variant, preset and stage. ``wanted``: cells per second by preset."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         write_random_corpus(corpus, 4 * steps.batch + 64, 1000 if steps.genes > 4000 else 200, steps.genes)
-        for preset in steps.presets:
-            for stage in (1, 2):
-                _measure(report, steps, corpus, (preset, stage), wanted.get(preset))
+        for settings, preset, stage in product(steps.variants, steps.presets, (1, 2)):
+            case = {
+                "corpus": str(corpus),
+                "preset": preset,
+                "stage": stage,
+                "accumulate": 1,
+                "batch": steps.batch,
+                "steps": steps.steps,
+                "set": list(settings),
+            }
+            _measure(report, steps, case, wanted.get(preset))
 
 
-def _measure(report: Report, steps: Steps, corpus: Path, which: tuple[str, int], wanted: float | None) -> None:
-    preset, stage = which
-    case = {
-        "corpus": str(corpus),
-        "preset": preset,
-        "stage": stage,
-        "accumulate": 1,
-        "batch": steps.batch,
-        "steps": steps.steps,
-        "set": list(steps.settings),
-    }
-    name = f"{preset}, stage {stage}, batches of {steps.batch}"
+def _measure(report: Report, steps: Steps, case: dict[str, object], wanted: float | None) -> None:
+    settings = case["set"]
+    assert isinstance(settings, list)
+    name = ", ".join([f"{case['preset']}, stage {case['stage']}, batches of {steps.batch}", *settings])
     command = [sys.executable, "tests/bench/bench_step.py", "--case", json.dumps(case)]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
