@@ -189,7 +189,7 @@ def transformer(name: str, sizes: Sizes) -> Peer:
 def scpalm(rows: Rows, folder: Path) -> Iterator[Peer]:
     """The packaged model as it is served, and `base` with random weights."""
     mini = Bundle.load()
-    base = write_random_bundle(folder / "base", "base", mini)
+    base = write_random_bundle(folder / "base", "base", mini, graphs=False)
 
     def onnx(*, tokens: bool) -> Callable[[int], Embed]:
         return lambda threads: _encode(OnnxSession(mini, device="cpu", threads=threads), tokens=tokens)
