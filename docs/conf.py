@@ -33,13 +33,14 @@ include_patterns = [
     "model/README.md",
     "training/*.md",
     "training/**/*.md",
+    "tests/gpu/*.md",
     "README.md",
     "CHANGELOG.md",
     "CODE_OF_CONDUCT.md",
     "CONTRIBUTING.md",
 ]
 # scpalm/ holds links to app/, model/ and training/, whose pages would appear twice.
-exclude_patterns = [".*", "build", "dist", "scpalm", "tests", "**/node_modules", "**/.ipynb_checkpoints"]
+exclude_patterns = [".*", "build", "dist", "scpalm", "**/node_modules", "**/.ipynb_checkpoints"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
