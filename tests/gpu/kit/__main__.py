@@ -130,10 +130,11 @@ class Kit:
         return self.device.type == "cuda"
 
     def limits(self) -> Limits:
-        """The ceilings that predictions use. They are measured if --only left them out."""
+        """The ceilings that predictions use, NaN for one that failed. They are measured if --only left them out."""
         if not self.ceilings:
             ceilings(self)
-        return Limits(self.ceilings["bf16" if self.on_gpu else "fp32"], self.ceilings["to device"])
+        name = "bf16" if self.on_gpu else "fp32"
+        return Limits(self.ceilings.get(name, float("nan")), self.ceilings.get("to device", float("nan")))
 
     def each(self, bundle: Bundle, use: Callable[[Opened], None]) -> None:
         """Open both sessions one after the other. One that cannot be opened is noted."""
@@ -160,9 +161,10 @@ def _release(device: torch.device) -> None:
 
 def ceilings(kit: Kit) -> None:
     add, device, sizes = kit.report.add, kit.device, kit.sizes
+    rows = sizes.matrix if kit.on_gpu else min(sizes.matrix, 1024)  # few processors have fast products in 16 bits
     for name, dtype in DTYPES.items():
-        kit.ceilings[name] = rate = matrix_rate(device, dtype, sizes.matrix)
-        add("matrix_product", f"matrix product {sizes.matrix:,}, {name}", rate / 1e12, "TFLOP/s")
+        kit.ceilings[name] = rate = matrix_rate(device, dtype, rows)
+        add("matrix_product", f"matrix product {rows:,}, {name}", rate / 1e12, "TFLOP/s")
     add(
         "device_copy",
         "copy in device memory, read and written",

@@ -127,7 +127,7 @@ def _raise_timeout(number: int, frame: FrameType | None) -> None:
 
 
 def _text(value: float | None) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN: a prediction from a ceiling that was not measured
         return "-"
     if value and (abs(value) < 0.1 or abs(value) >= 1e6):
         return f"{value:.3g}"
