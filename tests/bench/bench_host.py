@@ -16,239 +16,36 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
-import multiprocessing
 import os
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil  # type: ignore[import-untyped, unused-ignore]
-from numpy.typing import NDArray
-from scipy import sparse
 
-from scpalm.app.codecs.codec import DecodeOptions, Reader
-from scpalm.app.codecs.registry import writer_for
-from scpalm.app.codecs.result import OutputValues, Result
+from scpalm.app.codecs.result import Result
 from scpalm.app.execution.execution import Execution
 from scpalm.app.execution.worker import Worker
-from scpalm.app.parsing.messages import receive, send
 from scpalm.app.parsing.pool import ParserPool
 from scpalm.app.parsing.process import ParserLimits
 from scpalm.app.parsing.upload import Upload, UploadHead
-from scpalm.app.parsing.wire import PartReader, pack_part
-from scpalm.app.queue.transport import LANES, Turn, WorkItem
+from scpalm.app.queue.transport import LANES, Turn
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.serving.opener import session_info
 from scpalm.app.storage.memory_budget import MemoryBudget
 from scpalm.app.storage.values import ResultSpace
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.bundle import Bundle
-from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared, Preparer
-from scpalm.model.genes.rows import Rows
-from scpalm.model.sessions.session import Encoded, SessionInfo, Speed
+from scpalm.model.genes.prepare import Prepared
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.embed import Embed
-from tests.bench.bench_parsing import best, bodies, make_cells
+from tests.bench.bench_parsing import bodies, make_cells
+from tests.bench.host_limits import own_limits
+from tests.bench.sleeping_device import ARROW, Bench, SleepingSession, feed, prepare_all
 
-ARROW = "application/vnd.apache.arrow.stream"
-WIDE_OPEN = 1 << 40
 # Requests at once, so that the queue is not empty while answers are encoded.
 REQUESTS_AT_ONCE = 8
-
-
-class SleepingSession:
-    """Sleeps for the time that a device of ``rate`` cells a second would take. Safe for one thread.
-
-    Attributes:
-        spans: start and end of every run, by ``time.perf_counter()``, and its number of cells.
-        work_between: CPU seconds of the worker's device thread before each run.
-    """
-
-    def __init__(self, info: SessionInfo, rate: float) -> None:
-        self._info, self._rate = info, rate
-        # The answers of a real session are filled by the device, so they cost the host nothing here.
-        self._embedding = np.ones((65536, info.embedding_width), np.float32)
-        self.spans: list[tuple[float, float, int]] = []
-        self.work_between: list[float] = []
-        self._thread_seconds = 0.0
-
-    @property
-    def info(self) -> SessionInfo:
-        return self._info
-
-    def warm_up(self) -> Speed:
-        return Speed(self._rate)
-
-    def encode(self, rows: Rows, *, tokens: bool | NDArray[np.bool_] = True) -> Encoded:
-        started = time.perf_counter()
-        self.work_between.append(time.thread_time() - self._thread_seconds)
-        time.sleep(len(rows) / self._rate)
-        self._thread_seconds = time.thread_time()
-        self.spans.append((started, time.perf_counter(), len(rows)))
-        out = self._embedding[: len(rows)]
-        return Encoded(rows, out, out[:, :1], self._info.num_components, None)
-
-    def impute(self, encoded: Encoded, genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.zeros((len(encoded), len(genes)), np.float32)
-
-    def busy(self) -> tuple[float, float]:
-        """Share of time in runs between the second and the last run, and cells per second over that time."""
-        spans = self.spans[1:]
-        wall = spans[-1][1] - spans[0][0]
-        return sum(end - start for start, end, _ in spans) / wall, sum(cells for *_, cells in spans) / wall
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all parts share.
-
-    Attributes:
-        counts: the cells. genes: their gene names. prepared: the same cells, ready for a session.
-        batch_cells: most cells in a run of the session. rate: of the session, in cells per second.
-    """
-
-    bundle: Bundle
-    counts: sparse.csr_matrix
-    genes: list[str]
-    prepared: list[Prepared]
-    batch_cells: int
-    rate: float
-
-    @property
-    def rows(self) -> list[Rows]:
-        return [part.rows for part in self.prepared]
-
-    @property
-    def num_cells(self) -> int:
-        return self.counts.shape[0]
-
-
-def as_matrix(counts: sparse.csr_matrix, genes: list[str]) -> CellMatrix:
-    indptr, indices = counts.indptr.astype(np.int64), counts.indices.astype(np.int32)
-    return CellMatrix(indptr, indices, counts.data, genes, [f"cell{number}" for number in range(counts.shape[0])])
-
-
-def prepare_all(bundle: Bundle, counts: sparse.csr_matrix, genes: list[str]) -> list[Prepared]:
-    preparer = Preparer(bundle.vocabulary, genes)
-    return [preparer.prepare(part) for part in as_matrix(counts, genes).parts(CHUNK_CELLS)]
-
-
-# --- the host's own limits
-
-
-def own_limits(bench: Bench, folder: Path) -> float:
-    """Print a line per step. Returns cells per second of one parser that reads Arrow."""
-    print(f"\n| one core, cells of {bench.counts.nnz / bench.num_cells:,.0f} genes | cells a second of CPU time |")
-    print("|---|---|")
-    decoded = {
-        name: line(f"read {name}", bench, partial(_read, reader, body))
-        for name, reader, body in bodies(bench.counts, bench.genes, folder)
-    }
-    align = line("match genes, log1p CP10K (in the parser)", bench, lambda: prepare_each(bench))
-    copied = line("copy from the parser to the service (both ends)", bench, lambda: through_pipe(bench))
-    line("... of which join the rows of a batch", bench, lambda: Rows.concat(bench.rows))
-    batched = line("queue, batch, finite check, return", bench, lambda: run_batches(bench, WIDE_OPEN))
-    answered = line("write the answer as Arrow", bench, lambda: encode_answer(bench))
-    parser = 1 / (1 / decoded["arrow"] + 1 / align + 0.5 / copied)
-    of_h5ad = 1 / (1 / decoded["h5ad"] + 1 / align + 0.5 / copied)
-    service = 1 / (0.5 / copied + 1 / batched + 1 / answered)
-    print(f"| **one parser, Arrow / h5ad** | **{parser:,.0f} / {of_h5ad:,.0f}** |")
-    print(f"| **the service's process, Arrow** | **{service:,.0f}** |")
-    for target in sorted({50_000.0, bench.rate}):
-        print(f"| parsers for {target:,.0f} cells/s, Arrow / h5ad | {_needed(target, parser, of_h5ad)} |")
-    return parser
-
-
-def _read(reader: Reader, body: bytes | Path) -> None:
-    for _ in reader.decode(body, DecodeOptions()):
-        pass
-
-
-def _needed(target: float, *rates: float) -> str:
-    return " / ".join(str(math.ceil(target / rate)) for rate in rates)
-
-
-def line(name: str, bench: Bench, run: Callable[[], object]) -> float:
-    rate = bench.num_cells / best(run, 5)
-    print(f"| {name} | {rate:,.0f} |", flush=True)
-    return rate
-
-
-def prepare_each(bench: Bench) -> None:
-    prepare_all(bench.bundle, bench.counts, bench.genes)
-
-
-def through_pipe(bench: Bench) -> None:
-    """The cells as messages, both ends in this process."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    head = UploadHead(bench.num_cells, bench.prepared[0].coverage, np.zeros(1, np.int32))
-    measured = bench.prepared[0].rows.gene_sets[0].measured
-
-    def write() -> None:
-        for number, part in enumerate(bench.prepared):
-            first = number == 0
-            send(sender, pack_part(head if first else None, measured if first else None, part))
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    reader = PartReader(len(bench.bundle.vocabulary), None)
-    for _ in bench.prepared:
-        reader.read(receive(receiver))
-    thread.join()
-    receiver.close()
-    sender.close()
-
-
-def run_batches(bench: Bench, rate: float) -> SleepingSession:
-    """Every cell once through queue, batcher and worker."""
-    return asyncio.run(feed(bench, rate, seconds=0.0))
-
-
-def encode_answer(bench: Bench) -> None:
-    info = session_info(bench.bundle)
-    task = Embed(info)
-    values = np.ones((bench.num_cells, info.embedding_width), np.float32)
-    writer = writer_for(ARROW)
-    assert writer is not None
-    names = [name for part in bench.prepared for name in part.cells]
-    result = Result(names, (OutputValues(task.outputs[0], values),), {})
-    with tempfile.TemporaryDirectory() as folder:
-        writer.encode(result, Path(folder) / "answer")
-
-
-# --- the device's loop
-
-
-async def feed(bench: Bench, rate: float, *, seconds: float) -> SleepingSession:
-    """Keep the queue full for ``seconds``, or pass every cell once. Returns the session with its runs."""
-    info = session_info(bench.bundle)
-    session = SleepingSession(info, rate)
-    transport = MemoryTransport(max_rows=1 << 40, max_bytes=1 << 40)
-    worker = Worker(session, transport, Metrics(["/embed"], ["arrow"], LANES), batch_rows=bench.batch_cells)
-    worker.start()
-    task, until = Embed(info), time.perf_counter() + seconds
-    # Twice as many cells as a running batch and the one formed ahead.
-    ahead = max(2, 4 * bench.batch_cells // CHUNK_CELLS)
-
-    async def client(number: int) -> None:
-        at = number
-        while at < len(bench.rows) or time.perf_counter() < until:
-            item = WorkItem((task,), bench.rows[at % len(bench.rows)], "bulk", 0, f"request {number}")
-            await transport.submit(item)
-            result = await transport.reply(item.id)
-            assert result.error is None, result.error
-            at += ahead
-
-    await asyncio.gather(*(client(number) for number in range(ahead)))
-    await asyncio.to_thread(worker.stop)
-    return session
 
 
 def device_loop(bench: Bench, seconds: float) -> None:

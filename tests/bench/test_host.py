@@ -11,8 +11,9 @@ import pytest
 from scpalm.app.serving.opener import session_info
 from scpalm.model.bundle import Bundle
 from scpalm.model.sessions.shapes import synthetic_rows
-from tests.bench.bench_host import Bench, SleepingSession, feed, prepare_all, rate_of
+from tests.bench.bench_host import rate_of
 from tests.bench.bench_parsing import make_cells
+from tests.bench.sleeping_device import Bench, SleepingSession, feed, prepare_all
 
 
 def bench_of(num_cells: int) -> Bench:

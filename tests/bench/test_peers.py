@@ -7,7 +7,8 @@ import torch
 
 from scpalm.model.genes.rows import Rows
 from scpalm.model.sessions.shapes import synthetic_rows
-from tests.bench.bench_peers import NUM_GENES, Peer, Sizes, dense, measure, small_models, transformer, variable_genes
+from tests.bench.bench_peers import measure
+from tests.bench.peers import NUM_GENES, Peer, Sizes, dense, small_models, transformer, variable_genes
 from tests.gpu.kit.profile_onnx import operator_times
 
 GENES = 3000

@@ -37,7 +37,7 @@ from tests.gpu.kit.report import Report
 from tests.gpu.kit.sessions import Opened, onnx_session, reference, torch_session
 from tests.gpu.kit.training_steps import Steps, measure_steps
 
-# Of issue and card: cells per second from host memory, and the share of the matrix product from device memory.
+# Cells per second from host memory, and the share of the matrix product from device memory.
 WANTED = {"mini": {"from_host": 150_000.0}, "base": {"from_host": 25_000.0, "resident": 0.4}}
 WANTED_TRAINING = {"base": 5000.0}
 

@@ -1,4 +1,4 @@
-"""Cells per second of a session by shape, beside what the ceilings of the device allow."""
+"""Cells per second of a session by shape, with what the ceilings of the device allow."""
 
 from __future__ import annotations
 
