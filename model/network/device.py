@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from scpalm.model.network.folded import InferenceNetwork
 from scpalm.model.network.transformer import Layer, Transformer
 
+# With one or two queries, PyTorch's attention on several CPU threads rounds a cell by its position in the block.
+_QUERIES = 4
+
 
 class _RoundedNorm(nn.LayerNorm):
     """A LayerNorm in float32 whose result is rounded for the matrix product that follows."""
@@ -94,7 +97,7 @@ class DeviceEncoder(nn.Module):
         start = cells.cell_token + F.embedding_bag(entry, self.read_in_table, mode="sum")  # [B, D]
         placed = self.network.code_tokens[codes] + cells.position  # [B, N, D]
         qkv = torch.cat([self._project(start)[:, None], self.qkv_table[entry]], dim=1)  # [B, 1 + N, 3 D]
-        return self.transformer.first_token(torch.cat([start[:, None], placed], dim=1), qkv)
+        return self.transformer.first_token(torch.cat([start[:, None], placed], dim=1), qkv, _QUERIES)
 
     def forward(self, f: Tensor, log_length: Tensor) -> tuple[Tensor, Tensor]:
         codes = self.codes(f, log_length)

@@ -73,12 +73,13 @@ class Transformer(nn.Module):
             x = layer(x)
         return self.norm(x)
 
-    def first_token(self, x: Tensor, qkv: Tensor | None = None) -> Tensor:
-        """``[B, T, D] -> [B, D]``: only the first token. The last layer skips all others.
+    def first_token(self, x: Tensor, qkv: Tensor | None = None, num_queries: int = 1) -> Tensor:
+        """``[B, T, D] -> [B, D]``: only the first token.
 
-        ``qkv [B, T, 3 D]``: the projections of x in the first layer, where they are known.
+        ``qkv [B, T, 3 D]``: the projections of x in the first layer, where they are known. ``num_queries``: how many
+        tokens the last layer computes.
         """
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            x = layer(x, 1 if number == last else None, qkv if number == 0 else None)
+            x = layer(x, num_queries if number == last else None, qkv if number == 0 else None)
         return self.norm(x)[:, 0]
