@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.network.embedding import SparseCells
+from scpalm.model.network.embedding import GeneSetGroup, SparseCells
 from scpalm.training.corpus.errors import CorpusError
 from scpalm.training.corpus.shards import Shards
 from scpalm.training.corpus.thinning import Cell, Streams, split_counts, thin_counts
@@ -142,7 +142,23 @@ class Corpus:
             torch.from_numpy(value),
             torch.from_numpy(offsets.astype(np.int64)),
             torch.from_numpy(self.measured[self._file[rows]]) if measured is None else measured,
+            self._groups(rows),
         )
+
+    def _groups(self, rows: NDArray[np.int64]) -> list[GeneSetGroup]:
+        """The cells of each distinct set of measured genes, in order of their first cell."""
+        kind = self._gene_set_of_file[self._file[rows]]
+        return [
+            GeneSetGroup(self.measured[number], torch.from_numpy(np.flatnonzero(kind == number)))
+            for number in dict.fromkeys(kind.tolist())
+        ]
+
+    @cached_property
+    def _gene_set_of_file(self) -> NDArray[np.int64]:
+        """``[files]``: the first file with the same measured genes."""
+        first: dict[bytes, int] = {}
+        packed = np.packbits(self.measured, axis=1)
+        return np.array([first.setdefault(bits.tobytes(), number) for number, bits in enumerate(packed)])
 
     def _raise_corrupt(self, rows: NDArray[np.int64]) -> None:
         for row in rows:

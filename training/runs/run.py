@@ -197,9 +197,9 @@ def set_lr(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int)
     return lr
 
 
-def check_finite(loss: torch.Tensor, step: int) -> None:
+def check_finite(loss: float, step: int) -> None:
     """Raises RunError for a loss that is NaN or infinite."""
-    if not torch.isfinite(loss):
+    if not math.isfinite(loss):
         raise RunError(
             f"Loss or gradient is not finite at step {step}. The last checkpoint is intact: train again with lower lr "
             "(--set lr=...), a smaller clip, or longer warmup_steps."

@@ -17,7 +17,7 @@ from scpalm.model.network.collective import rank, world_size
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.thinning import Streams
-from scpalm.training.data.batches import to_device
+from scpalm.training.data.transfer import to_device
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import sum_over_processes
 from scpalm.training.stages.corpus_statistics import Scores
@@ -82,6 +82,21 @@ def cache_cells(
 def codes_as_tensor(codes: NDArray[np.unsignedinteger] | NDArray[np.float32]) -> Tensor:
     """Some of a cache's codes as a tensor for the quantizer."""
     return torch.from_numpy(codes if codes.dtype.kind == "f" else codes.astype(np.int64))
+
+
+class DeviceCache:
+    """A cache on the device: on a GPU ``N + 4 M`` bytes of its memory for each cell and replica; on a CPU no copy."""
+
+    def __init__(self, cache: CodeCache, device: torch.device) -> None:
+        # PyTorch cannot index uint16. Codes are below 32,768, so that int16 holds them, too.
+        codes = cache.codes.view(np.int16) if cache.codes.dtype == np.uint16 else cache.codes
+        self._codes = torch.from_numpy(codes).to(device)
+        self._scores = torch.from_numpy(cache.scores).to(device)
+
+    def at(self, replica: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes, input of `Quantizer.decompress`, and scores ``[B, M]`` of some cells; replica, row: ``[B]`` int64."""
+        codes = self._codes[replica, row]
+        return codes if codes.is_floating_point() else codes.long(), self._scores[replica, row]
 
 
 def cache_key(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:
