@@ -73,8 +73,11 @@ class LinearReadOut(nn.Module):
     def _correction(self, measured: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         key = measured.tobytes(), device
         if key not in self._corrections:
-            found = self.basis.correction(GeneSet(measured))
-            center, solve = torch.from_numpy(found.center), torch.from_numpy(found.solve)
+            host = measured.tobytes(), torch.device("cpu")
+            if host not in self._corrections:
+                found = self.basis.correction(GeneSet(measured))
+                self._corrections[host] = torch.from_numpy(found.center), torch.from_numpy(found.solve)
+            center, solve = self._corrections[host]
             self._corrections[key] = center.to(device, non_blocking=True), solve.to(device, non_blocking=True)
         return self._corrections[key]
 

@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -94,6 +95,15 @@ class StageTrainer(ABC, Generic[Part]):
         """Train on one batch; returns scalars to report. Raises RunError when loss or gradient is not finite."""
         self.advance()
         return self.read()
+
+    @property
+    def planned_steps(self) -> int:
+        """Number of steps that the schedule is made for."""
+        return self._options.steps
+
+    def plan(self, steps: int) -> None:
+        """Change the number of steps that the schedule is made for, within those of the options it was made with."""
+        self._options = replace(self._options, steps=steps)
 
     def read(self) -> dict[str, float]:
         """Scalars of the last step. Raises RunError when a step since the last read was not finite."""

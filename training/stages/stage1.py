@@ -55,11 +55,24 @@ class Part:
 
 
 class Stage1Trainer(StageTrainer[Part]):
-    """Trains stage 1 on a corpus, from the spectral start."""
+    """Trains stage 1 on a corpus, from the spectral start.
+
+    Args:
+        with_pca: also fit the PCA whose error ``measure`` reports. It takes a minute or two, and training with
+            pooling=solve does not need it.
+    """
 
     stage = STAGE
 
-    def __init__(self, corpus: Corpus, network: NetworkConfig, config: Stage1Config, device: torch.device) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        network: NetworkConfig,
+        config: Stage1Config,
+        device: torch.device,
+        *,
+        with_pca: bool = True,
+    ) -> None:
         torch.manual_seed(config.seed)
         self.corpus, self.config = corpus, config
         self.sampler = Sampler(
@@ -74,12 +87,15 @@ class Stage1Trainer(StageTrainer[Part]):
         self.model.quantizer.sync = config.sync_update
         self.model.quantizer.patience = config.patience
         means = gene_means(corpus, corpus.train_rows)
-        vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
+        vectors = None
+        if with_pca or network.pooling != "solve":
+            vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
         self.yardsticks = Yardsticks(corpus, means, vectors)
         with torch.no_grad():
             self.model.head.bias.copy_(as_tensor(means))
         read_out = LinearReadOut(network)
-        read_out.load(fit_basis(corpus, network, seed=config.seed, simulated_share=config.simulated_share))
+        share = config.simulated_share
+        read_out.load(fit_basis(corpus, network, seed=config.seed, simulated_share=share, device=device))
         self._start_embedding(read_out, vectors)
         self.scores = Scores(corpus, self.sampler, read_out).to(device)
         self.model.to(device)
@@ -99,14 +115,14 @@ class Stage1Trainer(StageTrainer[Part]):
         compiled = (self.model.encoder, self.model.decoder)
         super().__init__(config, device, self.model, {"model": self.model}, compiled, len(corpus.held_out_rows))
 
-    def _start_embedding(self, read_out: LinearReadOut, vectors: NDArray[np.float32]) -> None:
+    def _start_embedding(self, read_out: LinearReadOut, vectors: NDArray[np.float32] | None) -> None:
         embedding, config = self.model.embedding, self.config
         if isinstance(embedding, LinearReadOut):
             if config.train_embedding or not config.spectral_start:
                 raise ConfigError("pooling=solve is not trained: leave out train_embedding and spectral_start.")
             self.model.embedding = read_out
             return
-        if config.spectral_start:
+        if config.spectral_start and vectors is not None:
             # Unit columns have tiny entries. Scaled so that f has the spread of the paper's random start.
             embedding.spectral_start(as_tensor(vectors) * math.sqrt(self.model.config.num_genes))
         if not config.train_embedding:
@@ -128,7 +144,7 @@ class Stage1Trainer(StageTrainer[Part]):
 
     @property
     def quantizer_step(self) -> int:
-        return int(self.config.quantizer_start * self.config.steps)
+        return int(self.config.quantizer_start * self.planned_steps)
 
     def parts(self, step: int) -> list[Part]:
         """See ``StageTrainer``."""

@@ -9,6 +9,7 @@ import pytest
 
 from scpalm.training.corpus.packed import PackOptions, pack_corpus, unpack_corpus
 from scpalm.training.corpus.reader import Corpus, CorpusError
+from scpalm.training.corpus.thinning import Streams
 
 FAST = PackOptions(level=1)
 
@@ -34,15 +35,9 @@ def test_a_corpus_comes_back_with_the_same_cells(corpus: Corpus, tmp_path: Path)
         (genes, values), (expected_genes, expected) = again.cell(row), corpus.cell(row)
         np.testing.assert_array_equal(genes, expected_genes)
         np.testing.assert_allclose(values, expected, rtol=3e-7)
-    batch = again.thinned_batch(np.arange(8), np.full(8, 0.5), _streams())[0]
-    expected_batch = corpus.thinned_batch(np.arange(8), np.full(8, 0.5), _streams())[0]
+    batch = again.thinned_batch(np.arange(8), np.full(8, 0.5), Streams(0, 1, 2))[0]
+    expected_batch = corpus.thinned_batch(np.arange(8), np.full(8, 0.5), Streams(0, 1, 2))[0]
     np.testing.assert_allclose(batch.value, expected_batch.value, rtol=3e-7)
-
-
-def _streams():  # type: ignore[no-untyped-def]
-    from scpalm.training.corpus.thinning import Streams
-
-    return Streams(0, 1, 2)
 
 
 def test_large_counts_large_steps_and_values_that_are_no_counts(corpus: Corpus, tmp_path: Path) -> None:
