@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -49,6 +50,8 @@ SHARES = {"stage1": 0.5, "stage2": 0.3, "decoder": 0.2}
 MANY = 10_000_000
 # `base` with the code width of the paper's text, D, has 16.8 M weights more, and its bundle 92 MB in float16.
 CODE_WIDTH = 4
+# Of a cell in a batch: its measured genes, and counts and values of 2,000 genes, thinned and whole.
+CELL_BYTES = 80_000
 # Share of a call that is kept for writing the parts.
 RESERVE = 0.03
 
@@ -110,10 +113,10 @@ class Call:
 
 
 def configs(settings: tuple[str, ...], network: NetworkConfig, device: torch.device) -> dict[str, OptimizerConfig]:
-    """Options of the stages. On a GPU: batches of 512 cells, and as many readers as there are cores to spare."""
+    """Options of the stages. On a GPU: batches of 512 cells, and as many readers as cores and memory allow."""
     on_gpu = device.type == "cuda"
-    common: dict[str, Any] = {"steps": MANY, "batch_size": 512 if on_gpu else 64}
-    common["workers"] = max(min((os.cpu_count() or 1) - 2, 12), 1) if on_gpu else 0
+    batch_size = 512 if on_gpu else 64
+    common: dict[str, Any] = {"steps": MANY, "batch_size": batch_size, "workers": readers(batch_size) if on_gpu else 0}
     made = {
         "stage1": Stage1Config(**common, lr=1e-3),
         "stage2": Stage2Config(**common, lr=5e-4),
@@ -124,6 +127,16 @@ def configs(settings: tuple[str, ...], network: NetworkConfig, device: torch.dev
         stage: override(config, {key: value for key, value in pairs.items() if hasattr(config, key)})
         for stage, config in made.items()
     }
+
+
+def readers(batch_size: int) -> int:
+    """Processes that read batches: two cores are left over, and half of the shared memory.
+
+    Each reader keeps four batches in shared memory, which is small in some containers.
+    """
+    shared = Path("/dev/shm")
+    free = shutil.disk_usage(shared).free if shared.is_dir() else 0
+    return max(min((os.cpu_count() or 1) - 2, 12, int(free / 2 / (4 * batch_size * CELL_BYTES))), 0)
 
 
 def open_call(options: Options) -> Call:

@@ -49,11 +49,11 @@ class Copier(Generic[Item]):
 
     def start(self, item: Item) -> tuple[Item, torch.cuda.Event]:
         """Start the copy. Returns the batch on the device and the event after which it is complete."""
-        copied: dict[tuple[int, torch.Size], Tensor] = {}
+        copied: dict[tuple[int, torch.dtype, torch.Size, tuple[int, ...]], Tensor] = {}
 
         def copy(tensor: Tensor) -> Tensor:
             # Thinned and whole cells share their measured genes, the largest tensor of a batch.
-            key = tensor.data_ptr(), tensor.shape
+            key = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
             if key not in copied:
                 copied[key] = tensor.pin_memory().to(self._device, non_blocking=True)
             return copied[key]
