@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from scpalm.model.network.config import PRESETS, NetworkConfig, preset
+from scpalm.model.network.config import PRESETS, preset
 from scpalm.training.corpus.packed import PackOptions, pack_corpus, unpack_corpus
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import OptimizerConfig, Stage1Config, Stage2Config, as_dict, override, split_settings
@@ -112,7 +112,7 @@ class Call:
         return now + left * own / (own + later)
 
 
-def configs(settings: tuple[str, ...], network: NetworkConfig, device: torch.device) -> dict[str, OptimizerConfig]:
+def configs(settings: dict[str, str], device: torch.device) -> dict[str, OptimizerConfig]:
     """Options of the stages. On a GPU: batches of 512 cells, and as many readers as cores and memory allow."""
     on_gpu = device.type == "cuda"
     batch_size = 512 if on_gpu else 64
@@ -122,9 +122,8 @@ def configs(settings: tuple[str, ...], network: NetworkConfig, device: torch.dev
         "stage2": Stage2Config(**common, lr=5e-4),
         "decoder": DecoderConfig(**common),
     }
-    pairs = dict(pair.split("=", 1) for pair in settings)
     return {
-        stage: override(config, {key: value for key, value in pairs.items() if hasattr(config, key)})
+        stage: override(config, {key: value for key, value in settings.items() if hasattr(config, key)})
         for stage, config in made.items()
     }
 
@@ -152,10 +151,10 @@ def open_call(options: Options) -> Call:
         else:
             sizes = {"code_width": CODE_WIDTH} | options.sizes
             network = replace(preset(options.network, corpus.num_genes), **sizes)
-            for_network, for_stages = split_settings(options.settings, network, Stage1Config(), Stage2Config())[:2]
+            for_network, *for_stages = split_settings(options.settings, network, Stage1Config(), Stage2Config())
             network = override(network, for_network)
-            rest = tuple(f"{key}={value}" for key, value in for_stages.items())
-            stages = {stage: as_dict(config) for stage, config in configs(rest, network, device).items()}
+            rest = {key: value for settings in for_stages for key, value in settings.items()}
+            stages = {stage: as_dict(config) for stage, config in configs(rest, device).items()}
             run.create({"preset": options.network, "network": network.as_dict()} | stages)
         run.save_config(run.config() | {"corpus": str(folder.resolve()), "corpus_digest": corpus.digest})
     clock = options.work / "clock.json"
