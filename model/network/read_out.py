@@ -7,9 +7,11 @@ width of the view head.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,6 +41,12 @@ class LinearReadOut(nn.Module):
         self.basis = basis
         self._table: Tensor | None = None
         self._corrections: dict[tuple[bytes, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def prepare(self, measured: NDArray[np.bool_]) -> None:
+        """Compute the corrections for these gene sets, ``[sets, G]``, on all cores; later they are looked up."""
+        self._correction_on_host(measured[0])  # alone: it also computes what all of them share
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._correction_on_host, measured[1:]))
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The tables, for a checkpoint."""
@@ -73,12 +81,15 @@ class LinearReadOut(nn.Module):
     def _correction(self, measured: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         key = measured.tobytes(), device
         if key not in self._corrections:
-            host = measured.tobytes(), torch.device("cpu")
-            if host not in self._corrections:
-                found = self.basis.correction(GeneSet(measured))
-                self._corrections[host] = torch.from_numpy(found.center), torch.from_numpy(found.solve)
-            center, solve = self._corrections[host]
+            center, solve = self._correction_on_host(measured)
             self._corrections[key] = center.to(device, non_blocking=True), solve.to(device, non_blocking=True)
+        return self._corrections[key]
+
+    def _correction_on_host(self, measured: np.ndarray) -> tuple[Tensor, Tensor]:
+        key = measured.tobytes(), torch.device("cpu")
+        if key not in self._corrections:
+            found = self.basis.correction(GeneSet(measured))
+            self._corrections[key] = torch.from_numpy(found.center), torch.from_numpy(found.solve)
         return self._corrections[key]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.read_out import LinearReadOut
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.sampler import Sampler
 from scpalm.training.runs.config import Stage1Config, Stage2Config
@@ -32,6 +33,8 @@ def make_trainer(stage: str, corpus: Corpus, run: Run, device: torch.device) -> 
         return Stage1Trainer(corpus, network, run.section(stage, Stage1Config), device, with_pca=False)
     run.finished("stage1")
     stage1 = load_stage1(run, network)
+    if isinstance(stage1.embedding, LinearReadOut):
+        stage1.embedding.prepare(corpus.measured)
     if stage == "decoder":
         return DecoderTrainer(corpus, stage1, run.section(stage, DecoderConfig), device)
     if stage != "stage2":

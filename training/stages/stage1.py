@@ -96,6 +96,7 @@ class Stage1Trainer(StageTrainer[Part]):
         read_out = LinearReadOut(network)
         share = config.simulated_share
         read_out.load(fit_basis(corpus, network, seed=config.seed, simulated_share=share, device=device))
+        read_out.prepare(corpus.measured)
         self._start_embedding(read_out, vectors)
         self.scores = Scores(corpus, self.sampler, read_out).to(device)
         self.model.to(device)
