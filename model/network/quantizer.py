@@ -98,8 +98,14 @@ class Quantizer(nn.Module):
         self.idle_batches: Tensor
 
     def standardise(self, encoded: Tensor) -> Tensor:
-        """``[B, N, D] -> [B, N, code_width]``, the space in which distances are computed."""
-        return (self.down(encoded) - self.input_mean) / self.input_std
+        """``[B, N, D] -> [B, N, code_width]``, the space in which distances are computed; in float32."""
+        return (self._narrow(encoded) - self.input_mean) / self.input_std
+
+    def _narrow(self, encoded: Tensor) -> Tensor:
+        """``[..., D] -> [..., code_width]`` in float32, also where the network runs in bfloat16."""
+        with torch.autocast(encoded.device.type, enabled=False):
+            out: Tensor = self.down(encoded.float())
+            return out
 
     def table(self) -> Tensor:
         """``[K, code_width]``: the codes after the affine map, in the standardised space."""
@@ -148,7 +154,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _update_statistics(self, encoded: Tensor, momentum: float = 0.05) -> None:
-        point = self.down(encoded).float()
+        point = self._narrow(encoded)
         mean, std = (point.mean(0), point.std(0)) if world_size() == 1 else _mean_and_std(point)
         self.input_mean.lerp_(mean, momentum)
         self.input_std.lerp_(std.clamp(min=1e-4), momentum)
@@ -210,8 +216,8 @@ class Quantizer(nn.Module):
         here = ((row >= 0) & (row < B * N)).to(encoded.device, non_blocking=True)
         row = row.clamp(0, B * N - 1).to(encoded.device, non_blocking=True)
         place = row % N
-        points = (self.down(encoded.reshape(-1, D)[row]) - self.input_mean[place]) / self.input_std[place]
-        return all_reduce_sum(points.float() * here[:, None])
+        points = (self._narrow(encoded.reshape(-1, D)[row]) - self.input_mean[place]) / self.input_std[place]
+        return all_reduce_sum(points * here[:, None])
 
     def _invert_affine(self, point: Tensor) -> Tensor:
         """``[..., code_width]``: the code that the affine map takes to ``point``."""

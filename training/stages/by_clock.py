@@ -68,13 +68,14 @@ class ClockedLoop:
         self._progress, self._now = progress, now
         self._speed = _Speed()
         self._started = now()
-        self._next_evaluation = self._started + self._interval
         self._cost = 0.0  # seconds of an evaluation and a checkpoint
+        self._next_evaluation = self._started + self._interval
         self._scalars: dict[str, float] = {}
 
     @property
     def _interval(self) -> float:
-        return max(self._deadlines.stage - self._started, 0.0) / _EVALUATIONS
+        """Seconds between evaluations, which take a tenth of the time at most."""
+        return max((self._deadlines.stage - self._started) / _EVALUATIONS, 10 * self._cost)
 
     def train(self) -> bool:
         """Train; returns whether the stage is finished. Raises RunError and CorpusError."""
