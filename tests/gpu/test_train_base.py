@@ -32,9 +32,9 @@ class Without:
 
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-from tests.gpu import train_base
+from tests.gpu.rehearse_train_base import rehearse
 
-report = train_base.rehearse(float(sys.argv[1]))
+report = rehearse(float(sys.argv[1]))
 assert report["finished"], report
 loaded = LACKING & {name.partition(".")[0] for name in sys.modules}
 assert not loaded, loaded

@@ -24,7 +24,6 @@ import argparse
 import json
 import os
 import shutil
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from typing import Any
 import torch
 
 from scpalm.model.network.config import PRESETS, preset
-from scpalm.training.corpus.packed import PackOptions, pack_corpus, unpack_corpus
+from scpalm.training.corpus.packed import unpack_corpus
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.runs.config import OptimizerConfig, Stage1Config, Stage2Config, as_dict, override, split_settings
 from scpalm.training.runs.decoder_config import DecoderConfig
@@ -42,7 +41,6 @@ from scpalm.training.runs.portable import read_parts, restore_run, weights_of, w
 from scpalm.training.runs.run import Run, pick_device
 from scpalm.training.stages.by_clock import ClockedLoop, Deadlines
 from scpalm.training.stages.clocked_stages import make_trainer, resume
-from tests.training.random_corpus import write_random_corpus
 
 # Share of the time of each stage, in their order.
 SHARES = {"stage1": 0.5, "stage2": 0.3, "decoder": 0.2}
@@ -54,6 +52,8 @@ CODE_WIDTH = 4
 CELL_BYTES = 80_000
 # Share of a call that is kept for writing the parts.
 RESERVE = 0.03
+# A stage with less than this share of the planned time left after a call ends with the call.
+NEARLY = 0.03
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ class Call:
         names = list(SHARES)
         own = max(SHARES[stage] - self.clock.stages.get(stage, 0.0) / whole, 0.02)
         later = sum(SHARES[name] for name in names[names.index(stage) + 1 :])
-        return now + left * own / (own + later)
+        end = now + left * own / (own + later)
+        # A call rarely takes exactly its minutes: a stage that would be left with seconds ends with the call.
+        return self.end if self.end < end < self.end + NEARLY * whole else end
 
 
 def configs(settings: dict[str, str], device: torch.device) -> dict[str, OptimizerConfig]:
@@ -158,35 +160,43 @@ def open_call(options: Options) -> Call:
             run.create({"preset": options.network, "network": network.as_dict()} | stages)
         run.save_config(run.config() | {"corpus": str(folder.resolve()), "corpus_digest": corpus.digest})
     clock = options.work / "clock.json"
-    return Call(
-        options, corpus, run, device, start, Clock(**json.loads(clock.read_text())) if clock.exists() else Clock()
-    )
+    used = Clock(**json.loads(clock.read_text())) if clock.exists() else Clock()
+    return Call(options, corpus, run, device, start, used)
 
 
 def train(options: Options) -> dict[str, Any]:
     """Train until the time is over, and write the parts; returns the report."""
     keep_freed_memory()
     call = open_call(options)
-    report: dict[str, Any] = {"device": _name(call.device), "threads": torch.get_num_threads(), "stages": {}}
+    report: dict[str, Any] = {"device": _name(call.device), "threads": torch.get_num_threads(), "finished": True}
+    report["stages"] = {}
     for stage in SHARES:
         state = call.run.load_checkpoint(stage) if call.run.has_checkpoint(stage) else {}
         if state.get("ended"):
             continue
         report["stages"][stage], finished = train_stage(call, stage, state)
+        # After each stage, so that a call that is killed in the next one leaves its weights.
+        report["finished"] = finished and stage == list(SHARES)[-1]
+        write_out(call, report)
         if not finished:
             break
-    report["finished"] = all(
-        call.run.has_checkpoint(stage) and call.run.load_checkpoint(stage)["ended"] for stage in SHARES
-    )
-    files = write_parts(weights_of(call.run), options.out)
+    if not report["stages"]:  # all were finished before
+        write_out(call, report)
+    return report
+
+
+def write_out(call: Call, report: dict[str, Any]) -> None:
+    """Write the parts, the report and the time used."""
+    files = write_parts(weights_of(call.run), call.options.out)
     report["mib"] = sum(file.stat().st_size for file in files) / 2**20
     seconds = time.monotonic() - call.start
     report["seconds"] = round(seconds, 1)
-    call.clock.seconds += seconds
-    (options.work / "clock.json").write_text(json.dumps(asdict(call.clock)))
-    (options.out / "report.json").write_text(json.dumps(report, indent=1))
-    say(call.start, f"{len(files)} files, {report['mib']:.1f} MiB in {options.out}; all stages: {report['finished']}")
-    return report
+    used = replace(call.clock, seconds=call.clock.seconds + seconds)
+    (call.options.work / "clock.json").write_text(json.dumps(asdict(used)))
+    (call.options.out / "report.json").write_text(json.dumps(report, indent=1))
+    say(
+        call.start, f"{len(files)} files, {report['mib']:.1f} MiB in {call.options.out}; finished: {report['finished']}"
+    )
 
 
 def train_stage(call: Call, stage: str, state: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -231,35 +241,6 @@ def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def rehearse(minutes: float) -> dict[str, Any]:
-    """Pack random cells, train a small network in two calls, and make a run of the parts, as on two machines."""
-    from tests.gpu.join_run import join
-
-    torch.set_num_threads(1)  # of a network this small, other threads would only wait
-    sizes = {"num_tokens": 16, "width": 32, "num_layers": 2, "num_heads": 4, "num_codes": 16, "components": 24}
-    with tempfile.TemporaryDirectory() as folder:
-        there, home = Path(folder) / "there", Path(folder) / "home"
-        write_random_corpus(home / "corpus", 512, 100, 1500)
-        pack_corpus(Corpus(home / "corpus"), home / "packed.npz", PackOptions(level=3))
-        first = Options(
-            minutes / 2,
-            minutes,
-            home / "packed.npz",
-            there / "out",
-            there / "work",
-            "mini",
-            "cpu",
-            sizes=sizes,
-            settings=("batch_size=32", "warmup_steps=5", "replicas=2", "queue_start=128"),
-        )
-        reports = [train(first), train(first)]
-        run = join(there / "out", home / "run", home / "corpus")
-        for stage in SHARES:
-            run.finished(stage)
-        print(f"rehearsal: {sum(report['seconds'] for report in reports):.0f} s in two calls; the run at home is whole")
-        return reports[1]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, help="of this call; default 8, with --small 1")
@@ -274,6 +255,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="rehearsal on a CPU")
     args = parser.parse_args()
     if args.small:
+        from tests.gpu.rehearse_train_base import rehearse
+
         rehearse(args.minutes or 1.0)
         return
     if args.corpus is None or args.out is None:
