@@ -5,11 +5,28 @@ Letters: B cells, G genes of the vocabulary, N read-outs (tokens), d1 width of t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scpalm.model.network.config import Pooling, ValueMap
+
+
+@dataclass(frozen=True)
+class GeneSetGroup:
+    """The cells of a batch that share a set of measured genes.
+
+    Attributes:
+        measured: ``[G]`` bool, on the host. cells: ``[n]`` int64 positions in the batch, on the device.
+    """
+
+    measured: NDArray[np.bool_]
+    cells: Tensor
 
 
 class SparseCells:
@@ -20,25 +37,45 @@ class SparseCells:
         value: ``[entries]`` log1p CP10K, greater than 0.
         offsets: ``[B]`` int64, first entry of each cell.
         measured: ``[B, G]`` bool, or ``[1, G]`` if all cells share one gene set.
+        groups: the cells by gene set, if the maker of the batch knows it. Otherwise the read-out derives it from
+            ``measured``, for which it waits for the device.
     """
 
-    def __init__(self, gene_index: Tensor, value: Tensor, offsets: Tensor, measured: Tensor) -> None:
+    def __init__(
+        self,
+        gene_index: Tensor,
+        value: Tensor,
+        offsets: Tensor,
+        measured: Tensor,
+        groups: Sequence[GeneSetGroup] | None = None,
+    ) -> None:
         self.gene_index = gene_index
         self.value = value
         self.offsets = offsets
         self.measured = measured
+        self.groups = groups
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> SparseCells:
+        """The same cells with every tensor changed, such as moved to a device."""
+        groups = self.groups
+        if groups is not None:
+            groups = [GeneSetGroup(group.measured, change(group.cells)) for group in groups]
+        index, value, offsets = (change(tensor) for tensor in (self.gene_index, self.value, self.offsets))
+        return SparseCells(index, value, offsets, change(self.measured), groups)
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def lengths(self) -> Tensor:
         """``[B]`` int64: n, the number of expressed genes of each cell."""
-        ends = torch.cat([self.offsets[1:], self.offsets.new_tensor([len(self.gene_index)])])
+        ends = torch.cat([self.offsets[1:], self.offsets.new_full((1,), len(self.gene_index))])
         return ends - self.offsets
 
     def cell_of_entry(self) -> Tensor:
         """``[entries]`` int64: the cell that each entry belongs to."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.value.device), self.lengths())
+        cells = torch.arange(len(self), device=self.value.device)
+        # With the size of the result, a GPU need not be asked for it.
+        return torch.repeat_interleave(cells, self.lengths(), output_size=len(self.gene_index))
 
     def dense(self, num_genes: int) -> Tensor:
         """``[B, G]`` values; needed only as the target of the loss."""

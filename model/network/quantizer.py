@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scpalm.model.network.collective import all_gather_rows, all_reduce_sum, world_size
+from scpalm.model.network.collective import all_reduce_sum, rank, world_size
 from scpalm.model.network.config import Affine
 
 
@@ -98,8 +98,14 @@ class Quantizer(nn.Module):
         self.idle_batches: Tensor
 
     def standardise(self, encoded: Tensor) -> Tensor:
-        """``[B, N, D] -> [B, N, code_width]``, the space in which distances are computed."""
-        return (self.down(encoded) - self.input_mean) / self.input_std
+        """``[B, N, D] -> [B, N, code_width]``, the space in which distances are computed; in float32."""
+        return (self._narrow(encoded) - self.input_mean) / self.input_std
+
+    def _narrow(self, encoded: Tensor) -> Tensor:
+        """``[..., D] -> [..., code_width]`` in float32, also where the network runs in bfloat16."""
+        with torch.autocast(encoded.device.type, enabled=False):
+            out: Tensor = self.down(encoded.float())
+            return out
 
     def table(self) -> Tensor:
         """``[K, code_width]``: the codes after the affine map, in the standardised space."""
@@ -148,7 +154,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _update_statistics(self, encoded: Tensor, momentum: float = 0.05) -> None:
-        point = self.down(encoded).float()
+        point = self._narrow(encoded)
         mean, std = (point.mean(0), point.std(0)) if world_size() == 1 else _mean_and_std(point)
         self.input_mean.lerp_(mean, momentum)
         self.input_std.lerp_(std.clamp(min=1e-4), momentum)
@@ -184,26 +190,34 @@ class Quantizer(nn.Module):
         self.idle_batches.zero_()
 
     @torch.no_grad()
-    def revive(self, encoded: Tensor, indices: Tensor, generator: torch.Generator) -> int:
+    def revive(self, encoded: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Move codes that were idle for ``patience`` batches onto random encoder outputs plus 1 % noise.
 
         Call once per batch, with the batch's ``encoded [B, N, D]`` and ``indices [B, N]``. Returns the number of
-        revived codes.
+        revived codes, int64 on the device. A new point is drawn for every code, so that nothing has to wait until the
+        device has counted the idle ones.
         """
-        used = all_reduce_sum(torch.bincount(indices.reshape(-1), minlength=len(self.codes))) > 0
-        self.idle_batches.add_(1)
-        self.idle_batches[used] = 0
+        counts = torch.zeros_like(self.idle_batches)
+        counts.index_add_(0, indices.reshape(-1), torch.ones_like(indices).reshape(-1))
+        self.idle_batches.add_(1).masked_fill_(all_reduce_sum(counts) > 0, 0)
         dead = self.idle_batches >= self.patience
-        count = int(dead.sum())
-        if count:
-            # Gather the points of all processes, because each must move the same codes to the same points.
-            points = all_gather_rows(self.standardise(encoded).float()).reshape(-1, self.codes.shape[1])
-            picks = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
-            noise = torch.randn(picks.shape, generator=generator).to(points.device)
-            # Invert the affine map, so that the mapped code is the chosen point.
-            self.codes[dead] = self._invert_affine(picks + 0.01 * noise)
-            self.idle_batches[dead] = 0
-        return count
+        points = self._random_points(encoded, generator)
+        noise = torch.randn(points.shape, generator=generator).to(points.device, non_blocking=True)
+        # Invert the affine map, so that the mapped code is the chosen point.
+        self.codes.copy_(torch.where(dead[:, None], self._invert_affine(points + 0.01 * noise), self.codes))
+        self.idle_batches.masked_fill_(dead, 0)
+        return dead.sum()
+
+    def _random_points(self, encoded: Tensor, generator: torch.Generator) -> Tensor:
+        """``[K, code_width]``: random rows of the standardised outputs of all processes, the same in each."""
+        B, N, D = encoded.shape
+        # The processes draw the same rows, each adds those it has, and zeros for the others.
+        row = torch.randint(world_size() * B * N, (len(self.codes),), generator=generator) - rank() * B * N
+        here = ((row >= 0) & (row < B * N)).to(encoded.device, non_blocking=True)
+        row = row.clamp(0, B * N - 1).to(encoded.device, non_blocking=True)
+        place = row % N
+        points = (self._narrow(encoded.reshape(-1, D)[row]) - self.input_mean[place]) / self.input_std[place]
+        return all_reduce_sum(points * here[:, None])
 
     def _invert_affine(self, point: Tensor) -> Tensor:
         """``[..., code_width]``: the code that the affine map takes to ``point``."""

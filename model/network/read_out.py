@@ -7,15 +7,17 @@ width of the view head.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scpalm.model.genes.rows import GeneSet
 from scpalm.model.network.config import NetworkConfig
-from scpalm.model.network.embedding import SparseCells
+from scpalm.model.network.embedding import GeneSetGroup, SparseCells
 from scpalm.model.read_out.basis import Basis
 
 # Length below which a cell counts as the mean cell of the corpus.
@@ -38,7 +40,13 @@ class LinearReadOut(nn.Module):
         """Take the tables of a basis."""
         self.basis = basis
         self._table: Tensor | None = None
-        self._corrections: dict[bytes, tuple[Tensor, Tensor]] = {}
+        self._corrections: dict[tuple[bytes, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def prepare(self, measured: NDArray[np.bool_]) -> None:
+        """Compute the corrections for these gene sets, ``[sets, G]``, on all cores; later they are looked up."""
+        self._correction_on_host(measured[0])  # alone: it also computes what all of them share
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._correction_on_host, measured[1:]))
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The tables, for a checkpoint."""
@@ -61,9 +69,9 @@ class LinearReadOut(nn.Module):
                 cells.gene_index, self._table, cells.offsets, mode="sum", per_sample_weights=value
             )  # [B, R]
             out = torch.empty_like(sums)
-            for measured, chosen in _by_gene_set(cells):
-                center, solve = self._correction(measured, sums.device)
-                out[chosen] = (sums[chosen] - center) @ solve
+            for group in cells.groups if cells.groups is not None else _by_gene_set(cells):
+                center, solve = self._correction(group.measured, sums.device)
+                out[group.cells] = (sums[group.cells] - center) @ solve
             return out
 
     def forward(self, cells: SparseCells) -> Tensor:
@@ -71,10 +79,17 @@ class LinearReadOut(nn.Module):
         return torch.cat([f[:, : self.num_tokens - 1], log_length], dim=1)
 
     def _correction(self, measured: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        key = measured.tobytes()
+        key = measured.tobytes(), device
+        if key not in self._corrections:
+            center, solve = self._correction_on_host(measured)
+            self._corrections[key] = center.to(device, non_blocking=True), solve.to(device, non_blocking=True)
+        return self._corrections[key]
+
+    def _correction_on_host(self, measured: np.ndarray) -> tuple[Tensor, Tensor]:
+        key = measured.tobytes(), torch.device("cpu")
         if key not in self._corrections:
             found = self.basis.correction(GeneSet(measured))
-            self._corrections[key] = torch.from_numpy(found.center).to(device), torch.from_numpy(found.solve).to(device)
+            self._corrections[key] = torch.from_numpy(found.center), torch.from_numpy(found.solve)
         return self._corrections[key]
 
 
@@ -90,16 +105,16 @@ def unit(z: Tensor) -> tuple[Tensor, Tensor]:
     return z / length, length.log()
 
 
-def _by_gene_set(cells: SparseCells) -> list[tuple[np.ndarray, Tensor]]:
-    """Each distinct set of measured genes ``[G]`` bool, with the positions of its cells."""
+def _by_gene_set(cells: SparseCells) -> list[GeneSetGroup]:
+    """The cells of each distinct set of measured genes."""
     measured = cells.measured.cpu().numpy()
     device = cells.value.device
     if len(measured) == 1:
-        return [(measured[0], torch.arange(len(cells), device=device))]
+        return [GeneSetGroup(measured[0], torch.arange(len(cells), device=device))]
     groups: dict[bytes, list[int]] = {}
     for row, packed in enumerate(np.packbits(measured, axis=1)):
         groups.setdefault(packed.tobytes(), []).append(row)
-    return [(measured[rows[0]], torch.tensor(rows, device=device)) for rows in groups.values()]
+    return [GeneSetGroup(measured[rows[0]], torch.tensor(rows, device=device)) for rows in groups.values()]
 
 
 class ViewHead(nn.Module):

@@ -1,9 +1,11 @@
-"""Loading speed of a corpus: batches of 128 cells with 2,000 expressed genes each, from disk, on one core.
+"""Loading speed of a corpus: batches of 128 cells with 2,000 expressed genes each, from disk.
+
+The last rows are what the stages of training read; `bench_step.py` compares that with the speed of a step.
 
 Writes a corpus of random cells (0.5 GB by default) to a temporary folder. "cold" means that the files were dropped from
 the page cache before. Run it on an idle machine:
 
-    PYTHONPATH=. python tests/bench/bench_loader.py [--cells 32768 --expressed 2000 --genes 28373]
+    PYTHONPATH=. python tests/bench/bench_loader.py [--cells 32768 --expressed 2000 --genes 28373 --workers 2 8]
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ import torch
 
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed, ThinnedCells, WholeCells
+from scpalm.training.data.code_views import Stage2Batch, Stage2Batches
 from scpalm.training.data.sampler import Sampler
-from scpalm.training.runs.config import Stage1Config
+from scpalm.training.runs.config import Stage1Config, Stage2Config
 from scpalm.training.runs.memory import keep_freed_memory
 from tests.training.random_corpus import write_random_corpus
 
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--expressed", type=int, default=2000)
     parser.add_argument("--genes", type=int, default=28373)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--workers", type=int, nargs="+", default=[2])
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as the commands do
@@ -72,7 +76,7 @@ def main() -> None:
             ("blocks of 64, cached", 64, False, False, 0),
             ("blocks of 64, cold", 64, False, True, 0),
             ("half of the cells thinned, cached", 64, True, False, 0),
-            ("half of the cells thinned, 2 workers", 64, True, False, 2),
+            *((f"stage 1, {number} workers", 64, True, False, number) for number in args.workers),
         ):
             if cold:
                 drop_from_cache(path)
@@ -83,8 +87,21 @@ def main() -> None:
             feed: Feed[object] = Feed(kind(corpus, sampler, config, [slice(0, BATCH)]), config.steps, workers)
             clock, busy = cells_per_second(feed.at, args.steps)
             feed.close()
-            of_a_core = f"{busy:24,.0f}" if not workers else f"{'-':>24}"
-            print(f"{name:44} {clock:9,.0f} {of_a_core}")
+            show(name, clock, busy if not workers else None)
+        stage2 = Stage2Config(batch_size=BATCH, block=64, steps=args.steps + 8, replicas=4)
+        for workers in (0, *args.workers):
+            corpus = Corpus(path)
+            whole = WholeCells(corpus, Sampler(corpus, power=1.0, seed=0, block=64), stage2, [slice(0, BATCH)])
+            views: Feed[Stage2Batch] = Feed(Stage2Batches(whole, stage2, 256), stage2.steps, workers)
+            clock, busy = cells_per_second(views.at, args.steps)
+            views.close()
+            name = f"stage 2, {workers} workers" if workers else "stage 2: whole cells and views, cached"
+            show(name, clock, busy if not workers else None)
+
+
+def show(name: str, clock: float, busy: float | None) -> None:
+    of_a_core = "-" if busy is None else f"{busy:,.0f}"
+    print(f"{name:44} {clock:9,.0f} {of_a_core:>24}", flush=True)
 
 
 if __name__ == "__main__":

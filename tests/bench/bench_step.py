@@ -1,8 +1,10 @@
-"""Cells per second, memory and FLOP/s of a training step, by preset, stage and gradient accumulation.
+"""Cells per second of a training step and of the loader that feeds it, by preset, stage and gradient accumulation.
 
-Uses random cells and, for stage 2, random codes, on the GPU if there is one. Each row runs in a new process. "of the
-device": FLOP/s of the step (matrix products and attention, forward and backward, as counted by PyTorch) relative to one
-large matrix product in the same process, in bf16 on a GPU and float32 on a CPU. Run it on an idle machine:
+Uses random cells and, for stage 2, random codes, on the GPU if there is one. Each row runs in a new process. The loader
+is measured alone: batches read by ``--workers`` processes and copied to the device, without a step. Training runs at
+the lower of the two rates. "of the device": FLOP/s of the step (matrix products and attention, forward and backward, as
+counted by PyTorch) relative to one large matrix product in the same process, in bf16 on a GPU and float32 on a CPU. Run
+it on an idle machine:
 
     PYTHONPATH=. python tests/bench/bench_step.py [--preset mini base --batch 128 --accumulate 1 4 --set bf16=true]
 """
@@ -36,9 +38,17 @@ from scpalm.training.stages.stage1 import Stage1Trainer
 from scpalm.training.stages.stage2 import Stage2Trainer
 from tests.training.random_corpus import write_random_corpus
 
+# First step that the loader is measured at; the trainer does not reach it.
+LOADER_FIRST = 10_000
+
 
 def make_trainer(corpus: Corpus, case: dict[str, Any], device: torch.device) -> StageTrainer[Any]:
-    common = {"batch_size": case["batch"], "accumulate": case["accumulate"], "steps": case["steps"] + 2, "workers": 1}
+    common = {
+        "batch_size": case["batch"],
+        "accumulate": case["accumulate"],
+        "steps": LOADER_FIRST + loader_steps(case)[1],
+        "workers": case["workers"],
+    }
     settings = dict(pair.split("=", 1) for pair in case["set"])
     sizes = preset(case["preset"], corpus.num_genes)
     if case["stage"] == 1:
@@ -70,14 +80,37 @@ def measure(case: dict[str, Any]) -> dict[str, float]:
     wait(device)
     start = time.perf_counter()
     for _ in range(case["steps"]):
-        trainer.train_step()
+        trainer.advance()
+    trainer.read()
     wait(device)
     seconds = (time.perf_counter() - start) / case["steps"]
+    loaded = loader_rate(trainer, case, device)
     trainer.close()
     on_gpu = device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     flop = float(counter.get_total_flops())
-    return {"seconds": seconds, "mib": peak / 2**20, "flop": flop, "device_rate": device_rate(device)}
+    figures = {"seconds": seconds, "mib": peak / 2**20, "flop": flop, "device_rate": device_rate(device)}
+    return figures | {"loader_rate": loaded}
+
+
+def loader_steps(case: dict[str, Any]) -> tuple[int, int]:
+    """Batches that the loader reads: those that its workers read ahead at first, and all of them."""
+    ahead = 8 * case["workers"] + 2
+    return ahead, ahead + max(4096 // case["batch"], 8)
+
+
+def loader_rate(trainer: StageTrainer[Any], case: dict[str, Any], device: torch.device) -> float:
+    """Cells per second of the trainer's batches on the device, without steps."""
+    feed = trainer._feed  # type: ignore[attr-defined]
+    ahead, steps = loader_steps(case)
+    start = 0.0
+    for step in range(steps):
+        if step == ahead:
+            wait(device)
+            start = time.perf_counter()
+        feed.at(LOADER_FIRST + step)
+    wait(device)
+    return float(case["batch"] * (steps - ahead) / (time.perf_counter() - start))
 
 
 def device_rate(device: torch.device) -> float:
@@ -107,6 +140,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--accumulate", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--genes", type=int, default=28373)
+    parser.add_argument("--workers", type=int, default=1, help="processes that read batches")
     parser.add_argument("--set", action="append", default=[], help="key=value, an option of the stages")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -115,9 +149,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_random_corpus(Path(folder) / "corpus", 512, 1000, args.genes)
-        print(f"{pick_device('auto')}, {torch.get_num_threads()} threads, batch {args.batch}, 1,000 genes a cell")
         print(
-            f"{'preset':7} {'stage':>5} {'accumulate':>10} {'s a step':>9} {'cells/s':>8} {'MiB':>7} "
+            f"{pick_device('auto')}, {torch.get_num_threads()} threads, batch {args.batch}, 1,000 genes a cell, "
+            f"loader with {args.workers} workers"
+        )
+        print(
+            f"{'preset':7} {'stage':>5} {'accumulate':>10} {'s a step':>9} {'cells/s':>8} {'loader':>8} {'MiB':>7} "
             f"{'GFLOP a cell':>13} {'GFLOP/s':>9} {'of the device':>14}"
         )
         cases = [(p, s, a) for p in args.preset for s in args.stage for a in args.accumulate]
@@ -129,6 +166,7 @@ def main() -> None:
                 "accumulate": accumulate,
                 "batch": args.batch,
                 "steps": args.steps,
+                "workers": args.workers,
                 "set": args.set,
             }
             done = subprocess.run(
@@ -138,7 +176,8 @@ def main() -> None:
             rate = row["flop"] / row["seconds"]
             print(
                 f"{name:7} {stage:5} {accumulate:10} {row['seconds']:9.2f} {args.batch / row['seconds']:8.0f} "
-                f"{row['mib']:7,.0f} {row['flop'] / args.batch / 1e9:13.2f} {rate / 1e9:9.0f} "
+                f"{row['loader_rate']:8,.0f} {row['mib']:7,.0f} "
+                f"{row['flop'] / args.batch / 1e9:13.2f} {rate / 1e9:9.0f} "
                 f"{rate / row['device_rate']:14.1%}",
                 flush=True,
             )

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.network.embedding import SparseCells
+from scpalm.model.network.embedding import GeneSetGroup, SparseCells
 from scpalm.training.corpus.errors import CorpusError
 from scpalm.training.corpus.shards import Shards
 from scpalm.training.corpus.thinning import Cell, Streams, split_counts, thin_counts
@@ -109,7 +108,7 @@ class Corpus:
             return whole, whole
         for i in thin:
             cells[i] = thin_counts(*cells[i], self._total[rows[i]], keep[i], streams[int(i)])
-        return self._tensors(cells, rows, whole.measured), whole
+        return self._tensors(cells, rows, whole), whole
 
     def split_batch(
         self, rows: NDArray[np.int64], keep: NDArray[np.float64], streams: Streams
@@ -121,7 +120,7 @@ class Corpus:
         """
         pairs = [self._split(int(row), keep[i], streams, i) for i, row in enumerate(rows)]
         first = self._tensors([first for first, _ in pairs], rows)
-        return first, self._tensors([second for _, second in pairs], rows, first.measured)
+        return first, self._tensors([second for _, second in pairs], rows, first)
 
     def _split(self, row: int, share: float, streams: Streams, number: int) -> tuple[Cell, Cell]:
         whole = self.cell(row)
@@ -129,7 +128,8 @@ class Corpus:
             return whole, whole
         return split_counts(*whole, self._total[row], share, streams[number])
 
-    def _tensors(self, cells: list[Cell], rows: NDArray[np.int64], measured: Tensor | None = None) -> SparseCells:
+    def _tensors(self, cells: list[Cell], rows: NDArray[np.int64], same: SparseCells | None = None) -> SparseCells:
+        """``same``: a batch of the same rows, whose measured genes are shared."""
         offsets = np.concatenate([[0], np.cumsum([len(values) for _, values in cells])[:-1]])
         index = np.concatenate([genes for genes, _ in cells], dtype=np.int64)
         value = np.concatenate([values for _, values in cells])
@@ -141,8 +141,22 @@ class Corpus:
             torch.from_numpy(index),
             torch.from_numpy(value),
             torch.from_numpy(offsets.astype(np.int64)),
-            torch.from_numpy(self.measured[self._file[rows]]) if measured is None else measured,
+            torch.from_numpy(self.measured[self._file[rows]]) if same is None else same.measured,
+            self._groups(rows) if same is None else same.groups,
         )
+
+    def _groups(self, rows: NDArray[np.int64]) -> list[GeneSetGroup]:
+        """The cells of each distinct set of measured genes, in order of their first cell."""
+        kinds, first, kind = np.unique(self._gene_set_of_file[self._file[rows]], return_index=True, return_inverse=True)
+        cells = np.split(np.argsort(kind, kind="stable"), np.cumsum(np.bincount(kind))[:-1])
+        return [GeneSetGroup(self.measured[kinds[i]], torch.from_numpy(cells[i])) for i in np.argsort(first)]
+
+    @cached_property
+    def _gene_set_of_file(self) -> NDArray[np.int64]:
+        """``[files]``: the first file with the same measured genes."""
+        first: dict[bytes, int] = {}
+        packed = np.packbits(self.measured, axis=1)
+        return np.array([first.setdefault(bits.tobytes(), number) for number, bits in enumerate(packed)])
 
     def _raise_corrupt(self, rows: NDArray[np.int64]) -> None:
         for row in rows:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from scpalm.model.network.embedding import SparseCells
@@ -16,11 +15,6 @@ from scpalm.training.runs.config import OptimizerConfig
 
 Item_co = TypeVar("Item_co", covariant=True)
 Item = TypeVar("Item")
-
-
-def to_device(cells: SparseCells, device: torch.device) -> SparseCells:
-    """The same cells on another device."""
-    return SparseCells(*(t.to(device) for t in (cells.gene_index, cells.value, cells.offsets, cells.measured)))
 
 
 def thinned_shares(config: OptimizerConfig, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -73,7 +67,8 @@ class Feed(Generic[Item]):
     """
 
     def __init__(self, source: Source[Item], steps: int, workers: int) -> None:
-        self._source, self._steps, self._workers = source, steps, workers
+        self.steps = steps
+        self._source, self._workers = source, workers
         self._ahead: Iterator[Item | CorpusError] | None = None
         self._next = -1
 
@@ -83,9 +78,9 @@ class Feed(Generic[Item]):
             return self._source(step)
         if self._ahead is None or step != self._next:
             loader: DataLoader[Item | CorpusError] = DataLoader(
-                _BySteps(self._source, self._steps),
+                _BySteps(self._source, self.steps),
                 batch_size=None,
-                sampler=range(step, self._steps),
+                sampler=range(step, self.steps),
                 num_workers=self._workers,
                 prefetch_factor=4,
                 # The shards stay mapped; nothing is copied to the workers.

@@ -5,7 +5,7 @@ Letters: B cells of a batch, G genes, R components.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,11 @@ class ViewBatch:
     clean: Tensor
     positive: Tensor
     ignored: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> ViewBatch:
+        """The same batch with every tensor changed, such as moved to a device."""
+        tensors = (self.f, self.log_measured, self.clean, self.positive, self.ignored)
+        return ViewBatch(*(change(tensor) for tensor in tensors))
 
 
 class ViewSource:

@@ -30,12 +30,15 @@ class Average:
             average.lerp_(weight, rate)
 
     @torch.no_grad()
-    def jump(self, weights: Iterable[Tensor]) -> None:
-        """Set the average of these parameters to their current values: they were replaced, not trained."""
+    def jump(self, weights: Iterable[Tensor], when: Tensor | None = None) -> None:
+        """Set the average of these parameters to their current values: they were replaced, not trained.
+
+        ``when``: a bool on the device; the average stays if it is false.
+        """
         chosen = {id(weight) for weight in weights}
         for average, weight in zip(self._average, self._weights, strict=True):
             if id(weight) in chosen:
-                average.copy_(weight)
+                average.copy_(weight if when is None else torch.where(when, weight, average))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

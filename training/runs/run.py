@@ -9,16 +9,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from scpalm.model.network.config import NetworkConfig
 from scpalm.model.output.whole_file import replaced_when_whole
 from scpalm.training.runs.config import ConfigError, OptimizerConfig
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 Section = TypeVar("Section", bound=NetworkConfig | OptimizerConfig)
 
@@ -135,21 +138,27 @@ def _misfit(checkpoint: Path, error: Exception) -> RunError:
 
 
 class Curves:
-    """Writes the scalars of a stage to TensorBoard and to ``curves.jsonl``."""
+    """Writes the scalars of a stage to ``curves.jsonl``, and to TensorBoard if it is installed."""
 
     def __init__(self, path: Path, stage: str) -> None:
         self._stage = stage
-        self._writer = SummaryWriter(str(path / "tensorboard" / stage))
+        self._writer: SummaryWriter | None = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(path / "tensorboard" / stage))
         self._file = (path / "curves.jsonl").open("a")
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(f"{self._stage}/{name}", value, step)
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{self._stage}/{name}", value, step)
         self._file.write(json.dumps({"stage": self._stage, "step": step, **values}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         self._file.close()
 
 
@@ -197,9 +206,9 @@ def set_lr(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int)
     return lr
 
 
-def check_finite(loss: torch.Tensor, step: int) -> None:
+def check_finite(loss: float, step: int) -> None:
     """Raises RunError for a loss that is NaN or infinite."""
-    if not torch.isfinite(loss):
+    if not math.isfinite(loss):
         raise RunError(
             f"Loss or gradient is not finite at step {step}. The last checkpoint is intact: train again with lower lr "
             "(--set lr=...), a smaller clip, or longer warmup_steps."

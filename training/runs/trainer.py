@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -16,11 +17,14 @@ from scpalm.model.network.collective import all_reduce_sum, world_size
 from scpalm.training.runs.average import Average
 from scpalm.training.runs.config import ConfigError, OptimizerConfig
 from scpalm.training.runs.processes import any_process, is_first
-from scpalm.training.runs.run import Run, check_finite, interrupt_between_steps, make_optimizer, set_lr
+from scpalm.training.runs.run import Run, interrupt_between_steps, make_optimizer, set_lr
+from scpalm.training.runs.scalars import Scalars
 
 Progress = Callable[[int, dict[str, float]], None]
 Part = TypeVar("Part")
 COMPILER = "inductor"
+# Steps after which the host reads the scalars. A CPU computes at once, so that reading costs nothing there.
+_READ_EVERY = {"cpu": 1, "cuda": 10}
 
 
 class StageTrainer(ABC, Generic[Part]):
@@ -33,6 +37,9 @@ class StageTrainer(ABC, Generic[Part]):
         network: holds every trained parameter; the forward pass of a part goes through it.
         saved: the modules of a checkpoint, by their names in it.
         compiled: modules for torch.compile. held_out: number of cells that ``measure`` uses.
+
+    Attributes:
+        read_every: steps after which a training loop reads the scalars, and finds a loss that is not finite.
 
     Raises:
         ConfigError: an early stop without held-out cells.
@@ -52,10 +59,12 @@ class StageTrainer(ABC, Generic[Part]):
         if config.early_stop and not held_out:
             raise ConfigError("early_stop needs held-out cells: build the corpus with held_out above 0.")
         self.device = device
+        self.read_every = _READ_EVERY[device.type]
         self.step = 0
         self.best, self.since_best, self.ended = float("inf"), 0, False
         self._options = config
         self._saved = dict(saved)
+        self._scalars = Scalars()
         if config.compile:
             for module in compiled:
                 module.compile(backend=COMPILER)
@@ -79,12 +88,34 @@ class StageTrainer(ABC, Generic[Part]):
     def measure(self) -> dict[str, float]:
         """Held-out errors with the current weights; the same in every process. Raises RunError on a collapse."""
 
-    def after_step(self) -> dict[str, float]:
-        """Run after each update; returns scalars to report."""
-        return {}
+    def after_step(self) -> None:
+        """Run after each update, without waiting for the device."""
 
     def train_step(self) -> dict[str, float]:
         """Train on one batch; returns scalars to report. Raises RunError when loss or gradient is not finite."""
+        self.advance()
+        return self.read()
+
+    @property
+    def planned_steps(self) -> int:
+        """Number of steps that the schedule is made for."""
+        return self._options.steps
+
+    def plan(self, steps: int) -> None:
+        """Change the number of steps that the schedule is made for, within those of the options it was made with."""
+        self._options = replace(self._options, steps=steps)
+
+    def read(self) -> dict[str, float]:
+        """Scalars of the last step. Raises RunError when a step since the last read was not finite."""
+        return self._scalars.read()
+
+    @property
+    def due_to_read(self) -> bool:
+        """Whether ``read_every`` steps have not been read."""
+        return len(self._scalars) >= self.read_every
+
+    def advance(self) -> None:
+        """Train on one batch without waiting for the device; ``read`` returns the scalars."""
         for module in self._saved.values():
             module.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -97,18 +128,16 @@ class StageTrainer(ABC, Generic[Part]):
             for name, value in (scalars | {"loss": loss}).items():
                 sums[name] = sums[name] + value.detach() if name in sums else value.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._options.clip)
-        # One transfer from the device for all scalars.
         means = all_reduce_sum(torch.stack([value.float() for value in sums.values()])) / world_size()
-        values = dict(zip(sums, means.tolist(), strict=True))
-        check_finite(means.sum() + norm, self.step)
+        values = dict(zip(sums, means.unbind(), strict=True))
         del values["loss"]
-        values["lr"] = set_lr(self.optimizer, self._options, self.step)
+        lr = set_lr(self.optimizer, self._options, self.step)
+        self._scalars.add(self.step, values, means.sum() + norm, {"lr": lr})
         self.optimizer.step()
-        values |= self.after_step()
+        self.after_step()
         if self.average is not None:
             self.average.update()
         self.step += 1
-        return values
 
     def _without_exchange(self) -> Any:
         return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else nullcontext()
@@ -198,18 +227,21 @@ def run_loop(trainer: StageTrainer[Any], run: Run, config: OptimizerConfig, prog
     try:
         with interrupt_between_steps() as interrupted:
             while trainer.step < config.steps and not trainer.ended:
-                scalars = trainer.train_step()
+                trainer.advance()
                 last = trainer.step == config.steps
-                if trainer.step % config.evaluate_every == 0 or last:
+                evaluates = trainer.step % config.evaluate_every == 0 or last
+                scalars = trainer.read() if trainer.due_to_read or evaluates else {}
+                if evaluates:
                     scalars |= trainer.evaluate()
                     if curves is not None:
                         curves.add(trainer.step, scalars)
                     _judge(trainer, run, config, scalars)
                 progress(trainer.step, scalars)
                 stop = any_process(flag=interrupted())
-                due = trainer.step % config.checkpoint_every == 0 or last or stop or trainer.ended
-                if due and is_first():
-                    run.save_checkpoint(stage, trainer.state())
+                if trainer.step % config.checkpoint_every == 0 or last or stop or trainer.ended:
+                    trainer.read()  # a step that was not finite must not reach a checkpoint
+                    if is_first():
+                        run.save_checkpoint(stage, trainer.state())
                 if stop and not last and not trainer.ended:
                     raise KeyboardInterrupt
     finally:

@@ -47,9 +47,18 @@ class BasisOptions:
 
 
 def fit_basis(
-    corpus: Corpus, network: NetworkConfig, *, seed: int, simulated_share: float, options: BasisOptions = BasisOptions()
+    corpus: Corpus,
+    network: NetworkConfig,
+    *,
+    seed: int,
+    simulated_share: float,
+    options: BasisOptions = BasisOptions(),
+    device: torch.device | None = None,
 ) -> Basis:
-    """Components of the training cells; a data set of n cells weighs ``sqrt(n)``. Takes some two minutes per 50,000."""
+    """Components of the training cells; a data set of n cells weighs ``sqrt(n)``.
+
+    Takes some two minutes per 50,000 cells on a CPU. ``device``: of the decomposition, default: the CPU.
+    """
     sampler = Sampler(corpus, power=0.5, seed=seed, balance_by="dataset", simulated_share=simulated_share)
     rows, weight = sampler.rows, sampler.probability
     if len(rows) > options.max_cells:
@@ -63,7 +72,7 @@ def fit_basis(
     floor = float(np.quantile(spread, _LOWEST_SD)) if len(spread) else 1.0
     gene_weight = (np.maximum(sd, floor) ** -options.gene_power).astype(np.float32)
     y = (y @ sparse.diags(gene_weight)).tocsr().astype(np.float32)
-    centred = _Centred(y, corpus.measured * (mean * gene_weight), file, weight)
+    centred = _Centred(y, corpus.measured * (mean * gene_weight), file, weight).to(device or torch.device("cpu"))
     width = network.components
     vectors, values = centred.components(width, options, seed)
     if len(values) < width:  # a tiny corpus
@@ -110,6 +119,12 @@ class _Centred:
         self._file = torch.from_numpy(file.astype(np.int64))
         self._root = torch.from_numpy(root)
 
+    def to(self, device: torch.device) -> _Centred:
+        """Move the matrix to a device."""
+        self._y, self._transposed = self._y.to(device), self._transposed.to(device)
+        self._means, self._file, self._root = self._means.to(device), self._file.to(device), self._root.to(device)
+        return self
+
     def times(self, x: Tensor) -> Tensor:
         """``[G, k] -> [cells, k]``."""
         return self._y @ x - self._root[:, None] * (self._means @ x)[self._file]
@@ -125,14 +140,15 @@ class _Centred:
         """``[G, k]`` right singular vectors and ``[k]`` singular values, k <= count; randomised and seeded."""
         cells, genes = self._y.shape
         most = min(cells, genes)
-        x = torch.randn(genes, min(count + options.oversample, most), generator=torch.Generator().manual_seed(seed))
+        width = min(count + options.oversample, most)
+        x = torch.randn(genes, width, generator=torch.Generator().manual_seed(seed)).to(self._y.device)
         for _ in range(options.iterations):
             x = torch.linalg.qr(self.transposed_times(torch.linalg.qr(self.times(x))[0]))[0]
         projected = self.times(x).double()
         squares, rotation = torch.linalg.eigh(projected.T @ projected)
         kept = min(count, most)
-        values = squares.flip(0)[:kept].clamp(min=0).sqrt().numpy()
-        vectors = (x.double() @ rotation.flip(1)[:, :kept]).numpy()
+        values = squares.flip(0)[:kept].clamp(min=0).sqrt().cpu().numpy()
+        vectors = (x.double() @ rotation.flip(1)[:, :kept]).cpu().numpy()
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(kept)])
         return vectors * signs, values
 

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scpalm.model.network.collective import rank, world_size
+from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.corpus.thinning import Streams
-from scpalm.training.data.batches import to_device
+from scpalm.training.data.batches import Feed
+from scpalm.training.data.transfer import DeviceFeed
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import sum_over_processes
 from scpalm.training.stages.corpus_statistics import Scores
@@ -66,22 +68,60 @@ def cache_cells(
         if replica:
             random = np.random.default_rng([config.seed, replica])
             keep = random.uniform(config.thin_low, max(config.thin_low, 1 - config.thin_low), len(corpus))
-        for start in range(rank() * _CELLS_AT_ONCE, len(corpus), world_size() * _CELLS_AT_ONCE):
-            rows = np.arange(start, min(start + _CELLS_AT_ONCE, len(corpus)))
-            seen, unseen = corpus.split_batch(rows, keep[rows], Streams(config.seed, replica, 5, first=start))
-            encoded = model.encode_read_out(model.read_out(to_device(seen, device)))
+        starts = range(rank() * _CELLS_AT_ONCE, len(corpus), world_size() * _CELLS_AT_ONCE)
+        parts = _SplitCells(corpus, keep, (config.seed, replica, 5), starts)
+        feed = DeviceFeed(Feed(parts, len(starts), config.workers), device)
+        for number, start in enumerate(starts):
+            rows = slice(start, start + _CELLS_AT_ONCE)
+            seen, unseen = feed.at(number)
+            encoded = model.encode_read_out(model.read_out(seen))
             codes[replica, rows] = model.quantizer.compress(encoded).cpu().numpy()
-            targets[replica, rows] = scores.of(to_device(unseen, device)).cpu().numpy()
-            progress(replica * len(corpus) + int(rows[-1]) + 1, config.replicas * len(corpus))
+            targets[replica, rows] = scores.of(unseen).cpu().numpy()
+            progress(replica * len(corpus) + min(rows.stop, len(corpus)), config.replicas * len(corpus))
+        feed.close()
         sum_over_processes(codes[replica])
         sum_over_processes(targets[replica])
     progress(config.replicas * len(corpus), config.replicas * len(corpus))
     return CodeCache(codes, targets)
 
 
+@dataclass(frozen=True)
+class _SplitCells:
+    """Consecutive cells of a corpus, their counts split at random between two cells each.
+
+    Attributes:
+        keep: ``[cells]`` share of the counts of the first. key: of the random numbers. starts: first cell of each part.
+    """
+
+    corpus: Corpus
+    keep: NDArray[np.float64]
+    key: tuple[int, ...]
+    starts: range
+
+    def __call__(self, step: int) -> tuple[SparseCells, SparseCells]:
+        start = self.starts[step]
+        rows = np.arange(start, min(start + _CELLS_AT_ONCE, len(self.corpus)))
+        return self.corpus.split_batch(rows, self.keep[rows], Streams(*self.key, first=start))
+
+
 def codes_as_tensor(codes: NDArray[np.unsignedinteger] | NDArray[np.float32]) -> Tensor:
     """Some of a cache's codes as a tensor for the quantizer."""
     return torch.from_numpy(codes if codes.dtype.kind == "f" else codes.astype(np.int64))
+
+
+class DeviceCache:
+    """A cache on the device: on a GPU ``N + 4 M`` bytes of its memory for each cell and replica; on a CPU no copy."""
+
+    def __init__(self, cache: CodeCache, device: torch.device) -> None:
+        # PyTorch cannot index uint16. Codes are below 32,768, so that int16 holds them, too.
+        codes = cache.codes.view(np.int16) if cache.codes.dtype == np.uint16 else cache.codes
+        self._codes = torch.from_numpy(codes).to(device)
+        self._scores = torch.from_numpy(cache.scores).to(device)
+
+    def at(self, replica: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes, input of `Quantizer.decompress`, and scores ``[B, M]`` of some cells; replica, row: ``[B]`` int64."""
+        codes = self._codes[replica, row]
+        return codes if codes.is_floating_point() else codes.long(), self._scores[replica, row]
 
 
 def cache_key(corpus: Corpus, stage1: PathwayAutoencoder, config: Stage2Config) -> str:

@@ -63,9 +63,12 @@ class Scores:
 
 class Yardsticks:
     """Held-out errors of the gene means and of PCA with as many components as the model has tokens (mean squared
-    error over measured genes of log1p CP10K, both fitted to the training cells)."""
+    error over measured genes of log1p CP10K, both fitted to the training cells).
 
-    def __init__(self, corpus: Corpus, means: NDArray[np.float32], vectors: NDArray[np.float32]) -> None:
+    Without ``vectors [G, components]``, the error of PCA is NaN.
+    """
+
+    def __init__(self, corpus: Corpus, means: NDArray[np.float32], vectors: NDArray[np.float32] | None) -> None:
         rows = corpus.held_out_rows
         self.gene_mean = self.pca = float("nan")
         if not len(rows):
@@ -74,6 +77,8 @@ class Yardsticks:
         measured = corpus.measured[corpus.obs["file"].to_numpy()[rows]]
         residual = np.where(measured, x - means, 0.0)
         self.gene_mean = float((residual**2).sum() / measured.sum())
+        if vectors is None:
+            return
         basis = np.linalg.qr(vectors)[0]
         left = np.where(measured, residual - (residual @ basis) @ basis.T, 0.0)
         self.pca = float((left**2).sum() / measured.sum())

@@ -11,8 +11,9 @@ from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.model.network.read_out import LinearReadOut, unit
 from scpalm.training.corpus.reader import Corpus
-from scpalm.training.data.batches import Feed, ThinnedCells, to_device
+from scpalm.training.data.batches import Feed, ThinnedCells
 from scpalm.training.data.sampler import Sampler
+from scpalm.training.data.transfer import DeviceFeed, to_device
 from scpalm.training.runs.decoder_config import DecoderConfig
 from scpalm.training.runs.processes import slices_of_process
 from scpalm.training.runs.run import Run
@@ -43,7 +44,8 @@ class DecoderTrainer(StageTrainer[Part]):
             simulated_share=config.simulated_share,
         )
         slices = slices_of_process(config.batch_size, config.accumulate)
-        self._feed = Feed(ThinnedCells(corpus, sampler, config, slices), config.steps, config.workers)
+        thinned = ThinnedCells(corpus, sampler, config, slices)
+        self._feed = DeviceFeed(Feed(thinned, config.steps, config.workers), device)
         decoder = CellDecoder(stage1.config)
         decoder.start(stage1)
         decoder.to(device)
@@ -51,7 +53,7 @@ class DecoderTrainer(StageTrainer[Part]):
 
     def parts(self, step: int) -> list[Part]:
         """See ``StageTrainer``."""
-        pairs = [(to_device(cells, self.device), to_device(whole, self.device)) for cells, whole in self._feed.at(step)]
+        pairs = self._feed.at(step)
         weight = all_reduce_sum(torch.stack([whole.measured.sum() for _, whole in pairs]).sum().float())
         return [Part(cells, whole, weight) for cells, whole in pairs]
 

@@ -20,8 +20,9 @@ from scpalm.model.network.embedding import GeneEmbedding, SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder, Reconstruction
 from scpalm.model.network.read_out import LinearReadOut
 from scpalm.training.corpus.reader import Corpus
-from scpalm.training.data.batches import Feed, ThinnedCells, to_device
+from scpalm.training.data.batches import Feed, ThinnedCells
 from scpalm.training.data.sampler import Sampler
+from scpalm.training.data.transfer import DeviceFeed, to_device
 from scpalm.training.runs.config import ConfigError, Stage1Config
 from scpalm.training.runs.processes import slices_of_process
 from scpalm.training.runs.run import Run, RunError
@@ -54,11 +55,24 @@ class Part:
 
 
 class Stage1Trainer(StageTrainer[Part]):
-    """Trains stage 1 on a corpus, from the spectral start."""
+    """Trains stage 1 on a corpus, from the spectral start.
+
+    Args:
+        with_pca: also fit the PCA whose error ``measure`` reports. It takes a minute or two, and training with
+            pooling=solve does not need it.
+    """
 
     stage = STAGE
 
-    def __init__(self, corpus: Corpus, network: NetworkConfig, config: Stage1Config, device: torch.device) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        network: NetworkConfig,
+        config: Stage1Config,
+        device: torch.device,
+        *,
+        with_pca: bool = True,
+    ) -> None:
         torch.manual_seed(config.seed)
         self.corpus, self.config = corpus, config
         self.sampler = Sampler(
@@ -73,12 +87,16 @@ class Stage1Trainer(StageTrainer[Part]):
         self.model.quantizer.sync = config.sync_update
         self.model.quantizer.patience = config.patience
         means = gene_means(corpus, corpus.train_rows)
-        vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
+        vectors = None
+        if with_pca or network.pooling != "solve":
+            vectors = singular_vectors(corpus, self.sampler, min(network.num_tokens, network.num_genes - 1))
         self.yardsticks = Yardsticks(corpus, means, vectors)
         with torch.no_grad():
             self.model.head.bias.copy_(as_tensor(means))
         read_out = LinearReadOut(network)
-        read_out.load(fit_basis(corpus, network, seed=config.seed, simulated_share=config.simulated_share))
+        share = config.simulated_share
+        read_out.load(fit_basis(corpus, network, seed=config.seed, simulated_share=share, device=device))
+        read_out.prepare(corpus.measured)
         self._start_embedding(read_out, vectors)
         self.scores = Scores(corpus, self.sampler, read_out).to(device)
         self.model.to(device)
@@ -86,10 +104,11 @@ class Stage1Trainer(StageTrainer[Part]):
             self.model.score_weight.requires_grad = False
             self.model.score_bias.requires_grad = False
         slices = slices_of_process(config.batch_size, config.accumulate)
-        self._feed = Feed(ThinnedCells(corpus, self.sampler, config, slices), config.steps, config.workers)
+        thinned = ThinnedCells(corpus, self.sampler, config, slices)
+        self._feed = DeviceFeed(Feed(thinned, config.steps, config.workers), device)
         # Statistics and codes start from whole batches, which every process reads.
         self._whole_batches = ThinnedCells(corpus, self.sampler, config, [slice(0, config.batch_size)])
-        self.revived = 0
+        self._revived = torch.zeros((), dtype=torch.int64, device=device)
         self.codes_started = False
         self._seen: list[tuple[Tensor, Tensor]] = []
         if config.spectral_start:
@@ -97,14 +116,14 @@ class Stage1Trainer(StageTrainer[Part]):
         compiled = (self.model.encoder, self.model.decoder)
         super().__init__(config, device, self.model, {"model": self.model}, compiled, len(corpus.held_out_rows))
 
-    def _start_embedding(self, read_out: LinearReadOut, vectors: NDArray[np.float32]) -> None:
+    def _start_embedding(self, read_out: LinearReadOut, vectors: NDArray[np.float32] | None) -> None:
         embedding, config = self.model.embedding, self.config
         if isinstance(embedding, LinearReadOut):
             if config.train_embedding or not config.spectral_start:
                 raise ConfigError("pooling=solve is not trained: leave out train_embedding and spectral_start.")
             self.model.embedding = read_out
             return
-        if config.spectral_start:
+        if config.spectral_start and vectors is not None:
             # Unit columns have tiny entries. Scaled so that f has the spread of the paper's random start.
             embedding.spectral_start(as_tensor(vectors) * math.sqrt(self.model.config.num_genes))
         if not config.train_embedding:
@@ -126,13 +145,13 @@ class Stage1Trainer(StageTrainer[Part]):
 
     @property
     def quantizer_step(self) -> int:
-        return int(self.config.quantizer_start * self.config.steps)
+        return int(self.config.quantizer_start * self.planned_steps)
 
     def parts(self, step: int) -> list[Part]:
         """See ``StageTrainer``."""
         if self.quantizing and not self.codes_started:
             self._start_codes()
-        pairs = [(to_device(cells, self.device), to_device(whole, self.device)) for cells, whole in self._feed.at(step)]
+        pairs = self._feed.at(step)
         weight = all_reduce_sum(torch.stack([whole.measured.sum() for _, whole in pairs]).sum().float())
         return [Part(cells, whole, weight) for cells, whole in pairs]
 
@@ -161,17 +180,21 @@ class Stage1Trainer(StageTrainer[Part]):
             self._seen.append((out.encoded.detach(), quantized.indices))
         return loss, scalars
 
-    def after_step(self) -> dict[str, float]:
+    @property
+    def revived(self) -> int:
+        """Number of revived codes so far. Waits for the device."""
+        return int(self._revived)
+
+    def after_step(self) -> None:
         """Revive codes that nothing has chosen for a while."""
         seen, self._seen = self._seen, []
         if seen and self.config.revive:
             encoded, indices = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
             revived = self.model.quantizer.revive(encoded, indices, generator)
-            self.revived += revived
-            if revived and self.average is not None:
-                self.average.jump([self.model.quantizer.codes])
-        return {}
+            self._revived += revived
+            if self.average is not None:
+                self.average.jump([self.model.quantizer.codes], when=revived > 0)
 
     @torch.no_grad()
     def _start_codes(self, batches: int = 8) -> None:
@@ -233,7 +256,8 @@ class Stage1Trainer(StageTrainer[Part]):
     def restore(self, state: Mapping[str, Any]) -> None:
         """See ``StageTrainer``."""
         super().restore(state)
-        self.revived, self.codes_started = int(state["revived"]), bool(state["codes_started"])
+        self._revived.fill_(int(state["revived"]))
+        self.codes_started = bool(state["codes_started"])
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
         """See ``StageTrainer``."""

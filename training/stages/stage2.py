@@ -19,8 +19,10 @@ from scpalm.model.network.collective import all_gather_rows, all_reduce_sum, ran
 from scpalm.model.network.embedding import SparseCells
 from scpalm.model.network.pathways import PathwayAutoencoder
 from scpalm.training.corpus.reader import Corpus
-from scpalm.training.data.batches import Feed, WholeCells, to_device
+from scpalm.training.data.batches import Feed, WholeCells
+from scpalm.training.data.code_views import Stage2Batches, ViewDraw, draw_view
 from scpalm.training.data.sampler import Sampler
+from scpalm.training.data.transfer import DeviceFeed, to_device
 from scpalm.training.runs.config import Stage2Config
 from scpalm.training.runs.processes import any_process, is_first, slices_of_process
 from scpalm.training.runs.run import Run
@@ -28,9 +30,9 @@ from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
 from scpalm.training.stages.basis import read_out_of
 from scpalm.training.stages.code_cache import (
     CodeCache,
+    DeviceCache,
     cache_cells,
     cache_key,
-    codes_as_tensor,
     read_cache,
     write_cache,
 )
@@ -117,6 +119,7 @@ class Stage2Trainer(StageTrainer[Part]):
         self.corpus, self.config = corpus, config
         self.stage1 = stage1.to(device).eval().requires_grad_(requires_grad=False)
         self.cache = cache
+        self._cached = DeviceCache(cache, device)
         self.yardsticks = yardsticks
         self.sampler = Sampler(
             corpus,
@@ -139,9 +142,11 @@ class Stage2Trainer(StageTrainer[Part]):
         self.decoder.to(device)
         if config.score_weight == 0:
             self.decoder.scores.requires_grad_(requires_grad=False)
-        self.queue = ClusterQueue(config.queue, network.width, config.clusters)
+        self.queue = ClusterQueue(config.queue, network.width, config.clusters, device)
         self._shares = slices_of_process(config.batch_size, config.accumulate)
-        self._feed = Feed(WholeCells(corpus, self.sampler, config, self._shares), config.steps, config.workers)
+        whole = WholeCells(corpus, self.sampler, config, self._shares)
+        batches = Stage2Batches(whole, config, network.num_tokens)
+        self._feed = DeviceFeed(Feed(batches, config.steps, config.workers), device)
         super().__init__(
             config,
             device,
@@ -156,32 +161,27 @@ class Stage2Trainer(StageTrainer[Part]):
         return self.encoder
 
     def _view(self, rows: NDArray[np.int64], share: float, rng: np.random.Generator) -> View:
-        N = self.cache.codes.shape[2]
-        thinned = rng.random(len(rows)) < self.config.thin_share
-        replica = np.where(thinned, rng.integers(min(1, self.config.replicas - 1), self.config.replicas, len(rows)), 0)
-        tokens = self.stage1.quantizer.decompress(codes_as_tensor(self.cache.codes[replica, rows]).to(self.device))
-        count = min(max(round(share * N), 1), N)
-        kept = np.sort(rng.random((len(rows), N)).argsort(axis=1)[:, :count], axis=1)
-        scores = torch.from_numpy(self.cache.scores[replica, rows]).to(self.device)
-        return View(tokens, torch.from_numpy(kept).to(self.device), scores)
+        drawn = draw_view(rows, share, self.cache.codes.shape[2], self.config, rng)
+        return self._seen(to_device(drawn, self.device))
+
+    def _seen(self, drawn: ViewDraw) -> View:
+        codes, scores = self._cached.at(drawn.replica, drawn.row)
+        return View(self.stage1.quantizer.decompress(codes), drawn.kept, scores)
 
     def _left_out(self, kept: Tensor) -> Tensor:
         """``[B, G]`` bool: genes whose token was left out (token i owns genes ``[S i, S (i + 1))``)."""
         config = self.stage1.config
         token = torch.ones(len(kept), config.num_tokens, dtype=torch.bool, device=kept.device)
         token.scatter_(1, kept, value=False)
-        return token.repeat_interleave(config.genes_per_token, dim=1)[:, : config.num_genes]
+        genes = token[:, :, None].expand(-1, -1, config.genes_per_token)
+        return genes.reshape(len(kept), -1)[:, : config.num_genes]
 
     def parts(self, step: int) -> list[Part]:
         """See ``StageTrainer``."""
-        config = self.config
-        rows = self.sampler.batch(step, config.batch_size)
-        rng = self.sampler.generator(step, purpose=2)
-        # Views are drawn for the whole batch, so that a cell's view does not depend on the process.
-        view, other = self._view(rows, config.token_share, rng), self._view(rows, config.view_share, rng)
+        batch = self._feed.at(step)
+        view, other = self._seen(batch.view), self._seen(batch.other)
         parts: list[Part] = []
-        for share, cells in zip(self._shares, self._feed.at(step), strict=True):
-            whole = to_device(cells, self.device)
+        for share, whole in zip(self._shares, batch.cells, strict=True):
             mask = self._left_out(view.kept[share]) & whole.measured
             parts.append(Part(whole, view.of(share), other.of(share), mask, weight=mask.new_zeros(()), first=not parts))
         weight = all_reduce_sum(torch.stack([part.mask.sum() for part in parts]).sum().float())

@@ -12,6 +12,7 @@ from scpalm.model.network.read_out import ViewHead
 from scpalm.model.read_out.basis import Basis
 from scpalm.training.corpus.reader import Corpus
 from scpalm.training.data.batches import Feed
+from scpalm.training.data.transfer import DeviceFeed
 from scpalm.training.data.views import ViewBatch, ViewSource
 from scpalm.training.runs.run import Run
 from scpalm.training.runs.trainer import Progress, StageTrainer, run_loop
@@ -46,7 +47,7 @@ class ViewTrainer(StageTrainer[ViewBatch]):
         self.config = config
         self._corpus = corpus
         self._source = ViewSource(corpus, basis, config)
-        self._feed = Feed(self._source, config.steps, config.workers)
+        self._feed = DeviceFeed(Feed(self._source, config.steps, config.workers), device)
         self._scale = network.components**0.5  # mean square 1 of the decoded f
         views = _Views(network).to(device)
         saved = {"head": views.head, "decoder": views.decoder}
@@ -54,9 +55,7 @@ class ViewTrainer(StageTrainer[ViewBatch]):
 
     def parts(self, step: int) -> list[ViewBatch]:
         """See ``StageTrainer``."""
-        batch = self._feed.at(step)
-        tensors = (batch.f, batch.log_measured, batch.clean, batch.positive, batch.ignored)
-        return [ViewBatch(*(tensor.to(self.device) for tensor in tensors))]
+        return [self._feed.at(step)]
 
     def loss(self, part: ViewBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See ``StageTrainer``."""

@@ -154,8 +154,8 @@ def test_only_matrices_of_linear_layers_decay() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_non_finite_loss_is_a_run_error(value: float) -> None:
     with pytest.raises(RunError, match=r"not finite at step 7.*train again with lower lr"):
-        check_finite(torch.tensor(value), 7)
-    check_finite(torch.tensor(1.0), 7)
+        check_finite(value, 7)
+    check_finite(1.0, 7)
 
 
 def test_devices() -> None:

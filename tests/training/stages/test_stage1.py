@@ -139,7 +139,6 @@ def test_a_non_finite_loss_stops_the_run(corpus: Corpus) -> None:
         model.model.head.bias[0] = float("nan")
     with pytest.raises(RunError, match="not finite at step 2"):
         model.train_step()
-    assert model.step == 2
 
 
 def test_collapsed_codes_stop_the_run(corpus: Corpus) -> None:
