@@ -69,6 +69,7 @@ def test_the_rehearsal_measures_everything_without_the_packages_of_service_and_t
     for key in ("cells_per_second_from_host", "cells_per_second_embedding", "cells_per_second_resident"):
         assert min(measured(found, key)) > 0
     assert min(measured(found, "host_to_answer")) > 0
+    assert len(measured(found, "training_cells_per_second")) == 2  # both stages
 
 
 def test_a_section_that_fails_or_takes_too_long_does_not_end_the_run(

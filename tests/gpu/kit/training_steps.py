@@ -47,6 +47,7 @@ def measure_steps(report: Report, steps: Steps, wanted: dict[str, float]) -> Non
                 "accumulate": 1,
                 "batch": steps.batch,
                 "steps": steps.steps,
+                "workers": 1,
                 "set": list(settings),
             }
             _measure(report, steps, case, wanted.get(preset))
