@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from scpalm.app.connection import limited_protocol
 from scpalm.app.main import create_app
 from scpalm.app.service import Service, State
+from scpalm.app.serving.freed_memory import use_few_arenas
 from scpalm.app.serving.opener import OpenSession, Role, open_default_session
 from scpalm.app.settings import Settings
 from scpalm.model.errors import UserError
@@ -63,6 +64,7 @@ def serve(
     Raises:
         ServeError: the service cannot start.
     """
+    use_few_arenas()
     with (
         listen(settings.host, ports or [settings.port]) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
