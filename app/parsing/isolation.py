@@ -28,6 +28,10 @@ _NUM_OPEN_FILES = 256
 MAX_FILE_BYTES = 64 << 30
 
 
+_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "HOME", "LD_LIBRARY_PATH", "HDF5_PLUGIN_PATH")
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "ARROW_NUM_THREADS")
+
+
 @dataclass(frozen=True)
 class Folders:
     """Paths that a parser process may use, in addition to what Python imports.
@@ -118,3 +122,14 @@ def _imported_from() -> Iterator[Path]:
     yield from map(Path, (*_SYSTEM_FOLDERS, *_SYSTEM_FILES, OWN_MEMORY))
     for variable in ("LD_LIBRARY_PATH", "HDF5_PLUGIN_PATH"):
         yield from (Path(path) for path in os.environ.get(variable, "").split(os.pathsep) if os.path.isabs(path))
+
+
+def child_environment(folders: Folders) -> dict[str, str]:
+    """The few environment variables that a parser process has."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    # The folder of this package comes first, then the absolute folders of the service's own import path.
+    root = Path(scpalm.__file__).parents[1]
+    paths = [str(root), *(path for path in sys.path if os.path.isabs(path) and Path(path) not in (root, Path.cwd()))]
+    if folders.writable:
+        kept["TMPDIR"] = str(folders.writable[0])
+    return kept | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(paths)}

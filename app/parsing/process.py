@@ -7,7 +7,6 @@ and each library in it uses a single thread.
 from __future__ import annotations
 
 import math
-import os
 import signal
 import socket
 import struct
@@ -23,13 +22,10 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-import scpalm
-from scpalm.app.parsing.isolation import Folders
+from scpalm.app.parsing.isolation import Folders, child_environment
 from scpalm.app.parsing.messages import Message, MessageError, receive, send
 from scpalm.app.parsing.wire import read_error
 
-_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "HOME", "LD_LIBRARY_PATH", "HDF5_PLUGIN_PATH")
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "ARROW_NUM_THREADS")
 _SETUP_SECONDS = 120.0
 _EXIT_SECONDS = 2.0
 # Nothing in the process itself causes these: a person, or the kernel for want of memory, ended it.
@@ -112,7 +108,7 @@ class ParserProcess:
             process = subprocess.Popen(
                 # -P: never import modules from the current folder.
                 [sys.executable, "-P", "-m", self._module, str(child_socket.fileno())],
-                env=_environment(self._folders),
+                env=child_environment(self._folders),
                 pass_fds=(child_socket.fileno(),),
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C must reach only the parent; the child exits when the parent closes the connection.
@@ -208,7 +204,7 @@ class ParserProcess:
                 self._process.kill()
                 self._process.wait()
             if closed:
-                self._connection.close()
+                self._disconnect()
             elif self._process.poll() is not None:
                 self._replace()
 
@@ -232,11 +228,16 @@ class ParserProcess:
             process.kill()
         process.wait()
         if not busy:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Close the connection. Two threads at once would close its descriptor twice: the second time another's."""
+        with self._lock:
             self._connection.close()
 
     def _replace(self) -> None:
         self._process.wait()
-        self._connection.close()
+        self._disconnect()
         self._launch()
 
     def _receive(self, ends: float, limit: float) -> Message:
@@ -277,16 +278,6 @@ def _raise_failure(message: Message) -> None:
         raise read_error(message)
     if message.kind in ("memory", "fault"):
         raise ProcessError(message.kind, str(message.content.get("detail", "")))
-
-
-def _environment(folders: Folders) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    # The folder of this package comes first, then the absolute folders of the service's own import path.
-    root = Path(scpalm.__file__).parents[1]
-    paths = [str(root), *(path for path in sys.path if os.path.isabs(path) and Path(path) not in (root, Path.cwd()))]
-    if folders.writable:
-        kept["TMPDIR"] = str(folders.writable[0])
-    return kept | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _cpu_seconds(pid: int) -> float:
