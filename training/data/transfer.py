@@ -42,7 +42,7 @@ def to_device(item: Item, device: torch.device) -> Item:
 
 
 class Copier(Generic[Item]):
-    """Copies batches to a GPU on a stream of its own, from pinned memory, next to the kernels of a step."""
+    """Copies batches to a GPU on a separate stream, from pinned memory, next to the kernels of a step."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
