@@ -205,10 +205,14 @@ class Models:
     @staticmethod
     async def _wait_for_worker(model: ServedModel, predecessor: ServedModel | None) -> None:
         """Raise NotReadyError if no worker opens the model, which must not replace one that is served then."""
-        if predecessor is None or await model.wait_for_worker(predecessor):
-            return
-        await model.close(at_once=True)
-        raise NotReadyError(f"No worker has opened {model} yet, so {predecessor} still answers. It is tried again.")
+        ready = False
+        try:
+            ready = predecessor is None or await model.wait_for_worker(predecessor)
+        finally:
+            if not ready:  # also when the service stops meanwhile
+                await model.close(at_once=True)
+        if not ready:
+            raise NotReadyError(f"No worker has opened {model} yet, so {predecessor} still answers. It is tried again.")
 
     def _refuse(self, folder: _Folder, reason: str) -> None:
         folder.reason = reason

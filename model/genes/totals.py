@@ -53,23 +53,22 @@ def has_totals(matrix: CellMatrix, counts: NDArray[np.float64]) -> bool:
     whole = np.abs(totals - np.rint(totals)) <= 1e-6 * totals
     # Totals of normalised values are all the same.
     known = np.isfinite(totals) & (totals > 0)
-    same = len(totals) > 2 and bool(known.any()) and np.ptp(totals[known]) <= 1e-3 * totals[known].mean()
+    same = known.sum() > 2 and np.ptp(totals[known]) <= 1e-3 * totals[known].mean()
     if same or not known.any() or not (large & whole)[known].all():
         return False
-    if not known.all() and is_complete(matrix):
+    if known.all():
+        return True
+    if is_complete(matrix):
         return False
-    if not known.all():
-        row = int(np.flatnonzero(~known)[0])
-        name = matrix.origin.totals_column
-        raise InputError(
-            "bad-total",
-            f"Cell '{matrix.cells[row]}' has no total in obs['{name}'] ({totals[row]:g}), but other cells have one.",
-            hint="The columns are a selection of genes, so each cell needs the sum of all its genes. Complete the "
-            "column, send the cells without a total separately, or remove the column.",
-            field=f"obs/{name}",
-            cell=matrix.cells[row],
-        )
-    return True
+    row, name = int(np.flatnonzero(~known)[0]), matrix.origin.totals_column
+    raise InputError(
+        "bad-total",
+        f"Cell '{matrix.cells[row]}' has no total in obs['{name}'] ({totals[row]:g}), but other cells have one.",
+        hint="The columns are a selection of genes, so each cell needs the sum of all its genes. Complete the column, "
+        "send the cells without a total separately, or remove the column.",
+        field=f"obs/{name}",
+        cell=matrix.cells[row],
+    )
 
 
 def fits_totals(matrix: CellMatrix, evidence: Evidence, name: str) -> bool:

@@ -1,7 +1,7 @@
 """The inference networks arranged for a GPU: half-precision matrix products, and tables in place of the first products.
 
 `DeviceEncoder` has the values of `InferenceNetwork` up to rounding. In float16, 99.9 % of the codes of real cells are
-those of float32 (bfloat16: 99.4 %), and h_C has a cosine of 0.99999 with it (training/LOG.md). Letters: B cells, R
+those of float32 (bfloat16: 99.3 %), and h_C has a mean cosine of 0.99999 with it (training/LOG.md). Letters: B cells, R
 components, N tokens, D width, K codes.
 """
 

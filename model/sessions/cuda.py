@@ -33,7 +33,7 @@ from scpalm.model.sessions.torchscript import torch_device
 _TOKENS_OF_BLOCK = 16384
 _ENTRIES_OF_BLOCK = 1 << 20
 _CELLS_ON_CPU, _ENTRIES_ON_CPU = 16, 1 << 16
-# float16, not bfloat16: its three more bits keep 99.9 % of the codes in place of 99.4 % (training/LOG.md). A value that
+# float16, not bfloat16: its three more bits keep 99.9 % of the codes in place of 99.3 % (training/LOG.md). A value that
 # overflows is not finite, and the worker refuses such rows.
 _HALF = torch.float16
 # Numbers of cells whose speed is measured, and the share of the best speed that a batch must reach.

@@ -103,7 +103,7 @@ def measure(peer: Peer, rows: Rows, threads: int, seconds: float) -> Found:
 
 
 def table(peers: Iterator[Peer], rows: Rows, seconds: float, only: str) -> None:
-    """Print a line per model as soon as it is measured."""
+    """Measure the models one after another and print a line for each."""
     cores = available_cores()
     print(f"| model | tokens | GFLOP a cell | cells/s, 1 thread | {cores} threads | of the ceiling | J a cell |")
     print("|---|---|---|---|---|---|---|")

@@ -155,7 +155,7 @@ def transformer(name: str, sizes: Sizes) -> Peer:
 
 
 def scpalm(rows: Rows, folder: Path) -> Iterator[Peer]:
-    """The packaged model as it is served, and `base` with random weights."""
+    """The packaged model in its served form, and `base` with random weights."""
     mini = Bundle.load()
     base = write_random_bundle(folder / "base", "base", mini, graphs=False)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from tests.chaos.cluster import LEASE_SECONDS, Cluster, Load, Process, Proxy, ask, cells, in_background, wait_until
+from tests.chaos.cluster import LEASE_SECONDS, Cluster, Load, Process, ask, cells, in_background, wait_until
+from tests.chaos.proxy import Proxy
 
 
 @dataclass(frozen=True)
