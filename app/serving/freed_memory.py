@@ -13,8 +13,8 @@ _ARENAS = 2
 def use_few_arenas() -> bool:
     """Let the threads of this process share two heaps of glibc. Call it early; ``MALLOC_ARENA_MAX`` overrides it.
 
-    With a heap for each thread, the pieces that replaced models leave behind add up: after seven swaps of the model
-    821 MB, with two heaps 650 MB (docs/explain/measurements.md). Returns whether the system supports it.
+    With a heap for each thread, replaced models leave more pieces behind: 672 MB after seven swaps of the model, 618 MB
+    with two heaps (docs/explain/measurements.md). Returns whether the system supports it.
     """
     if "MALLOC_ARENA_MAX" in os.environ:
         return False
