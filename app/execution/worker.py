@@ -1,4 +1,7 @@
-"""A worker owns one device: lease, form a batch, encode, run tasks, settle. One batch is formed ahead."""
+"""A worker owns one device: lease, form a batch, encode, run tasks, settle.
+
+One batch is formed ahead of the device, and one is finished behind it, so that the device waits for neither.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.app.errors import ClientGoneError, InferenceError, ServiceError
-from scpalm.app.execution.batching import BULK_SHARE, Batch, Batcher, Pending, Segment
+from scpalm.app.errors import ClientGoneError, InferenceError
+from scpalm.app.execution.batching import BULK_SHARE, Batch, Batcher, Segment
+from scpalm.app.execution.finishing import EncodedBatch, Finisher
 from scpalm.app.queue.transport import LANES, Lane, Lease, Transport
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.sessions.session import Encoded, Session
-from scpalm.model.tasks.task import Values
 
 log = logging.getLogger("scpalm.worker")
 
@@ -27,10 +30,10 @@ LOOK_SECONDS = 0.02
 
 
 class Worker:
-    """Two threads: one forms the next batch, one runs the session. When one dies, the other ends: see ``alive``.
+    """Three threads: form the next batch, run the session, finish what it computed. When one dies, the others end.
 
-    The slot between them holds the one batch formed ahead. Until the device takes it, the batch is formed again with
-    whatever arrives. So neither a small batch nor one full of a large file delays later cells by a turn.
+    The slot between the first two holds the one batch formed ahead. Until the device takes it, the batch is formed
+    again with whatever arrives. So neither a small batch nor one full of a large file delays later cells by a turn.
 
     Args:
         batch_rows: most rows in a batch. name: of the device, for leases and log lines.
@@ -44,23 +47,23 @@ class Worker:
         self._metrics = metrics
         self._batch_rows = batch_rows
         self._name = name
-        self._device = session.info.device
+        self._finisher = Finisher(session, transport, metrics)
         self._batcher = Batcher(batch_rows)
-        self._in_flight: dict[str, Pending] = {}
         self._slot: Batch | None = None
         self._changed = threading.Condition()
         self._stopping = False
         self._failed = False
-        self._moved = {"forming": time.monotonic(), "running": time.monotonic()}
+        self._moved = dict.fromkeys(("forming", "running", "finishing"), time.monotonic())
         self._threads: list[threading.Thread] = []
 
     # --- life
 
     def start(self, *, resume: bool = False) -> None:
-        """Start both threads. ``resume``: take back what a dead worker of this name left unfinished."""
+        """Start the threads. ``resume``: take back what a dead worker of this name left unfinished."""
         loops: dict[str, Callable[[], None]] = {
             "forming": partial(self._form_loop, resume=resume),
             "running": self._device_loop,
+            "finishing": self._finish_loop,
         }
         for name, loop in loops.items():
             thread = threading.Thread(target=self._guarded, args=(loop,), name=f"{self._name}-{name}", daemon=True)
@@ -70,20 +73,19 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Both threads run. Also true before `start`, when no thread exists."""
+        """All threads run. Also true before `start`, when no thread exists."""
         return not self._failed and all(thread.is_alive() for thread in self._threads)
 
     def stalled_seconds(self) -> float:
-        """Seconds since the slower of the two loops last made progress. The device loop makes none during a batch."""
+        """Seconds since the slowest loop made progress. Those that compute make none during a batch."""
         return time.monotonic() - min(self._moved.values())
 
     def renew(self) -> None:
         """Renew every lease. The supervisor calls it RENEWALS_PER_LEASE times per lease."""
-        for pending in list(self._in_flight.values()):
-            self._transport.extend(pending.lease, pending.rows_done)
+        self._finisher.renew()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End both threads after the running batch; leased work stays unsettled."""
+        """End the threads after the running batch; leased work stays unsettled."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -93,7 +95,7 @@ class Worker:
     def _guarded(self, loop: Callable[[], None]) -> None:
         try:
             loop()
-        except BaseException:  # of any kind: the other thread must not go on alone
+        except BaseException:  # of any kind: the other threads must not go on alone
             log.exception("worker %s died", self._name)
             self._failed = True
         finally:
@@ -112,9 +114,9 @@ class Worker:
             leases = self._transport.lease(self._name, wait, room=self._room(), resume=resume)
             resume = False
             for lease in leases:
-                self._in_flight[lease.work.id] = self._batcher.add(lease)
+                self._finisher.accept(self._batcher.add(lease))
             for pending in self._batcher.take_abandoned():
-                self._settle(pending, _client_gone())
+                self._finisher.settle(pending, _client_gone())
             if self._batcher.has_rows and not (full and not self._left_out(leases)):
                 full = self._form()
 
@@ -170,7 +172,7 @@ class Worker:
     def _run(self, batch: Batch) -> None:
         for segment in batch.segments:
             if segment.pending.lease.abandoned and not segment.pending.settled:
-                self._settle(segment.pending, _client_gone())
+                self._finisher.settle(segment.pending, _client_gone())
         batch.drop_settled()
         if not batch.segments:
             return
@@ -200,7 +202,7 @@ class Worker:
                     f"The model failed with {type(error).__name__}. "
                     "Send the cells in smaller requests to find out which cell causes it."
                 )
-                self._settle(batch.segments[0].pending, InferenceError(detail))
+                self._finisher.settle(batch.segments[0].pending, InferenceError(detail))
                 return
             log.warning("a batch of %d requests failed (%s): bisecting", len(requests), error)
             middle = len(batch.segments) // 2
@@ -209,74 +211,34 @@ class Worker:
                 smaller.assemble()
                 self._bisect(smaller)
             return
-        self._return_results(batch.segments, encoded)
+        self._hand_over(EncodedBatch(batch.segments, encoded))
 
     def _timed_run(self, batch: Batch) -> Encoded:
         assert batch.rows is not None
-        started = time.monotonic()
+        started = self._finisher.busy.start()
         try:
             encoded = self._session.encode(batch.rows, tokens=_needs_tokens(batch.segments))
         finally:
-            self._note_time("embed", started)
+            self._moved["running"] = time.monotonic()
+            self._finisher.busy.stop(started, "embed")
         if len(encoded) != len(batch.rows):
             raise ValueError(f"the session returned {len(encoded)} rows for {len(batch.rows)}")
         return encoded
 
-    def _note_time(self, task: str, started: float) -> None:
-        now = self._moved["running"] = time.monotonic()
-        self._metrics.device_busy.inc(now - started)
-        self._metrics.inference_duration.labels(task, self._device).observe(now - started)
+    # --- finishing
 
-    def _return_results(self, segments: Sequence[Segment], encoded: Encoded) -> None:
-        offset = 0
-        for segment in segments:
-            part = encoded.slice(offset, offset + len(segment))
-            offset += len(segment)
-            pending = segment.pending
-            if pending.settled:
-                continue
-            try:
-                values = self._run_tasks(segment, part)
-            except InferenceError as error:
-                self._settle(pending, error)
-                continue
-            pending.fill(segment.start, len(segment), values)
-            for task in pending.lease.work.tasks:
-                self._metrics.rows.labels(pending.lane, task.name).inc(len(segment))
-            if pending.finished:
-                self._settle(pending)
-            else:
-                self._transport.extend(pending.lease, pending.rows_done)
+    def _hand_over(self, batch: EncodedBatch) -> None:
+        while not self._failed and not self._finisher.put(batch, TICK_SECONDS):
+            self._moved["running"] = time.monotonic()
 
-    def _run_tasks(self, segment: Segment, encoded: Encoded) -> dict[str, Values]:
-        """Values ``[B, ...]`` of every task, by output, for one segment. Raises InferenceError."""
-        work = segment.pending.lease.work
-        results: dict[str, Values] = {}
-        for task in work.tasks:
-            started = time.monotonic()
-            try:
-                values = task.run(self._session, encoded, work.first + segment.start)
-            except Exception as error:  # the other requests of the batch go on
-                log.exception("task %s failed on request %s", task.name, work.request)
-                raise InferenceError(f"'{task.name}' failed with {type(error).__name__}. Send fewer cells.") from error
-            if task.name != "embed":
-                self._note_time(task.name, started)
-            bad = task.first_bad_row(values)
-            if bad is not None:
-                cell = work.first + segment.start + bad
-                raise InferenceError(f"The model returned a value that is not finite for the cell at row {cell}.")
-            results |= values
-        return results
-
-    def _settle(self, pending: Pending, error: ServiceError | None = None) -> None:
-        pending.settled = True
-        self._in_flight.pop(pending.lease.work.id, None)
-        if not self._transport.settle(pending.lease, pending.result(error)):
-            return
-        if pending.lease.abandoned:
-            self._metrics.drop("client_gone")
-        elif error is not None:
-            self._metrics.drop("inference_failed")
+    def _finish_loop(self) -> None:
+        running = next(thread for thread in self._threads if thread.name.endswith("running"))
+        last = False
+        while not last:
+            last = self._stopping and not running.is_alive()  # nothing follows what waits now
+            self._moved["finishing"] = time.monotonic()
+            while self._finisher.finish_next(0 if last else TICK_SECONDS):
+                self._moved["finishing"] = time.monotonic()
 
 
 def _client_gone() -> ClientGoneError:

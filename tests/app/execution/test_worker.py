@@ -2,42 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from scpalm.app.errors import InferenceError
 from scpalm.app.execution.worker import TICK_SECONDS, Worker
-from scpalm.app.queue.transport import Lane, WorkItem, WorkResult
+from scpalm.app.queue.transport import Lane, WorkItem
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.telemetry.metrics import Metrics
-from scpalm.model.sessions.session import Encoded, Session
 from scpalm.model.tasks.embed import Embed
-from scpalm.model.tasks.task import BoundTask, OutputSpec, Values
+from tests.app.execution.scenario import run, submit_all, until, values_of
 from tests.app.fakes import INFO, FakeSession, expected, make_rows, make_work
 
 StartWorker = Callable[..., Worker]
 POISON = 250
-
-
-def run(scenario: Coroutine[None, None, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await scenario
-
-    asyncio.run(bounded())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.002)
-
-
-async def submit_all(transport: MemoryTransport, works: list[WorkItem]) -> Awaitable[list[WorkResult]]:
-    for work in works:
-        await transport.submit(work)
-    return asyncio.gather(*(transport.reply(work.id) for work in works))
 
 
 def works_ahead(worker: Worker) -> list[str]:
@@ -50,11 +30,6 @@ def rows_ahead(worker: Worker) -> int:
     """Number of rows in the batch that was formed ahead."""
     batch = worker._slot
     return batch.num_rows if batch is not None else 0
-
-
-def values_of(outcome: WorkResult) -> np.ndarray:
-    assert outcome.values is not None
-    return outcome.values["embed"]
 
 
 def test_each_request_gets_its_own_rows_back_in_order(
@@ -160,52 +135,6 @@ def test_a_failed_request_takes_its_later_rows_with_it(
         assert transport.idle
         assert sum(map(len, session.calls)) < 100
 
-    run(scenario())
-
-
-def test_a_value_that_is_not_finite_fails_its_request_and_names_the_cell(
-    session: FakeSession, transport: MemoryTransport, start_worker: StartWorker
-) -> None:
-    session.not_finite = POISON
-
-    async def scenario() -> None:
-        waiting = await submit_all(transport, [make_work(3, gene=POISON), make_work(3, seed=1)])
-        start_worker()
-        bad, good = await waiting
-        assert bad.error is not None and "row 2" in bad.error.detail
-        assert good.error is None
-
-    run(scenario())
-
-
-class EmptyFirstRow(BoundTask):
-    """Like drug response: a row of only NaN is valid, but a single NaN among numbers is a fault."""
-
-    name = "ic50"
-    outputs = (OutputSpec("ic50", "X_ic50", 3),)
-
-    def run(self, session: Session, encoded: Encoded, first: int) -> dict[str, Values]:
-        values = encoded.embedding.copy()
-        values[0], values[2, 1] = np.nan, np.nan
-        return {"ic50": values}
-
-    def first_bad_row(self, values: Mapping[str, Values]) -> int | None:
-        rows = values["ic50"]
-        bad = ~np.isfinite(rows).all(axis=1) & ~np.isnan(rows).all(axis=1)
-        return int(bad.argmax()) if bad.any() else None
-
-
-def test_errors_name_the_invalid_row_not_an_intentionally_empty_one(
-    transport: MemoryTransport, start_worker: StartWorker, metrics: Metrics
-) -> None:
-    async def scenario() -> None:
-        plain = make_work(4)
-        waiting = await submit_all(transport, [WorkItem((EmptyFirstRow(),), plain.rows, first=10)])
-        start_worker()
-        (result,) = await waiting
-        assert result.error is not None and "row 12" in result.error.detail
-
-    metrics.model_loaded(("fake", "1", "0" * 64), INFO)
     run(scenario())
 
 

@@ -1,0 +1,155 @@
+"""What follows the session: run the tasks on encoded cells, and settle the items that are done."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scpalm.app.errors import InferenceError, ServiceError
+from scpalm.app.execution.batching import Pending, Segment
+from scpalm.app.queue.transport import Transport
+from scpalm.app.telemetry.metrics import Metrics
+from scpalm.model.sessions.session import Encoded, Session
+from scpalm.model.tasks.task import Values
+
+log = logging.getLogger("scpalm.worker")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBatch:
+    """What the session computed for a batch: the cells of ``segments``, in order."""
+
+    segments: Sequence[Segment]
+    encoded: Encoded
+
+
+class BusyTime:
+    """Counts the seconds in which at least one of several threads works on a batch."""
+
+    def __init__(self, metrics: Metrics, device: str) -> None:
+        self._metrics, self._device = metrics, device
+        self._lock = threading.Lock()
+        self._working, self._counted_until = 0, 0.0
+
+    def start(self) -> float:
+        """A thread starts to work. Returns the time."""
+        now = time.monotonic()
+        with self._lock:
+            if not self._working:
+                self._counted_until = now
+            self._working += 1
+        return now
+
+    def stop(self, started: float, task: str = "") -> None:
+        """A thread has worked since ``started``, on ``task`` if that is measured."""
+        now = time.monotonic()
+        with self._lock:
+            self._working -= 1
+            self._metrics.device_busy.inc(max(0.0, now - self._counted_until))
+            self._counted_until = now
+        if task:
+            self._metrics.inference_duration.labels(task, self._device).observe(now - started)
+
+
+class Finisher:
+    """Finishes one batch while the device encodes the next. A third one waits at most.
+
+    Attributes:
+        busy: the time in which batches were computed.
+    """
+
+    def __init__(self, session: Session, transport: Transport, metrics: Metrics) -> None:
+        self._session, self._transport, self._metrics = session, transport, metrics
+        self.busy = BusyTime(metrics, session.info.device)
+        self._waiting: queue.Queue[EncodedBatch] = queue.Queue(1)
+        self._in_flight: dict[str, Pending] = {}
+        self._settling = threading.Lock()
+
+    # --- items
+
+    def accept(self, pending: Pending) -> None:
+        """Note an item that was leased, so that its lease is renewed until it is settled."""
+        self._in_flight[pending.lease.work.id] = pending
+
+    def renew(self) -> None:
+        """Renew the lease of every item that is not settled."""
+        for pending in list(self._in_flight.values()):
+            self._transport.extend(pending.lease, pending.rows_done)
+
+    def settle(self, pending: Pending, error: ServiceError | None = None) -> None:
+        """End an item with its values, or with an error. Safe from any thread; the first call counts."""
+        with self._settling:
+            if pending.settled:
+                return
+            pending.settled = True
+        self._in_flight.pop(pending.lease.work.id, None)
+        if not self._transport.settle(pending.lease, pending.result(error)):
+            return
+        if pending.lease.abandoned:
+            self._metrics.drop("client_gone")
+        elif error is not None:
+            self._metrics.drop("inference_failed")
+
+    # --- batches
+
+    def put(self, batch: EncodedBatch, timeout: float) -> bool:
+        """Wait until the batch is taken over. False after ``timeout`` seconds."""
+        try:
+            self._waiting.put(batch, timeout=timeout)
+        except queue.Full:
+            return False
+        return True
+
+    def finish_next(self, timeout: float) -> bool:
+        """Finish the next batch. False if there was none within ``timeout`` seconds."""
+        try:
+            batch = self._waiting.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        offset = 0
+        for segment in batch.segments:
+            part = batch.encoded.slice(offset, offset + len(segment))
+            offset += len(segment)
+            if not segment.pending.settled:
+                self._finish(segment, part)
+        return True
+
+    def _finish(self, segment: Segment, encoded: Encoded) -> None:
+        pending = segment.pending
+        try:
+            values = self._run_tasks(segment, encoded)
+        except InferenceError as error:
+            self.settle(pending, error)
+            return
+        pending.fill(segment.start, len(segment), values)
+        for task in pending.lease.work.tasks:
+            self._metrics.rows.labels(pending.lane, task.name).inc(len(segment))
+        if pending.finished:
+            self.settle(pending)
+        else:
+            self._transport.extend(pending.lease, pending.rows_done)
+
+    def _run_tasks(self, segment: Segment, encoded: Encoded) -> dict[str, Values]:
+        """Values ``[B, ...]`` of every task, by output, for one segment. Raises InferenceError."""
+        work = segment.pending.lease.work
+        results: dict[str, Values] = {}
+        for task in work.tasks:
+            started = self.busy.start()
+            try:
+                values = task.run(self._session, encoded, work.first + segment.start)
+            except Exception as error:  # the other requests of the batch go on
+                log.exception("task %s failed on request %s", task.name, work.request)
+                raise InferenceError(f"'{task.name}' failed with {type(error).__name__}. Send fewer cells.") from error
+            finally:
+                # The duration of `embed` is that of the session.
+                self.busy.stop(started, "" if task.name == "embed" else task.name)
+            bad = task.first_bad_row(values)
+            if bad is not None:
+                cell = work.first + segment.start + bad
+                raise InferenceError(f"The model returned a value that is not finite for the cell at row {cell}.")
+            results |= values
+        return results
