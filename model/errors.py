@@ -1,4 +1,4 @@
-"""Errors that a user can fix. Each says what is wrong, where, and what to do about it."""
+"""Errors that a user can fix: each says what is wrong, where, and what to do about it. And the loss of a device."""
 
 from __future__ import annotations
 
@@ -76,6 +76,13 @@ class MissingRuntimeError(UserError, RuntimeError):
 
 class BundleError(UserError, RuntimeError):
     """A bundle that cannot be used: a checksum, shape or version is wrong. The text names the file and the reason."""
+
+
+class DeviceLostError(BaseException):
+    """The device does not work any more, and will not until the process is restarted.
+
+    Not an Exception: it must end the worker, and not count as a fault of the cells that were being computed.
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The drug response head of a bundle: rows and h_C -> ln IC50 with interval and domain. NumPy only, no torch.
+"""The drug response head of a bundle: rows and h_C -> ln IC50 with interval and domain. On a CPU it needs no torch.
 
 A head is of one of two kinds: folded networks that read h_C and genes (cards of version 1 and 2), or a kernel head
 that reads mapped profiles of the genes (version 3).
@@ -147,6 +147,7 @@ class DrugResponseSession:
         *,
         mutation: NDArray[np.integer] | None = None,
         methylation: Floats | None = None,
+        device: str = "cpu",
     ) -> Predictions:
         """Predict ln IC50 for every cell and drug. A prediction does not depend on the other cells and drugs.
 
@@ -156,15 +157,17 @@ class DrugResponseSession:
             drugs: the drugs.
             mutation: ``[C, len(mutation_names)]`` 0, 1 or -1 (unknown).
             methylation: ``[C, len(methylation_names)]`` fraction in [0, 1], NaN where unknown; needs mutation too.
+            device: where a kernel head computes: ``cpu`` with NumPy, or ``cuda:n`` with PyTorch.
 
         Raises InputError for optional inputs of the wrong shape or value, or for which this bundle has no head;
-        MoleculeError for a drug that cannot be used; FloatingPointError for an embedding that is not finite.
+        MoleculeError for a drug that cannot be used; FloatingPointError for an embedding that is not finite;
+        DeviceLostError.
         """
         if not np.isfinite(embedding).all():  # features may be missing (NaN), but h_C may not
             raise FloatingPointError("h_C is not finite")
         setting = self._setting(mutation, methylation)
         if self.kernel is not None:
-            return self.kernel.predict(panel_rows, drugs, mutation)
+            return self.kernel.predict(panel_rows, drugs, mutation, device=device)
         head = self._heads[setting]
         raw = head.cell_inputs.features(embedding, panel_rows)
         branches = [raw]

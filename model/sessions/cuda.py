@@ -21,12 +21,13 @@ from torch import Tensor
 from scpalm.model.bundle import Bundle
 from scpalm.model.genes.rows import Rows
 from scpalm.model.network.config import NetworkConfig
+from scpalm.model.network.streams import Device, Fetched
 from scpalm.model.read_out.corrections import Corrections
 from scpalm.model.sessions.base import info_of, network_config, read_basis
 from scpalm.model.sessions.cuda_parts import DecoderPart, EncoderPart, ReadOutPart
-from scpalm.model.sessions.session import CPU_BATCH_CELLS, DeviceLostError, Encoded, SessionInfo, Speed, Tokens
+from scpalm.model.sessions.session import CPU_BATCH_CELLS, Encoded, SessionInfo, Speed, Tokens
 from scpalm.model.sessions.shapes import synthetic_rows
-from scpalm.model.sessions.staging import BlockShape, Device, Fetched, Slot, blocks, order_by_gene_set
+from scpalm.model.sessions.staging import BlockShape, Slot, blocks, order_by_gene_set
 from scpalm.model.sessions.torchscript import torch_device
 
 # A GPU computes at least this many tokens at once; fewer leave parts of it idle.
@@ -96,12 +97,8 @@ class CudaSession:
             try:
                 for name in names:
                     setattr(options, name, False)
-                with torch.inference_mode(), self._device.computing():
+                with self._device.computing():
                     yield
-            except RuntimeError as error:
-                if self._device.is_lost():
-                    raise DeviceLostError(f"{self._info.device}: {error}") from error
-                raise
             finally:
                 for name, value in zip(names, before, strict=True):
                     setattr(options, name, value)
@@ -144,7 +141,7 @@ class CudaSession:
         h = self._device.empty((len(wanted), self._config.width))
         codes = self._device.empty((len(wanted), self._config.num_tokens), torch.int32)
         every = len(wanted) == len(f)
-        index = None if every else torch.from_numpy(wanted).to(self._device.device)
+        index = None if every else self._device.put(wanted)
         for start, stop in self._cuts(len(wanted)):
             chosen = slice(start, stop) if index is None else index[start:stop]
             part.f[: stop - start] = f[chosen]
@@ -166,10 +163,10 @@ class CudaSession:
         with self._on_device():
             if self._decoder is None:
                 self._decoder = DecoderPart(self._bundle, self._config, self._device, self.shape, self._dtype)
-            part, chosen = self._decoder, torch.from_numpy(genes).to(self._device.device)
+            part, chosen = self._decoder, self._device.put(genes)
             for start, stop in self._cuts(len(encoded)):
                 for buffer, array in zip((part.codes, part.f, part.log_length), sent, strict=True):
-                    buffer[: stop - start] = torch.from_numpy(array[start:stop]).to(self._device.device)
+                    buffer[: stop - start] = self._device.put(array[start:stop])
                 arriving.append((slice(start, stop), self._device.fetch(part.run(chosen, stop - start))))
                 if len(arriving) == 2:  # one is copied while the next one is computed
                     _take(arriving, out)

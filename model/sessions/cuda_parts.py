@@ -18,9 +18,10 @@ from scpalm.model.network.config import NetworkConfig
 from scpalm.model.network.decoder import TokenDecoder
 from scpalm.model.network.device import DeviceEncoder, rounded
 from scpalm.model.network.read_out import unit
+from scpalm.model.network.streams import Device
 from scpalm.model.read_out.basis import Correction
 from scpalm.model.sessions.gene_head import GeneReadOut
-from scpalm.model.sessions.staging import BlockShape, Device, Slot, Step
+from scpalm.model.sessions.staging import BlockShape, Slot, Step
 from scpalm.model.sessions.torchscript import load_decoder, load_embedding, load_network
 
 

@@ -19,13 +19,6 @@ CPU_BATCH_CELLS = 256
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 
 
-class DeviceLostError(BaseException):
-    """The device does not work any more, and will not until the process is restarted.
-
-    Not an Exception: it must end the worker, and not count as a fault of the cells that were being computed.
-    """
-
-
 @dataclass(frozen=True)
 class Speed:
     """What `Session.warm_up` measures.

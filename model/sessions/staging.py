@@ -1,12 +1,11 @@
 """How cells travel to a device: blocks of cells in page-locked memory, copied on a separate stream.
 
-On the CPU the same classes work without streams. Letters: B cells of a block, E entries of a block, R components.
+Letters: B cells of a block, E entries of a block, R components.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scpalm.model.genes.rows import Rows
+from scpalm.model.network.streams import Device
 
 _FEWEST_ENTRIES = 1 << 12
 
@@ -77,59 +77,6 @@ def blocks(rows: Rows, order: NDArray[np.int64], shape: BlockShape) -> Iterator[
         stop = max(start + 1, min(start + shape.cells, fit, same))
         yield Block(start, stop, order[start:stop], int(sets[start]))
         start = stop
-
-
-class Device:
-    """A device with its streams, one to compute on and one for copies in each direction."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.on_gpu = device.type == "cuda"
-        if self.on_gpu:
-            self.compute, self.copy_in, self.copy_out = (torch.cuda.Stream(device) for _ in range(3))
-
-    def computing(self) -> AbstractContextManager[object]:
-        """Run what follows on the stream to compute on."""
-        return torch.cuda.stream(self.compute) if self.on_gpu else nullcontext()
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Memory of the device."""
-        return torch.empty(shape, dtype=dtype, device=self.device)
-
-    def is_lost(self) -> bool:
-        """Whether the device fails whatever it is asked for. After some errors CUDA does so until the process ends."""
-        if not self.on_gpu:
-            return False
-        try:
-            torch.cuda.synchronize(self.device)
-        except RuntimeError:
-            return True
-        return False
-
-    def fetch(self, values: Tensor) -> Fetched:
-        """Start to copy what was computed so far to the host."""
-        if not self.on_gpu:
-            return Fetched(values)
-        out = torch.empty(tuple(values.shape), dtype=values.dtype, pin_memory=True)
-        self.copy_out.wait_stream(self.compute)
-        with torch.cuda.stream(self.copy_out):
-            out.copy_(values, non_blocking=True)
-            values.record_stream(self.copy_out)
-            return Fetched(out, self.copy_out.record_event())
-
-
-class Fetched:
-    """Values on their way to the host."""
-
-    def __init__(self, values: Tensor, copied: torch.cuda.Event | None = None) -> None:
-        self._values, self._copied = values, copied
-
-    def numpy(self) -> NDArray[np.generic]:
-        """The values, when they have arrived."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        array: NDArray[np.generic] = self._values.numpy()
-        return array
 
 
 class Slot:

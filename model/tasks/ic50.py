@@ -119,6 +119,8 @@ class Ic50(BoundTask):
             self._drugs,
             mutation=None if mutation is None else mutation[rows].astype(np.int64),
             methylation=None if methylation is None else methylation[rows],
+            # With ONNX Runtime, the device has no PyTorch to compute with.
+            device=session.info.device if session.info.runtime == "torch" else "cpu",
         )
         values: dict[str, NDArray[np.generic]] = {
             "ic50": found.ln_ic50,

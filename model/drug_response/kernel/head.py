@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.drug_response.kernel.products import fixed_product
-from scpalm.model.drug_response.kernel.profile import SPARSE, MappedProfiles, ProfileMap
+from scpalm.model.drug_response.kernel.profile import SPARSE, ProfileMap
 
 Floats = NDArray[np.float32]
 # Share and inverse square width (of the mean squared feature distance) of each Gaussian kernel.
@@ -60,6 +60,28 @@ class MutationEffects:
 
 
 @dataclass(frozen=True, eq=False)
+class ProfileResponses:
+    """What a head says of C profiles.
+
+    Attributes:
+        noise, distance, nearest: ``[C]``, see `MappedProfiles`.
+        deviations: ``[C, D]`` difference of ln IC50 to the mean of each drug over the training lines, without the
+            effects of mutations.
+    """
+
+    noise: NDArray[np.int64]
+    distance: Floats
+    nearest: NDArray[np.int64]
+    deviations: Floats
+
+    @classmethod
+    def empty(cls, num_profiles: int, num_drugs: int) -> ProfileResponses:
+        """Arrays to be filled."""
+        noise, nearest = np.empty((2, num_profiles), np.int64)
+        return cls(noise, np.empty(num_profiles, np.float32), nearest, np.empty((num_profiles, num_drugs), np.float32))
+
+
+@dataclass(frozen=True, eq=False)
 class Widths:
     """Half widths of 90 % intervals, in units of each drug's ``scale``.
 
@@ -79,10 +101,10 @@ class Widths:
         if len(self.new_line) != SPARSE + 1:
             raise ValueError(f"the intervals have {len(self.new_line)} noise levels, not {SPARSE + 1}")
 
-    def of(self, mapped: MappedProfiles) -> Floats:
+    def of(self, responses: ProfileResponses) -> Floats:
         """``[C]``."""
-        new = np.array(self.new_line, dtype=np.float32)[mapped.noise]
-        return np.where(mapped.distance < KNOWN_LINE, np.float32(self.known_line), new)
+        new = np.array(self.new_line, dtype=np.float32)[responses.noise]
+        return np.where(responses.distance < KNOWN_LINE, np.float32(self.known_line), new)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +149,14 @@ class KernelHead:
     new_drugs: NewDrugs
     widths: Widths
 
-    def deviations(self, mapped: MappedProfiles, mutation: NDArray[np.integer] | None) -> Floats:
-        """``[C, D]`` difference of ln IC50 to the mean of each drug over the training lines."""
-        setting = "expression" if mutation is None else "mutation"
-        found = fixed_product(kernel(mapped.features, self.profiles.features), self.weights[setting])
-        return found if mutation is None else found + self.mutations.of(mutation, found.shape[1])
+    def responses(self, profiles: Floats, setting: str) -> ProfileResponses:
+        """ProfileResponses of profiles ``[C, P]`` in log2(TPM + 1), NaN where a gene was not measured.
+
+        ``setting``: whose weights, ``expression`` or ``mutation``.
+        """
+        mapped = self.profiles.map(profiles)
+        deviations = fixed_product(kernel(mapped.features, self.profiles.features), self.weights[setting])
+        return ProfileResponses(mapped.noise, mapped.distance, mapped.nearest, deviations)
 
     def of_new_drug(self, deviations: Floats, weights: Floats) -> Floats:
         """``[C]`` deviation of a new drug: the mean of all drugs, and the weighted rest."""

@@ -13,7 +13,7 @@ Three steps, the same for bulk profiles, summed cells and single cells:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
@@ -37,6 +37,12 @@ def log2_tpm(log1p_cp10k: Floats) -> Floats:
     return np.log2(np.expm1(log1p_cp10k) * np.float32(100) + np.float32(1))
 
 
+def rank_values(quantiles: NDArray[np.floating]) -> Floats:
+    """``[2 O - 1]`` values at ranks 0, 1/2, 1, ...: those of ``quantiles [O]``, ascending, and means of neighbours."""
+    twice = np.arange(2 * len(quantiles) - 1)
+    return ((quantiles[twice // 2] + quantiles[(twice + 1) // 2]) / 2).astype(np.float32)
+
+
 def quantile_mapped(profiles: Floats, quantiles: NDArray[np.floating]) -> Floats:
     """Each row of ``profiles [C, O]`` with the value of ``quantiles [O]``, ascending, at its rank.
 
@@ -52,9 +58,8 @@ def quantile_mapped(profiles: Floats, quantiles: NDArray[np.floating]) -> Floats
     ends = np.where(differs, place[:-1], place[-1])[:, ::-1]
     last[:, :-1] = np.minimum.accumulate(ends, axis=1)[:, ::-1]
     twice = first + last
-    mapped = ((quantiles[twice // 2] + quantiles[(twice + 1) // 2]) / 2).astype(np.float32)
-    out = np.empty_like(mapped)
-    np.put_along_axis(out, order, mapped, axis=1)
+    out = np.empty(profiles.shape, np.float32)
+    np.put_along_axis(out, order, rank_values(quantiles)[twice], axis=1)
     return out
 
 
@@ -91,7 +96,7 @@ class FactorModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Noise:
+class NoiseLevel:
     """The posterior mean at one noise level, for one set of measured genes.
 
     Attributes:
@@ -119,7 +124,7 @@ class ProfileMap:
     def __init__(self, lines: Floats, factors: FactorModel, weight: Floats) -> None:
         self.lines, self.factors, self.weight = lines, factors, weight
         self.features = self._features(lines)
-        self._cached: OrderedDict[bytes, _GeneSetMap] = OrderedDict()
+        self._cached: OrderedDict[bytes, GeneSetMap] = OrderedDict()
         self._lock = Lock()
 
     @classmethod
@@ -142,29 +147,32 @@ class ProfileMap:
 
     def map(self, profiles: Floats) -> MappedProfiles:
         """Map profiles ``[C, P]`` in log2(TPM + 1), NaN where a gene was not measured."""
-        measured = np.isfinite(profiles)
-        if (measured == measured[:1]).all():
-            return self._gene_set(measured[0]).map(profiles)
-        patterns, which = np.unique(measured, axis=0, return_inverse=True)
-        which = which.reshape(-1)
         out = MappedProfiles(
             np.empty(profiles.shape, np.float32),
             np.empty(len(profiles), np.int64),
             np.empty(len(profiles), np.float32),
             np.empty(len(profiles), np.int64),
         )
-        for number, pattern in enumerate(patterns):
-            rows = which == number
-            part = self._gene_set(pattern).map(profiles[rows])
-            for name, values in vars(part).items():
+        for rows, gene_set in self.by_gene_set(profiles):
+            for name, values in vars(gene_set.map(profiles[rows])).items():
                 getattr(out, name)[rows] = values
         return out
 
-    def _gene_set(self, measured: NDArray[np.bool_]) -> _GeneSetMap:
+    def by_gene_set(self, profiles: Floats) -> Iterator[tuple[NDArray[np.int64], GeneSetMap]]:
+        """The rows of profiles ``[C, P]`` that measured the same genes, with the map for these genes."""
+        measured = np.isfinite(profiles)
+        if (measured == measured[:1]).all():
+            yield np.arange(len(profiles)), self._gene_set(measured[0])
+            return
+        patterns, which = np.unique(measured, axis=0, return_inverse=True)
+        for number, pattern in enumerate(patterns):
+            yield np.flatnonzero(which.reshape(-1) == number), self._gene_set(pattern)
+
+    def _gene_set(self, measured: NDArray[np.bool_]) -> GeneSetMap:
         key = np.packbits(measured).tobytes()
         with self._lock:
             if key not in self._cached:
-                self._cached[key] = _GeneSetMap(self, np.flatnonzero(measured))
+                self._cached[key] = GeneSetMap(self, np.flatnonzero(measured))
                 if len(self._cached) > _MAX_CACHED_GENE_SETS:
                     self._cached.popitem(last=False)
             self._cached.move_to_end(key)
@@ -174,34 +182,42 @@ class ProfileMap:
         return ((profiles - self.factors.mean) / self.factors.sd * self.weight).astype(np.float32)
 
 
-class _GeneSetMap:
-    """Maps the profiles of one set of O measured genes."""
+class GeneSetMap:
+    """Maps the profiles of one set of O measured genes.
+
+    Attributes:
+        genes: ``[O]`` their columns.
+        quantiles: ``[O]`` mean values of training lines by rank.
+        mean: ``[O]`` of each gene.
+        lines: ``[L, O]`` z-scores of training lines, centred and of length 1.
+        levels: what to compute at each of ``NOISE_LEVELS``.
+    """
 
     def __init__(self, whole: ProfileMap, genes: NDArray[np.int64]) -> None:
-        self._whole, self._genes = whole, genes
+        self._whole, self.genes = whole, genes
         factors = whole.factors
         lines = whole.lines[:, genes].astype(np.float64)
-        self._quantiles = np.sort(lines, axis=1).mean(axis=0)  # [O]
-        self._mean = factors.mean[genes]
-        self._lines = _standard(((lines - self._mean) / factors.sd[genes]).astype(np.float32))  # [L, O]
-        self._levels = [_noise(factors, genes, level) for level in NOISE_LEVELS]
+        self.quantiles = np.sort(lines, axis=1).mean(axis=0)
+        self.mean = factors.mean[genes]
+        self.lines = _standard(((lines - self.mean) / factors.sd[genes]).astype(np.float32))
+        self.levels = tuple(_noise(factors, genes, level) for level in NOISE_LEVELS)
 
     def map(self, profiles: Floats) -> MappedProfiles:
-        deviation = quantile_mapped(profiles[:, self._genes], self._quantiles) - self._mean  # [C, O]
+        deviation = quantile_mapped(profiles[:, self.genes], self.quantiles) - self.mean  # [C, O]
         noise, expected = self._posterior(deviation)
-        similarity = fixed_product(_standard(deviation / self._whole.factors.sd[self._genes]), self._lines.T)
+        similarity = fixed_product(_standard(deviation / self._whole.factors.sd[self.genes]), self.lines.T)
         nearest = similarity.argmax(axis=1)
-        expressed = (profiles[:, self._genes] > 0).mean(axis=1)
+        expressed = (profiles[:, self.genes] > 0).mean(axis=1)
         noise = np.where(expressed < SPARSE_SHARE, SPARSE, noise)
         distance = np.float32(1) - np.take_along_axis(similarity, nearest[:, None], axis=1)[:, 0]
         return MappedProfiles(self._whole._features(expected), noise, np.maximum(distance, 0), nearest)
 
     def _posterior(self, deviation: Floats) -> tuple[NDArray[np.int64], Floats]:
         """The most likely noise level of each profile ``[C]``, and its expected bulk profile ``[C, P]``."""
-        factors, genes = self._whole.factors, self._genes
-        likelihood = np.empty((len(self._levels), len(deviation)))
+        factors, genes = self._whole.factors, self.genes
+        likelihood = np.empty((len(self.levels), len(deviation)))
         scores = []
-        for number, level in enumerate(self._levels):
+        for number, level in enumerate(self.levels):
             projected = fixed_product(deviation, level.to_scores)  # [C, K]
             score = fixed_product(projected, level.scores)
             square = (np.square(deviation) * level.inverse).sum(axis=1)
@@ -211,12 +227,12 @@ class _GeneSetMap:
         noise = likelihood.argmax(axis=0)
         score = np.stack(scores)[noise, np.arange(len(deviation))]
         fitted = fixed_product(score, np.ascontiguousarray(factors.loading.T))  # [C, P]
-        keep = np.stack([level.keep for level in self._levels])[noise]
+        keep = np.stack([level.keep for level in self.levels])[noise]
         fitted[:, genes] += keep * (deviation - fitted[:, genes])
         return noise, fitted + factors.mean
 
 
-def _noise(factors: FactorModel, genes: NDArray[np.int64], level: float) -> _Noise:
+def _noise(factors: FactorModel, genes: NDArray[np.int64], level: float) -> NoiseLevel:
     loading = factors.loading[genes].astype(np.float64)
     own = factors.variance[genes].astype(np.float64)
     variance = own + level**2
@@ -224,7 +240,7 @@ def _noise(factors: FactorModel, genes: NDArray[np.int64], level: float) -> _Noi
     # einsum, not BLAS: its order of summation does not depend on the number of threads.
     precision = np.eye(loading.shape[1]) + np.einsum("ok,oj->kj", to_scores, loading, optimize=False)
     _, log_determinant = np.linalg.slogdet(precision)
-    return _Noise(
+    return NoiseLevel(
         (1 / variance).astype(np.float32),
         to_scores.astype(np.float32),
         np.linalg.inv(precision).astype(np.float32),

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.bundle import Bundle
-from scpalm.model.drug_response.session import CARD_FILE, drug_response_of
+from scpalm.model.drug_response.session import CARD_FILE
 from scpalm.model.genes.rows import Rows
 from scpalm.model.sessions.session import Encoded, Session
+from tests.gpu.kit.drug_response import check_drug_response
 from tests.gpu.kit.report import Report
 from tests.gpu.kit.sessions import Opened
 
@@ -31,7 +32,7 @@ def check_parity(report: Report, opened: Opened, expected: Opened, bundle: Bundl
         )
     _imputed(report, name, (expected.session, one), (opened.session, other))
     if CARD_FILE in bundle.manifest["files"]:
-        _drug_response(report, name, bundle, rows, (expected.session, opened.session))
+        check_drug_response(report, opened, expected, bundle, rows)
     same = same_bits(opened.session, rows, other)
     report.add("same_bits", f"{name}: cells with the same bits alone and with others", same, "share", wanted=1.0)
 
@@ -50,15 +51,6 @@ def _imputed(report: Report, name: str, one: tuple[Session, Encoded], other: tup
     similar = float(cosine(a.ravel()[None], b.ravel()[None])[0])
     report.add("cosine_imputed", f"{name}: cosine of imputed values", similar, f"largest difference {largest:.2g}",
                wanted=COSINE_WANTED)  # fmt: skip
-
-
-def _drug_response(report: Report, name: str, bundle: Bundle, rows: Rows, sessions: tuple[Session, Session]) -> None:
-    head = drug_response_of(bundle)
-    panel, drugs = head.panel.only(rows), head.drugs.resolve([])[:20]
-    a, b = (head.predict(session.encode(panel).h_C, panel, drugs).ln_ic50 for session in sessions)
-    difference = float(np.nanmax(np.abs(a - b)))
-    note = "this head reads genes, not h_C" if head.kernel else ""
-    report.add("ic50_difference", f"{name}: largest difference of ln IC50", difference, "ln uM", note=note)
 
 
 def same_bits(session: Session, rows: Rows, whole: Encoded) -> float:

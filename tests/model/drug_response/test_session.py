@@ -162,10 +162,11 @@ def test_a_setting_inherits_the_tensors_of_the_previous_one(head: Head, tmp_path
     calls = np.ones((len(head.rows), 3), dtype=np.int8)
     shares = np.full((len(head.rows), 2), 0.2, np.float32)
 
-    def ask_with(tensors: dict[str, np.ndarray], **extra: np.ndarray) -> np.ndarray:
+    def ask_with(tensors: dict[str, np.ndarray], methylation: np.ndarray | None = None) -> np.ndarray:
         add_files(folder, {CARD_FILE: json.dumps(card).encode(), WEIGHTS_FILE: save(tensors)}, {})
         session = DrugResponseSession(Bundle.load(folder))
-        return session.predict(head.embedding, head.rows, session.drugs.drugs[:3], mutation=calls, **extra).ln_ic50
+        drugs = session.drugs.drugs[:3]
+        return session.predict(head.embedding, head.rows, drugs, mutation=calls, methylation=methylation).ln_ic50
 
     without = ask_with(tensors)
     # Equal within rounding: on some processors a wider product is summed in another order.

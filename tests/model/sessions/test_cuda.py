@@ -9,14 +9,16 @@ from anndata import AnnData
 
 import scpalm
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
+from scpalm.model.errors import DeviceLostError
 from scpalm.model.genes.rows import Rows
 from scpalm.model.network.config import PRESETS, NetworkConfig
 from scpalm.model.network.device import rounded
+from scpalm.model.network.streams import Device
 from scpalm.model.network.transformer import Transformer
 from scpalm.model.sessions import session as session_module
 from scpalm.model.sessions.cuda import CudaSession, block_shape, smallest_good_batch
-from scpalm.model.sessions.session import DeviceLostError, Encoded, open_session
-from scpalm.model.sessions.staging import BlockShape, Device, Slot, blocks, order_by_gene_set
+from scpalm.model.sessions.session import Encoded, open_session
+from scpalm.model.sessions.staging import BlockShape, Slot, blocks, order_by_gene_set
 from tests.model.sessions.test_sessions import random_rows
 
 CPU = Device(torch.device("cpu"))

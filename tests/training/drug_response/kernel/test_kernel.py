@@ -126,7 +126,7 @@ def test_a_new_drug_borrows_from_similar_ones(session: DrugResponseSession, smal
     head = session.kernel.head
     drug = Drug("xylene", "Cc1ccccc1C")
     found = session.predict(small.lines.h_c[:2], small.lines.rows.slice(0, 2), [drug])
-    weights = session.kernel._weights_of(drug)
+    weights = session.kernel._of_new(drug).weights
     names = [one.name for one in session.drugs.drugs]
     assert names[int(weights.argmax())] == "toluene"
     deviations = ask(session, small, [0, 1]).relative
