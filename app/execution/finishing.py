@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scpalm.app.errors import InferenceError, ServiceError
 from scpalm.app.execution.batching import Pending, Segment
-from scpalm.app.queue.transport import Transport
+from scpalm.app.queue.transport import LANES, Lane, Transport
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.sessions.session import Encoded, Session
 from scpalm.model.tasks.task import Values
 
 log = logging.getLogger("scpalm.worker")
 
+# Batches that are encoded and not finished. More would make online cells wait without keeping the device busier.
+MOST_UNFINISHED = 2
 
-@dataclass(frozen=True, eq=False)
-class EncodedBatch:
-    """What the session computed for a batch: the cells of ``segments``, in order."""
 
-    segments: Sequence[Segment]
+@dataclass(eq=False)
+class _Piece:
+    """One segment of a batch with what the session computed for it."""
+
+    segment: Segment
     encoded: Encoded
+    batch: _Unfinished
+
+
+@dataclass(eq=False)
+class _Unfinished:
+    """A batch with so many pieces left."""
+
+    pieces: int
 
 
 class BusyTime:
@@ -56,7 +67,7 @@ class BusyTime:
 
 
 class Finisher:
-    """Finishes one batch while the device encodes the next. A third one waits at most.
+    """Finishes one batch while the device encodes another; one more may wait. Online cells come first.
 
     Attributes:
         busy: the time in which batches were computed.
@@ -65,7 +76,9 @@ class Finisher:
     def __init__(self, session: Session, transport: Transport, metrics: Metrics) -> None:
         self._session, self._transport, self._metrics = session, transport, metrics
         self.busy = BusyTime(metrics, session.info.device)
-        self._waiting: queue.Queue[EncodedBatch] = queue.Queue(1)
+        self._pieces: dict[Lane, deque[_Piece]] = {lane: deque() for lane in LANES}
+        self._unfinished = 0  # batches
+        self._changed = threading.Condition()
         self._in_flight: dict[str, Pending] = {}
         self._settling = threading.Lock()
 
@@ -96,26 +109,34 @@ class Finisher:
 
     # --- batches
 
-    def put(self, batch: EncodedBatch, timeout: float) -> bool:
-        """Wait until the batch is taken over. False after ``timeout`` seconds."""
-        try:
-            self._waiting.put(batch, timeout=timeout)
-        except queue.Full:
-            return False
+    def put(self, segments: Sequence[Segment], encoded: Encoded, timeout: float) -> bool:
+        """Take over a batch whose cells are those of ``segments``, in order. False if ``timeout`` seconds are over."""
+        batch = _Unfinished(len(segments))
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._unfinished < MOST_UNFINISHED, timeout):
+                return False
+            self._unfinished += 1
+            offset = 0
+            for segment in segments:
+                part = encoded.slice(offset, offset + len(segment))
+                offset += len(segment)
+                self._pieces[segment.pending.lane].append(_Piece(segment, part, batch))
+            self._changed.notify_all()
         return True
 
     def finish_next(self, timeout: float) -> bool:
-        """Finish the next batch. False if there was none within ``timeout`` seconds."""
-        try:
-            batch = self._waiting.get(timeout=timeout)
-        except queue.Empty:
-            return False
-        offset = 0
-        for segment in batch.segments:
-            part = batch.encoded.slice(offset, offset + len(segment))
-            offset += len(segment)
-            if not segment.pending.settled:
-                self._finish(segment, part)
+        """Finish one segment. False if there was none within ``timeout`` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: any(self._pieces.values()), timeout):
+                return False
+            piece = next(self._pieces[lane] for lane in LANES if self._pieces[lane]).popleft()
+        if not piece.segment.pending.settled:
+            self._finish(piece.segment, piece.encoded)
+        with self._changed:
+            piece.batch.pieces -= 1
+            if not piece.batch.pieces:
+                self._unfinished -= 1
+                self._changed.notify_all()
         return True
 
     def _finish(self, segment: Segment, encoded: Encoded) -> None:

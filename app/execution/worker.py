@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scpalm.app.errors import ClientGoneError, InferenceError
 from scpalm.app.execution.batching import BULK_SHARE, Batch, Batcher, Segment
-from scpalm.app.execution.finishing import EncodedBatch, Finisher
+from scpalm.app.execution.finishing import Finisher
 from scpalm.app.queue.transport import LANES, Lane, Lease, Transport
 from scpalm.app.telemetry.metrics import Metrics
 from scpalm.model.sessions.session import Encoded, Session
@@ -211,7 +211,7 @@ class Worker:
                 smaller.assemble()
                 self._bisect(smaller)
             return
-        self._hand_over(EncodedBatch(batch.segments, encoded))
+        self._hand_over(batch.segments, encoded)
 
     def _timed_run(self, batch: Batch) -> Encoded:
         assert batch.rows is not None
@@ -227,8 +227,8 @@ class Worker:
 
     # --- finishing
 
-    def _hand_over(self, batch: EncodedBatch) -> None:
-        while not self._failed and not self._finisher.put(batch, TICK_SECONDS):
+    def _hand_over(self, segments: Sequence[Segment], encoded: Encoded) -> None:
+        while not self._failed and not self._finisher.put(segments, encoded, TICK_SECONDS):
             self._moved["running"] = time.monotonic()
 
     def _finish_loop(self) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from scpalm.app.execution.finishing import BusyTime
+from scpalm.app.execution.batching import Pending, Segment
+from scpalm.app.execution.finishing import BusyTime, Finisher
 from scpalm.app.execution.worker import Worker
-from scpalm.app.queue.transport import WorkItem
+from scpalm.app.queue.transport import Lane, Lease, WorkItem, WorkResult
 from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.telemetry.metrics import Metrics
+from scpalm.model.genes.rows import Rows
 from scpalm.model.sessions.session import Encoded, Session
+from scpalm.model.tasks.embed import Embed
 from scpalm.model.tasks.task import BoundTask, OutputSpec, Values
 from tests.app.execution.scenario import run, submit_all, until
 from tests.app.fakes import INFO, FakeSession, expected, make_rows, make_work
@@ -212,3 +215,29 @@ def test_busy_time_counts_overlapping_work_once(metrics: Metrics, monkeypatch: p
     assert metrics.registry.get_sample_value("scpalm_device_busy_seconds_total") == 6
     labels = {"task": "impute", "device": "cpu"}
     assert metrics.registry.get_sample_value("scpalm_inference_duration_seconds_sum", labels) == 3
+
+
+def test_online_cells_are_finished_before_bulk_cells_that_were_encoded_earlier(
+    session: FakeSession, transport: MemoryTransport, metrics: Metrics
+) -> None:
+    finished: list[str] = []
+
+    class Noting(MemoryTransport):
+        def settle(self, lease: Lease, result: WorkResult) -> bool:
+            finished.append(lease.work.request)
+            return True
+
+    finisher = Finisher(session, Noting(max_rows=100, max_bytes=1 << 20), metrics)
+
+    def put(*requests: tuple[str, Lane]) -> bool:
+        works = [WorkItem((Embed(INFO),), make_rows(2), lane, request=name) for name, lane in requests]
+        segments = [Segment(Pending(Lease(work, "worker", 1, 0.0)), 0, 2) for work in works]
+        return finisher.put(segments, session.encode(Rows.concat([work.rows for work in works])), 0)
+
+    assert put(("bulk 1", "bulk"), ("bulk 2", "bulk"))
+    assert put(("bulk 3", "bulk"), ("online", "online"))
+    assert not put(("bulk 4", "bulk")), "two batches are unfinished"
+    while finisher.finish_next(0):
+        pass
+    assert finished == ["online", "bulk 1", "bulk 2", "bulk 3"]
+    assert put(("bulk 4", "bulk"))
