@@ -41,7 +41,7 @@ def load(
     Args:
         bundle: the model's directory, or an open `Bundle`. Default: the model that ships with the package.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
-        runtime: ``auto``, ``onnx`` or ``torchscript``.
+        runtime: ``auto``, ``onnx``, ``torch`` or ``torchscript``.
         threads: number of CPU threads. Default: every core available to this process.
 
     Returns:
