@@ -1,6 +1,6 @@
 """Random sequences of what can happen to jobs, with both ledgers, real files and real faults.
 
-Each accepted body has one result or one told failure; no result is another body's; no file is without an owner.
+Each accepted body has one result or one reported failure; no result is another body's; no file is without an owner.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class JobMachine(RuleBasedStateMachine):
         return process
 
     def _live(self, held: Held) -> bool:
-        """Whether this attempt is the job's latest, and nobody ended the job."""
+        """Whether this attempt is the job's latest, and the job has not ended."""
         job = self.run(held.process.ledger.get(held.job.id))
         return job is not None and job.state == "running" and job.attempt == held.job.attempt
 
@@ -291,7 +291,7 @@ class JobMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.shared and self.held)
     @rule(data=st.data())
     def pause(self, data: st.DataObject) -> None:
-        """Nobody reaches Redis for a while. Then leases that could not be renewed must not be taken over."""
+        """No process reaches Redis for a while. Then leases that could not be renewed must not be taken over."""
         held = data.draw(st.sampled_from(self.held))
         if not self._live(held):
             return
@@ -400,7 +400,7 @@ class JobMachine(RuleBasedStateMachine):
         elif job.state == "succeeded":
             assert files.read(RESULT_FILE) == result_of(body), "the result is missing, or is another body's"
         elif job.state == "failed":
-            assert job.error, "a failure must be told"
+            assert job.error, "a failure must be reported"
         if job.state not in OPEN:
             assert self.told.setdefault(job.id, job.state) == job.state, "an end is final"
 

@@ -1,4 +1,4 @@
-"""Parser processes that somebody else ends: the upload is innocent, and is read once more."""
+"""Parser processes that are ended from outside: the upload is not at fault, and is read once more."""
 
 from __future__ import annotations
 
