@@ -1,4 +1,4 @@
-"""Background tasks: those that must never end unseen are restarted, counted and reported."""
+"""Background tasks that must keep running: a failure is logged and counted, and the task starts again."""
 
 from __future__ import annotations
 

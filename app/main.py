@@ -71,7 +71,7 @@ def create_app(
     """
     if tracing is None and settings.otlp_endpoint:
         tracing = Tracing.to(settings.otlp_endpoint)
-    # With a port of its own, metrics are nowhere else.
+    # With a separate port, metrics are served only there.
     metrics_routers = (metrics_route.router,) if settings.metrics_port is None else ()
     routers = (*((health.router,) if worker else _ROUTERS), *metrics_routers)
     endpoints = [route.path for router in routers for route in router.routes]

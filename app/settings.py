@@ -218,7 +218,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _unknown_variables() -> Iterator[str]:
-    """A line for each variable of the environment that looks like a setting and is none.
+    """A line for each variable of the environment that looks like a setting but is not one.
 
     Without the check, a misspelt SCPALM_API_KEYS_FILE would start a service that is open to everyone.
     """

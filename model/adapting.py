@@ -135,7 +135,7 @@ def adapt_bundle(
         raise WorseError(
             "adapted-is-worse",
             f"The adapted model is worse on {len(held_out)} held-out cells ({changes}), so it was not written.",
-            hint="Use the model as it is, give --label-key, or write it anyway with --force.",
+            hint="Use the unchanged model, give --label-key, or write it anyway with --force.",
         )
     whole = _fit(cells, session, len(bundle.vocabulary), options.seed)
     _write(bundle, out, whole, _card(bundle, cells, len(held_out), scores, sources, options))
@@ -174,7 +174,7 @@ def _read(
         raise InputError(
             "too-few-cells",
             f"There are {len(found)} cells; {FEWEST_CELLS} are needed to adapt a model.",
-            hint="Add cells, or use the model as it is.",
+            hint="Add cells, or use the unchanged model.",
         )
     if found.batches is not None:
         check_batches(found.batches)

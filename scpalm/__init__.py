@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from scpalm.model.errors import InputError as InputError
     from scpalm.model.spec import RequestSpec as RequestSpec
 
+    __version__: str
+
 _MODULE_OF = {
     "AsyncClient": "scpalm.client",
     "Client": "scpalm.client",
@@ -40,6 +42,10 @@ def __getattr__(name: str) -> Any:
     # Import on first use: the command line and the parser processes import this package but need little of it.
     from importlib import import_module
 
+    if name == "__version__":
+        from scpalm.model.release import release
+
+        return release()
     if name in ("pl", "tl"):
         return import_module(f"scpalm.{name}")
     if name not in _MODULE_OF:

@@ -35,7 +35,16 @@ print(len(modules))
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_has_fewer_than_300_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 300, "split files of 300 lines or more"
+    assert num_lines(path) < 300, "split files of 300 lines or more"
+
+
+def test_so_have_the_files_of_tests() -> None:
+    tests = (path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts)
+    assert [str(path) for path in tests if num_lines(path) >= 300] == []
+
+
+def num_lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
 
 
 def test_every_folder_of_modules_is_a_package() -> None:

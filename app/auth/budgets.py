@@ -49,7 +49,7 @@ class BudgetStore(Protocol):
         ...
 
     async def owe(self, charge: Charge) -> None:
-        """Take an amount whatever the level; a negative one is given back. Raises NotReadyError."""
+        """Take an amount regardless of the level. A negative amount goes back into the bucket. Raises NotReadyError."""
         ...
 
     async def close(self) -> None:

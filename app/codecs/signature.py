@@ -1,4 +1,4 @@
-"""The media type of a body by its first bytes: what people send under another type, or under none."""
+"""The media type of a body by its first bytes: for bodies that are sent under another type, or under none."""
 
 from __future__ import annotations
 

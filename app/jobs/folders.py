@@ -23,7 +23,7 @@ class JobFolders(Protocol):
         ...
 
     def older_than(self, seconds: float) -> list[str]:
-        """Ids of the jobs that have had files for so long. Blocking. Raises what JobFiles raise."""
+        """Ids of the jobs that have had files for at least this long. Blocking. Raises what JobFiles raise."""
         ...
 
 

@@ -37,7 +37,7 @@ class JobHome:
         ledger: the ledger of all jobs.
         folders: the folders of their files.
         lease_seconds: a process that does not renew its lease for this long loses its job.
-        sweep_seconds: files that no job has owned for so long are removed.
+        sweep_seconds: files that no job has owned for this long are removed.
         release: unlocks the folder.
     """
 
@@ -60,7 +60,7 @@ class JobHome:
 def open_home(settings: Settings, temporary: Path | None = None) -> JobHome:
     """Open the storage given by the settings. Blocking.
 
-    Without a folder of its own, a second service keeps its jobs in ``temporary`` (default: the spool folder).
+    A second service on the default folder keeps its jobs in ``temporary`` (default: the spool folder).
 
     Raises JobStorageError, LedgerVersionError, QueueError, SpoolError; NotReadyError or StorageFullError if the ledger
     is locked or its disk is full.
@@ -117,7 +117,7 @@ def _open_folder(folder: Path) -> JobHome:
         raise
     if num_queued:
         log.info("queued %d unfinished jobs again", num_queued)
-    # Nobody else writes to the folder.
+    # No other process writes to the folder.
     return JobHome(ledger, LocalJobFolders(folder), _SQLITE_LEASE_SECONDS, 0.0, lock.close)
 
 

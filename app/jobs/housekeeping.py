@@ -48,7 +48,7 @@ class Housekeeping:
             await asyncio.sleep(_COUNT_SECONDS)
 
     async def tidy(self, beat: Beat) -> None:
-        """Remove what is not needed any more, now and then."""
+        """Remove, at intervals, what is no longer needed."""
         while True:
             try:
                 await self.expire()

@@ -93,7 +93,7 @@ class Manifest:
     def submission(
         self, body: bytes | Path, owner: str, key: str | None, labelled: bytes | Path | None = None
     ) -> Submission:
-        """What tells this request from others. The format of the result does not matter. Blocking."""
+        """What distinguishes this request from others. The format of the result does not matter. Blocking."""
         digest = _digest(body) + (b"" if labelled is None else _digest(labelled))
         any_format = replace(self, spec=replace(self.spec, format=""))
         any_model = replace(any_format, model=("", "", ""))

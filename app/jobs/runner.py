@@ -31,7 +31,7 @@ log = logging.getLogger("scpalm.jobs")
 
 # How often to poll the ledger, which other processes write to as well.
 _POLL_SECONDS = 0.5
-# A job that was interrupted from outside goes back to the queue, but not for ever.
+# A job that was interrupted from outside goes back to the queue, at most this many times.
 _MAX_ATTEMPTS = 20
 
 

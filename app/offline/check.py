@@ -19,7 +19,7 @@ from scpalm.model.stream import CellReader
 FEW_EXPRESSED = 200
 # Bounds of the advice, from the evaluation of the model (README, training/LOG.md).
 _FEW_CELLS, _FEW_GENES, _LOW_SHARE = 200, 1000, 0.8
-_WHOLE = 8000  # genes of a file that is no panel
+_WHOLE = 8000  # genes of a file that is not a panel
 
 
 @dataclass(frozen=True)

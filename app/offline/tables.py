@@ -27,7 +27,7 @@ class Table(Protocol):
 
 
 def check_ending(target: Path, endings: Sequence[str] = ENDINGS) -> None:
-    """Raise InputError if the name of an output does not end like a format that is written."""
+    """Raise InputError if the output does not have the ending of a supported format."""
     if target.suffix.lower() in endings:
         return
     more = " Only `scpalm embed --cluster` writes zarr." if target.suffix == ".zarr" else ""

@@ -55,7 +55,7 @@ class Folders:
 
 
 def isolate(folders: Folders) -> list[str]:
-    """Restrict this process for good; call it before the first thread starts.
+    """Restrict this process permanently; call it before the first thread starts.
 
     Afterwards it reads and writes ``folders`` alone, opens no sockets and starts no programs.
 

@@ -1,4 +1,4 @@
-"""Landlock, by which a Linux process gives up access to files and to TCP for good. No library is needed.
+"""Landlock, by which a Linux process gives up access to files and to TCP permanently. No library is needed.
 
 See https://docs.kernel.org/userspace-api/landlock.html for the numbers.
 """

@@ -58,7 +58,7 @@ def _check_size(options: Mapping[str, object]) -> None:
 
 
 def _leaves(value: object) -> Iterator[object]:
-    """Everything in a JSON value, containers and their keys included, without recursion."""
+    """Everything in a JSON value, including containers and their keys, without recursion."""
     left: list[Iterator[object]] = [iter((value,))]
     while left:
         for item in left[-1]:

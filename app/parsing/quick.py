@@ -9,8 +9,8 @@ from scpalm.app.parsing.process import ParserProcess
 
 T = TypeVar("T")
 
-# A command that takes more CPU time counts as large, whatever the size of its body: a small file may unpack to a huge
-# one. Not wall time: on a busy machine, everything takes long.
+# A command that takes more CPU time counts as large, regardless of the size of its body: a small file may unpack to a
+# huge one. Not wall time: on a busy machine, everything takes long.
 _QUICK_CPU_SECONDS = 1.0
 _LOOK_EVERY_SECONDS = 0.2
 

@@ -17,7 +17,7 @@ def refusal(error: ProcessError) -> InputError | ServiceError:
     if error.reason == "memory":
         return TooLargeError(f"The upload cannot be read: {error}. Send fewer cells per request.")
     if error.reason == "closed":
-        return DrainingError("The service stops and reads no more uploads. Send the request to another replica.")
+        return DrainingError("The service is stopping and reads no more uploads. Send the request to another replica.")
     if error.reason == "ended":
         return InterruptedParserError(
             f"The upload could not be read because {error}. It was ended from outside, perhaps because the machine has "

@@ -1,4 +1,4 @@
-"""A seccomp filter, by which a Linux process gives up system calls for good: they fail with EPERM."""
+"""A seccomp filter, by which a Linux process gives up system calls permanently: they fail with EPERM."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LANES: tuple[Lane, ...] = ("online", "bulk")
 LEASE_SECONDS = 10.0
 # How often a lease is renewed before it would lapse.
 RENEWALS_PER_LEASE = 3
-# Work that was leased so often without a result becomes a dead letter.
+# Work that was leased this many times without a result becomes a dead letter.
 MAX_DELIVERIES = 3
 WORKERS_DIED = f"{MAX_DELIVERIES} workers died while they held these cells. Send them in smaller requests."
 

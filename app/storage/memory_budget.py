@@ -24,7 +24,7 @@ _PARSER_SHARE, _REQUEST_SHARE = 0.5, 0.25
 
 
 def parser_bytes(memory_bytes: int, num_processes: int) -> int:
-    """Memory that one of so many parser processes may take."""
+    """Memory that each of this many parser processes may take."""
     return int(memory_bytes * _PARSER_SHARE / num_processes)
 
 
@@ -57,12 +57,12 @@ class MemoryBudget:
         return self._used
 
     def fits(self, num_bytes: int) -> bool:
-        """Whether so many more bytes stay within the limit."""
+        """Whether this many more bytes stay within the limit."""
         return self._used + num_bytes <= self.limit
 
     @contextmanager
     def reserve(self, num_bytes: int) -> Iterator[None]:
-        """Hold bytes for a request. A request is admitted whatever its size while nothing is held.
+        """Hold bytes for a request. While nothing is held, a request of any size is admitted.
 
         Raises QueueFullError.
         """

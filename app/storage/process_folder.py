@@ -33,7 +33,7 @@ class ProcessFolder:
         self._lock: IO[bytes] | None = None
 
     def open(self) -> int:
-        """Make the folder, and remove those that dead processes left; returns how many. Blocking. Raises OSError."""
+        """Make the folder, and remove the folders of dead processes; returns how many. Blocking. Raises OSError."""
         self._lock = _lock_of(self.path).open("wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.path.mkdir(mode=0o700)

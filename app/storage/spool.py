@@ -94,7 +94,7 @@ class Spool:
         except Exception as error:
             raise SpoolError(
                 f"A payload is not in the spool {self._shown} ({_line(error)}). Every process must use the same spool: "
-                "set SCPALM_SPOOL_URL alike."
+                "set SCPALM_SPOOL_URL to one value."
             ) from error
 
     def remove(self, name: str) -> None:

@@ -50,7 +50,7 @@ class Exchange:
 
 
 def access_fields(scope: MutableMapping[str, Any], exchange: Exchange, seconds: float) -> dict[str, object]:
-    """The fields of a line, by name. Those that say nothing are left out. Never the key itself."""
+    """The fields of a line, by name. Empty ones are left out. Never the key itself."""
     state, note = scope.get(_STATE, {}), access_note(scope)
     key = state.get("api_key")
     model, version, checksum = note.model or (None, None, "")

@@ -61,8 +61,8 @@ class Adapter:
     def apply(self, rows: Rows, embedding: Floats, corrections: Corrections) -> Floats:
         """Cells and their embedding ``[B, R + H]`` -> ``[B, D']``, rows of length 1.
 
-        A cell's result has the same bits whatever other cells there are: nothing here is summed across cells, or by
-        BLAS, whose rounding depends on the number of rows.
+        A cell's result has the same bits no matter which other cells there are: nothing here is summed across cells, or
+        by BLAS, whose rounding depends on the number of rows.
         """
         features = self.features(rows, embedding, corrections)
         out = np.empty((len(features), self.width), dtype=np.float32)

@@ -27,7 +27,7 @@ def label_accuracy(
 
 
 def thinned(rows: Rows, totals: NDArray[np.float64], share: float, seed: int) -> Rows:
-    """The cells with a random share of their counts; cells that would be empty stay as they are."""
+    """The cells with a random share of their counts; cells that would be empty stay unchanged."""
     random = np.random.default_rng(seed)
     owner = np.repeat(np.arange(len(rows)), rows.lengths())
     counts = np.rint(np.expm1(rows.value.astype(np.float64)) * totals[owner] / 1e4).clip(min=1).astype(np.int64)

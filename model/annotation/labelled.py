@@ -1,4 +1,4 @@
-"""Labelled cells as they come with a request, and the choice of those that are used."""
+"""Labelled cells of a request, and the choice of which of them to use."""
 
 from __future__ import annotations
 

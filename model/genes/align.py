@@ -270,7 +270,7 @@ class _Aligner:
         self._repaired[kind] += 1
 
     def _by_neighbours(self, names: Sequence[str], taken: set[int]) -> tuple[int, How, str]:
-        """A symbol that several genes had: the only one of them that has no column of its own."""
+        """A symbol that several genes had: the only one of them without its own column."""
         for name in names:
             free = [gene for gene in self._vocabulary.candidates(name) if gene not in taken]
             previous = name.upper() not in NO_NAMES and any(name in self._vocabulary.previous[gene] for gene in free)
@@ -279,7 +279,7 @@ class _Aligner:
         return -1, "", ""
 
     def _drop_other_names(self) -> None:
-        """An alias or previous symbol is not added to a gene that has a column of its own."""
+        """An alias or previous symbol is not added to a gene that has its own column."""
         firm = {int(self._target[c]) for c, how in enumerate(self._how) if how in ("symbol", "ensembl")}
         doubtful = [c for c, how in enumerate(self._how) if how in ("previous", "alias") and self._target[c] in firm]
         old = [c for c in doubtful if self._how[c] == "previous"]

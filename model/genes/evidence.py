@@ -158,7 +158,7 @@ class Evidence:
         return fitting[0] if len(fitting) == 1 else None
 
     def disagreeing(self, name: str) -> int | None:
-        """A cell that certainly fits another transform and not ``name``, or None."""
+        """A cell that certainly fits another transform but not ``name``, or None."""
         for row, fits in zip(self.rows.tolist(), self.fits, strict=True):
             mine = fits.get(name)
             certain = [

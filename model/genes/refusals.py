@@ -1,4 +1,4 @@
-"""The texts of refusals about values: what they look like, and what to send or declare."""
+"""Messages of refusals: what the values look like, and what to send or declare instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of genes as they arrive after R, Excel, reference builders and typesetters, and the names that were meant."""
+"""Names of genes as R, Excel, reference builders and typesetters leave them, and the names that were meant."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _gene_of_date(name: str) -> str | None:
 
 
 class Repairs:
-    """Finds the genes of names that are not in the vocabulary as they stand.
+    """Finds the genes of names that are not in the vocabulary.
 
     Args:
         vocabulary: the genes.

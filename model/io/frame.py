@@ -102,6 +102,10 @@ class Frame:
                 return [_text(name) for name in np.atleast_1d(order)[:_MOST_COLUMNS]]
         return [name for name in child_names(self._node, _MOST_COLUMNS) if name != "__categories"]
 
+    def data_columns(self) -> list[str]:
+        """The same without the index, which a file with no other column would list."""
+        return [name for name in self.columns_named() if name != self._index_name]
+
     def columns(self, most: int) -> list[str]:
         """Names of the columns in order, without the index. Raises InputError if there are more than ``most``."""
         with guarded(f"The columns of '{self._name}'"):

@@ -122,7 +122,7 @@ class H5adFile:
 
     def view_facts(self) -> ViewFacts:
         """What the file has for a picture of its cells. Raises InputError."""
-        columns = self._obs.columns_named()
+        columns = self._obs.data_columns()
         maps = maps_of(self._file, self.num_cells, self._max_bytes)
         return ViewFacts(columns, maps, colors_of(self._file, self._obs, columns))
 

@@ -10,7 +10,7 @@ from scpalm.model.errors import InputError
 from scpalm.model.io.hdf5 import child_names, find, guarded
 from scpalm.model.io.magic import TO_H5AD, Kind
 
-_10X_H5 = f'`scpalm embed` and the service read it as it is; elsewhere: scanpy.read_10x_h5("x.h5"){TO_H5AD}.'
+_10X_H5 = f'`scpalm embed` and the service read it directly; elsewhere: scanpy.read_10x_h5("x.h5"){TO_H5AD}.'
 
 
 def kind_of_hdf5(file: h5py.File, path: Path) -> str:

@@ -35,7 +35,7 @@ class ViewFacts:
 
 
 def colors_of(file: h5py.File, obs: Frame, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Colours of categories by column of ``obs``. Those that do not fit the categories are left out."""
+    """Colours of categories by column of ``obs``. Columns whose colours do not fit the categories are left out."""
     found: dict[str, dict[str, str]] = {}
     for name in columns[:_MOST_COLOURED]:
         node = find(file, f"uns/{name}{_SUFFIX}")

@@ -1,4 +1,4 @@
-"""Compute a layout in a process of its own, which can be stopped and cannot slow down the service.
+"""Compute a layout in a separate process, which can be stopped and cannot slow down the service.
 
 The process starts in half a second, so none is kept. A layout of 3,000 cells takes 2 to 4 seconds.
 """

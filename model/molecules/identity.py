@@ -1,4 +1,4 @@
-"""Whether two structures are one compound, whatever their tautomer, charge or stereo marks."""
+"""Whether two structures are one compound, regardless of tautomer, charge and stereo marks."""
 
 from __future__ import annotations
 

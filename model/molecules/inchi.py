@@ -49,7 +49,7 @@ class ReadInchi:
 
 
 def read_inchis(inchis: Sequence[str]) -> list[ReadInchi]:
-    """Each InChI, read in a process of its own. Raises MoleculeError for the first that cannot be read."""
+    """Each InChI, read in a separate process. Raises MoleculeError for the first that cannot be read."""
     if not inchis:
         return []
     for inchi in inchis:

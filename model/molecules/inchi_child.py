@@ -1,4 +1,4 @@
-"""A process of its own that reads InChIs: one a line in; out, a line with SMILES and whether its hydrogens are certain.
+"""A separate process that reads InChIs: one a line in; out, a line with SMILES and whether its hydrogens are certain.
 
 The InChI library writes past its memory on some damaged texts, so it never runs in the service itself. This file is
 run by its path; it imports nothing of scpalm.

@@ -159,7 +159,7 @@ class GeneEmbedding(nn.Module):
 
     @torch.no_grad()
     def spectral_start(self, components: Tensor) -> None:
-        """Initialise ``A`` with ``components [G, M]`` for M <= N read-outs; the other read-outs stay as they are.
+        """Initialise ``A`` with ``components [G, M]`` for M <= N read-outs; the other read-outs do not change.
 
         Needs ``d1 >= 2 M``; otherwise only the first ``d1 / 2`` components are used. The positive and the negative part
         of a component become two non-negative features, which leaky_relu leaves unchanged.

@@ -78,7 +78,7 @@ class H5adWriter:
                 os.truncate(self._path, needed)
 
     def _reserve(self, num_bytes: int) -> None:
-        """Take room on the disk for so many bytes more: HDF5 may crash the process on a disk that fills up midway.
+        """Reserve room on the disk for this many more bytes: HDF5 may crash the process on a disk that fills up midway.
 
         What was not used is given back when the file is closed. Raises OSError.
         """

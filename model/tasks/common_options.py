@@ -1,4 +1,4 @@
-"""Options of every request with cells, whatever its task. This list is the only place that names them.
+"""Options of every request with cells, for any task. This list is the only place that names them.
 
 Each field is a query parameter, a form field and a JSON member, and an attribute of `RequestSpec`.
 """

@@ -100,7 +100,7 @@ def long_batch(cluster: Cluster, size: int) -> Row:
 
 
 def service_killed(cluster: Cluster, size: int) -> Row:
-    """kill -9 of a service with queued requests: only its own clients notice, and nothing stays behind."""
+    """kill -9 of a service with queued requests: only its own clients notice, and nothing is left over."""
     dying, other = cluster.services(2)
     cluster.start("worker", sleep="0.3")
     wait_until(lambda: httpx.get(f"{other.url}/health/ready").status_code == 200)
@@ -117,7 +117,7 @@ def service_killed(cluster: Cluster, size: int) -> Row:
     assert load.lost() == 0, load.statuses
     # What the dead service had queued is done or dropped; its reservations end with its heartbeat.
     cluster.assert_nothing_left(30)
-    what = f"the other service answered on ({load.statuses[200]} requests); queue and spool empty"
+    what = f"the other service kept answering ({load.statuses[200]} requests); queue and spool empty"
     return Row(what, seconds, 0, cluster.duplicated())
 
 

@@ -75,7 +75,7 @@ class Crowd:
 
     @asynccontextmanager
     async def of(self, kind: Kind) -> AsyncIterator[None]:
-        """Have this crowd; ready when all clients have connected."""
+        """Start this crowd; ready when all clients have connected."""
         self._tasks = [asyncio.create_task(self._run(kind, number)) for number in range(self.size)]
         try:
             for _ in range(self.size):

@@ -28,7 +28,7 @@ def _ready(service: Process) -> bool:
 
 
 def redis_paused(cluster: Cluster, size: int) -> Row:
-    """Redis is suspended three times for longer than a lease, while a job runs: nobody has died."""
+    """Redis is suspended three times for longer than a lease, while a job runs: no process has died."""
     services = cluster.services(2)
     hold = cluster.folder / "hold"
     hold.touch()

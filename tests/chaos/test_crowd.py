@@ -1,4 +1,4 @@
-"""Normal requests are answered while many slow clients are there; `tests.chaos.crowd` prints the large form."""
+"""Normal requests are answered while many slow clients are connected; `tests.chaos.crowd` prints the large form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fault injection in one process: each place, each fault; the client is told, and nothing is left."""
+"""Fault injection in one process: each place, each fault; the client gets an error, and nothing is left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.site import CannotMountError, site
 
 
 @pytest.mark.parametrize("case", PLACES.values(), ids=lambda case: case.__name__)
-def test_the_client_is_told_and_nothing_is_left(case: Place, tmp_path: Path) -> None:
+def test_the_client_gets_an_error_and_nothing_is_left(case: Place, tmp_path: Path) -> None:
     try:
         with site(tmp_path / "site") as made:
             seen = case(made)

@@ -38,7 +38,7 @@ def test_the_versions_are_those_of_the_constraints() -> None:
     assert "onnxruntime" not in audit.pins(requirements("api"))
 
 
-def test_the_images_are_installed_by_hash_alone() -> None:
+def test_the_images_are_installed_only_by_hash() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     installs = re.findall(r"pip install (.*)", dockerfile)
     assert installs

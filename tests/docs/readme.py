@@ -1,4 +1,7 @@
-"""The commands of README.md, each with the test that runs it. A line without a test fails `test_readme.py`."""
+"""The commands of README.md and docs/explain/quality.md, each with the test that runs it.
+
+A line without a test fails `test_readme.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/explain/quality.md")
 
 # How a line starts -> which test runs it.
 RUN_BY = {
@@ -23,7 +27,8 @@ RUN_BY = {
 
 def readme_lines() -> list[str]:
     """The lines of indented blocks, without comments."""
-    blocks = re.findall(r"^    (\S.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"^    (\S.*)$", pages, re.MULTILINE)
     return [re.sub(r"\s+# .*", "", line) for line in blocks]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+import scpalm
 from scpalm.model.bundle import Bundle
 from scpalm.model.release import release
 
@@ -25,3 +26,7 @@ def test_the_changes_name_this_release_and_the_packaged_bundle() -> None:
     bundle = Bundle.load()
     assert re.search(rf"^## {re.escape(release())}\b", text, re.MULTILINE)
     assert re.search(rf"^### {bundle.name} {re.escape(bundle.version)}\b", text, re.MULTILINE)
+
+
+def test_the_package_says_its_version() -> None:
+    assert scpalm.__version__ == release()

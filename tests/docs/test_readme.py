@@ -1,4 +1,4 @@
-"""What README.md tells a newcomer to type works, in the order in which it stands there."""
+"""What README.md tells a newcomer to type works, in the order of the page."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from docs.tools.problem_list import ADVICE, input_problems, service_problems
 from tests.docs.test_commands import ROOT, pages
 
-# A folder with more entries is hard to find one's way in.
+# A longer list is hard to scan.
 MOST_ENTRIES = 12
 
 

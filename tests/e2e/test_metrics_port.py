@@ -1,4 +1,4 @@
-"""Metrics on a port of their own, over real sockets."""
+"""Metrics on a separate port, over real sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 from tests.e2e.conftest import Server
 
 
-def test_metrics_have_a_port_of_their_own(start_server: Callable[..., Server]) -> None:
+def test_metrics_have_a_separate_port(start_server: Callable[..., Server]) -> None:
     server = start_server(metrics_port="0", drain_seconds="0").wait_until_ready()
     found = re.search(r"metrics on (http://\S+)", server.log.read_text())
     assert found is not None

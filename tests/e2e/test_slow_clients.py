@@ -47,7 +47,7 @@ def test_slow_uploads_of_one_client_leave_room_for_others(start_server: Callable
         server.wait_for(lambda: answer(server, GREEDY).status_code == 429)
         found = answer(server, "127.0.0.1")
         assert found.status_code != 429, found.text
-        # Those that hold a slot without sending lose it.
+        # Clients that hold a slot without sending lose it.
         for upload in uploads:
             assert upload.recv(12) in (b"HTTP/1.1 408", b"HTTP/1.1 429")
         server.wait_for(lambda: answer(server, GREEDY).status_code != 429)

@@ -90,7 +90,7 @@ def test_a_selection_of_genes_is_never_read_wrongly(name: str, num_genes: int, d
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name, (_, expected) in WAYS.items() if expected == "same"])
-def test_a_cell_alone_is_read_as_in_company_or_refused(name: str) -> None:
+def test_a_single_cell_is_read_as_among_others_or_refused(name: str) -> None:
     cells = clean(COMPLETE_GENES + 300, seed=3, depth=8000.0)
     written = WAYS[name][0](cells, np.random.default_rng(0))
     together = rows_of(written)

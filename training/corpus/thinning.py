@@ -18,7 +18,7 @@ _MASKS = np.array([(1 << n) - 1 for n in range(_COINS + 1)], dtype=np.uint8)
 
 
 class Streams:
-    """Random numbers of each cell of a batch, from a key and the cell's number alone.
+    """Random numbers of each cell of a batch, from only a key and the cell's number.
 
     A cell's counts then do not depend on the cells before it, the process or the part of the batch. One Philox
     generator is moved to the requested cell, which costs a tenth of creating a generator.

@@ -1,4 +1,4 @@
-"""A corpus in; the batches of each training step out, drawn from the seed and the step alone.
+"""A corpus in; the batches of each training step out, drawn only from the seed and the step.
 
 Used by stages and export.
 """

@@ -37,7 +37,7 @@ class ViewBatch:
 
     Attributes:
         f, log_measured: ``[2, B, R]`` and ``[2, B, 1]``, the inputs of the head.
-        clean: ``[B, R]`` f of the cells as they are.
+        clean: ``[B, R]`` f of the unchanged cells.
         positive: ``[B, B]`` bool, cells of one type, and each cell with itself.
         ignored: ``[B, B]`` bool, pairs that may be of one type: neither positive nor negative.
     """
@@ -95,7 +95,7 @@ class ViewSource:
         return self._batch(views, self._clean(rows, file), same, np.zeros_like(same))
 
     def clean(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """f ``[B, R]`` and log_measured ``[B, 1]`` of cells as they are."""
+        """f ``[B, R]`` and log_measured ``[B, 1]`` of unchanged cells."""
         f = np.empty((len(rows), self._basis.width), np.float32)
         log_measured = np.empty((len(rows), 1), np.float32)
         for file, at in _grouped(self._file[rows], np.arange(len(rows))).items():

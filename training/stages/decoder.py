@@ -25,7 +25,7 @@ STAGE = "decoder"
 
 
 class DecoderTrainer(StageTrainer[Part]):
-    """Squared error of the whole cell, decoded from the codes and f of the thinned cell. Stage 1 stays as it is."""
+    """Squared error of the whole cell, decoded from the codes and f of the thinned cell. Stage 1 does not change."""
 
     stage = STAGE
 

@@ -39,7 +39,7 @@ _CELLS = {
     InferenceError: "The model failed on these cells.",
     StorageFullError: "There is no room to store the body or its result. See `Retry-After`.",
 }
-# Of every route but those that need no key.
+# Of every route that needs a key.
 _COMMON = {
     MissingKeyError: "The API key is missing or unknown. Only where the service has keys.",
     ForbiddenError: "The API key does not permit this route. Only where the service has keys.",

@@ -101,7 +101,7 @@ class CodeDifference(BaseModel):
 
 
 class Differences(BaseModel):
-    """Genes or codes, those that differ most first."""
+    """Genes or codes, the most different first."""
 
     genes: list[GeneDifference] | None = Field(None, description="With `compare: genes`.")
     codes: list[CodeDifference] | None = Field(None, description="With `compare: codes`.")

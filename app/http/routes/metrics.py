@@ -21,5 +21,5 @@ router = APIRouter(tags=["health"])
 )
 async def metrics(service: ServiceDep) -> Response:
     """The `scpalm_*` metrics in Prometheus text format, at most a second old. With API keys this route needs
-    one, unless `SCPALM_METRICS_PORT` names a port of its own."""
+    one, unless `SCPALM_METRICS_PORT` sets a separate port."""
     return Response(await service.metrics_page.text(), headers={"Content-Type": MEDIA_TYPE})

@@ -1,4 +1,4 @@
-"""GET /: the page to look at one's own cells, built from ``app/web`` and committed, so that serving needs no node.
+"""GET /: the page for looking at your own cells, built from ``app/web`` and committed, so that serving needs no node.
 
 The page and its assets need no API key and hold no data; everything else that the page asks for does.
 """

@@ -60,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Submission:
-    """What tells one request for a job from another.
+    """What distinguishes one request for a job from another.
 
     Attributes:
         owner: name of the API key that sent it; "" for none.

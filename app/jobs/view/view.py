@@ -1,4 +1,4 @@
-"""A job that has succeeded, to look at: values of one column, gene or code for all cells, and sums by group."""
+"""The cells of a job that has succeeded: values of one column, gene or code for all cells, and sums by group."""
 
 from __future__ import annotations
 

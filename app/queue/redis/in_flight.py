@@ -65,13 +65,13 @@ class InFlight:
             return list(self._items.values())
 
     def remove(self, item: InFlightWork) -> None:
-        """Hold the item no longer; does nothing when another lease of it has replaced it."""
+        """Release the item; does nothing when another lease of it has replaced it."""
         with self._lock:
             if self._items.get(item.id) is item:
                 del self._items[item.id]
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Release all items."""
         with self._lock:
             self._items.clear()
 

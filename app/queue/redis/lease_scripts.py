@@ -24,12 +24,12 @@ from typing import Any
 
 GROUP = "workers"
 
-# Everybody who looks at the leases does so more often than this. See `pause_ms`.
+# Every process that checks the leases does so more often than this. See `pause_ms`.
 _LONGEST_SILENCE_MS = 1500
 
 
 def pause_ms(lease_seconds: float) -> int:
-    """After how much silence Redis counts as having been away. A shorter pause leaves time to renew a lease."""
+    """Length of silence after which Redis counts as having been away. A shorter pause leaves time to renew a lease."""
     return max(_LONGEST_SILENCE_MS, int(1000 * lease_seconds / 2))
 
 

@@ -98,7 +98,7 @@ class Requests:
 
     @property
     def idle(self) -> bool:
-        """No item is out, and none is expected."""
+        """No item is outstanding, and none is expected."""
         return not self._sent and not self._reserved and not self._background
 
     # --- requests
@@ -235,7 +235,7 @@ class Requests:
             if await self._run("drop", [keys["load"], keys.stream(work.lane)], arguments):
                 self._options.events.on_drop()
         except ServiceError:
-            return  # then it is computed in vain
+            return  # then its computation is wasted
         if sent.spooled is not None:
             await asyncio.to_thread(self._spool.remove, sent.spooled)
 

@@ -171,7 +171,7 @@ class MemoryTransport:
     def lease(
         self, worker: str, wait: float, *, room: Mapping[Lane, int] | None = None, resume: bool = False
     ) -> Sequence[Lease]:
-        # Hands out everything whatever the room: there is one worker, and its batcher is fair among what it holds.
+        # Hands out everything regardless of the room: there is one worker, and its batcher is fair among what it holds.
         with self._changed:
             if resume:
                 self._take_back(lambda lease, _: lease.worker == worker)

@@ -71,7 +71,7 @@ async def trickle(request_seconds: float) -> dict[str, object]:
 def test_a_body_that_trickles_without_end_times_out(
     tmp_path: Path, limits: dict[str, float], words: str, refused: bool
 ) -> None:
-    """A byte now and then does not keep a slot, and neither does a body that was refused."""
+    """An occasional byte does not keep a slot, and neither does a body that was refused."""
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
     request = Request(scope, lambda: trickle(0.02))
     bounds = BodyLimits(1 << 30, spool_dir=tmp_path, **limits)

@@ -63,7 +63,7 @@ def test_a_broken_form_is_refused_with_the_reason(tmp_path: Path, content_type: 
         form.finish()
 
 
-def test_a_field_that_nobody_reads_is_refused_before_its_content(tmp_path: Path) -> None:
+def test_a_field_that_no_task_reads_is_refused_before_its_content(tmp_path: Path) -> None:
     def check_name(name: str) -> None:
         if name != "drugs":
             raise ParameterError(f"There is no form field '{name}'.", field=name)

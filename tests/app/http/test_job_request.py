@@ -54,7 +54,7 @@ def test_a_key_gives_its_job_after_the_model_was_replaced(make_app: Callable[...
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
-def test_a_key_whose_job_has_no_result_starts_anew(own_client: Client, session: FakeSession, end: str) -> None:
+def test_a_key_whose_job_has_no_result_starts_a_new_job(own_client: Client, session: FakeSession, end: str) -> None:
     client, body = own_client, body_of(5)
     if end == "failed":
         session.poison = body["indices"][0]

@@ -16,18 +16,8 @@ from scpalm.app.errors import TooLargeError
 from scpalm.app.parsing.pool import ParserPool
 from scpalm.app.parsing.process import ParserLimits
 from scpalm.model.errors import InputError, UnreadableError
-from tests.app.pools import H5AD, JSON, as_json, parse_all, upload_of, with_pool, write_genes, write_h5ad
+from tests.app.pools import H5AD, JSON, as_json, parse_all, upload_of, with_pool
 from tests.model.small_cells import NUM_CELLS, NUM_GENES, small_counts
-
-
-@pytest.fixture
-def genes(tmp_path: Path) -> Path:
-    return write_genes(tmp_path)
-
-
-@pytest.fixture
-def h5ad(tmp_path: Path) -> Path:
-    return write_h5ad(tmp_path)
 
 
 def test_more_memory_than_allowed_is_too_large(genes: Path, h5ad: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parser processes that somebody else ends: the upload is innocent, and is read once more."""
+"""Parser processes that are ended from outside: the upload is not at fault, and is read once more."""
 
 from __future__ import annotations
 
@@ -18,15 +18,10 @@ from scpalm.app.parsing.pool import ParserPool
 from scpalm.app.parsing.process import ParserProcess, ProcessError
 from scpalm.app.parsing.refusals import refusal
 from scpalm.model.errors import UnreadableError
-from tests.app.pools import JSON, as_json, assert_same, parse_all, upload_of, with_pool, write_genes
+from tests.app.pools import JSON, as_json, assert_same, parse_all, upload_of, with_pool
 from tests.model.small_cells import small_counts
 
 UPLOAD = upload_of(as_json(small_counts()), JSON)
-
-
-@pytest.fixture
-def genes(tmp_path: Path) -> Path:
-    return write_genes(tmp_path)
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

@@ -1,4 +1,4 @@
-"""What a body brings besides cells is checked where it is parsed; the service gets arrays and short lists."""
+"""What a body holds in addition to cells is checked where it is parsed; the service gets arrays and short lists."""
 
 from __future__ import annotations
 

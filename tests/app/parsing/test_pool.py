@@ -1,3 +1,5 @@
+"""Uploads are parsed by a pool of parser processes."""
+
 from __future__ import annotations
 
 import asyncio
@@ -7,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import anndata
-import h5py
 import numpy as np
 import orjson
 import pytest
@@ -16,7 +16,6 @@ import zstandard
 from anndata import AnnData
 
 from scpalm.app.codecs.codec import DecodeOptions
-from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.codecs.sparse_json import SparseJsonCodec
 from scpalm.app.errors import TooLargeError, UnsupportedMediaTypeError
 from scpalm.app.parsing.child import Parser
@@ -25,10 +24,8 @@ from scpalm.app.parsing.pool import ParserPool
 from scpalm.app.parsing.process import ParserLimits, ParserProcess
 from scpalm.app.parsing.upload import Upload
 from scpalm.model.errors import BundleError, InputError, UnreadableError
-from scpalm.model.genes.prepare import Prepared, prepare
+from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.vocabulary import Vocabulary
-from scpalm.model.output.note import note_of
-from scpalm.model.tasks.task import OutputSpec
 from tests.app.pools import (
     H5AD,
     JSON,
@@ -39,20 +36,8 @@ from tests.app.pools import (
     upload_of,
     vocabulary_of,
     with_pool,
-    write_genes,
-    write_h5ad,
 )
 from tests.model.small_cells import NUM_CELLS, NUM_GENES, small_counts
-
-
-@pytest.fixture
-def genes(tmp_path: Path) -> Path:
-    return write_genes(tmp_path)
-
-
-@pytest.fixture
-def h5ad(tmp_path: Path) -> Path:
-    return write_h5ad(tmp_path)
 
 
 def open_parser(genes: Path) -> Parser:
@@ -182,54 +167,6 @@ def test_the_declared_type_of_the_values_is_passed_on(genes: Path) -> None:
         with pytest.raises(InputError) as caught:
             await parse_all(pool, upload_of(as_json(cells), JSON, input="counts"))
         assert caught.value.code == "not-counts"
-
-    with_pool(genes, use)
-
-
-def result_of(prepared: Prepared) -> Result:
-    values = np.arange(len(prepared.cells) * 4, dtype=np.float32).reshape(-1, 4)
-    note = note_of(("mini", "1", "abc"), prepared.coverage, prepared.input, {})
-    return Result(prepared.cells, (OutputValues(OutputSpec("embed", "X_scpalm", 4), values),), note)
-
-
-def test_results_are_encoded(genes: Path, h5ad: Path) -> None:
-    async def use(pool: ParserPool) -> None:
-        upload = upload_of(zstandard.compress(h5ad.read_bytes()), H5AD, "zstd")
-        result = result_of(await parse_all(pool, upload))
-
-        content = await pool.encode(result, JSON, upload)
-        assert isinstance(content, bytes)
-        assert json.loads(content)["values"] == result.outputs[0].load().tolist()
-
-        path = await pool.encode(result, H5AD, upload)
-        assert isinstance(path, Path)
-        cells = anndata.read_h5ad(path)
-        np.testing.assert_array_equal(cells.obsm["X_scpalm"], result.outputs[0].load())
-        assert cells.shape == (NUM_CELLS, NUM_GENES)
-        path.unlink()
-
-        path = await pool.encode(result, H5AD, upload_of(as_json(small_counts()), JSON))
-        assert isinstance(path, Path)
-        cells = anndata.read_h5ad(path)
-        assert list(cells.obs_names) == result.cells
-        assert cells.shape == (NUM_CELLS, 0)
-        path.unlink()
-
-        with pytest.raises(UnsupportedMediaTypeError):
-            await pool.encode(result, "text/csv")
-
-    with_pool(genes, use)
-
-
-def test_a_failed_encoding_leaves_no_file(genes: Path, h5ad: Path) -> None:
-    async def use(pool: ParserPool) -> None:
-        answer = result_of(await parse_all(pool, upload_of(h5ad, H5AD)))
-        with h5py.File(h5ad, "r+") as file:
-            del file["uns"]
-            file["uns"] = [1, 2]
-        with pytest.raises(InputError):
-            await pool.encode(answer, H5AD, upload_of(h5ad, H5AD))
-        assert [path for path in (genes.parent / "spool").rglob("*") if path.is_file()] == []
 
     with_pool(genes, use)
 

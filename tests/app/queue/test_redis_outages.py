@@ -1,4 +1,4 @@
-"""Workers and Redis that are away for a moment: nobody is taken for dead who is not."""
+"""Workers and Redis that are away for a moment: no live process counts as dead."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_worker_that_comes_back_has_not_died(redis_server: RedisServer, tmp_pa
                 holder, next_holder = workers[turn % 2], workers[(turn + 1) % 2]
                 stop_renewals(holder)
                 (taken,) = await lease(next_holder)
-                assert taken.deliveries == 2, "the deaths before it were none"
+                assert taken.deliveries == 2, "the earlier deaths do not count"
                 holder._leases._stall_seconds = 60.0  # it goes on, and asks for its lease
                 holder.extend(held, 0)
                 while not held.abandoned:

@@ -1,4 +1,4 @@
-"""Messages are data, with a version: whatever arrives is read or refused with WireError."""
+"""Messages are data, with a version: any bytes are read, or refused with WireError."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_version_1_has_a_folder_for_memory(tmp_path: Path) -> None:
     assert limit(tmp_path, "5:cpu,memory:/a\n1:name=systemd:/a\n") == 3000
 
 
-def test_in_a_container_the_root_is_the_own_group(tmp_path: Path) -> None:
+def test_in_a_container_the_root_is_the_group_of_the_process(tmp_path: Path) -> None:
     assert limit(tmp_path, "0::/outer/name\n", memory_max="4000\n") == 4000
 
 

@@ -91,7 +91,7 @@ def test_many_scrapes_render_once_and_leave_the_loop_free(monkeypatch: pytest.Mo
     assert rendered == 1
 
 
-def test_a_port_of_its_own_is_the_only_place(make_app: Callable[..., FastAPI]) -> None:
+def test_a_separate_port_is_the_only_place(make_app: Callable[..., FastAPI]) -> None:
     app = make_app(metrics_port=0)
     with Client(app) as client:
         client.wait_until_loaded()

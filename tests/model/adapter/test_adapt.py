@@ -84,7 +84,7 @@ def test_the_card_says_what_was_done(adapted: Engine) -> None:
     assert card["held_out"][-1]["after"] < card["held_out"][-1]["before"]
 
 
-def test_a_cell_has_the_same_bits_alone_and_in_company(adapted: Engine) -> None:
+def test_a_cell_has_the_same_bits_alone_and_among_others(adapted: Engine) -> None:
     adata = cells_of(3, 40)
     alone = adata[17:18].copy()
     for one in (adata, alone):

@@ -1,4 +1,4 @@
-"""Drug response in NumPy equals the torch networks, whatever else is in the batch, and refuses damaged heads."""
+"""Drug response in NumPy equals the torch networks, regardless of the batch, and refuses damaged heads."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_names_that_mean_nothing_or_several_genes_are_unknown(name: str) -> None
     assert target(name) == -1
 
 
-def test_a_previous_symbol_of_two_genes_is_the_one_without_a_column_of_its_own() -> None:
+def test_a_previous_symbol_of_two_genes_is_the_one_without_its_own_column() -> None:
     assert target("TWICE", "CD8A") == MS4A1
     assert target("TWICE", "CD8A", "MS4A1") == -1
 
@@ -212,7 +212,7 @@ def test_of_columns_with_the_same_id_one_is_the_gene_of_its_name() -> None:
     assert aligned(genes, ids).target[-2:].tolist() == [CD3E, CD8A]
 
 
-def test_mitochondrial_genes_of_refseq_are_known_by_their_company() -> None:
+def test_mitochondrial_genes_of_refseq_are_recognised_together() -> None:
     vocabulary = small_vocabulary()
     names = ["MT-ND1", "MT-ND2", "MT-CO1", "MT-CYB"]
     made = type(vocabulary)(
@@ -229,16 +229,16 @@ def test_mitochondrial_genes_of_refseq_are_known_by_their_company() -> None:
     assert align(made, GeneColumns([*fillers(20), "COX1"])).target[-1] == -1
 
 
-def test_unspliced_counts_beside_spliced_ones_are_the_same_gene() -> None:
+def test_unspliced_counts_next_to_spliced_ones_are_the_same_gene() -> None:
     names = [name + mark for name in ["CD3E", "CD8A", *fillers(20)] for mark in ("", "-U", "-A")]
     assert aligned(names).target[:6].tolist() == [CD3E] * 3 + [CD8A] * 3
 
 
-def test_dates_that_cannot_be_restored_are_told() -> None:
+def test_dates_that_cannot_be_restored_are_reported() -> None:
     assert "Excel" in aligned([*fillers(20), "2-Mar"]).coverage.notes[0]
 
 
-def test_genes_as_rows_are_told() -> None:
+def test_genes_as_rows_are_reported() -> None:
     with pytest.raises(InputError) as caught:
         aligned(["AAACCTG-1", "AAACGGG-1", "AAAGATG-1"], cells=["CD3E", "CD8A", "MS4A1", "what"])
     assert caught.value.code == "transposed"
@@ -253,6 +253,6 @@ def test_genes_as_rows_are_told() -> None:
         ([f"gene{i}" for i in range(30)], "small letters"),
     ],
 )
-def test_names_of_another_kind_are_told(names: list[str], word: str) -> None:
+def test_names_of_another_kind_are_reported(names: list[str], word: str) -> None:
     error = refused(names)
     assert word in f"{error.detail} {error.hint}"

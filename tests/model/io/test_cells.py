@@ -66,7 +66,7 @@ def test_row_pointers_that_lead_out_of_the_file_are_refused(tmp_path: Path) -> N
             cells.rows(1, 2)
 
 
-def test_h5ad_and_zarr_name_genes_alike(tmp_path: Path) -> None:
+def test_h5ad_and_zarr_name_genes_in_the_same_way(tmp_path: Path) -> None:
     cells = small_counts()
     symbols = list(cells.var_names)
     cells.var["feature_name"] = symbols

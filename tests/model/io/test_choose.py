@@ -75,7 +75,7 @@ class TestChoice:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.filterwarnings("ignore")
-def test_columns_of_the_file_are_known_beside_those_of_raw(store: str, tmp_path: Path) -> None:
+def test_columns_of_the_file_are_known_along_with_those_of_raw(store: str, tmp_path: Path) -> None:
     cells = scaled()
     cells.raw = small_counts()
     cells = cells[:, [7, 3]].copy()

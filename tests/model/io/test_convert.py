@@ -82,7 +82,7 @@ def test_packed_h5ad_is_unpacked(tmp_path: Path, folder: Path) -> None:
     check(as_h5ad(tmp_path / "cells.zip", folder))
 
 
-def test_h5ad_is_used_as_it_is(tmp_path: Path, folder: Path) -> None:
+def test_h5ad_is_used_unchanged(tmp_path: Path, folder: Path) -> None:
     adata().write_h5ad(tmp_path / "cells.h5ad")
     assert as_h5ad(tmp_path / "cells.h5ad", folder) == tmp_path / "cells.h5ad" and not list(folder.iterdir())
 

@@ -17,7 +17,7 @@ def inchi(smiles: str) -> str:
     return str(Chem.MolToInchi(Chem.MolFromSmiles(smiles)))
 
 
-def test_several_are_read_in_order_and_mobile_hydrogens_are_told() -> None:
+def test_several_are_read_in_order_and_mobile_hydrogens_are_reported() -> None:
     acid, plain, amide = read_inchis([inchi(IBUPROFEN), inchi(CAFFEINE), inchi(TEMOZOLOMIDE)])
     assert acid.smiles == Chem.CanonSmiles(IBUPROFEN) and acid.certain
     assert plain.smiles == Chem.CanonSmiles(CAFFEINE) and plain.certain

@@ -58,7 +58,7 @@ def test_marks_change_neither_the_molecule_nor_its_features(smiles: str, data: s
 @pytest.mark.parametrize(
     "salt", ["Cl", "[Na+].[Cl-]", "CS(=O)(=O)O", "OC(=O)C(F)(F)F", "O", "OC(=O)/C=C\\C(=O)O", "CCO"]
 )
-def test_counter_ions_and_solvents_are_removed_and_told(smiles: str, salt: str) -> None:
+def test_counter_ions_and_solvents_are_removed_and_reported(smiles: str, salt: str) -> None:
     plain, salted = standardize(smiles, "x"), standardize(f"{smiles}.{salt}", "x")
     assert salted.smiles == plain.smiles
     assert any("removed" in change for change in salted.changes)

@@ -86,7 +86,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("free", [0, 4096, 65536])
-def test_a_disk_that_fills_up_is_told_and_ends_no_process(
+def test_a_disk_that_fills_up_is_reported_and_ends_no_process(
     path: Path, small_disk: Callable[[int], Path], free: int
 ) -> None:
     disk = small_disk(1 << 20)
@@ -94,7 +94,7 @@ def test_a_disk_that_fills_up_is_told_and_ends_no_process(
     copy.write_bytes(path.read_bytes())
     filler = (1 << 20) - -(-copy.stat().st_size // 4096) * 4096 - free
     (disk / "filler").write_bytes(bytes(filler))
-    # In a process of its own, because HDF5 crashes the one in which it cannot write.
+    # In a separate process, because HDF5 crashes the one in which it cannot write.
     done = subprocess.run([sys.executable, "-c", _WRITE, copy], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "errno 28"), done.stderr
 

@@ -66,7 +66,7 @@ def test_a_damaged_reference_is_refused(corpus: Corpus, bundle: Path) -> None:
         load_reference(Bundle.load(bundle))
 
 
-def test_a_label_that_the_table_lacks_is_a_type_of_its_own(corpus: Corpus) -> None:
+def test_a_label_that_the_table_lacks_is_a_separate_type(corpus: Corpus) -> None:
     corpus.obs["cell_type"] = "no such type"
     cells = labelled_cells(corpus, 20, 0)
     assert set(cells.broad) == {"no such type"} and cells.labels_outside(cell_type_table()) == ["no such type"]

@@ -41,12 +41,12 @@ def test_one_command_writes_tables_page_and_figures(
     monkeypatch.setattr(
         "scpalm.training.evaluation.pathways.cells.label_shares", lambda codes, labels, num: (["a"], np.ones((1, num)))
     )
-    # The metrics of scIB have a test of their own; their libraries compile for a minute.
+    # The metrics of scIB have their own test; their libraries compile for a minute.
     monkeypatch.setattr(
         "scpalm.training.evaluation.integration.compare.scib_scores",
         lambda arrays, labels, batches: pd.DataFrame({"Total": 0.5}, index=list(arrays)),
     )
-    # scVI and Harmony have tests of their own; here they are left out as if they were not installed.
+    # scVI and Harmony have their own tests; here they are left out as if they were not installed.
     monkeypatch.setitem(sys.modules, "scvi", None)
     monkeypatch.setitem(sys.modules, "harmonypy", None)
     result = run("all", *words, *more, "--reference", labelled, "--batch-key", "donor")

@@ -66,7 +66,7 @@ def task_of(line: str) -> str:
 def test_evaluation(
     line: str, here: Path, tiny_export: Exported, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The libraries of scIB compile for a minute; their scores have a test of their own.
+    # The libraries of scIB compile for a minute; their scores have their own test.
     monkeypatch.setattr(
         "scpalm.training.evaluation.integration.compare.scib_scores",
         lambda arrays, labels, batches: pd.DataFrame({"Total": 0.5}, index=list(arrays)),

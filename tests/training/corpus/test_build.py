@@ -93,7 +93,7 @@ def test_cells_of_evaluation_files_are_kept_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("genes_of", ["training", "evaluation"])
-def test_cells_of_evaluation_files_are_kept_out_whatever_genes_a_file_lists(tmp_path: Path, genes_of: str) -> None:
+def test_cells_of_evaluation_files_are_kept_out_for_any_list_of_genes(tmp_path: Path, genes_of: str) -> None:
     counts = tiny_counts(30, seed=3)
     some = np.random.default_rng(1).permutation(NUM_GENES)[:70]
     names = [f"GENE{i}" for i in some]

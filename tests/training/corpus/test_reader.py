@@ -40,7 +40,7 @@ def test_keeping_all_counts_is_the_whole_cell(corpus: Corpus) -> None:
         assert_same(batch, corpus.batch(rows))
 
 
-def test_thinning_is_seeded_and_leaves_the_whole_alone(corpus: Corpus) -> None:
+def test_thinning_is_seeded_and_leaves_the_whole_unchanged(corpus: Corpus) -> None:
     rows, keep = np.arange(10), np.full(10, 0.5)
     first, whole = corpus.thinned_batch(rows, keep, Streams(0))
     assert_same(first, corpus.thinned_batch(rows, keep, Streams(0))[0])

@@ -105,7 +105,7 @@ class TestSimulatedCells:
         drawn = mixed.obs["simulated"].to_numpy()[sampler.batch(0, 20_000)]
         assert drawn.mean() == pytest.approx(share, abs=0.03)
 
-    def test_every_profile_counts_alike(self, mixed: Corpus) -> None:
+    def test_every_profile_has_the_same_weight(self, mixed: Corpus) -> None:
         drawn = mixed.obs.iloc[Sampler(mixed, power=0.5, seed=0).draw(0, 60_000)]
         shares = drawn[drawn["simulated"]]["cell_type"].value_counts(normalize=True)
         np.testing.assert_allclose(shares, 0.25, atol=0.015)

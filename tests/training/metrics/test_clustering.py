@@ -42,7 +42,7 @@ def test_random_labels_score_zero() -> None:
     assert 0.3 < float(row["knn_accuracy"]) < 0.7
 
 
-def test_the_same_seeds_give_the_same_rows_whatever_the_global_generators_do() -> None:
+def test_the_same_seeds_give_the_same_rows_regardless_of_the_global_generators() -> None:
     array, labels = blobs(spread=0.2)
     random.seed(1)
     first = score_embedding(array, labels, seeds=[4, 5])

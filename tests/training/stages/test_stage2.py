@@ -134,7 +134,7 @@ def test_the_loss_is_over_the_genes_of_tokens_left_out(corpus: Corpus, stage1_st
 
 @pytest.mark.parametrize("sees", ["none", "add", "prepend"])
 @pytest.mark.parametrize("contrastive", [0.0, 1.0])
-def test_it_trains_whatever_the_decoder_sees(
+def test_it_trains_with_everything_the_decoder_can_see(
     corpus: Corpus,
     stage1_state: dict[str, Tensor],
     tmp_path: Path,

@@ -47,7 +47,7 @@ def ablation(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
 ) -> None:
-    """Train variants that each change one choice of the model, and score them alike (paper Tables 5, 6, 7)."""
+    """Train variants that each change one choice of the model, and score all in the same way (paper Tables 5, 6, 7)."""
     import torch
 
     from scpalm.model.network.config import preset as sizes_of

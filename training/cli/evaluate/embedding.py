@@ -121,7 +121,7 @@ def transfer(
     options = TransferOptions(named_methods(methods), seed)
     rows = compare_transfer(datasets, BundleEmbeddings(Bundle.load(bundle)), options, progress=show_progress)
     finish(rows, TRANSFER_COLUMNS, json_out, bundle, record=False)
-    if record:  # the card holds the means over batches alone
+    if record:  # the card holds only the means over batches
         record_rows(bundle, [row for row in rows if "batch" not in row])
 
 

@@ -1,4 +1,4 @@
-"""Download the cells of a query to h5ad files, block by block, so that a killed download goes on where it ended."""
+"""Download the cells of a query to h5ad files, block by block, so that a killed download continues where it ended."""
 
 from __future__ import annotations
 

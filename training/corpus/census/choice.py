@@ -57,7 +57,7 @@ def quotas(available: Mapping[str, int], max_cells: int | None) -> dict[str, int
 def choose(batches: Iterable[CellBatch], quota: Mapping[str, int], seed: int) -> Chosen:
     """The cells with the lowest random numbers of each tissue.
 
-    A cell's random number depends on the seed and its joinid alone. So the choice does not depend on the size or order
+    A cell's random number depends only on the seed and its joinid. So the choice does not depend on the size or order
     of the batches, and memory holds at most twice the chosen cells and one batch.
     """
     kept = {tissue: _Lowest(count) for tissue, count in quota.items() if count}

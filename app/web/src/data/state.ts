@@ -15,6 +15,8 @@ export const announcement = signal("");
 
 export const job = signal<JobState | null>(null);
 export const fileName = signal("");
+/** The beginning of the names of saved files. */
+export const fileStem = () => (fileName.value || "cells").replace(/\.[^.]+$/, "").replace(/[^\w.-]+/g, "_");
 /** Share of the upload that has been sent; null when there is none. */
 export const uploaded = signal<number | null>(null);
 /** What is known about the cells; already while their job runs. */

@@ -2,7 +2,8 @@
 import { useEffect, useState } from "preact/hooks";
 import { json, post, Problem } from "../data/api";
 import { css, differenceColour, isLight, type Rgb, scaleColour } from "../data/colour";
-import { job, clusters, types } from "../data/state";
+import { csv, save } from "../data/files";
+import { clusters, fileStem, job, types } from "../data/state";
 import type { View } from "../data/types";
 import { count } from "./text";
 
@@ -25,6 +26,8 @@ interface Answer extends Matrix {
   columns: string[];
   ic50_lower: Matrix;
   ic50_upper: Matrix;
+  ic50_relative?: Matrix;
+  ic50_percentile?: Matrix;
   cell_distance: Matrix;
   /** Whether each group is like the training lines, in words. */
   domain?: string[];
@@ -130,6 +133,29 @@ function cautions(answer: Answer): string[] {
   });
 }
 
+/** All drugs and groups, one pair a line, sorted by drug as the answer is. */
+function table({ answer, sizes }: Response): string {
+  const pairs = answer.columns.flatMap((_, drug) => answer.obs_names.map((_, group): [number, number] => [drug, group]));
+  const matrix = (one?: Matrix) => pairs.map(([drug, group]) => one?.values[group]?.[drug] ?? "");
+  const columns = {
+    drug: pairs.map(([drug]) => answer.columns[drug]!),
+    group: pairs.map(([, group]) => answer.obs_names[group]!),
+    cells: pairs.map(([, group]) => sizes[group] ?? ""),
+    ic50: matrix(answer),
+    ic50_lower: matrix(answer.ic50_lower),
+    ic50_upper: matrix(answer.ic50_upper),
+    ic50_relative: matrix(answer.ic50_relative),
+    ic50_percentile: matrix(answer.ic50_percentile),
+    domain: pairs.map(([, group]) => answer.domain?.[group] ?? ""),
+  };
+  return csv(columns, pairs.map((_, row) => row));
+}
+
+/** One decimal, without a minus sign in front of zero. */
+function short(value: number): string {
+  return value.toFixed(1).replace(/^-(0\.0)$/, "$1");
+}
+
 function HeatMap({ answer, sizes }: Response) {
   const [colours, setColours] = useState<Colours>("difference");
   const [text, setText] = useState("");
@@ -178,10 +204,10 @@ function HeatMap({ answer, sizes }: Response) {
                 {answer.values.map((row, group) => {
                   const value = row[drug] ?? null;
                   if (value === null) return <td key={group}>–</td>;
-                  const interval = [answer.ic50_lower, answer.ic50_upper].map((bound) => bound.values[group]?.[drug]?.toFixed(1));
+                  const interval = [answer.ic50_lower, answer.ic50_upper].map((bound) => short(bound.values[group]?.[drug] ?? NaN));
                   return (
                     <td key={group} class={isLight(colour(value, drug)) ? "on-light" : "on-dark"} style={{ background: css(colour(value, drug)) }} title={`${answer.columns[drug]}, ${answer.obs_names[group]}: ${value.toFixed(2)}, 90 % interval ${interval.join(" to ")}`}>
-                      {value.toFixed(1)}
+                      {short(value)}
                     </td>
                   );
                 })}
@@ -190,6 +216,9 @@ function HeatMap({ answer, sizes }: Response) {
           </tbody>
         </table>
       </div>
+      <button type="button" onClick={() => save(table({ answer, sizes }), `${fileStem()}.drugs.csv`)}>
+        CSV: all drugs and groups, with intervals
+      </button>
       <p class="hint">
         {drugs.length > MOST_DRUGS ? `The first ${MOST_DRUGS} of ${drugs.length} drugs. ` : ""}Hover for the 90 % interval. ⚠: the group is farther from all training lines than these are from each other, so read its numbers with care. {answer.drug_response.terms}
       </p>

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { column, send, type Values } from "../data/api";
 import { csv, save } from "../data/files";
 import { png, svg } from "../data/picture";
-import { cellNames, clusters, codesJob, colouring, fault, fileName, job, numSelected, positions, probabilities, selectedRows, selection, types, values } from "../data/state";
+import { cellNames, clusters, codesJob, colouring, fault, fileStem, job, numSelected, positions, probabilities, selectedRows, selection, types, values } from "../data/state";
 import type { View } from "../data/types";
 import { titleOf } from "./titles";
 import { count } from "./text";
@@ -13,10 +13,6 @@ type Columns = Record<string, ArrayLike<string | number>>;
 function texts(found: Values): ArrayLike<string | number> {
   const names = found.categories;
   return names ? Array.from(found.values, (value) => names[value] ?? "") : found.values;
-}
-
-function stem(): string {
-  return (fileName.value || "cells").replace(/\.[^.]+$/, "").replace(/[^\w.-]+/g, "_");
 }
 
 /** Run a step and show what goes wrong. */
@@ -48,30 +44,30 @@ export function Exports({ view }: { view: View }) {
   const id = job.value!.id;
   const all = Array.from({ length: view.num_cells }, (_, row) => row);
   const [label, setLabel] = useState("my_cells");
-  const saveTable = (rows: number[], suffix: string) => attempt(async () => save(csv(await table(id, view), rows), `${stem()}.${suffix}.csv`));
+  const saveTable = (rows: number[], suffix: string) => attempt(async () => save(csv(await table(id, view), rows), `${fileStem()}.${suffix}.csv`));
   const saveSelected = () => {
     const columns: Columns = { cell: cellNames.value ?? [] };
     if (types.value) columns.scpalm_label = texts(types.value);
     if (probabilities.value) columns.scpalm_probability = probabilities.value.values;
     if (clusters.value) columns.scpalm_cluster = texts(clusters.value);
     if (values.value && colouring.value.source !== "result") columns[titleOf(colouring.value)] = texts(values.value);
-    save(csv(columns, selectedRows()), `${stem()}.selected.csv`);
+    save(csv(columns, selectedRows()), `${fileStem()}.selected.csv`);
   };
   const saveColumn = () => {
     const mask = selection.value!;
     const name = label.trim() || "selected";
-    save(csv({ cell: cellNames.value ?? [], [name]: Array.from(mask, (one) => (one ? "yes" : "no")) }, all), `${stem()}.${name.replace(/[^\w.-]+/g, "_")}.csv`);
+    save(csv({ cell: cellNames.value ?? [], [name]: Array.from(mask, (one) => (one ? "yes" : "no")) }, all), `${fileStem()}.${name.replace(/[^\w.-]+/g, "_")}.csv`);
   };
   return (
     <>
       <h2>Save</h2>
       <h3>All cells</h3>
       <div class="actions column">
-        <button type="button" onClick={() => void attempt(() => saveResult(id, `${stem()}.scpalm.h5ad`, "application/x-hdf5"))}>
+        <button type="button" onClick={() => void attempt(() => saveResult(id, `${fileStem()}.scpalm.h5ad`, "application/x-hdf5"))}>
           h5ad: your file with types, map and clusters
         </button>
         {codesJob.value?.state === "succeeded" && (
-          <button type="button" onClick={() => void attempt(() => saveResult(codesJob.value!.id, `${stem()}.codes.h5ad`, "application/x-hdf5"))}>
+          <button type="button" onClick={() => void attempt(() => saveResult(codesJob.value!.id, `${fileStem()}.codes.h5ad`, "application/x-hdf5"))}>
             h5ad: your file with pathway codes
           </button>
         )}
@@ -101,10 +97,10 @@ export function Exports({ view }: { view: View }) {
       )}
       <h3>Picture</h3>
       <div class="actions">
-        <button type="button" onClick={() => void attempt(async () => save(await png(), `${stem()}.png`))}>
+        <button type="button" onClick={() => void attempt(async () => save(await png(), `${fileStem()}.png`))}>
           PNG
         </button>
-        <button type="button" onClick={() => void attempt(() => save(svg(), `${stem()}.svg`, "image/svg+xml"))}>
+        <button type="button" onClick={() => void attempt(() => save(svg(), `${fileStem()}.svg`, "image/svg+xml"))}>
           SVG
         </button>
       </div>

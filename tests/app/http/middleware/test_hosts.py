@@ -80,7 +80,7 @@ def test_probes_reach_health_checks_by_any_address(client: Client) -> None:
         assert status(client, path, "10.1.2.3:8000").status_code == 200
 
 
-def test_a_service_on_the_network_serves_any_name_unless_told(make_app: Callable[..., FastAPI]) -> None:
+def test_a_service_on_the_network_serves_any_name_unless_names_are_set(make_app: Callable[..., FastAPI]) -> None:
     with Client(make_app(host="0.0.0.0")) as client:
         assert status(client.wait_until_loaded(), "/jobs", "cells.example.org").status_code == 200
     with Client(make_app(host="0.0.0.0", allowed_hosts="cells.example.org")) as client:

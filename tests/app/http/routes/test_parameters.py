@@ -1,4 +1,4 @@
-"""Every parameter is read, or refused by name with the nearest known one; from the query, a form and JSON alike."""
+"""Every parameter is read, or refused by name with the nearest known one; in the query, a form or JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.app.http.routes.test_cells import BODY, H5AD, check_problem, write_ce
         ("input=cuonts", "input", "input"),
     ],
 )
-def test_a_query_parameter_that_nobody_reads_is_refused(client: Client, query: str, words: str, field: str) -> None:
+def test_a_query_parameter_that_no_task_reads_is_refused(client: Client, query: str, words: str, field: str) -> None:
     answer = client.post(f"/embed?{query}", json=BODY)
     check_problem(answer, 422, "invalid-parameter", field=field)
     assert words in answer.json()["detail"]
@@ -59,7 +59,7 @@ def test_axios_brackets_and_a_singular_name_the_list(client: Client) -> None:
         ({"AAAC-1": {"CD3D": 4}}, "no JSON member", "AAAC-1"),
     ],
 )
-def test_a_json_member_that_nobody_reads_is_refused(
+def test_a_json_member_that_no_task_reads_is_refused(
     client: Client, members: dict[str, object], words: str, field: str
 ) -> None:
     answer = client.post("/embed", json={**BODY, **members})

@@ -54,7 +54,7 @@ def test_a_second_key_for_the_same_body_stands_for_the_same_job(check: Callable[
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
-def test_a_key_whose_job_failed_starts_anew(check: Callable[[Scenario], None], end: State) -> None:
+def test_a_key_whose_job_failed_starts_a_new_job(check: Callable[[Scenario], None], end: State) -> None:
     async def scenario(ledger: Ledger) -> None:
         await accept(ledger, "a", sent("cells", "k"))
         assert await ledger.end(await take(ledger), end, "why")

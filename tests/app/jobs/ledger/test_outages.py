@@ -70,7 +70,7 @@ def _room(disk: Path) -> int:
 
 @needs_redis
 def test_a_pause_of_redis_is_no_death_of_a_process(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While Redis is suspended nobody can renew. Afterwards the holders get a whole lease to do so."""
+    """While Redis is suspended no process can renew. Afterwards the holders get a whole lease to do so."""
     monkeypatch.setattr(redis_ledger, "pause_ms", lambda lease_seconds: 150)
     redis_server.client().flushall()
     assert redis_server.process is not None
@@ -84,7 +84,7 @@ def test_a_pause_of_redis_is_no_death_of_a_process(redis_server: RedisServer, mo
                 redis_server.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
                 await asyncio.sleep(2 * LEASE_SECONDS)
                 redis_server.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
-                assert await other.take(("m",)) is None, "nobody could renew this lease"
+                assert await other.take(("m",)) is None, "no process could renew this lease"
                 assert await one.renew(job)
             assert await other.take(("m",)) is None
             assert await one.commit_chunk(job, 0, 1) and await one.end(job, "succeeded")

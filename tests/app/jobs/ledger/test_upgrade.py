@@ -1,4 +1,4 @@
-"""Ledgers that earlier releases wrote are read and go on; an earlier release refuses the ledger of this one.
+"""Ledgers that earlier releases wrote are read and continue; an earlier release refuses the ledger of this one.
 
 The files in ``earlier`` were written by the releases themselves: a finished job, one that was interrupted after its
 first chunk, a failed one and one that waits. They are kept as text, with the times moved to November 2023.

@@ -87,7 +87,7 @@ def test_a_name_is_read(text: str, name: str) -> None:
         (Chem.MolToInchi(Chem.MolFromSmiles("CC(=O)Nc1ccc(O)cc1")), "inchi-tautomer", "SMILES in place of the InChI"),
     ],
 )
-def test_what_is_not_certain_is_refused_with_the_mend(text: str, code: str, word: str) -> None:
+def test_what_is_not_certain_is_refused_with_advice(text: str, code: str, word: str) -> None:
     with pytest.raises(InputError) as caught:
         found(text)
     assert caught.value.code == code and word in str(caught.value) and caught.value.field == "drugs"

@@ -80,7 +80,7 @@ def test_without_the_embedding_of_scfoundation_the_rest_loads(small: Small, tmp_
     assert load_tables(folder).scfoundation is None
 
 
-def test_checked_structures_mend_drugs_and_leave_out_what_has_none(tmp_path: Path) -> None:
+def test_checked_structures_correct_drugs_and_leave_out_what_has_none(tmp_path: Path) -> None:
     """Rapamycin gets its own structure, Cetuximab trains no encoder; the rows stay."""
     folder = write_tables(tmp_path / "data", [f"GENE{i}" for i in range(30)])
     drugs, response = pd.read_parquet(folder / "drugs.parquet"), pd.read_parquet(folder / "response.parquet")

@@ -37,7 +37,7 @@ def test_means_come_first_and_each_batch_has_a_row() -> None:
     assert [row["zero_shot"] for row in rows[:3]] == [True, True, False]
 
 
-def test_cells_with_a_label_of_their_batch_alone_are_left_out() -> None:
+def test_cells_with_a_label_that_only_their_batch_has_are_left_out() -> None:
     labels = [["a", "b", "only"][i % 3] if i < 45 else ["a", "b"][i % 2] for i in range(CELLS)]
     rows = compare_transfer([dataset(labels=labels)], LogCounts(), TransferOptions(["embedding"]))
     assert rows[0]["unseen_cells"] == 15 and rows[0]["cells"] == CELLS - 15
