@@ -26,6 +26,7 @@ from scpalm.model.genes.refusals import (
     unusable,
 )
 from scpalm.model.genes.report import InputReport
+from scpalm.model.genes.spread import check_spread
 from scpalm.model.genes.totals import (
     FEW_CELLS,
     counted,
@@ -50,7 +51,8 @@ def detect_input(matrix: CellMatrix, declared: Declaration = AUTO) -> InputRepor
     """
     shapes.refuse_unusable(matrix, declared)
     if declared.name == "auto" and shapes.is_whole(matrix.data):
-        return _counts(matrix, declared, "every value is a whole number")
+        doubts = check_spread(matrix)
+        return replace(_counts(matrix, declared, "every value is a whole number"), warnings=doubts)
     evidence = Evidence.of(matrix, _SAMPLED_CELLS)
     found = evidence.transform()
     if declared.name != "auto":

@@ -142,7 +142,7 @@ class Preparer:
         share = linear / np.repeat(totals, np.diff(matrix.indptr))
         known = float(share[self._columns[matrix.indices] < self._num_genes].sum() / max(share.sum(), 1e-300))
         report = replace(self._report, counts_matched=round(known, 4))
-        return replace(report, warnings=warnings_of(self.coverage, report, totals))
+        return replace(report, warnings=(*report.warnings, *warnings_of(self.coverage, report, totals)))
 
     def _to_rows(self, matrix: CellMatrix, linear: NDArray[np.floating], totals: NDArray[np.float64]) -> Rows:
         table = self._aligned(matrix, linear)

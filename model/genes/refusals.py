@@ -19,6 +19,10 @@ _UNUSABLE = {
     "sqrt": ("square-roots", "The values are square roots of normalised counts."),
     "log of log": ("log-of-log", "The values are logarithms of logarithms: log1p was applied twice."),
     "dense": ("no-zeros", "The values have no zeros, as those of microarrays (RMA), imputation or embeddings."),
+    "pseudo-count": (
+        "pseudo-count",
+        "The values have no zeros, and most are the smallest: a number was added to all counts.",
+    ),
     "imputed": ("imputed-values", "Each gene has values in all cells or in none, as after imputation or smoothing."),
 }
 
@@ -30,6 +34,28 @@ def unusable(kind: str) -> InputError:
     if kind in ("dense", "imputed"):
         hint += " If these are bulk profiles, declare what they are (input=log2_tpm, input=tpm)."
     return InputError(code, detail, hint=hint, field="data")
+
+
+def too_even(evidence: str) -> InputError:
+    """Whole numbers that vary less than counts do."""
+    return InputError(
+        "compressed-values",
+        f"All values are whole numbers, but they are too even to be counts: {evidence}. They look like rounded "
+        "logarithms, bins, ranks or scaled values.",
+        hint=f"{_SEND_COUNTS} If they are counts, say so: input=counts.",
+        field="data",
+    )
+
+
+def cut_off(largest: int, number: int) -> InputError:
+    """Values of which many are the largest: a limit was set to them."""
+    return InputError(
+        "cut-off-values",
+        f"{number} values of the first cells are {largest}, the largest, and few are just below it: the values were "
+        f"cut off at {largest}, or scaled gene by gene.",
+        hint=f"{_SEND_COUNTS} If they are counts all the same, say so: input=counts.",
+        field="data",
+    )
 
 
 def mixed(matrix: CellMatrix, row: int) -> InputError:
