@@ -60,5 +60,5 @@ def h5ad(number: int) -> bytes:
     data = anndata.AnnData(sparse.csr_matrix(np.random.default_rng(0).poisson(0.5, (number, len(genes))), dtype="f4"))
     data.obs_names, data.var_names = [f"cell{n}" for n in range(number)], genes
     with tempfile.TemporaryDirectory() as folder:
-        data.writeh5ad(Path(folder) / "cells.h5ad")
+        data.write_h5ad(Path(folder) / "cells.h5ad")
         return (Path(folder) / "cells.h5ad").read_bytes()
