@@ -8,18 +8,18 @@ from typing import Annotated
 
 import typer
 
-from scpalm.app.cli.annotate import annotate
-from scpalm.app.cli.check import check
-from scpalm.app.cli.doctor import doctor
-from scpalm.app.cli.embed import ClusterCommand, embed
-from scpalm.app.cli.integrate import integrate
-from scpalm.app.cli.jobs import jobs
-from scpalm.app.cli.key import key
-from scpalm.app.cli.models import models
-from scpalm.app.cli.serve import ServeCommand, serve
+from scpalm.app.cli.commands.annotate import annotate
+from scpalm.app.cli.commands.check import check
+from scpalm.app.cli.commands.doctor import doctor
+from scpalm.app.cli.commands.embed import ClusterCommand, embed
+from scpalm.app.cli.commands.integrate import integrate
+from scpalm.app.cli.commands.jobs import jobs
+from scpalm.app.cli.commands.key import key
+from scpalm.app.cli.commands.models import models
+from scpalm.app.cli.commands.serve import ServeCommand, serve
+from scpalm.app.cli.commands.task_commands import task_command
+from scpalm.app.cli.commands.worker import worker
 from scpalm.app.cli.strict import StrictCommand
-from scpalm.app.cli.task_commands import task_command
-from scpalm.app.cli.worker import worker
 from scpalm.model.errors import UserError
 from scpalm.model.release import release
 from scpalm.model.tasks.registry import tasks

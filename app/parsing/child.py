@@ -22,7 +22,7 @@ from scpalm.app.codecs.codec import CarriesOptions, DecodeOptions, HasObs, Reade
 from scpalm.app.codecs.compression import decompress
 from scpalm.app.codecs.registry import reader_for, writer_for
 from scpalm.app.errors import ServiceError, StorageFullError, TooLargeError, UnsupportedMediaTypeError
-from scpalm.app.parsing.isolation import MAX_FILE_BYTES, OWN_MEMORY, Folders, isolate
+from scpalm.app.parsing.isolation.isolate import MAX_FILE_BYTES, OWN_MEMORY, Folders, isolate
 from scpalm.app.parsing.members import checked_members
 from scpalm.app.parsing.messages import Message, receive, send
 from scpalm.app.parsing.upload import Upload, UploadHead

@@ -26,7 +26,7 @@ from scpalm.app.codecs.registry import writer_for
 from scpalm.app.codecs.result import Result
 from scpalm.app.errors import UnsupportedMediaTypeError
 from scpalm.app.parsing.commands import command, read_view_facts, refuse_unknown
-from scpalm.app.parsing.isolation import Folders, warn_once
+from scpalm.app.parsing.isolation.isolate import Folders, warn_once
 from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
 from scpalm.app.parsing.pump import Pump

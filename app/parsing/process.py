@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from scpalm.app.parsing.isolation import Folders, child_environment
+from scpalm.app.parsing.isolation.isolate import Folders, child_environment
 from scpalm.app.parsing.messages import Message, MessageError, receive, send
 from scpalm.app.parsing.wire import read_error
 

@@ -7,23 +7,23 @@ from typing import Annotated
 
 import typer
 
-from scpalm.training.cli.adapt import adapt
-from scpalm.training.cli.all import train_all
+from scpalm.training.cli.commands.adapt import adapt
+from scpalm.training.cli.commands.all import train_all
+from scpalm.training.cli.commands.corpus import corpus
+from scpalm.training.cli.commands.decoder import decoder
+from scpalm.training.cli.commands.drug_response import drug_response, evaluate_drug_response, evaluate_summed_cells
+from scpalm.training.cli.commands.drug_response_kernel import drug_response_head
+from scpalm.training.cli.commands.evaluate.ablation import ablation
+from scpalm.training.cli.commands.evaluate.annotation import annotation
+from scpalm.training.cli.commands.evaluate.commands import app as evaluate_app
+from scpalm.training.cli.commands.evaluate.embedding import clustering, robustness, transfer
+from scpalm.training.cli.commands.evaluate.integration import integration
+from scpalm.training.cli.commands.evaluate.whole import evaluate_all
+from scpalm.training.cli.commands.export import export
+from scpalm.training.cli.commands.reference import reference
+from scpalm.training.cli.commands.stages import cells, pathways
+from scpalm.training.cli.commands.views import views
 from scpalm.training.cli.console import command
-from scpalm.training.cli.corpus import corpus
-from scpalm.training.cli.decoder import decoder
-from scpalm.training.cli.drug_response import drug_response, evaluate_drug_response, evaluate_summed_cells
-from scpalm.training.cli.drug_response_kernel import drug_response_head
-from scpalm.training.cli.evaluate.ablation import ablation
-from scpalm.training.cli.evaluate.annotation import annotation
-from scpalm.training.cli.evaluate.commands import app as evaluate_app
-from scpalm.training.cli.evaluate.embedding import clustering, robustness, transfer
-from scpalm.training.cli.evaluate.integration import integration
-from scpalm.training.cli.evaluate.whole import evaluate_all
-from scpalm.training.cli.export import export
-from scpalm.training.cli.reference import reference
-from scpalm.training.cli.stages import cells, pathways
-from scpalm.training.cli.views import views
 
 app = typer.Typer(
     help="Train scPaLM offline: counts -> corpus -> pathways (stage 1) -> cells (stage 2) -> bundle.",

@@ -17,11 +17,11 @@ from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.training.corpus.errors import CorpusError, naming
 from scpalm.training.corpus.fingerprints import KeptOut, fingerprints
-from scpalm.training.corpus.noise import RealCells, fit_noise
-from scpalm.training.corpus.profiles import Profile, ProfileTable, read_profiles
 from scpalm.training.corpus.reader import FORMAT_VERSION
 from scpalm.training.corpus.shards import ShardWriter
-from scpalm.training.corpus.simulate import Noise, SimulatedCells, SimulationOptions, simulate
+from scpalm.training.corpus.simulated.noise import RealCells, fit_noise
+from scpalm.training.corpus.simulated.profiles import Profile, ProfileTable, read_profiles
+from scpalm.training.corpus.simulated.simulate import Noise, SimulatedCells, SimulationOptions, simulate
 from scpalm.training.corpus.source import CorpusOptions, Source
 
 Progress = Callable[[str, int], None]

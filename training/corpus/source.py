@@ -17,7 +17,7 @@ from scpalm.model.genes.rows import Rows
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import CellSource, open_cells
 from scpalm.training.corpus.fingerprints import CHUNK, counts_of, known_genes
-from scpalm.training.corpus.simulate import SimulationOptions
+from scpalm.training.corpus.simulated.simulate import SimulationOptions
 
 # Columns of obs that a corpus keeps, with the names to look for: ours, then those of CELLxGENE and Tabula Sapiens.
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import scpalm
-from scpalm.app.parsing.isolation import Folders
+from scpalm.app.parsing.isolation.isolate import Folders
 from scpalm.app.parsing.messages import Message
 from scpalm.app.parsing.process import ParserLimits, ParserProcess, ProcessError
 from scpalm.model.errors import BundleError, InputError

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.training.corpus.profiles import ProfileFile
-from scpalm.training.corpus.simulate import SimulationOptions
+from scpalm.training.corpus.simulated.profiles import ProfileFile
+from scpalm.training.corpus.simulated.simulate import SimulationOptions
 from tests.training.tiny import NUM_GENES
 
 

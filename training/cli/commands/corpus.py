@@ -15,7 +15,7 @@ from scpalm.training.cli.keep import check_keep
 if TYPE_CHECKING:
     from scpalm.training.corpus.census.blocks import Download
     from scpalm.training.corpus.census.reader import CensusQuery
-    from scpalm.training.corpus.simulate import SimulationOptions
+    from scpalm.training.corpus.simulated.simulate import SimulationOptions
 
 
 @command
@@ -78,8 +78,8 @@ def corpus(
     from scpalm.training.corpus.build import build_corpus, refuse_existing
     from scpalm.training.corpus.census.blocks import remove
     from scpalm.training.corpus.census.reader import CensusQuery
-    from scpalm.training.corpus.profiles import ProfileFile
-    from scpalm.training.corpus.simulate import SimulationOptions
+    from scpalm.training.corpus.simulated.profiles import ProfileFile
+    from scpalm.training.corpus.simulated.simulate import SimulationOptions
     from scpalm.training.corpus.source import CorpusOptions
     from scpalm.training.runs.config import ConfigError
 
@@ -183,7 +183,7 @@ def _depth(text: str | None) -> tuple[float, float] | None:
 
 
 def _check_effect(simulation: SimulationOptions) -> None:
-    from scpalm.training.corpus.simulate import SimulationOptions
+    from scpalm.training.corpus.simulated.simulate import SimulationOptions
     from scpalm.training.runs.config import ConfigError
 
     if not simulation.files and simulation != SimulationOptions():

@@ -9,11 +9,11 @@ from typing import Annotated, TypedDict, Unpack
 import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
+from scpalm.training.cli.commands.evaluate import commands, embedding
+from scpalm.training.cli.commands.evaluate.annotation import annotation
+from scpalm.training.cli.commands.evaluate.integration import integration
+from scpalm.training.cli.commands.evaluate.options import BundleOption, Keep, Label, Record
 from scpalm.training.cli.console import command
-from scpalm.training.cli.evaluate import commands, embedding
-from scpalm.training.cli.evaluate.annotation import annotation
-from scpalm.training.cli.evaluate.integration import integration
-from scpalm.training.cli.evaluate.options import BundleOption, Keep, Label, Record
 
 
 @command

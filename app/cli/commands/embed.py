@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from scpalm.app.cli.commands.task_commands import run_task
 from scpalm.app.cli.options import (
     BundleOption,
     InArgument,
@@ -18,7 +19,6 @@ from scpalm.app.cli.options import (
     TotalOption,
 )
 from scpalm.app.cli.strict import StrictCommand
-from scpalm.app.cli.task_commands import run_task
 from scpalm.model.errors import InputError, MissingRuntimeError
 from scpalm.model.spec import RequestSpec
 

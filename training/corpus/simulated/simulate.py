@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.rows import GeneSet, Rows
-from scpalm.training.corpus.profiles import Profile, ProfileFile
+from scpalm.training.corpus.simulated.profiles import Profile, ProfileFile
 
 # Cells that are held in memory before they go to a shard.
 CHUNK = 256

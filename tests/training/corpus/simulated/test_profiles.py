@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scpalm.training.corpus.errors import CorpusError
-from scpalm.training.corpus.profiles import ProfileFile, ProfileTable, read_profiles, tissue_of
+from scpalm.training.corpus.simulated.profiles import ProfileFile, ProfileTable, read_profiles, tissue_of
 from tests.training.corpus.profile_files import tiny_profile, write_profiles
 from tests.training.tiny import NUM_GENES, tiny_vocabulary
 

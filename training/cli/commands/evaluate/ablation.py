@@ -51,7 +51,7 @@ def ablation(
     import torch
 
     from scpalm.model.network.config import preset as sizes_of
-    from scpalm.training.cli.evaluate.options import datasets_of
+    from scpalm.training.cli.commands.evaluate.options import datasets_of
     from scpalm.training.corpus.reader import Corpus
     from scpalm.training.evaluation.ablation.cells import Cells
     from scpalm.training.evaluation.ablation.train import AblationConfig, Scoring, run_ablation

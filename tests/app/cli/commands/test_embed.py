@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from scpalm.app.cli import embed as embed_module
+from scpalm.app.cli.commands import embed as embed_module
 from scpalm.app.cli.main import main
 
 

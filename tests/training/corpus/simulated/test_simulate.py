@@ -8,9 +8,9 @@ import pytest
 
 from scpalm.training.corpus.build import build_corpus
 from scpalm.training.corpus.errors import CorpusError
-from scpalm.training.corpus.profiles import Profile
 from scpalm.training.corpus.reader import Corpus
-from scpalm.training.corpus.simulate import CHUNK, Noise, simulate
+from scpalm.training.corpus.simulated.profiles import Profile
+from scpalm.training.corpus.simulated.simulate import CHUNK, Noise, simulate
 from scpalm.training.corpus.source import CorpusOptions
 from scpalm.training.corpus.thinning import Streams
 from tests.training.corpus.profile_files import simulating, tiny_profile, write_profiles

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scpalm.app.parsing import isolation, pool
-from scpalm.app.parsing.isolation import Folders, missing_isolation
-from scpalm.app.parsing.landlock import landlock_version
+from scpalm.app.parsing import pool
+from scpalm.app.parsing.isolation import isolate
+from scpalm.app.parsing.isolation.isolate import Folders, missing_isolation
+from scpalm.app.parsing.isolation.landlock import landlock_version
 from scpalm.app.parsing.messages import Message
 from scpalm.app.parsing.process import ParserLimits, ParserProcess
 from tests.app.pools import with_pool, write_genes
@@ -104,7 +105,7 @@ def test_it_starts_no_programs_and_signals_no_processes(isolated: Place) -> None
 def test_its_resources_are_limited(place: Place) -> None:
     limits = place.process.call(Message("limits")).content
     assert limits["RLIMIT_NOFILE"] <= 256
-    assert limits["RLIMIT_FSIZE"] <= isolation.MAX_FILE_BYTES
+    assert limits["RLIMIT_FSIZE"] <= isolate.MAX_FILE_BYTES
     assert limits["RLIMIT_CORE"] == 0
     assert 0 < limits["RLIMIT_AS"] < 8 << 30
 
@@ -113,14 +114,14 @@ def test_a_kernel_without_it_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ParserProcess, "missing_isolation", ("The kernel has no landlock.",))
-    isolation.warn_once.cache_clear()
+    isolate.warn_once.cache_clear()
 
     async def use(started: pool.ParserPool) -> None:
         await started.start()
 
     with caplog.at_level(logging.WARNING, "scpalm.parsing"):
         with_pool(write_genes(tmp_path), use)
-    isolation.warn_once.cache_clear()
+    isolate.warn_once.cache_clear()
     assert [record.getMessage() for record in caplog.records] == [
         "isolation of parsers is incomplete: The kernel has no landlock."
     ]
@@ -130,8 +131,8 @@ def test_missing_parts_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise OSError(38, "seccomp: not here")
 
-    monkeypatch.setattr(isolation, "landlock_version", lambda: 0)
-    monkeypatch.setattr(isolation, "refuse_calls", refuse)
+    monkeypatch.setattr(isolate, "landlock_version", lambda: 0)
+    monkeypatch.setattr(isolate, "refuse_calls", refuse)
     files, calls = missing_isolation()
     assert files == "The kernel has no landlock: parsers can read every file that the service can read."
     assert calls.startswith("Parsers can open sockets and start programs (")

@@ -58,12 +58,12 @@ def train_all(
 
     Example: scpalm-train all CELLS/*.h5ad --out MINE --gene-sets reactome.gmt --drug-response DRUGS
     """
-    from scpalm.training.cli.corpus import corpus
-    from scpalm.training.cli.drug_response_kernel import drug_response_head
-    from scpalm.training.cli.evaluate.commands import pathways as name_codes
-    from scpalm.training.cli.export import export
-    from scpalm.training.cli.reference import reference
-    from scpalm.training.cli.stages import cells, pathways
+    from scpalm.training.cli.commands.corpus import corpus
+    from scpalm.training.cli.commands.drug_response_kernel import drug_response_head
+    from scpalm.training.cli.commands.evaluate.commands import pathways as name_codes
+    from scpalm.training.cli.commands.export import export
+    from scpalm.training.cli.commands.reference import reference
+    from scpalm.training.cli.commands.stages import cells, pathways
     from scpalm.training.runs.run import Run
 
     corpus_dir, run, bundle = out / "corpus", Run(out / "run"), out / "bundle"

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scpalm.model.genes.linear import SCALE
-from scpalm.training.corpus.simulate import Noise
+from scpalm.training.corpus.simulated.simulate import Noise
 from scpalm.training.corpus.thinning import Cell
 
 # Larger totals are counts of reads, not of molecules: their noise is that of the amplification.

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import scpalm
-from scpalm.app.parsing.landlock import landlock_version, restrict
-from scpalm.app.parsing.seccomp import refuse_calls
+from scpalm.app.parsing.isolation.landlock import landlock_version, restrict
+from scpalm.app.parsing.isolation.seccomp import refuse_calls
 
 log = logging.getLogger("scpalm.parsing")
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
-from scpalm.training.cli.console import command
-from scpalm.training.cli.evaluate.options import (
+from scpalm.training.cli.commands.evaluate.options import (
     BundleOption,
     Json,
     Keep,
@@ -21,6 +20,7 @@ from scpalm.training.cli.evaluate.options import (
     named_methods,
     show_progress,
 )
+from scpalm.training.cli.console import command
 
 if TYPE_CHECKING:
     import numpy as np

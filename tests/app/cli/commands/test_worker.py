@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scpalm.app.cli.worker import worker
+from scpalm.app.cli.commands.worker import worker
 from scpalm.app.server import ServeError, listen
 from tests.redis_server import free_port
 
@@ -33,7 +33,7 @@ def listening(monkeypatch: pytest.MonkeyPatch, ports: list[int], tmp_path: Path)
     monkeypatch.setattr("scpalm.app.server.listen", listen_and_stay)
     monkeypatch.setattr("scpalm.app.server._serve", serve_nothing)
     monkeypatch.setattr("scpalm.app.telemetry.logging.configure_logging", lambda log_format: None)
-    monkeypatch.setattr("scpalm.app.cli.worker.DEFAULT_PORTS", ports)
+    monkeypatch.setattr("scpalm.app.cli.commands.worker.DEFAULT_PORTS", ports)
     monkeypatch.setenv("SCPALM_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("SCPALM_SPOOL_DIR", str(tmp_path))
     monkeypatch.delenv("SCPALM_PORT", raising=False)

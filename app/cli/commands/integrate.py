@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from scpalm.app.cli.commands.task_commands import run_task
 from scpalm.app.cli.options import (
     BundleOption,
     InArgument,
@@ -16,7 +17,6 @@ from scpalm.app.cli.options import (
     OutOption,
     TotalOption,
 )
-from scpalm.app.cli.task_commands import run_task
 from scpalm.model.spec import RequestSpec
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
+from scpalm.training.cli.commands.drug_response import DataDir
 from scpalm.training.cli.console import command
-from scpalm.training.cli.drug_response import DataDir
 from scpalm.training.metrics.rows import Row
 
 

@@ -9,7 +9,7 @@ import platform
 import struct
 import sys
 
-from scpalm.app.parsing.landlock import forbid_new_privileges
+from scpalm.app.parsing.isolation.landlock import forbid_new_privileges
 
 _SET_SECCOMP, _FILTER_MODE = 22, 2
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM

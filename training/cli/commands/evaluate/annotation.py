@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from scpalm.model.bundle import DEFAULT_BUNDLE
-from scpalm.training.cli.console import command
-from scpalm.training.cli.evaluate.options import (
+from scpalm.training.cli.commands.evaluate.options import (
     BundleOption,
     Json,
     Keep,
@@ -21,6 +20,7 @@ from scpalm.training.cli.evaluate.options import (
     pairs_of,
     show_progress,
 )
+from scpalm.training.cli.console import command
 
 
 @command

@@ -80,7 +80,7 @@ def examine() -> Iterator[Finding]:
 
 
 def _isolation() -> Iterator[Finding]:
-    from scpalm.app.parsing.isolation import missing_isolation
+    from scpalm.app.parsing.isolation.isolate import missing_isolation
 
     missing = missing_isolation()
     for sentence in missing:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from scpalm.training.cli.commands.decoder import train_cell_decoder
+from scpalm.training.cli.commands.views import train_view_head
 from scpalm.training.cli.console import command, key_value, progress_bar, train_with_bar
-from scpalm.training.cli.decoder import train_cell_decoder
 from scpalm.training.cli.finished import Training
-from scpalm.training.cli.views import train_view_head
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="key=value; may be repeated. See training/README.md.")

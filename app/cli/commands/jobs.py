@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scpalm.app.cli.job_tables import describe_job, describe_letter, job_table, letter_table, lines_of
+from scpalm.app.cli.commands.job_tables import describe_job, describe_letter, job_table, letter_table, lines_of
 from scpalm.model.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The commands of `scpalm-train`, one per file. In: arguments. Out: corpora, runs, bundles, tables. Used by `main`."""
