@@ -8,9 +8,7 @@ import errno
 import logging
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -30,11 +28,6 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 class ServeError(UserError):
     """The service could not start. The message says why."""
-
-
-def exit_quietly(number: int, frame: FrameType | None) -> None:
-    """Signal handler for the time before the server runs: exit with status 0."""
-    sys.exit(0)
 
 
 class _Server(uvicorn.Server):

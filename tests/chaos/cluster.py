@@ -66,14 +66,6 @@ class Process(Server):
         families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
         return sum(s.value for family in families for s in family.samples if s.name == f"scpalm_{name}")
 
-    def has_died(self, seconds: float = 20.0) -> bool:
-        """Whether the process exits by itself within this time."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
 
 @dataclass
 class Load:

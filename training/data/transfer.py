@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -13,12 +13,6 @@ from scpalm.training.data.batches import Feed
 
 Item = TypeVar("Item")
 Change = Callable[[Tensor], Tensor]
-
-
-class HasTensors(Protocol):
-    """A batch of tensors that may be moved to a device."""
-
-    def map(self, change: Change) -> Self: ...
 
 
 def map_tensors(item: Item, change: Change) -> Item:

@@ -14,7 +14,7 @@ from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.io.h5ad import H5adFile
 from tests.model.io.h5ad_faults import FAULTS, STRINGS, swap
 from tests.model.io.h5ad_leaks import LEAKS
-from tests.model.small_cells import NUM_CELLS, NUM_GENES, small_counts
+from tests.model.small_cells import NUM_CELLS, NUM_GENES, dense, joined, small_counts
 
 
 def read(path: Path, *, layer: str | None = None, max_cells: int | None = None, max_bytes: int | None = None) -> None:
@@ -64,11 +64,13 @@ def test_a_row_index_out_of_range_in_a_column_wise_matrix(tmp_path: Path) -> Non
 
 def test_soft_links_inside_the_file_are_followed(tmp_path: Path) -> None:
     path = tmp_path / "cells.h5ad"
-    small_counts().write_h5ad(path)
+    cells = small_counts()
+    cells.write_h5ad(path)
     with h5py.File(path, "r+") as file:
         file.move("X", "uns/matrix")
         file["X"] = h5py.SoftLink("/uns/matrix")
-    read(path)
+    with H5adFile(path) as linked:
+        np.testing.assert_array_equal(joined(list(linked.chunks(7))), dense(cells))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class Tables:
 
     Attributes:
         lines: ``[L]`` DepMap ids. types: ``[L]`` TCGA type. drugs: D drugs.
-        line_of, drug_of: ``[R]`` int64. ln_ic50: ``[R]`` float32, ln uM. gdsc_id: ``[R]``.
+        line_of, drug_of: ``[R]`` int64. ln_ic50: ``[R]`` float32, ln uM.
         published_split: ``[R]`` ``train``, ``test`` or ``unused``.
         published_base, published_scfoundation: ``[R]`` published predictions, ln uM, NaN where there are none.
         structures: ``checked`` or ``published``, see `load_tables`.
@@ -43,7 +43,6 @@ class Tables:
     line_of: NDArray[np.int64]
     drug_of: NDArray[np.int64]
     ln_ic50: NDArray[np.float32]
-    gdsc_id: NDArray[np.int64]
     published_split: Texts
     published_base: NDArray[np.float64]
     published_scfoundation: NDArray[np.float64]
@@ -90,9 +89,7 @@ def load_tables(folder: Path, *, structures: Structures = "checked") -> Tables:
     """
     if not folder.is_dir():
         raise TablesError(f"{folder} is not a folder. Name the one that holds response.parquet.")
-    response = _read(
-        folder, "response", ["depmap_id", "pubchem_id", "ln_ic50", "tcga_type", "gdsc_drug_id", "split_scf"]
-    )
+    response = _read(folder, "response", ["depmap_id", "pubchem_id", "ln_ic50", "tcga_type", "split_scf"])
     drugs = _read(folder, "drugs", ["pubchem_id", "name", "smiles", "targets", "target_pathway"])
     expression = _profiles(folder, "expression")
     lines = expression.index
@@ -118,7 +115,6 @@ def load_tables(folder: Path, *, structures: Structures = "checked") -> Tables:
         line_of=line_of,
         drug_of=drug_of,
         ln_ic50=ln_ic50,
-        gdsc_id=response["gdsc_drug_id"].to_numpy(dtype=np.int64),
         published_split=response["split_scf"].fillna("unused").to_numpy(dtype=str),
         published_base=_optional(response, "pub_pred_base"),
         published_scfoundation=_optional(response, "pub_pred_scfoundation"),

@@ -56,7 +56,7 @@ class Fitted:
         lines: ``[T]`` numbers of the training lines.
         profiles: the map of profiles; its lines are the training lines.
         weights: ``[T, D]`` by setting. mutations: effects.
-        drug_mean, drug_sd: ``[D]`` of the training lines.
+        drug_mean: ``[D]`` of the training lines.
     """
 
     lines: NDArray[np.int64]
@@ -64,7 +64,6 @@ class Fitted:
     weights: dict[str, Floats]
     mutations: MutationEffects
     drug_mean: Floats
-    drug_sd: Floats
 
     def deviations(self, profiles: Floats, mutation: NDArray[np.integer] | None = None) -> Floats:
         """``[C, D]`` from profiles ``[C, P]`` in log2(TPM + 1), as the served head computes it."""
@@ -75,7 +74,7 @@ class Fitted:
 
 
 def fit(tables: Tables, responses: Responses, lines: NDArray[np.int64]) -> Fitted:
-    """Fit to the responses of ``lines``; other lines are not looked at."""
+    """Fit to the responses of ``lines``; other lines are not read."""
     measured, number = responses.measured[lines], responses.number[lines]
     count = measured.sum(axis=0)
     overall = responses.mean[lines][measured].mean()
@@ -110,7 +109,6 @@ def fit(tables: Tables, responses: Responses, lines: NDArray[np.int64]) -> Fitte
         {"expression": expression, "mutation": weights @ shrunk},
         MutationEffects(genes[gene], drug, values, frequency),
         mean.astype(np.float32),
-        np.sqrt(np.maximum(variance, 1e-6)).astype(np.float32),
     )
 
 
