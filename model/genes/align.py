@@ -237,7 +237,8 @@ class _Aligner:
 
     def _leave_out_by_company(self) -> None:
         symbols = self._vocabulary.by_symbol
-        found = dict.fromkeys(viral_columns(self._names, symbols.__contains__), "viral gene")
+        doubtful = [column for column, how in enumerate(self._how) if how not in ("symbol", "ensembl")]
+        found = dict.fromkeys(viral_columns(self._names, doubtful), "viral gene")
         if self._columns.kinds is None:
             refuse_proteins(self._names, symbols.__contains__)
             found |= blocks(self._names, self._target < 0, self._repeated(), symbols.__contains__)

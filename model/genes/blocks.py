@@ -26,6 +26,7 @@ _GUIDE = re.compile(
     r"\S+[-_.][ACGT]{17,23}(?:[-_.]\S*)?|\S+(?:[-_.]s?|[A-Z\d])g\d{1,2}"
 )
 _SEQUENCE = re.compile(r"\S+[-_.][ACGT]{17,23}(?:[-_.]\S*)?")
+_SHORTEST_SEQUENCE = 18
 _NUMBER = re.compile(r"(.+?)[-._]\d{1,2}\Z")
 
 # Names of the genes of a virus, as its annotations have them.
@@ -41,6 +42,7 @@ _VIRUSES = tuple(
         r"(?:UL|US|RL|TRL|IRS|TRS)\d{1,3}[A-Z]?|ORF\d{1,2}|[Kk]\d{1,2}(?:\.\d)?|vIRF-?\d|LANA",
     )
 )
+_ANY_VIRUS = re.compile("|".join(f"(?:{virus.pattern})" for virus in _VIRUSES))
 _FEW_VIRAL = 4
 
 _FEW_ANCHORS, _ANCHOR_SHARE, _FEW_COLUMNS, _MOST_COLUMNS = 2, 0.2, 3, 500
@@ -53,18 +55,23 @@ def is_protein(name: str) -> bool:
     return _PROTEIN.fullmatch(name) is not None
 
 
-def viral_columns(names: Sequence[str], is_symbol: Callable[[str], bool]) -> list[int]:
-    """The columns of a virus of which there are several genes. Symbols of human genes are left to those."""
+def viral_columns(names: Sequence[str], doubtful: Sequence[int]) -> list[int]:
+    """The columns of a virus of which there are several genes.
+
+    Args:
+        names: of all columns.
+        doubtful: columns whose names are not the symbols of human genes.
+    """
+    short = [column for column in doubtful if len(names[column]) <= 8 and _ANY_VIRUS.fullmatch(names[column])]
     found: set[int] = set()
-    short = [column for column, name in enumerate(names) if len(name) <= 8]
-    for virus in _VIRUSES:
-        columns = [column for column in short if virus.fullmatch(names[column]) and not is_symbol(names[column])]
+    for virus in _VIRUSES if len(short) >= _FEW_VIRAL else ():
+        columns = [column for column in short if virus.fullmatch(names[column])]
         if len({names[column] for column in columns}) >= _FEW_VIRAL:
             found.update(columns)
             # TAT is a gene of HIV and one of humans: the second column of that name is the virus's.
-            human = Counter(names[column] for column in short if virus.fullmatch(names[column]))
-            repeated = {name for name, number in human.items() if number > 1}
-            found.update({names[column]: column for column in short if names[column] in repeated}.values())
+            last = {name: column for column, name in enumerate(names) if virus.fullmatch(name)}
+            first = {name: column for column, name in reversed([*enumerate(names)]) if name in last}
+            found.update(column for name, column in last.items() if column != first[name])
     return sorted(found)
 
 
@@ -79,12 +86,12 @@ def blocks(
         repeated: ``[columns]``, whether the gene has another column.
         is_symbol: whether a name is the current symbol of a gene.
     """
-    found = {column: "guide" for column, name in enumerate(names) if unknown[column] and _SEQUENCE.fullmatch(name)}
-    candidates = np.flatnonzero(unknown | repeated)
-    proteins = {int(c) for c in candidates if is_protein(names[c]) and not is_symbol(names[c])}
-    guides = {int(c) for c in candidates if _GUIDE.fullmatch(names[c]) and not is_symbol(names[c])}
+    long = [c for c in np.flatnonzero(unknown).tolist() if len(names[c]) > _SHORTEST_SEQUENCE]
+    found = {column: "guide" for column in long if _SEQUENCE.fullmatch(names[column])}
     for columns in ends(unknown | repeated):
-        guides |= _numbered(names, columns, repeated)
+        odd = [column for column in columns if not is_symbol(names[column])]
+        proteins = {column for column in odd if is_protein(names[column])}
+        guides = {column for column in odd if _GUIDE.fullmatch(names[column])} | _numbered(names, columns, repeated)
         for anchors, reason in ((proteins, "antibody"), (guides, "guide")):
             block = _block(columns, anchors, unknown)
             found |= dict.fromkeys(block, reason)

@@ -44,6 +44,7 @@ REFSEQ_MITOCHONDRIA = {
 _FEW_MITOCHONDRIAL = 4
 # What pandas adds to columns of the same name when tables are merged.
 _MERGED = (("_x", "_y"), ("_left", "_right"))
+_MERGED_ENDINGS = tuple(ending for pair in _MERGED for ending in pair)
 _FEW_MERGED = 3
 _ENDINGS = (re.compile(r"(.+)[-._]\d{1,2}\Z"), re.compile(r"(.+?)[-._:| ]+[A-Za-z][\w-]{0,11}\Z"))
 
@@ -139,8 +140,8 @@ class Repairs:
             return
         if stem_of(name) in self._names:
             yield stem_of(name), "repeated name"
-        for ending in (ending for pair in _MERGED for ending in pair if name.endswith(ending)):
-            yield name.removesuffix(ending), "name of a merged table"
+        if name.endswith(_MERGED_ENDINGS):
+            yield name.rpartition("_")[0], "name of a merged table"
         yield from self._respelled(name)
 
     def _respelled(self, name: str) -> Iterator[tuple[str, str]]:
@@ -242,9 +243,12 @@ def without_ending(names: Sequence[str]) -> list[str] | None:
 
 def refuse_merged_tables(names: Sequence[str]) -> None:
     """Raise InputError if many genes have two columns, GENE_x and GENE_y, of two tables that were merged."""
+    text = "\n".join((*names, ""))
     for first, second in _MERGED:
+        if f"{first}\n" not in text or f"{second}\n" not in text:
+            continue
         stems = {name.removesuffix(first) for name in names if name.endswith(first)}
-        both = sorted(stems & {name.removesuffix(second) for name in names if name.endswith(second)}) if stems else []
+        both = sorted(stems & {name.removesuffix(second) for name in names if name.endswith(second)})
         if len(both) >= _FEW_MERGED:
             raise InputError(
                 "merged-tables",
