@@ -9,10 +9,21 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from scpalm.model.genes.blocks import blocks, ends, refuse_proteins, viral_columns
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.non_genes import foreign_genomes, kind_reasons, name_reason
 from scpalm.model.genes.other_names import few_known, other_species, refuse_contradiction
-from scpalm.model.genes.repair import NO_NAMES, Repairs, is_clone, is_date, is_foreign, stem_of, with_dashes
+from scpalm.model.genes.repair import (
+    NO_NAMES,
+    Repairs,
+    is_clone,
+    is_date,
+    is_foreign,
+    refuse_merged_tables,
+    stem_of,
+    with_dashes,
+    without_ending,
+)
 from scpalm.model.genes.rows import GeneSet
 from scpalm.model.genes.vocabulary import How, Vocabulary
 
@@ -22,6 +33,7 @@ _MOST_COLUMNS = 60
 _SHORTEST_ALIAS = 2
 # Files of several annotations have old and new symbols of many genes. A few pairs are rather reporters or antibodies.
 _MERGED_ANNOTATIONS = 100
+_FEW_REPEATED = 3
 _NEVER_GENES = ("reporter", "antibody", "control probe")
 
 
@@ -70,6 +82,7 @@ class Alignment:
         coverage: the report for the user.
         gene_set: the vocabulary genes that the file measured.
         names_from: column of ``var`` that the names are from, if not the index.
+        repeated: columns at the end or the start, if there are several, whose genes have other columns as well.
     """
 
     target: NDArray[np.int32]
@@ -77,6 +90,7 @@ class Alignment:
     coverage: Coverage
     gene_set: GeneSet
     names_from: str = ""
+    repeated: tuple[int, ...] = ()
 
 
 def align(vocabulary: Vocabulary, columns: GeneColumns) -> Alignment:
@@ -99,11 +113,12 @@ class _Aligner:
         self._repaired: Counter[str] = Counter()
         self._reasons: dict[int, str] = {}
         self._names_from = ""
-        self._names = self._choose_names()
+        self._names = self._without_ending(self._choose_names())
         self._target = np.full(len(columns), -1, dtype=np.int32)
         self._how: list[How] = [""] * len(columns)
 
     def align(self) -> Alignment:
+        refuse_merged_tables(self._names)
         self._leave_out_by_type()
         ids = self._ids()
         for column, name in enumerate(self._names):
@@ -113,6 +128,7 @@ class _Aligner:
         other_species(self._vocabulary, self._columns, self._names, self._matched())
         self._settle_shared_ids(ids)
         self._repair()
+        self._leave_out_by_company()
         self._drop_other_names()
         matched = self._matched()
         few_known(self._vocabulary, self._columns, self._names, matched, len(self._reasons))
@@ -134,7 +150,9 @@ class _Aligner:
             unmatched=tuple(unmatched),
             notes=tuple(self._notes),
         )
-        return Alignment(self._target, left_out, coverage, GeneSet(measured), self._names_from)
+        runs = [] if self._columns.kinds is not None else ends(self._repeated())
+        repeated = next((tuple(run) for run in runs if len(run) >= _FEW_REPEATED), ())
+        return Alignment(self._target, left_out, coverage, GeneSet(measured), self._names_from, repeated)
 
     def _matched(self) -> int:
         return int((self._target >= 0).sum())
@@ -179,6 +197,15 @@ class _Aligner:
         self._notes.append(f"The index of var does not name genes, so the names are those of var['{best}'].")
         return [value or name for value, name in zip(table.names_of(best) or [], names, strict=True)]
 
+    def _without_ending(self, names: list[str]) -> list[str]:
+        """The names without an ending that nearly all of them have, if they are names of genes then."""
+        shorter = without_ending(names)
+        if shorter is None or self._share(shorter) < max(_FEW_SHARE, 2 * self._share(names)):
+            return names
+        example = next(number for number, name in enumerate(names) if name != shorter[number])
+        self._notes.append(f"Nearly all names have the same kind of ending, e.g. '{names[example]}'. It was removed.")
+        return shorter
+
     def _share(self, names: Sequence[str]) -> float:
         step = max(1, len(names) // _SAMPLE)
         sample = [name for name in names[::step] if name.upper() not in NO_NAMES]
@@ -207,6 +234,23 @@ class _Aligner:
         self._reasons[column] = reason
         self._set(column, -1, "")
         return True
+
+    def _leave_out_by_company(self) -> None:
+        symbols = self._vocabulary.by_symbol
+        doubtful = [column for column, how in enumerate(self._how) if how not in ("symbol", "ensembl")]
+        found = dict.fromkeys(viral_columns(self._names, doubtful), "viral gene")
+        if self._columns.kinds is None:
+            refuse_proteins(self._names, symbols.__contains__)
+            found |= blocks(self._names, self._target < 0, self._repeated(), symbols.__contains__)
+        for column, reason in found.items():
+            self._reasons.setdefault(column, reason)
+            self._set(column, -1, "")
+
+    def _repeated(self) -> NDArray[np.bool_]:
+        """``[genes_in]`` bool: columns whose gene has another column."""
+        counts = np.bincount(self._target[self._target >= 0], minlength=len(self._vocabulary))
+        repeated: NDArray[np.bool_] = (self._target >= 0) & (counts[self._target] > 1)
+        return repeated
 
     # --- names that need more than a look
 

@@ -38,13 +38,15 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     (r"\S+[-_]sg(?:RNA)?[-_]?\d+|protospacer\S*|\S+_sgRNA\S*", "guide"),
     (
-        r"(?:HTO|hash[-_. ]?tag|CMO|sample[-_ ]?tag|multiseq|bar|MULTI)[-_. ]?\d+\S*|HTO[-_.]\S+|hash[-_. ]?tag\S*",
+        r"(?:HTO|hash[-_. ]?tag|CMO|sample(?:[-_ ]?tag)?|multiseq|bar|MULTI)[-_. ]?\d+\S*|HTO[-_.]\S+|"
+        r"hash[-_. ]?tag\S*",
         "hashtag",
     ),
     (
         r"\S*(?:TotalSeq|pAbO|AbSeq|antibody)\S{0,4}|\S+(?:[-_. ]ADT|[-_. ]AB|\(ADT\)|[-_.]prot(?:ein)?)(?:-\d)?",
         "antibody",
     ),
+    (r"[A-D]0\d{3}", "antibody"),
     (r"(?:ADT|AB|prot(?:ein)?|antibody|CITE|anti[-_ ]?(?:human|mouse|rat))[-_. ]\S.*", "antibody"),
     (r"(?:mouse|rat|hamster|human)?[-_ ]?Ig[GM]\w*[-_. ]?(?:isotype|control|ctrl|Fc)\S*|isotype\S*", "antibody"),
     (
@@ -77,6 +79,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     (r"(?:LINE|SINE|ERVL?\w*|Satellite|Simple_repeat|Low_complexity)[-/:]\S+", "transposable element"),
     (r"ENS(?!G|R|T|P|E)[A-Z]{3,5}G\d{11}\S*", "gene of another species"),
+    (r"(?:NC_(?!012920)\d{6}|MN908947|CY\d{6})(?:\.\d+)?(?:[-_:]\S*)?|GU280_gp\d+\S*", "viral gene"),
 )
 _NOT_A_GENE = re.compile(
     "|".join(f"(?P<r{number}>{pattern})" for number, (pattern, _) in enumerate(_PATTERNS)), re.IGNORECASE
@@ -87,7 +90,9 @@ _CASED = re.compile(_REPEATS)
 _HUMAN = r"(?:GRCh3[78]|hg19|hg38|b37|human|homo[_ ]?sapiens|hsapiens|hs|T2T|CHM13)"
 _OTHER = (
     r"(?:mm9|mm10|mm39|GRCm3[89]|mouse|mus[_ ]?musculus|mmusculus|mRatBN7|rn[67]|rat|BDGP6|dm[36]|drosophila|"
-    r"danRer\d+|GRCz1[01]|zebrafish|sus[_ ]?scrofa|macaca\w*|rheMac\d+|Mmul_?\d*|HIV\S*|SARS[-_]CoV[-_]2|EBV|HBV|CMV)"
+    r"danRer\d+|GRCz1[01]|zebrafish|sus[_ ]?scrofa|macaca\w*|rheMac\d+|Mmul_?\d*|HIV\S*|(?:h?SARS|s|h)?[-_]?CoV[-_]?2|"
+    r"SARS2|EBV|HBV|CMV|HCMV|HPV\d*|KSHV|HSV[12]?|RSV|IAV|IBV|flu[-_]?[AB]?|influenza\w*|virus|viral|ZIKV|"
+    r"DENV\d?|HCV|HTLV\d?|VZV)"
 )
 HUMAN_PREFIX = re.compile(rf"{_HUMAN}(?:[._]?p\d+)?(?:[-_ ]\w*?ensembl\w*)?[-_:.| ]+", re.IGNORECASE)
 OTHER_PREFIX = re.compile(rf"{_OTHER}(?:[-_ ]\w*?ensembl\w*)?[-_:.| ]+", re.IGNORECASE)

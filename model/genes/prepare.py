@@ -12,6 +12,7 @@ from scipy import sparse
 
 from scpalm.model.errors import InputError
 from scpalm.model.genes.align import Alignment, Coverage, align
+from scpalm.model.genes.blocks import refuse_outweighed
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.declared import AUTO, Declaration
 from scpalm.model.genes.linear import SCALE, to_linear
@@ -125,6 +126,8 @@ class Preparer:
         first = self._report is None
         if self._report is None:
             self._report = detect_input(matrix, self._declared)
+            if self._alignment.repeated and self._report.detected == "counts":
+                refuse_outweighed(matrix, self._alignment.target, self._alignment.repeated)
         check_chunk(matrix, self._report, self._declared)
         linear, totals = to_linear(matrix, self._report)
         if first:

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from scpalm.model.errors import InputError
 from scpalm.model.genes.non_genes import HUMAN_PREFIX, OTHER_PREFIX
 from scpalm.model.genes.vocabulary import NOT_FOUND, How, Vocabulary
 
@@ -41,6 +42,11 @@ REFSEQ_MITOCHONDRIA = {
     **dict.fromkeys(("CYTB", "COB"), "MT-CYB"),
 }
 _FEW_MITOCHONDRIAL = 4
+# What pandas adds to columns of the same name when tables are merged.
+_MERGED = (("_x", "_y"), ("_left", "_right"))
+_MERGED_ENDINGS = tuple(ending for pair in _MERGED for ending in pair)
+_FEW_MERGED = 3
+_ENDINGS = (re.compile(r"(.+)[-._]\d{1,2}\Z"), re.compile(r"(.+?)[-._:| ]+[A-Za-z][\w-]{0,11}\Z"))
 
 
 def clean(name: str) -> str:
@@ -134,6 +140,8 @@ class Repairs:
             return
         if stem_of(name) in self._names:
             yield stem_of(name), "repeated name"
+        if name.endswith(_MERGED_ENDINGS):
+            yield name.rpartition("_")[0], "name of a merged table"
         yield from self._respelled(name)
 
     def _respelled(self, name: str) -> Iterator[tuple[str, str]]:
@@ -213,6 +221,44 @@ def _shared_prefix(names: Sequence[str]) -> str:
         return ""
     prefix, count = firsts.most_common(1)[0]
     return prefix if 10 * count >= 9 * len(names) else ""
+
+
+def without_ending(names: Sequence[str]) -> list[str] | None:
+    """The names without what nine of ten end with: the same word (``CD3D_RNA``), or a number (``CD3D-1``)."""
+    if len(names) < 3:
+        return None
+    sample = names[:: max(1, len(names) // 500)]
+    for pattern in _ENDINGS:
+        endings = Counter(name[match.end(1) :] for name in sample if (match := pattern.match(name)))
+        number = pattern is _ENDINGS[0]
+        common = sum(endings.values()) if number else max(endings.values(), default=0)
+        if 10 * common < 9 * len(sample):
+            continue
+        ending = endings.most_common(1)[0][0]
+        if not number:
+            return [name.removesuffix(ending) for name in names]
+        return [match[1] if (match := pattern.match(name)) else name for name in names]
+    return None
+
+
+def refuse_merged_tables(names: Sequence[str]) -> None:
+    """Raise InputError if many genes have two columns, GENE_x and GENE_y, of two tables that were merged."""
+    text = "\n".join((*names, ""))
+    for first, second in _MERGED:
+        if f"{first}\n" not in text or f"{second}\n" not in text:
+            continue
+        stems = {name.removesuffix(first) for name in names if name.endswith(first)}
+        both = sorted(stems & {name.removesuffix(second) for name in names if name.endswith(second)})
+        if len(both) >= _FEW_MERGED:
+            raise InputError(
+                "merged-tables",
+                f"{len(both)} genes have two columns, e.g. '{both[0]}{first}' and '{both[0]}{second}': two tables of "
+                "the same cells were merged.",
+                hint="Keep one column of each gene. To put cells of two files together, concatenate the rows "
+                "(anndata.concat, pandas.concat).",
+                field="genes",
+                gene=f"{both[0]}{first}",
+            )
 
 
 def _mitochondria(names: Sequence[str]) -> dict[str, str]:
