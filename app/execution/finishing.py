@@ -67,7 +67,7 @@ class BusyTime:
 
 
 class Finisher:
-    """Finishes one batch while the device encodes another; one more may wait. Online cells come first.
+    """Holds encoded batches until their tasks have run: one runs, and one more may wait. Online cells come first.
 
     Attributes:
         busy: the time in which batches were computed.

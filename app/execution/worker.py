@@ -1,6 +1,7 @@
 """A worker owns one device: lease, form a batch, encode, run tasks, settle.
 
-One batch is formed ahead of the device, and one is finished behind it, so that the device waits for neither.
+One batch is formed ahead of the device. A GPU encodes the next batch while tasks run on the one before it; on a CPU
+that would only make both take twice as long.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ LOOK_SECONDS = 0.02
 
 
 class Worker:
-    """Three threads: form the next batch, run the session, finish what it computed. When one dies, the others end.
+    """Threads: one forms the next batch, one runs the session; for a GPU, one finishes what that computed.
 
-    The slot between the first two holds the one batch formed ahead. Until the device takes it, the batch is formed
-    again with whatever arrives. So neither a small batch nor one full of a large file delays later cells by a turn.
+    When one of them dies, the others end. The slot between the first two holds the one batch formed ahead. Until the
+    device takes it, the batch is formed again with whatever arrives. So neither a small batch nor one full of a large
+    file delays later cells by a turn.
 
     Args:
         batch_rows: most rows in a batch. name: of the device, for leases and log lines.
@@ -48,12 +50,13 @@ class Worker:
         self._batch_rows = batch_rows
         self._name = name
         self._finisher = Finisher(session, transport, metrics)
+        self._overlaps = session.info.device != "cpu"
         self._batcher = Batcher(batch_rows)
         self._slot: Batch | None = None
         self._changed = threading.Condition()
         self._stopping = False
         self._failed = False
-        self._moved = dict.fromkeys(("forming", "running", "finishing"), time.monotonic())
+        self._moved = dict.fromkeys(("forming", "running"), time.monotonic())
         self._threads: list[threading.Thread] = []
 
     # --- life
@@ -63,8 +66,10 @@ class Worker:
         loops: dict[str, Callable[[], None]] = {
             "forming": partial(self._form_loop, resume=resume),
             "running": self._device_loop,
-            "finishing": self._finish_loop,
         }
+        if self._overlaps:
+            loops["finishing"] = self._finish_loop
+            self._moved["finishing"] = time.monotonic()
         for name, loop in loops.items():
             thread = threading.Thread(target=self._guarded, args=(loop,), name=f"{self._name}-{name}", daemon=True)
             self._threads.append(thread)
@@ -229,6 +234,8 @@ class Worker:
 
     def _hand_over(self, segments: Sequence[Segment], encoded: Encoded) -> None:
         while not self._failed and not self._finisher.put(segments, encoded, TICK_SECONDS):
+            self._moved["running"] = time.monotonic()
+        while not self._overlaps and self._finisher.finish_next(0):
             self._moved["running"] = time.monotonic()
 
     def _finish_loop(self) -> None:

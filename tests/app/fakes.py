@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,7 +45,8 @@ class FakeSession:
         running: event that is set while a run waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self._info = replace(INFO, device=device)
         self.calls: list[Rows] = []
         self.poison = self.deadly = self.not_finite = -1
         self.gate = threading.Event()
@@ -53,7 +55,7 @@ class FakeSession:
 
     @property
     def info(self) -> SessionInfo:
-        return INFO
+        return self._info
 
     def warm_up(self) -> Speed:
         return Speed(0.0)

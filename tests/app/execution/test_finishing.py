@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,12 @@ from tests.app.fakes import INFO, FakeSession, expected, make_rows, make_work
 
 StartWorker = Callable[..., Worker]
 POISON = 250
+
+
+@pytest.fixture
+def session() -> FakeSession:
+    """A session on a GPU, which encodes while tasks run."""
+    return FakeSession("cuda:0")
 
 
 def test_a_value_that_is_not_finite_fails_its_request_and_names_the_cell(
@@ -121,13 +128,31 @@ def test_a_slow_task_bounds_how_many_batches_are_computed_ahead(
         waiting = await submit_all(transport, works)
         worker = start_worker()
         await until(lambda: len(session.calls) == 3)
-        started = time.monotonic()
-        await until(lambda: time.monotonic() > started + 0.2)
+        await asyncio.sleep(0.2)
         assert len(session.calls) == 3
         assert worker.alive
         task.gate.set()
         await waiting
         assert len(session.calls) == 12
+
+    run(scenario())
+
+
+def test_a_cpu_finishes_a_batch_before_it_encodes_the_next(transport: MemoryTransport, metrics: Metrics) -> None:
+    async def scenario() -> None:
+        session = FakeSession()
+        task, works = slow_works(4)
+        waiting = await submit_all(transport, works)
+        worker = Worker(session, transport, metrics, batch_rows=8)
+        worker.start()
+        await until(task.running.is_set)
+        await asyncio.sleep(0.1)
+        assert len(session.calls) == 1
+        task.gate.set()
+        for work, outcome in zip(works, await waiting, strict=True):
+            assert outcome.values is not None
+            np.testing.assert_array_equal(outcome.values["slow"], expected(work.rows))
+        await asyncio.to_thread(worker.stop)
 
     run(scenario())
 
