@@ -76,8 +76,8 @@ _UNREADABLE_SUBJECTS = {
 }
 # Input that is fine, but not what the request says it is.
 _TITLES = {
-    "input": "What the values are is not clear",
-    "total": "What a cell sums to is not clear",
+    "input": "It is not clear what the values are",
+    "total": "It is not clear what a cell sums to",
     "layer": "There is no such matrix",
 }
 
@@ -87,7 +87,7 @@ def problem_of_input(error: InputError) -> Problem:
     field = error.field or ""
     status, title = 422, _TITLES.get(field, f"{_SUBJECTS.get(field, 'These cells')} cannot be used")
     if error.code == "not-h5ad":
-        title = "This file has no cells in a form that is read"
+        title = "This file has no cells in a supported format"
     elif isinstance(error, UnreadableError):
         status, title = 400, f"{_UNREADABLE_SUBJECTS.get(field, 'This body')} cannot be read"
     elif isinstance(error, OverLimitError):

@@ -338,6 +338,6 @@ class _Aligner:
         if dropped:
             example = self._names[dropped[0]]
             self._notes.append(
-                f"{len(dropped)} column(s), e.g. '{example}', are named by another name of a gene that has its own "
-                "column. They are not added to it."
+                f"{len(dropped)} column(s), e.g. '{example}', have an alias or previous symbol of a gene that has "
+                "its own column. Their values are not used."
             )

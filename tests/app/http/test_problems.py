@@ -20,8 +20,8 @@ from scpalm.model.molecules.error import MoleculeError
         (InputError("one-batch", "x", hint="y", field="batch_key"), 422, "These batches cannot be used"),
         (InputError("no-labels", "x", hint="y", field="reference"), 422, "This file of labelled cells cannot be used"),
         (InputError("no-such-layer", "x", hint="y", field="layer"), 422, "There is no such matrix"),
-        (InputError("total-needed", "x", hint="y", field="total"), 422, "What a cell sums to is not clear"),
-        (InputError("not-h5ad", "x", hint="y", field="file"), 422, "This file has no cells in a form that is read"),
+        (InputError("total-needed", "x", hint="y", field="total"), 422, "It is not clear what a cell sums to"),
+        (InputError("not-h5ad", "x", hint="y", field="file"), 422, "This file has no cells in a supported format"),
         (UnreadableError("not-hdf5", "x", hint="y", field="file"), 400, "This file cannot be read"),
         (UnreadableError("not-json", "x", hint="y", field="body"), 400, "This body cannot be read"),
         (

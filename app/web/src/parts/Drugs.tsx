@@ -76,7 +76,7 @@ export function Drugs({ view }: { view: View }) {
     <>
       <h2>Drug response</h2>
       <p class="hint">
-        Counts are summed by group, since the model learned from cell lines in bulk: single cells lie outside of what it knows, and their own predictions should not be used. Numbers are ln IC50 (µM); lower is more sensitive. Not for clinical use.
+        Counts are summed by group, because the model learned from bulk profiles of cell lines; single cells have too few counts. Numbers are ln IC50 (µM); lower is more sensitive. Not for clinical use.
       </p>
       <label class="inline">
         Group by

@@ -118,7 +118,7 @@ function Link() {
       <button type="button" onClick={copy}>
         {copied ? "Copied" : "Copy the link"}
       </button>
-      <p class="hint">It restores the job, the colours and a selection that is not too large. Who opens it needs the same key, and the job must not have been deleted.</p>
+      <p class="hint">It restores the job, the colours and a selection that is not too large. Anyone who opens it needs the same key, and it works until the job is deleted.</p>
     </>
   );
 }

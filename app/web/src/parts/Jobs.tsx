@@ -24,7 +24,7 @@ export function Jobs({ done }: { done: () => void }) {
   if (!jobs) return <p class="hint">Loading …</p>;
   return (
     <div class="jobs">
-      {shown.length === 0 && <p class="hint">There are no jobs of this browser yet.</p>}
+      {shown.length === 0 && <p class="hint">This browser has started no jobs yet.</p>}
       <List jobs={shown} open={(one) => (done(), void openJob(one.id, nameOf(one.id)))} stop={stop} />
       {others.length > 0 && (
         <details>

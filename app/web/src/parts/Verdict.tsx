@@ -18,7 +18,7 @@ function judgement(coverage: Coverage): [string, string] {
   const share = coverage.counts_matched ?? coverage.genes_matched / Math.max(1, coverage.genes_in);
   if (coverage.genes_of_model < 2_000) return ["warn", "Few genes are known. Read types and drug response with care."];
   if (share < 0.8) return ["warn", "A large part of the counts is in genes that the model does not know."];
-  return ["good", "The file can be read as it should be."];
+  return ["good", "The file can be used without reservations."];
 }
 
 export function Verdict({ view }: { view: View }) {

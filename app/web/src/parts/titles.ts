@@ -2,9 +2,9 @@
 import type { Colouring } from "../data/types";
 
 export const RESULTS: Record<string, { title: string; what: string }> = {
-  annotate: { title: "Predicted type", what: "The broad type of the most similar cells of the model's reference; “unknown” for cells far from all of it." },
+  annotate: { title: "Predicted type", what: "The broad type of the most similar cells of the model's reference; “unknown” for cells that resemble none of them." },
   annotate_cell_type: { title: "Specific type", what: "A finer name, from the closest reference cells with the predicted type. Less certain than the broad one." },
-  annotate_nearest_label: { title: "Nearest type", what: "The predicted type without “unknown”: what the cell is most like, however far." },
+  annotate_nearest_label: { title: "Nearest type", what: "The most similar type, without the limit beyond which a cell is “unknown”." },
   annotate_second_label: { title: "Second best type", what: "The type that comes next." },
   annotate_probability: { title: "Probability", what: "How sure the nearest type is, from 0 to 1, calibrated on tissues that the model had not seen." },
   annotate_distance: { title: "Distance to the reference", what: "Large values: nothing in the reference is like this cell." },
@@ -19,7 +19,7 @@ export function titleOf({ source, name }: Colouring): string {
 
 export function explain({ source, name }: Colouring): string {
   if (source === "result") return RESULTS[name]?.what ?? "";
-  if (source === "gene") return "log1p of counts per 10,000. Imputed: decoded from the cell's pathway codes, so that dropouts are filled in; smoother than the truth.";
+  if (source === "gene") return "log1p of counts per 10,000. Imputed: decoded from the cell's embedding and pathway codes, so that dropouts are filled in; smoother than the truth.";
   if (source === "code") return "Share of a cell's pathway tokens that have this code.";
   return "A column of obs in your file.";
 }
