@@ -27,7 +27,9 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (r"ERCC[-_.]?\d{3,5}|spike[-_ ]?in\S*|SIRV\d+|(?:Sequin|R1|R2)_\d+_\d+", "spike-in"),
     (r"(?:__)?(?:no_feature|too_low_aqual|not_aligned|alignment_not_unique)\w*|__ambiguous\w*", "read statistics"),
     (
-        r"N_(?:unmapped|multimapping|noFeature|ambiguous)|Unassigned_\w+|\*|unmapped|unaligned|unassigned_reads",
+        r"N_(?:unmapped|multimapping|noFeature|ambiguous)|Unassigned_\w+|\*|unmapped|unaligned|unassigned_reads|"
+        r"unassigned|intergenic|no[-_ ]?gene|(?:all[-_ ])?other(?:[-_ ]genes)?|"
+        r"(?:mt|mito|ribo|ercc)[-_ ](?:total|counts?)",
         "read statistics",
     ),
     (r"(?:chr)?(?:[1-9]|1\d|2[0-2]|[XYM]|MT|Un|KI\d+\S*|GL\d+\S*)[:_-]\d+[-_:]\d+(?:[_.:-]\S*)?", "peak"),
@@ -61,6 +63,9 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         r"log1p_(?:total_counts|n_genes)\w*|pct_counts\w*|percent[._](?:mt|mito|ribo|rp[sl]?|hb)\w*|"
         r"(?:S|G2M|G2\.M)[._](?:Score|score)|Phase|phase|orig\.?_?ident|seurat_clusters|louvain|leiden|clusters?|"
         r"cell_?types?|batch|sample(?:_?id)?|donor(?:_?id)?|barcodes?|doublet_?scores?|predicted_doublets?|"
+        r"(?:total|sum|row_?sums?|n_genes_by_counts|library_?sizes?|size_?factors?|(?:seq)?depth|n?(?:reads|umis))|"
+        r"[xyz](?:_?(?:centroid|coord(?:inate)?s?|px|um|global_px|local_px))?|(?:center|pos)_?[xyz]|fov|"
+        r"(?:cell|nucleus)?_?(?:area|volume|perimeter)|array_(?:row|col)|pxl_\w+_in_fullres|spatial_?\d|"
         r"cell_?(?:id|barcode|name)s?|(?:UMAP|TSNE|tSNE|PC)[-_. ]?\d+|Unnamed: ?\d+|age|sex|gender|tissue|condition)",
         "metadata column",
     ),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scpalm.model.genes import shapes
 from scpalm.model.genes.declared import AUTO, Declaration
-from scpalm.model.genes.evidence import Evidence
+from scpalm.model.genes.evidence import Evidence, decimals_of
 from scpalm.model.genes.linear import linear_sums, row_sums_of
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.refusals import (
@@ -88,10 +88,14 @@ def _linear(matrix: CellMatrix, declared: Declaration, evidence: Evidence) -> In
     if not len(units) or shapes.mostly_whole(matrix) or bool((np.abs(units - 1) < 1e-3).all()):
         return _counts(matrix, declared, "nearly all values are whole numbers")
     if len(units) > 1 and np.ptp(units) < 1e-3 * units.mean():
+        doubts = check_spread(replace(matrix, data=np.rint(matrix.data / units.mean())))
+        if doubts and decimals_of(matrix.data) is not None:
+            raise undecided(matrix)  # not a factor, but few decimals
         why = f"all values are multiples of {units.mean():.4g}: counts with a common factor"
+        report = InputReport("counts", why, warnings=doubts)
         if has_totals(matrix, counted(matrix, evidence, "linear")):
-            return _report(matrix, InputReport("counts", f"{why}; {of_totals(matrix)}", divide_by="unit"))
-        return _report(matrix, InputReport("counts", why))
+            return _report(matrix, replace(report, why=f"{why}; {of_totals(matrix)}", divide_by="unit"))
+        return _report(matrix, report)
     why = "the values of each cell are multiples of one number, and not logarithms: normalised counts"
     return _normalised(matrix, declared, evidence, InputReport("linear", why))
 
@@ -155,6 +159,7 @@ def _with_total(
 def _without_steps(matrix: CellMatrix, declared: Declaration) -> InputReport:
     """Values that are no multiples of one number: of corrected counts, of lengths of genes, or of something else."""
     shapes.refuse_dense(matrix)
+    shapes.refuse_same_values(matrix)
     coarse = shapes.coarse_decimals(matrix)
     for name in ("linear", *_BASES):
         if float(matrix.data.max(initial=0)) > _LARGEST.get(name, np.inf):

@@ -19,6 +19,10 @@ _UNUSABLE = {
     "sqrt": ("square-roots", "The values are square roots of normalised counts."),
     "log of log": ("log-of-log", "The values are logarithms of logarithms: log1p was applied twice."),
     "dense": ("no-zeros", "The values have no zeros, as those of microarrays (RMA), imputation or embeddings."),
+    "same values": (
+        "same-values",
+        "All cells have the same values, for different genes, as after quantile normalisation.",
+    ),
     "pseudo-count": (
         "pseudo-count",
         "The values have no zeros, and most are the smallest: a number was added to all counts.",

@@ -44,6 +44,12 @@ REFSEQ_MITOCHONDRIA = {
 _FEW_MITOCHONDRIAL = 4
 # What pandas adds to columns of the same name when tables are merged.
 _MERGED = (("_x", "_y"), ("_left", "_right"))
+# What R makes of DepMap's "CD3D (915)".
+_WITH_NUMBER = re.compile(r"(\S+?)\.\.\d+\.")
+# Counts of a part of each gene, which add up to the gene.
+_OF_GENE = re.compile(
+    r"(\S+?)[-_.](?:exon(?:s|ic)?|intron(?:s|ic)?|(?:un)?spliced|mature|nascent|ambiguous|pre-?mrna)", re.IGNORECASE
+)
 _MERGED_ENDINGS = tuple(ending for pair in _MERGED for ending in pair)
 _FEW_MERGED = 3
 _ENDINGS = (re.compile(r"(.+)[-._]\d{1,2}\Z"), re.compile(r"(.+?)[-._:| ]+[A-Za-z][\w-]{0,11}\Z"))
@@ -51,6 +57,8 @@ _ENDINGS = (re.compile(r"(.+)[-._]\d{1,2}\Z"), re.compile(r"(.+?)[-._:| ]+[A-Za-
 
 def clean(name: str) -> str:
     """The name without what cannot be seen: zero-width characters, typeset dashes, quotes, spaces around it."""
+    if name.startswith(("b'", 'b"')) and name.endswith(name[1]):
+        name = name[1:]  # bytes that Python printed
     if name.isascii():
         return name.strip().strip(_QUOTES).strip()
     name = _DASHES.sub("-", _INVISIBLE.sub("", unicodedata.normalize("NFKC", name)))
@@ -100,6 +108,9 @@ class Repairs:
         self.prefix = _shared_prefix(names)
         self.mitochondria = _mitochondria(names)
         self.unspliced = _unspliced(names)
+        some = names[:: max(1, len(names) // 500)]
+        # XIST_intron alone is a transcript of its own.
+        self._parts = 10 * sum(_OF_GENE.fullmatch(name) is not None for name in some) >= len(some)
 
     def find(self, name: str) -> tuple[int, How, str]:
         """Position of the gene, how its repaired name was found, and the kind of repair; (-1, "", "") if unknown."""
@@ -140,6 +151,11 @@ class Repairs:
             return
         if stem_of(name) in self._names:
             yield stem_of(name), "repeated name"
+        if match := _WITH_NUMBER.fullmatch(name):
+            yield match[1], "part of the name"
+            yield from ((meant, "part of the name") for meant in with_dashes(match[1]))
+        if self._parts and (match := _OF_GENE.fullmatch(name)):
+            yield match[1], "part of a gene"
         if name.endswith(_MERGED_ENDINGS):
             yield name.rpartition("_")[0], "name of a merged table"
         yield from self._respelled(name)

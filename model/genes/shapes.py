@@ -14,7 +14,7 @@ from scpalm.model.genes.refusals import unusable
 _MANY = 200  # values that are all the same by no accident
 _SOME = 60  # values of a cell that show a distribution
 _MANY_GENES, _SOME_GENES = 500, 100
-_SAMPLE = 32
+_SAMPLE, _FEW_CELLS = 32, 3
 _EVEN = 0.3
 _TIES = 0.45
 _FLAT = 0.3  # share of a cell's values above half of its largest; counts have a few percent there
@@ -131,6 +131,17 @@ def _flat_kind(values: NDArray[np.float32]) -> str | None:
     # Bins by quantiles are of one size, more evenly than values drawn at random, whose variance is their mean.
     even = 5 <= len(sizes) <= 256 and float(sizes.var()) < _EVEN * float(sizes.mean())
     return "binned" if even and is_whole(values) else None
+
+
+def refuse_same_values(matrix: CellMatrix) -> None:
+    """Refuse cells with the same values for different genes, as after quantile normalisation. Raises InputError."""
+    cells = _cells(matrix)
+    first = np.sort(cells[0])
+    same = len(cells) >= _FEW_CELLS and len(first) >= _SOME and all(len(values) == len(first) for values in cells)
+    if not same or all(np.array_equal(values, cells[0]) for values in cells):
+        return
+    if all(np.allclose(np.sort(values), first, rtol=1e-5) for values in cells):
+        raise unusable("same values")
 
 
 def refuse_dense(matrix: CellMatrix) -> None:

@@ -15,6 +15,7 @@ COMPLETE_GENES = 5000
 _USUAL_TOTALS = (1e4, 1e5, 1e6, 1.0)
 # Totals over sums of a file that lacks some genes; larger ratios are totals of something else.
 _SOME_MORE, _FAR_MORE = 1.05, 5.0
+_MORE_WITH_RIBOSOMES = 1.5  # those of reads are larger
 FEW_CELLS = 3  # fewer may fit a total by chance
 
 
@@ -30,7 +31,15 @@ def _lacks_genes(matrix: CellMatrix, totals: NDArray[np.float64], counts: NDArra
     """
     known = counts > 0
     ratio = float(np.median(totals[known] / counts[known])) if known.any() else 1.0
-    return not matrix.partial and _SOME_MORE < ratio < _FAR_MORE
+    if matrix.partial or not _SOME_MORE < ratio < _FAR_MORE:
+        return False
+    return ratio < _MORE_WITH_RIBOSOMES or not _has_ribosomes(matrix)
+
+
+def _has_ribosomes(matrix: CellMatrix) -> bool:
+    """Whether genes of ribosomes and of mitochondria, which are removed most often, have columns."""
+    starts = [name[:3].upper() for name in map(str, matrix.genes)]
+    return sum(start in ("RPL", "RPS") for start in starts) >= 20 and starts.count("MT-") + starts.count("MT.") >= 5
 
 
 def of_totals(matrix: CellMatrix) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scpalm.model.io.choose import SAMPLE_VALUES
+
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d*)?")
 
 
 def sample_of(matrix: Any) -> NDArray[np.generic] | None:
@@ -38,9 +41,13 @@ def log_base(note: object) -> float | None:
 def totals_of(column: pd.Series) -> NDArray[np.float64] | None:
     """A column of ``obs`` as totals, NaN where there is no number; None for booleans and other things.
 
-    Numbers may be text, or the categories of a categorical column.
+    Numbers may be text (``12,345`` as well), or the categories of a categorical column.
     """
     if isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(column):
-        column = pd.to_numeric(column.astype(object), errors="coerce")
+        column = pd.to_numeric(column.astype(object).map(_without_commas), errors="coerce")
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     return column.to_numpy(dtype=np.float64, na_value=np.nan) if numeric else None
+
+
+def _without_commas(value: object) -> object:
+    return value.replace(",", "") if isinstance(value, str) and _THOUSANDS.fullmatch(value.strip()) else value
