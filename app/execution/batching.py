@@ -20,7 +20,7 @@ BULK_SHARE = 0.25
 
 @dataclass(eq=False)
 class Pending:
-    """One leased item on its way through the batches.
+    """One leased item and its progress through the batches.
 
     Attributes:
         next_row: first row that no batch has taken yet. values: ``[num_rows, ...]`` by output, filled as rows are done.

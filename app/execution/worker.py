@@ -34,7 +34,7 @@ class Worker:
     """Threads: one forms the next batch, one runs the session; for a GPU, one finishes what that computed.
 
     When one of them dies, the others end. The slot between the first two holds the one batch formed ahead. Until the
-    device takes it, the batch is formed again with whatever arrives. So neither a small batch nor one full of a large
+    device takes it, the batch is formed again with the cells that have arrived. So neither a small batch nor one full of a large
     file delays later cells by a turn.
 
     Args:
@@ -82,7 +82,7 @@ class Worker:
         return not self._failed and all(thread.is_alive() for thread in self._threads)
 
     def stalled_seconds(self) -> float:
-        """Seconds since the slowest loop made progress. Those that compute make none during a batch."""
+        """Seconds since the slowest loop made progress. A loop makes none while it computes a batch."""
         return time.monotonic() - min(self._moved.values())
 
     def renew(self) -> None:

@@ -45,7 +45,7 @@ class Device:
         return torch.from_numpy(values).to(self.device)
 
     def is_lost(self) -> bool:
-        """Whether the device fails whatever it is asked for. After some errors CUDA does so until the process ends."""
+        """Whether every call to the device fails. After some errors CUDA does so until the process ends."""
         if not self.on_gpu:
             return False
         try:
@@ -67,7 +67,7 @@ class Device:
 
 
 class Fetched:
-    """Values on their way to the host."""
+    """Values that are being copied to the host."""
 
     def __init__(self, values: Tensor, copied: torch.cuda.Event | None = None) -> None:
         self._values, self._copied = values, copied

@@ -113,7 +113,7 @@ class CudaSession:
             if len(wanted):
                 f = embedding[:, : self._config.components]
                 arriving += [self._device.fetch(values) for values in self._encode(f, log_length, wanted)]
-            # While the device encodes, the embedding is on its way.
+            # The embedding is copied while the device encodes.
             embedded, length = (_placed(fetched, order, len(rows)) for fetched in arriving[:2])
             found = None
             if len(wanted):

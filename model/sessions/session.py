@@ -118,7 +118,7 @@ class Encoded:
 class Session(Protocol):
     """Runs the network on rows and returns one output row per cell, in order.
 
-    The output of a cell is the same, to the bit, whatever other cells are in the call. Any call may raise
+    The output of a cell does not depend on the other cells in the call, to the bit. Any call may raise
     DeviceLostError.
     """
 

@@ -80,7 +80,7 @@ def blocks(rows: Rows, order: NDArray[np.int64], shape: BlockShape) -> Iterator[
 
 
 class Slot:
-    """A block on its way: buffers of the host and of the device, always at the same addresses.
+    """A block that is copied to the device: buffers on both sides, always at the same addresses.
 
     The entries of cell i are ``offsets[i]`` to ``offsets[i + 1]``. CUDA kernels read all E entries, whatever the last
     offset is. So the entries behind those of the block, which have no meaning, are divided among the unused cells and B
