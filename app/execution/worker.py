@@ -34,8 +34,8 @@ class Worker:
     """Threads: one forms the next batch, one runs the session; for a GPU, one finishes what that computed.
 
     When one of them dies, the others end. The slot between the first two holds the one batch formed ahead. Until the
-    device takes it, the batch is formed again with the cells that have arrived. So neither a small batch nor one full of a large
-    file delays later cells by a turn.
+    device takes it, the batch is formed again with the cells that have arrived. So neither a small batch nor one full
+    of a large file delays later cells by a turn.
 
     Args:
         batch_rows: most rows in a batch. name: of the device, for leases and log lines.
