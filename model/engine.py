@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from scpalm.model.annotation.labelled import LabelledCells
 from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
 from scpalm.model.errors import MissingRuntimeError
-from scpalm.model.genes.declared import AUTO, Declaration
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.report import InputReport
+from scpalm.model.genes.values.declared import AUTO, Declaration
 from scpalm.model.io.cells import Source, open_cells
 from scpalm.model.io.grouped import GroupedCells
 from scpalm.model.io.labels import LabelledBy

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
-from scpalm.model.genes.declared import AUTO
+from scpalm.model.genes.values.declared import AUTO
 from scpalm.model.integration.onto import IntegratedReference, carry_labels, map_onto
 from scpalm.model.io.cells import open_cells
 from scpalm.model.io.labels import Categories

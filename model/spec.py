@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, get_origin
 from pydantic import ValidationError
 
 from scpalm.model.errors import ParameterError, did_you_mean
-from scpalm.model.genes.declared import Declaration, Declared
+from scpalm.model.genes.values.declared import Declaration, Declared
 from scpalm.model.io.labels import LabelledBy
 from scpalm.model.tasks.common_options import ALSO, CELL_MEMBERS, COMMON, LABELLED_FILE, CommonOptions
 from scpalm.model.tasks.registry import combinable, tasks

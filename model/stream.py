@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scpalm.model.annotation.labelled import LabelledCells, choose_cells, naming
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
-from scpalm.model.genes.align import Coverage
-from scpalm.model.genes.declared import AUTO, Declaration
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.prepare import CHUNK_CELLS, Prepared, Preparer
 from scpalm.model.genes.report import InputReport
+from scpalm.model.genes.values.declared import AUTO, Declaration
 from scpalm.model.io.cells import CellSource, Source, column_of, open_cells
 from scpalm.model.io.labels import Categories, LabelledBy
 from scpalm.model.output.note import note_of

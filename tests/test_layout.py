@@ -26,7 +26,7 @@ for name in hidden:
     sys.modules[name] = None
 import scpalm.app
 modules = [module.name for module in pkgutil.walk_packages(scpalm.app.__path__, "scpalm.app.")]
-modules += ["scpalm.model.genes.prepare", "scpalm.model.io.h5ad", "scpalm.model.sessions.session"]
+modules += ["scpalm.model.genes.prepare", "scpalm.model.io.hdf5.h5ad", "scpalm.model.sessions.session"]
 for module in modules:
     importlib.import_module(module)
 print(len(modules))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scpalm.model.genes.declared import Declared
+from scpalm.model.genes.values.declared import Declared
 
 InArgument = Annotated[
     Path,

@@ -10,7 +10,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.matching.alignment import Coverage
 
 
 class CellProgress:

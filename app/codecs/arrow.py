@@ -20,7 +20,7 @@ from scpalm.app.codecs.result import OutputValues, Result
 from scpalm.app.storage.values import IN_MEMORY_BYTES, row_blocks, rows_per_block
 from scpalm.model.errors import InputError, OverLimitError, UnreadableError
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.io.sniff import ARROW_FILE
+from scpalm.model.io.other_formats.sniff import ARROW_FILE
 from scpalm.model.tasks.task import OutputSpec, Values
 
 _HINT = (

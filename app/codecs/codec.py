@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from scpalm.app.codecs.result import Result
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.io.hdf5.view_facts import ViewFacts
 from scpalm.model.io.labels import Categories
-from scpalm.model.io.view_facts import ViewFacts
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import CHUNK_CELLS
 from scpalm.model.io.cells import column_of
-from scpalm.model.io.convert import as_h5ad
-from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.hdf5.h5ad import H5adFile
+from scpalm.model.io.hdf5.view_facts import ViewFacts
 from scpalm.model.io.labels import Categories
-from scpalm.model.io.view_facts import ViewFacts
+from scpalm.model.io.other_formats.convert import as_h5ad
 from scpalm.model.output.h5ad_writer import H5adWriter, write_rows
 from scpalm.model.output.note import anndata_note
 

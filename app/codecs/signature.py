@@ -6,8 +6,8 @@ from pathlib import Path
 
 import zstandard
 
-from scpalm.model.io.magic import HDF5
-from scpalm.model.io.sniff import ARROW_FILE, HEAD_BYTES, is_gzip, is_zip, peek
+from scpalm.model.io.other_formats.magic import HDF5
+from scpalm.model.io.other_formats.sniff import ARROW_FILE, HEAD_BYTES, is_gzip, is_zip, peek
 
 H5AD, JSON, ARROW = "application/x-hdf5", "application/json", "application/vnd.apache.arrow.stream"
 FORM = "multipart/form-data"

@@ -19,7 +19,7 @@ from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.parsing.wire import describe_output, read_output
 from scpalm.app.storage.values import SpooledArray
 from scpalm.model.bundle import Identity
-from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.report import InputReport
 from scpalm.model.output.note import note_of
 from scpalm.model.spec import metadata_of, outputs_of, visible

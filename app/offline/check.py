@@ -9,9 +9,9 @@ import numpy as np
 
 from scpalm.app.offline.files import readable
 from scpalm.model.bundle import Bundle
-from scpalm.model.genes.align import Coverage
-from scpalm.model.genes.declared import Declaration
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.report import InputReport
+from scpalm.model.genes.values.declared import Declaration
 from scpalm.model.io.cells import open_cells
 from scpalm.model.stream import CellReader
 

@@ -14,8 +14,8 @@ import numpy as np
 from scpalm.app.offline.tables import H5AD, check_ending, open_table
 from scpalm.model.engine import Engine
 from scpalm.model.errors import InputError
-from scpalm.model.io.convert import as_h5ad, folder_as_h5ad
 from scpalm.model.io.grouped import GroupedCells
+from scpalm.model.io.other_formats.convert import as_h5ad, folder_as_h5ad
 from scpalm.model.output.h5ad_writer import H5adWriter, write_rows
 from scpalm.model.output.note import anndata_note
 from scpalm.model.output.whole_file import replaced_when_whole

@@ -29,13 +29,14 @@ from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.parsing.wire import pack_error, pack_part, unpack_result, unpack_upload
 from scpalm.app.storage.scratch import is_full
 from scpalm.model.errors import BundleError, InputError, OverLimitError
-from scpalm.model.genes.align import Alignment, align
 from scpalm.model.genes.columns import GeneColumns
+from scpalm.model.genes.matching.align import align
+from scpalm.model.genes.matching.alignment import Alignment
 from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.grouped import Grouping
+from scpalm.model.io.hdf5.view_facts import ViewFacts
 from scpalm.model.io.labels import Categories
-from scpalm.model.io.view_facts import ViewFacts
 
 _MAX_CACHED_LISTS = 8  # clients often repeat a gene list, and matching it is the most expensive step
 _MAX_CACHED_GENES = 100_000  # longer lists are not cached, which bounds the memory
@@ -48,7 +49,7 @@ class AlignmentCache:
         self._alignments: OrderedDict[tuple[object, ...], Alignment] = OrderedDict()
 
     def align(self, vocabulary: Vocabulary, columns: GeneColumns) -> Alignment:
-        """See `scpalm.model.genes.align.align`."""
+        """See `scpalm.model.genes.matching.align.align`."""
         if len(columns) > _MAX_CACHED_GENES:
             return align(vocabulary, columns)
         key = columns.key

@@ -12,7 +12,7 @@ from scpalm.app.errors import UnsupportedMediaTypeError
 from scpalm.app.parsing.messages import Message
 from scpalm.app.parsing.upload import Upload
 from scpalm.app.parsing.wire import pack_upload
-from scpalm.model.io.view_facts import ViewFacts
+from scpalm.model.io.hdf5.view_facts import ViewFacts
 
 
 def command(kind: str, upload: Upload, scratch: Path) -> Message:

@@ -37,7 +37,7 @@ from scpalm.app.parsing.wire import PartReader, pack_result, pack_upload
 from scpalm.app.storage.memory_budget import MemoryBudget
 from scpalm.model.errors import BundleError
 from scpalm.model.genes.prepare import Prepared
-from scpalm.model.io.view_facts import ViewFacts
+from scpalm.model.io.hdf5.view_facts import ViewFacts
 
 log = logging.getLogger("scpalm.parsing")
 

@@ -17,7 +17,7 @@ from scpalm.app.parsing.messages import Message, MessageError
 from scpalm.app.parsing.upload import Upload, UploadHead
 from scpalm.app.storage.values import StoredValues
 from scpalm.model.errors import BundleError, InputError, OverLimitError, ParameterError, UnreadableError
-from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.genes.rows import GeneSet, Rows

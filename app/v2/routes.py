@@ -30,7 +30,7 @@ from scpalm.app.v2.schemas import (
     ServerMetadata,
     ServerReady,
 )
-from scpalm.model.genes.declared import Declared
+from scpalm.model.genes.values.declared import Declared
 from scpalm.model.spec import RequestSpec
 from scpalm.model.tasks.annotate import ANNOTATION_TENSORS, ANNOTATION_TEXTS
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.align import align
 from scpalm.model.genes.columns import GeneColumns
+from scpalm.model.genes.matching.align import align
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.rows import GeneSet, Rows
 from scpalm.model.genes.vocabulary import Vocabulary

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.align import Alignment, Coverage, align
-from scpalm.model.genes.blocks import refuse_outweighed
 from scpalm.model.genes.columns import GeneColumns
-from scpalm.model.genes.declared import AUTO, Declaration
-from scpalm.model.genes.linear import SCALE, to_linear
+from scpalm.model.genes.matching.align import align
+from scpalm.model.genes.matching.alignment import Alignment, Coverage
+from scpalm.model.genes.matching.blocks import refuse_outweighed
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import check_chunk, detect_input
 from scpalm.model.genes.report import InputReport
 from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.values.declared import AUTO, Declaration
+from scpalm.model.genes.values.linear import SCALE, to_linear
+from scpalm.model.genes.values.normalize import check_chunk, detect_input
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.genes.warn import warnings_of
 
@@ -75,7 +76,7 @@ class Preparer:
         columns: what the file says about its columns, or their names.
         declared: what the user says the values are.
         report: classification of the file's first chunk, if this preparer starts at a later one.
-        align: matches the columns; `scpalm.model.genes.align.align`, or a cache of it.
+        align: matches the columns; `scpalm.model.genes.matching.align.align`, or a cache of it.
 
     The constructor raises InputError for unusable genes, ``prepare`` for faulty values.
     """

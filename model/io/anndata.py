@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scpalm.model.errors import InputError
+from scpalm.model.genes.matching.names import name_genes
 from scpalm.model.genes.matrix import CellMatrix, Origin
-from scpalm.model.genes.names import name_genes
 from scpalm.model.io.choose import choose_matrix
 from scpalm.model.io.choose import totals_column as find_totals
 from scpalm.model.io.frame_table import FrameTable, numbers_of

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scpalm.model.errors import InputError
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.hdf5.h5ad import H5adFile
 from scpalm.model.io.labels import Categories
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.genes.names import plain
+from scpalm.model.genes.matching.names import plain
 
 SAMPLE_VALUES = 20_000
 _MOST_LAYERS = 30

@@ -10,7 +10,7 @@ from scpalm.model.errors import InputError
 
 
 class FrameTable:
-    """A dataframe that implements `scpalm.model.genes.names.GeneTable`."""
+    """A dataframe that implements `scpalm.model.genes.matching.names.GeneTable`."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame

@@ -13,9 +13,9 @@ from scipy import sparse
 
 from scpalm.model.errors import InputError
 from scpalm.model.genes.columns import GeneColumns
-from scpalm.model.genes.declared import Declaration
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import check_chunk, detect_input
+from scpalm.model.genes.values.declared import Declaration
+from scpalm.model.genes.values.normalize import check_chunk, detect_input
 from scpalm.model.io.cells import CellSource, column_of
 from scpalm.model.io.labels import Categories
 

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 
 from scpalm.model.errors import InputError, UnreadableError
-from scpalm.model.io.hdf5 import find, open_hdf5, other_name
-from scpalm.model.io.self_contained import keep_self_contained
+from scpalm.model.io.hdf5.access import find, open_hdf5, other_name
+from scpalm.model.io.hdf5.self_contained import keep_self_contained
 from scpalm.model.output.note import NOTE_KEY, keep_columns
 from scpalm.model.output.plain import Plain
 from scpalm.model.output.plain_hdf5 import earlier_columns, plain_bytes, write_plain

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scpalm.model.bundle import Identity
-from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.report import InputReport
 from scpalm.model.output.plain import Plain, plain_mapping
 from scpalm.model.release import release

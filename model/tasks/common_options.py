@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from scpalm.model.genes.declared import Declared
+from scpalm.model.genes.values.declared import Declared
 
 
 class CommonOptions(BaseModel):

@@ -16,7 +16,7 @@ import pytest
 import scpalm
 import scpalm.pl
 import scpalm.tl
-from scpalm.model.genes.declared import Declaration
+from scpalm.model.genes.values.declared import Declaration
 
 METHODS = ("embed", "impute", "pathways", "ic50", "annotate", "integrate", "umap")
 FUNCTIONS: dict[str, Any] = {

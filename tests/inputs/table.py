@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scpalm import Engine, load
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
-from scpalm.model.io.convert import as_h5ad
+from scpalm.model.io.other_formats.convert import as_h5ad
 from scpalm.model.spec import RequestSpec
 from tests.inputs.ways import FILES, WAYS, Clean
 

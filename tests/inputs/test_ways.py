@@ -15,10 +15,10 @@ from scipy import sparse
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
 from scpalm.model.genes.prepare import Prepared, Preparer
-from scpalm.model.genes.totals import COMPLETE_GENES
+from scpalm.model.genes.values.totals import COMPLETE_GENES
 from scpalm.model.io.anndata import AnnDataCells
-from scpalm.model.io.convert import as_h5ad
-from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.hdf5.h5ad import H5adFile
+from scpalm.model.io.other_formats.convert import as_h5ad
 from tests.inputs.ways import FILES, WAYS, Clean
 from tests.model.small_genes import cell_counts
 

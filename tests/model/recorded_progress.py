@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.matching.alignment import Coverage
 
 
 class RecordedProgress:

@@ -14,7 +14,7 @@ import typer
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from scpalm.model.genes.align import Coverage
+    from scpalm.model.genes.matching.alignment import Coverage
     from scpalm.training.runs.run import Run
     from scpalm.training.runs.trainer import StageTrainer
 

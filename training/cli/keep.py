@@ -68,7 +68,7 @@ def _columns(path: Path) -> list[str]:
 
             group = zarr.open_group(str(path), mode="r")["obs"]
             return [str(name) for name in group.attrs.get("column-order", ())]
-        from scpalm.model.io.hdf5 import find, open_hdf5
+        from scpalm.model.io.hdf5.access import find, open_hdf5
 
         with open_hdf5(path) as file:
             group = find(file, "obs")

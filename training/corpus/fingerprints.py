@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.values.linear import SCALE
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.model.io.cells import open_cells
 

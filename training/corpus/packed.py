@@ -22,8 +22,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.genes.values.linear import SCALE
 from scpalm.training.corpus.errors import CorpusError
 from scpalm.training.corpus.matrix import corpus_matrix
 from scpalm.training.corpus.packed_streams import Streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.genes.linear import SCALE
+from scpalm.model.genes.values.linear import SCALE
 
 # Gene indices and values (log1p CP10K) of one cell.
 Cell = tuple[NDArray[np.int32], NDArray[np.float32]]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.rows import GeneSet
+from scpalm.model.genes.values.linear import SCALE
 from scpalm.model.read_out.basis import Basis, Correction
 from scpalm.training.cell_types.table import cell_type_table
 from scpalm.training.corpus.matrix import corpus_matrix

@@ -12,9 +12,9 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.drug_response.cell_inputs import CellInputs, Panel, Part, Standardizer, bulk_matrix, mutation_features
 from scpalm.model.drug_response.network import CellTensors
 from scpalm.model.engine import load
-from scpalm.model.genes.declared import Declaration
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.values.declared import Declaration
 from scpalm.training.drug_response.config import Inputs, Setting
 from scpalm.training.drug_response.data.tables import Tables, TablesError
 

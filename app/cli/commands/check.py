@@ -29,7 +29,7 @@ def check(
     from scpalm.app.cli.pipes import as_files
     from scpalm.app.offline.check import check_file
     from scpalm.model.bundle import DEFAULT_BUNDLE, Bundle
-    from scpalm.model.genes.declared import Declaration
+    from scpalm.model.genes.values.declared import Declaration
 
     with as_files(source, Path("none")) as (read, _):
         found = check_file(read, Bundle.load(bundle or DEFAULT_BUNDLE), layer=layer, declared=Declaration(input, total))

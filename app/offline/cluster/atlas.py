@@ -10,10 +10,10 @@ from pathlib import Path
 from scpalm.model.adapter.adapter import served_width
 from scpalm.model.bundle import Bundle, Identity, sha256_of
 from scpalm.model.errors import UserError
-from scpalm.model.genes.align import Coverage
-from scpalm.model.genes.declared import Declaration
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.prepare import CHUNK_CELLS, Preparer
 from scpalm.model.genes.report import InputReport
+from scpalm.model.genes.values.declared import Declaration
 from scpalm.model.io.cells import open_cells
 from scpalm.model.output.note import note_of
 from scpalm.model.release import release

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scpalm.app.codecs.result import OutputValues, Result
-from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.report import InputReport
 from scpalm.model.output.note import note_of
 from scpalm.model.tasks.task import OutputSpec

@@ -14,7 +14,7 @@ from scpalm.app.queue.transports.memory import MemoryTransport
 from scpalm.app.storage.memory_budget import MemoryBudget
 from scpalm.app.storage.values import ResultSpace, row_blocks
 from scpalm.app.telemetry.metrics import Metrics
-from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.prepare import Prepared
 from scpalm.model.genes.report import InputReport
 from scpalm.model.genes.rows import Rows

@@ -6,7 +6,7 @@ import pytest
 
 from scpalm.app.http.problems import problem_of_input
 from scpalm.model.errors import InputError, OverLimitError, ParameterError, UnreadableError
-from scpalm.model.io.magic import UNKNOWN, Kind
+from scpalm.model.io.other_formats.magic import UNKNOWN, Kind
 from scpalm.model.molecules.error import MoleculeError
 
 

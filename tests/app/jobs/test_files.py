@@ -15,7 +15,7 @@ from scpalm.app.jobs.files import JobFiles, LocalJobFiles, SpoolJobFiles
 from scpalm.app.jobs.store import JobStore
 from scpalm.app.parsing.upload import UploadHead
 from scpalm.app.storage.spool import Spool, SpoolError
-from scpalm.model.genes.align import Coverage
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.report import InputReport
 from scpalm.model.spec import outputs_of
 from scpalm.model.tasks.embed import Embed

@@ -17,7 +17,7 @@ from scpalm.model.progress import NoProgress
 from scpalm.model.spec import RequestSpec
 from tests.app.fakes import FakeSession
 from tests.app.offline.test_files import NUM_CELLS, make_cells
-from tests.model.io.other_files import write_10x_folder
+from tests.model.io.other_formats.other_files import write_10x_folder
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from scpalm.model.drug_response.cell_inputs import (
     mutation_features,
 )
 from scpalm.model.errors import InputError
-from scpalm.model.genes.declared import Declaration
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Preparer, prepare
 from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.values.declared import Declaration
 from tests.training.tiny import tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.declared import Declaration, Declared
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Prepared, Preparer, prepare
+from scpalm.model.genes.values.declared import Declaration, Declared
 from tests.model.small_genes import fillers, matrix_of, small_vocabulary
 
 VOCABULARY = small_vocabulary()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scpalm.model.genes.align import align
+from scpalm.model.genes.matching.align import align
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import Preparer
 from tests.model.small_genes import fillers, matrix_of, small_vocabulary

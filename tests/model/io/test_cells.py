@@ -11,7 +11,7 @@ import pytest
 
 from scpalm.model.errors import InputError
 from scpalm.model.io.cells import open_cells
-from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.hdf5.h5ad import H5adFile
 from tests.model.small_cells import NUM_CELLS, dense, joined, small_counts
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2")

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.declared import AUTO
+from scpalm.model.genes.values.declared import AUTO
 from scpalm.model.io.cells import open_cells
 from scpalm.model.io.grouped import MAX_GROUPS, GroupedCells, Grouping
 from scpalm.model.io.labels import Categories

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
-from scpalm.model.genes.declared import AUTO
+from scpalm.model.genes.values.declared import AUTO
 from scpalm.model.io.cells import open_cells
 from scpalm.model.stream import CellReader
 

@@ -13,7 +13,7 @@ import pytest
 
 from scpalm.model.errors import InputError
 from scpalm.model.output.h5ad_writer import H5adWriter
-from tests.model.io.h5ad_leaks import external_link_elsewhere
+from tests.model.io.hdf5.h5ad_leaks import external_link_elsewhere
 from tests.model.small_cells import NUM_CELLS, small_counts
 
 

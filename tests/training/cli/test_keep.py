@@ -6,7 +6,7 @@ import pytest
 
 from scpalm.training.cli.keep import check_keep
 from scpalm.training.runs.config import ConfigError
-from tests.model.io.other_files import adata
+from tests.model.io.other_formats.other_files import adata
 
 
 @pytest.fixture

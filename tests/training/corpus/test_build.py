@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scpalm.model.genes.prepare import prepare
-from scpalm.model.io.h5ad import H5adFile
+from scpalm.model.io.hdf5.h5ad import H5adFile
 from scpalm.training.corpus.build import build_corpus
 from scpalm.training.corpus.reader import Corpus, CorpusError
 from scpalm.training.corpus.source import CorpusOptions

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.model.genes.linear import SCALE
+from scpalm.model.genes.values.linear import SCALE
 from scpalm.training.corpus.simulated.simulate import Noise
 from scpalm.training.corpus.thinning import Cell
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scpalm.model.genes.align import align
 from scpalm.model.genes.columns import GeneColumns
+from scpalm.model.genes.matching.align import align
 from scpalm.model.genes.vocabulary import Vocabulary
 from scpalm.training.corpus.errors import CorpusError, naming
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.rows import GeneSet, Rows
+from scpalm.model.genes.values.linear import SCALE
 from scpalm.training.corpus.simulated.profiles import Profile, ProfileFile
 
 # Cells that are held in memory before they go to a shard.

@@ -7,9 +7,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scpalm.model.genes.linear import SCALE, to_linear
 from scpalm.model.genes.matrix import CellMatrix
-from scpalm.model.genes.normalize import detect_input
+from scpalm.model.genes.values.linear import SCALE, to_linear
+from scpalm.model.genes.values.normalize import detect_input
 from scpalm.training.evaluation.common.principal_components import principal_components
 from scpalm.training.evaluation.common.source import BASELINE_METHODS
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scpalm.model.genes.linear import row_sums
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.values.linear import row_sums
 
 
 def select_genes(matrix: CellMatrix, columns: NDArray[np.int64]) -> CellMatrix:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.genes.linear import SCALE
+from scpalm.model.genes.values.linear import SCALE
 
 _SMALL = 1e-4
 

@@ -13,9 +13,9 @@ from scpalm.model.drug_response.cell_inputs import bulk_matrix
 from scpalm.model.drug_response.predictions import Predictions
 from scpalm.model.drug_response.session import DrugResponseSession, drug_response_of
 from scpalm.model.engine import Engine
-from scpalm.model.genes.declared import Declaration
 from scpalm.model.genes.prepare import Preparer
 from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.values.declared import Declaration
 from scpalm.model.spec import RequestSpec
 from scpalm.training.drug_response.data.tables import Tables
 from scpalm.training.drug_response.kernel.export import training_rows

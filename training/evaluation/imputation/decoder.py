@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from scpalm.model.bundle import Bundle
 from scpalm.model.engine import load
-from scpalm.model.genes.align import align
-from scpalm.model.genes.declared import Declaration
+from scpalm.model.genes.matching.align import align
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.prepare import prepare
 from scpalm.model.genes.rows import Rows
+from scpalm.model.genes.values.declared import Declaration
 
 BATCH = 256
 

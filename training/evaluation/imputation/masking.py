@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scpalm.model.errors import InputError
-from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.values.linear import SCALE
 from scpalm.training.evaluation.common.count_table import cell_totals, count_table
 from scpalm.training.evaluation.common.thinning import with_counts
 

@@ -13,8 +13,8 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scpalm.model.genes.linear import SCALE
 from scpalm.model.genes.matrix import CellMatrix
+from scpalm.model.genes.values.linear import SCALE
 from scpalm.training.evaluation.imputation.imputers import Values
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from scpalm.app.offline.cluster.atlas import Atlas, ClusterError
 from scpalm.app.offline.cluster.store import AtlasStore, ResultWriter
-from scpalm.model.genes.align import Coverage
-from scpalm.model.genes.declared import AUTO
+from scpalm.model.genes.matching.alignment import Coverage
 from scpalm.model.genes.report import InputReport
+from scpalm.model.genes.values.declared import AUTO
 
 
 @pytest.fixture
