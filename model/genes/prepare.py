@@ -15,6 +15,7 @@ from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.matching.align import align
 from scpalm.model.genes.matching.alignment import Alignment, Coverage
 from scpalm.model.genes.matching.blocks import refuse_outweighed
+from scpalm.model.genes.matching.ubiquitous import MISNAMED, names_fit
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.report import InputReport
 from scpalm.model.genes.rows import Rows
@@ -89,6 +90,7 @@ class Preparer:
         report: InputReport | None = None,
         align: Callable[[Vocabulary, GeneColumns], Alignment] = align,
     ) -> None:
+        self._vocabulary = vocabulary
         self._num_genes = len(vocabulary)
         self._alignment = align(vocabulary, columns if isinstance(columns, GeneColumns) else GeneColumns(columns))
         target, coverage = self._alignment.target, self._alignment.coverage
@@ -135,6 +137,8 @@ class Preparer:
             self._report = self._with_warnings(matrix, linear, totals)
         # Counts are already linear; float32 needs half the memory.
         rows = self._to_rows(matrix, linear if self._report.base else matrix.data, totals)
+        if first and not names_fit(self._vocabulary, self.measured, rows.indptr, rows.gene_index):
+            self._report = replace(self._report, warnings=(MISNAMED, *self._report.warnings))
         if self._report.detected != "counts":
             totals = np.full(matrix.num_cells, SCALE)
         return Prepared(rows, [str(cell) for cell in matrix.cells], self.coverage, self._report, totals)
