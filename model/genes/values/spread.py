@@ -27,6 +27,7 @@ _LONE_SPREAD, _LONE_MEAN, _CHANCE = 1.25, 1.3, 0.93  # of any numbers, also rand
 # Variance over mean of genes with large values: 1 by chance; 1.13 or more in all real files, also of one type of cell.
 _GENE_SPREAD, _GENE_MEAN, _MANY_GENES = 0.65, 2.0, 10
 _DIFFERENT = 2.0  # variance between genes over that within genes: random numbers have 1
+_LARGE_MEAN, _NEAR_CHANCE = 10.0, 0.2  # simulated counts: bins and logarithms of such means vary more or less than that
 _FEW_CELLS, _MANY_CELLS = 8, 20
 _EFFECTIVE_GENES = 3_500  # of a complete file; real ones have at most 2,300
 
@@ -64,11 +65,13 @@ class _Genes:
         spread: median variance over mean of the genes with large values; None if there are few, or most are such genes.
         difference: variance between genes over variance within genes.
         effective: ``1 / sum p^2``, where p is the share of each gene in the sum of all cells.
+        at_chance: whether genes with large values vary as counts of like cells do, which have a Poisson law.
     """
 
     spread: float | None
     difference: float
     effective: float
+    at_chance: bool
 
 
 def check_spread(matrix: CellMatrix) -> tuple[str, ...]:
@@ -138,7 +141,7 @@ def _refuse_even_cells(cells: _Cells) -> None:
 def _refuse_even_genes(cells: _Cells, genes: _Genes) -> None:
     """Refuse values of genes that differ in expression, if they are more even than those of such genes can be."""
     mean, spread = float(np.median(cells.mean)), float(np.median(cells.spread))
-    if spread < _CELL_SPREAD and mean >= _SMALLEST_MEAN:
+    if spread < _CELL_SPREAD and mean >= _SMALLEST_MEAN and not (mean > _LARGE_MEAN and genes.at_chance):
         raise too_even(f"their spread within a cell is {spread:.2f}, and that of counts is over 1.45")
     if genes.spread is not None and genes.spread < _GENE_SPREAD:
         raise too_even(
@@ -222,7 +225,10 @@ def _genes(matrix: CellMatrix) -> _Genes:
     large = mean >= _GENE_MEAN
     number = int(large.sum())
     few = num_cells < _MANY_CELLS or number < _MANY_GENES or 2 * number > int((mean > 0).sum())
-    spread = None if few else float(np.median(variance[large] / mean[large]))
+    ratio = float(np.median(variance[large] / mean[large])) if number else 0.0
+    spread = None if few else ratio
+    at_chance = num_cells >= _MANY_CELLS and number >= _MANY_GENES and abs(ratio - 1) < _NEAR_CHANCE
     total = mean * num_cells
     pairs = float((total * (total - 1)).sum())
-    return _Genes(spread, difference, float(total.sum()) ** 2 / pairs if pairs > 0 else 0.0)
+    effective = float(total.sum()) ** 2 / pairs if pairs > 0 else 0.0
+    return _Genes(spread, difference, effective, at_chance)
