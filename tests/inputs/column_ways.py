@@ -26,6 +26,38 @@ def antibodies(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
 
 
 @way()
+def antibodies_without_types(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    names = ["CD3", "CD4", "CD16", "CD19", "CD56", "IgG1", "CD45RA", "HLA-DR", "CD8a_RPA-T8"]
+    return _with(cells, names + cells.symbols[:2], rng.poisson(150, (len(cells.counts), len(names) + 2)))
+
+
+@way("refused")
+def antibodies_named_like_genes(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    made = _with(cells, cells.symbols[:6], 99 * cells.sums + rng.poisson(9, (len(cells.counts), 6)))
+    made.var_names_make_unique()
+    return made
+
+
+@way()
+def guides(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    names = [f"{symbol}_{number}" for symbol in cells.symbols[:3] for number in (1, 2)] + ["NT_1", "NT_2"]
+    names += [f"{cells.symbols[0]}_ACGTTGCAACGTTGCAACGT"]
+    return _with(cells, names, rng.poisson(40, (len(cells.counts), len(names))))
+
+
+@way()
+def viral_genes(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    names = ["PB2", "PB1", "PA", "NP", "NA", "M", "NS", "SARS2_N", "GU280_gp01", "NC_045512.2"]
+    return _with(cells, names, rng.poisson(90, (len(cells.counts), len(names))))
+
+
+@way()
+def measures_of_cells(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    names = ["total", "x_centroid", "cell_area", "intergenic", "library_size"]
+    return _with(cells, names, rng.integers(1, 9000, (len(cells.counts), len(names))))
+
+
+@way()
 def spike_ins(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
     return _with(cells, [f"ERCC-{i:05d}" for i in range(2, 94)], rng.poisson(9, (len(cells.counts), 92)))
 

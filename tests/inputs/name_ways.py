@@ -67,6 +67,40 @@ def made_unique(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
 
 
 @way()
+def names_of_a_merged_table(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    some = set(rng.permutation(len(cells.symbols))[: len(cells.symbols) // 4].tolist())
+    return cells.adata(names=[f"{s}_x" if i in some else s for i, s in enumerate(cells.symbols)])
+
+
+@way("refused")
+def two_merged_tables(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    names = [f"{symbol}{ending}" for ending in ("_x", "_y") for symbol in cells.symbols]
+    return cells.adata(np.concatenate([cells.counts, cells.counts], axis=1), names)
+
+
+@way()
+def same_ending(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    return _renamed(cells, lambda symbol: symbol + "_RNA")
+
+
+@way()
+def number_at_the_end(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    return _renamed(cells, lambda symbol: symbol + "-1")
+
+
+@way()
+def printed_bytes(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    return _renamed(cells, lambda symbol: str(symbol.encode()))
+
+
+@way()
+def exons_and_introns(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    exons = rng.binomial(cells.counts.astype(np.int64), 0.6).astype(np.float64)
+    names = [symbol + mark for mark in ("_exon", "_intron") for symbol in cells.symbols]
+    return cells.adata(np.concatenate([exons, cells.counts - exons], axis=1), names)
+
+
+@way()
 def symbols_in_a_column(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
     made = cells.adata(names=[f"gene{i}" for i in range(len(cells.symbols))])
     made.var["Gene Short.Name"] = cells.symbols

@@ -133,6 +133,24 @@ def bins(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
 
 
 @way("refused")
+def ranks_with_ties(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    made = np.array([np.searchsorted(np.sort(counts), counts) for counts in cells.counts], np.float64)
+    return cells.adata(np.where(cells.counts > 0, made - (cells.counts == 0).sum(1, keepdims=True) + 1, 0))
+
+
+@way("refused")
+def ranks_of_all_genes(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    return cells.adata(np.array([np.searchsorted(np.sort(counts), counts) for counts in cells.counts], np.float64))
+
+
+@way("refused")
+def quantile_normalised(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
+    logs = np.log1p(cp10k(cells))
+    order = (logs + rng.random(logs.shape) * 1e-6).argsort(axis=1).argsort(axis=1)
+    return cells.adata(np.sort(logs, axis=1).mean(axis=0)[order])
+
+
+@way("refused")
 def smoothed(cells: Clean, rng: np.random.Generator) -> ad.AnnData:
     weights = rng.dirichlet(np.full(len(cells.counts), 0.3), len(cells.counts)) + 0.01
     return cells.adata(np.log1p(weights / weights.sum(1, keepdims=True) @ cp10k(cells)), dense=True)

@@ -88,12 +88,16 @@ def blocks(
     """
     long = [c for c in np.flatnonzero(unknown).tolist() if len(names[c]) > _SHORTEST_SEQUENCE]
     found = {column: "guide" for column in long if _SEQUENCE.fullmatch(names[column])}
-    for columns in ends(unknown | repeated):
+    # Of a selection of genes, some have no column but that of the antibody.
+    marked = unknown | repeated
+    for column in (*range(min(len(names), _MOST_COLUMNS)), *range(max(0, len(names) - _MOST_COLUMNS), len(names))):
+        marked[column] = marked[column] or is_protein(names[column])
+    for columns in ends(marked):
         odd = [column for column in columns if not is_symbol(names[column])]
         proteins = {column for column in odd if is_protein(names[column])}
         guides = {column for column in odd if _GUIDE.fullmatch(names[column])} | _numbered(names, columns, repeated)
         for anchors, reason in ((proteins, "antibody"), (guides, "guide")):
-            block = _block(columns, anchors, unknown)
+            block = _block(columns, anchors, repeated)
             found |= dict.fromkeys(block, reason)
     return found
 
@@ -112,13 +116,13 @@ def ends(marked: NDArray[np.bool_]) -> list[list[int]]:
     return found
 
 
-def _block(columns: list[int], anchors: set[int], unknown: NDArray[np.bool_]) -> list[int]:
-    """The part of a run up to its last anchor, or the last repeated gene after that."""
+def _block(columns: list[int], anchors: set[int], repeated: NDArray[np.bool_]) -> list[int]:
+    """The part of a run up to its last anchor, and the repeated genes right after that."""
     known = [column for column in columns if column in anchors]
     if len(known) < _FEW_ANCHORS or len(columns) < _FEW_COLUMNS:
         return []
     stop = columns.index(known[-1]) + 1
-    while stop < len(columns) and not unknown[columns[stop]]:
+    while stop < len(columns) and repeated[columns[stop]]:
         stop += 1
     return columns[:stop] if len(known) >= _ANCHOR_SHARE * stop else known
 

@@ -52,7 +52,7 @@ _OF_GENE = re.compile(
 )
 _MERGED_ENDINGS = tuple(ending for pair in _MERGED for ending in pair)
 _FEW_MERGED = 3
-_ENDINGS = (re.compile(r"(.+)[-._]\d{1,2}\Z"), re.compile(r"(.+?)[-._:| ]+[A-Za-z][\w-]{0,11}\Z"))
+_ENDINGS = (re.compile(r"(.+)[-._]\d{1,2}\Z"), re.compile(r"(.+)[-._:| ][A-Za-z][A-Za-z\d]{0,11}\Z"))
 
 
 def clean(name: str) -> str:

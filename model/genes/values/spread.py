@@ -33,7 +33,7 @@ _EFFECTIVE_GENES = 3_500  # of a complete file; real ones have at most 2,300
 
 _STEP, _STEP_SHARE, _STEP_SPREAD = 3, 0.15, 2.0
 _FEW_LEVELS, _MANY_LEVELS = 8, 30
-_TOP, _PILE, _PILED = 5, 10, 1.5
+_TOP, _PILE, _PILED, _PILE_SHARE = 5, 10, 1.5, 0.04
 _ALL_GENES, _PSEUDO_SHARE = 500, 0.5
 _SAME_SUM, _USUAL_SUM, _USUAL_SUMS = 0.05, 0.1, (1e4, 1e5, 1e6)
 
@@ -83,15 +83,15 @@ def check_spread(matrix: CellMatrix) -> tuple[str, ...]:
     if all(map(_are_ranks, cells.values)) or _are_dense_ranks(cells):
         raise unusable("ranked")
     _refuse_pseudo_count(some, cells)
-    _refuse_pile(cells)
+    found = _cut_off(cells)
     _refuse_even_cells(cells)
     if some.num_cells < _FEW_CELLS:
-        return ()
+        return found
     genes = _genes(some)
     if genes.difference <= _DIFFERENT:
-        return ()
+        return found
     _refuse_even_genes(cells, genes)
-    return tuple(_doubts(some, genes)) if is_complete(matrix) else ()
+    return (*found, *_doubts(some, genes)) if is_complete(matrix) else found
 
 
 def _doubts(matrix: CellMatrix, genes: _Genes) -> Iterator[str]:
@@ -192,17 +192,20 @@ def _lacks_multiples(values: NDArray[np.int64]) -> bool:
     return min(one, between) >= _STEP_SHARE * len(values)
 
 
-def _refuse_pile(cells: _Cells) -> None:
-    """Refuse values that are cut off: the largest is more common than those just below it."""
+def _cut_off(cells: _Cells) -> tuple[str, ...]:
+    """A warning if the largest value is more common than those just below it. Raises InputError if it is common."""
     largest = max(int(values.max()) for values in cells.values)
     if largest < _TOP:
-        return
+        return ()
     near = largest - max(1, largest // 5)
     at_top = np.array([int((values == largest).sum()) for values in cells.values])
     top, below = int(at_top.sum()), sum(int((near <= values).sum()) for values in cells.values)
     # One gene that is the largest of many cells tells nothing.
-    if int(np.maximum(at_top - 1, 0).sum()) >= _PILE and top > _PILED * (below - top):
+    if int(np.maximum(at_top - 1, 0).sum()) < _PILE or top <= _PILED * (below - top):
+        return ()
+    if top > _PILE_SHARE * cells.num_values:
         raise cut_off(largest, top)
+    return (f"The values seem to be cut off at {largest}: {top} values of the first cells are just that.",)
 
 
 def _refuse_pseudo_count(matrix: CellMatrix, cells: _Cells) -> None:

@@ -90,12 +90,18 @@ def with_totals(kind: str) -> AnnData:
     totals = pd.Series(np.asarray(cells.X.sum(axis=1)).ravel().astype(int), index=cells.obs_names)
     cells = cells[:, :30].copy()
     text = totals.astype(str)
-    cells.obs["total_counts"] = {"numbers": totals, "text": text, "categories": text.astype("category")}[kind]
+    kinds = {
+        "numbers": totals,
+        "text": text,
+        "categories": text.astype("category"),
+        "commas": totals.map("{:,}".format),
+    }
+    cells.obs["total_counts"] = kinds[kind]
     return cells
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", ["numbers", "text", "categories"])
+@pytest.mark.parametrize("kind", ["numbers", "text", "categories", "commas"])
 def test_totals_are_used_however_they_are_written(tiny_bundle: Bundle, tmp_path: Path, kind: str, form: str) -> None:
     expected, _ = read(whole(), tiny_bundle)
     found, _ = read(stored(with_totals(kind), tmp_path, form), tiny_bundle)

@@ -235,6 +235,32 @@ def test_unspliced_counts_next_to_spliced_ones_are_the_same_gene() -> None:
     assert aligned(names).target[:6].tolist() == [CD3E] * 3 + [CD8A] * 3
 
 
+@pytest.mark.parametrize(
+    "name", ["CD8A_x", "CD8A_y", "CD8A_left", "b'CD8A'", 'b"CD8A"', "CD8A..925.", "HLA.A..3105.", "HLA-A_y"]
+)
+def test_names_after_merges_and_prints_are_read(name: str) -> None:
+    assert aligned([*fillers(20), name]).target[-1] == (CD8A if "CD8A" in name else 3)
+
+
+def test_two_columns_of_a_gene_from_two_tables_are_refused() -> None:
+    error = refused([f"GENE{number}{ending}" for number in range(10) for ending in ("_x", "_y")])
+    assert (error.code, error.gene) == ("merged-tables", "GENE0_x")
+
+
+@pytest.mark.parametrize("ending", ["_RNA", "-1", ".1", "|hg38"])
+def test_an_ending_of_all_names_is_removed(ending: str) -> None:
+    names = ["CD3E", "CD8A", *fillers(20)]
+    found = aligned([name + ending for name in names])
+    assert found.target.tolist() == aligned(names).target.tolist()
+
+
+def test_exons_and_introns_add_up_to_the_gene() -> None:
+    names = [f"GENE{number}{mark}" for number in range(10) for mark in ("_exon", "_intron")]
+    assert aligned(names).coverage.genes_of_model == 10
+    # In a whole annotation this is a transcript of its own.
+    assert aligned([*fillers(20), "CD8A_intron"]).target[-1] == -1
+
+
 def test_dates_that_cannot_be_restored_are_reported() -> None:
     assert "Excel" in aligned([*fillers(20), "2-Mar"]).coverage.notes[0]
 
