@@ -109,6 +109,7 @@ NUMBERS: dict[str, Floats] = {
     "1 to 4": RANDOM.integers(1, 5, (24, 6000)) * (RANDOM.random((24, 6000)) < 0.1),
     "0 to 99": RANDOM.integers(0, 100, (24, 300)),
     "binomial": RANDOM.binomial(5, 0.3, (24, 6000)),
+    "rates up to 100": RANDOM.poisson(RANDOM.uniform(0, 100, 2000), (24, 2000)),
     "gamma rates": RANDOM.poisson(RANDOM.gamma(2, 1, 300), (24, 300)),
     "one cell again and again": np.tile(RANDOM.poisson(RANDOM.lognormal(0, 1.5, 6000)), (24, 1)),
 }
