@@ -69,7 +69,7 @@ class _Aligner:
         other_species(self._vocabulary, self._columns, self._names, self._matched())
         self._settle_shared_ids(ids)
         self._repair()
-        self._leave_out_by_company()
+        self._leave_out_blocks()
         self._drop_other_names()
         matched = self._matched()
         few_known(self._vocabulary, self._columns, self._names, matched, len(self._reasons))
@@ -140,7 +140,7 @@ class _Aligner:
         self._set(column, -1, "")
         return True
 
-    def _leave_out_by_company(self) -> None:
+    def _leave_out_blocks(self) -> None:
         symbols = self._vocabulary.by_symbol
         doubtful = [column for column, how in enumerate(self._how) if how not in ("symbol", "ensembl")]
         found = dict.fromkeys(viral_columns(self._names, doubtful), "viral gene")

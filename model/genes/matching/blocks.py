@@ -1,6 +1,6 @@
-"""Columns that are no genes by their company: antibodies and guides named like genes, and the genes of viruses.
+"""Columns that several names together show to be no genes: antibodies and guides named like genes, genes of viruses.
 
-Files without a column of feature types have them next to the genes. A single name proves nothing, several together do.
+Files without a column of feature types have them next to the genes. A single name is no evidence.
 """
 
 from __future__ import annotations
