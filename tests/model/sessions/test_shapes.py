@@ -76,8 +76,8 @@ def test_shapes_are_among_the_fixed_ones(shapes: Shapes) -> None:
 def test_a_cells_padded_length_is_the_smallest_that_holds_it(genes: int, length: int) -> None:
     (batch,) = split(rows_of([genes]), Corrections(BASIS))
     assert batch.gene_index.shape == (1, length)
-    in_company = split(rows_of([genes, *lengths(30)]), Corrections(BASIS))
-    assert [b.gene_index.shape[1] for b in in_company if 0 in b.rows] == [length]
+    with_others = split(rows_of([genes, *lengths(30)]), Corrections(BASIS))
+    assert [b.gene_index.shape[1] for b in with_others if 0 in b.rows] == [length]
 
 
 def test_batches_are_bounded_by_their_entries() -> None:
