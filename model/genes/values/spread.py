@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from math import expm1
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,13 +47,21 @@ class _Cells:
 
     Attributes:
         values: the values of each, none of them zero.
-        mean: their means.
-        spread: ``sum x (x - 1) / sum x / (mean - 1)``.
+        means: their means.
+        spreads: ``sum x (x - 1) / sum x / (mean - 1)`` of each.
     """
 
     values: list[NDArray[np.int64]]
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    means: list[float]
+    spreads: list[float]
+
+    @cached_property
+    def mean(self) -> float:
+        return median(self.means)
+
+    @cached_property
+    def spread(self) -> float:
+        return median(self.spreads)
 
     @property
     def num_values(self) -> int:
@@ -123,16 +134,15 @@ def _cells(matrix: CellMatrix) -> _Cells:
             means.append(total / number)
             squares = float(np.dot(whole.astype(np.float64), whole))
             spreads.append((squares / total - 1) / (total / number - 1))
-    return _Cells(values, np.array(means), np.array(spreads))
+    return _Cells(values, means, spreads)
 
 
 def _refuse_even_cells(cells: _Cells) -> None:
     """Refuse values of cells that vary less than chance makes counts vary, even if all genes were alike."""
-    mean, spread = float(np.median(cells.mean)), float(np.median(cells.spread))
-    if cells.num_values < _ENOUGH or mean < _LONE_MEAN:
+    spread = cells.spread
+    if cells.num_values < _ENOUGH or cells.mean < _LONE_MEAN:
         return
-    by_chance = float(np.median(_spread_by_chance(cells.mean)))
-    if spread < min(_LONE_SPREAD, _CHANCE * by_chance):
+    if spread < _LONE_SPREAD and spread < _CHANCE * (by_chance := median(map(_spread_by_chance, cells.means))):
         raise too_even(f"their spread within a cell is {spread:.2f}, and chance alone gives counts {by_chance:.2f}")
     if spread < _STEP_SPREAD and 2 * sum(map(_lacks_multiples, cells.values)) > len(cells.values):
         raise too_even("the smallest of a cell is common, but twice as much is not the next")
@@ -140,7 +150,7 @@ def _refuse_even_cells(cells: _Cells) -> None:
 
 def _refuse_even_genes(cells: _Cells, genes: _Genes) -> None:
     """Refuse values of genes that differ in expression, if they are more even than those of such genes can be."""
-    mean, spread = float(np.median(cells.mean)), float(np.median(cells.spread))
+    mean, spread = cells.mean, cells.spread
     if spread < _CELL_SPREAD and mean >= _SMALLEST_MEAN and not (mean > _LARGE_MEAN and genes.at_chance):
         raise too_even(f"their spread within a cell is {spread:.2f}, and that of counts is over 1.45")
     if genes.spread is not None and genes.spread < _GENE_SPREAD:
@@ -149,12 +159,12 @@ def _refuse_even_genes(cells: _Cells, genes: _Genes) -> None:
         )
 
 
-def _spread_by_chance(mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The spread of counts with these means over equally expressed genes (Poisson, without zeros)."""
+def _spread_by_chance(mean: float) -> float:
+    """The spread of counts with this mean over equally expressed genes (Poisson, without zeros)."""
     rate = mean
     for _ in range(40):
-        rate = mean * -np.expm1(-rate)
-    return np.asarray(rate / (mean - 1))
+        rate = mean * -expm1(-rate)
+    return rate / (mean - 1)
 
 
 def _are_ranks(values: NDArray[np.int64]) -> bool:
