@@ -12,7 +12,7 @@ from scpalm.model.bundle import Bundle
 from scpalm.model.errors import InputError
 from scpalm.model.genes.values.declared import AUTO
 from scpalm.model.integration.onto import IntegratedReference, carry_labels, map_onto
-from scpalm.model.io.cells import open_cells
+from scpalm.model.io.cells import no_column, open_cells
 from scpalm.model.io.labels import Categories
 from scpalm.model.output.note import NOTE_KEY, stored_note
 from scpalm.model.sessions.session import Session
@@ -101,12 +101,7 @@ def _stored(reference: AnnData) -> tuple[NDArray[np.float32], str]:
 
 def _column(cells: AnnData, name: str, which: str) -> Categories:
     if name not in cells.obs:
-        raise InputError(
-            "no-obs-column",
-            f"obs of the {which} has no column '{name[:100]}'.",
-            hint="Check the name.",
-            field=name[:100],
-        )
+        raise no_column(name, [str(column) for column in cells.obs.columns], f"obs of the {which}")
     return Categories.of(cells.obs[name].to_numpy())
 
 

@@ -100,6 +100,9 @@ class AnnDataCells:
             column = column.astype(object).where(column.notna(), "")
         return np.asarray(column)
 
+    def obs_names(self) -> list[str]:
+        return [str(name) for name in self._adata.obs.columns]
+
     def tables(self, names: Sequence[str]) -> dict[str, object]:
         return {name: numbers_of(name, self._adata.obsm[name]) for name in names if name in self._adata.obsm}
 

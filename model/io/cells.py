@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from scpalm.model.errors import InputError
+from scpalm.model.errors import InputError, did_you_mean
 from scpalm.model.genes.columns import GeneColumns
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.io.hdf5.h5ad import H5adFile
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Import anndata only for type checks: it takes a second, and h5ad files are read without it.
 Source: TypeAlias = "Path | str | AnnData"
+# Columns that an error lists.
+_LISTED = 12
 
 
 class CellSource(Protocol):
@@ -55,6 +57,10 @@ class CellSource(Protocol):
         """A column of ``obs`` ``[B]``, or None if there is none."""
         ...
 
+    def obs_names(self) -> list[str]:
+        """Names of the columns of ``obs``."""
+        ...
+
     def tables(self, names: Sequence[str]) -> dict[str, object]:
         """Those of the named ``obsm`` dataframes that exist, each as ``{"genes": [names], "values": [B, names]}``."""
         ...
@@ -64,13 +70,18 @@ def column_of(source: CellSource, name: str) -> Categories:
     """A column of ``obs`` as text. Raises InputError if there is none of that name."""
     values = source.obs_column(name)
     if values is None:
-        raise InputError(
-            "no-obs-column",
-            f"obs has no column '{name[:100]}'.",
-            hint="Check the name of the column.",
-            field=name[:100],
-        )
+        raise no_column(name, source.obs_names())
     return Categories.of(values)
+
+
+def no_column(name: str, known: Sequence[str], obs: str = "obs") -> InputError:
+    """The error for a name that no column of ``obs`` has; its text lists those that exist."""
+    if not known:
+        hint = "It has no columns at all: add one, or choose another file."
+    else:
+        more = " ..." if len(known) > _LISTED else ""
+        hint = f"{did_you_mean(name, known)}It has {', '.join(column[:50] for column in known[:_LISTED])}{more}."
+    return InputError("no-obs-column", f"{obs} has no column '{name[:100]}'.", hint=hint, field=name[:100])
 
 
 def open_cells(source: Source, *, layer: str | None = None, totals_column: str | None = None) -> CellSource:

@@ -170,5 +170,8 @@ class GroupedCells:
     def obs_column(self, name: str) -> NDArray[np.generic] | None:
         return np.array(self._grouping.names) if name == self._grouping.column else None
 
+    def obs_names(self) -> list[str]:
+        return [self._grouping.column]
+
     def tables(self, names: Sequence[str]) -> dict[str, object]:
         return self._grouping.tables(self._source.tables(names))

@@ -115,6 +115,10 @@ class ZarrFile:
             column = column.astype(object).where(column.notna(), "")
         return np.asarray(column)
 
+    def obs_names(self) -> list[str]:
+        """See `CellSource.obs_names`."""
+        return [str(name) for name in self._obs.attrs.get("column-order", ())]
+
     def tables(self, names: Sequence[str]) -> dict[str, object]:
         """See `CellSource.tables`. Raises InputError if a table is not a dataframe of numbers."""
         from anndata.io import read_elem

@@ -120,6 +120,10 @@ class H5adFile:
             check_length(len(values), self.num_cells, f"obs/{name[:200]}", "cells")
         return values
 
+    def obs_names(self) -> list[str]:
+        """See `CellSource.obs_names`."""
+        return self._obs.data_columns()
+
     def view_facts(self) -> ViewFacts:
         """What the file has for a picture of its cells. Raises InputError."""
         columns = self._obs.data_columns()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scpalm.model.errors import InputError
-from scpalm.model.io.cells import open_cells
+from scpalm.model.io.cells import column_of, open_cells
 from scpalm.model.io.hdf5.h5ad import H5adFile
 from tests.model.small_cells import NUM_CELLS, dense, joined, small_counts
 
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2")
 
 
 def written(folder: Path, cells: anndata.AnnData, store: str) -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / f"cells.{store}"
     cells.write_h5ad(path) if store == "h5ad" else cells.write_zarr(path)
     return path
@@ -76,3 +77,17 @@ def test_h5ad_and_zarr_name_genes_in_the_same_way(tmp_path: Path) -> None:
         with open_cells(written(tmp_path, cells, store)) as file:
             named.append((file.columns.names, file.columns.ensembl_ids))
     assert named[0] == named[1] == (symbols, list(cells.var_names))
+
+
+@pytest.mark.parametrize("store", ["h5ad", "zarr", "memory"])
+def test_the_error_for_a_missing_column_lists_those_that_exist(tmp_path: Path, store: str) -> None:
+    cells = small_counts()
+    cells.obs = cells.obs[[]]
+    for columns, listed in (
+        ([], "no columns at all"),
+        (["donor", "cell_types"], "mean 'cell_types'.*donor, cell_types"),
+    ):
+        cells.obs[columns] = "a"
+        source = cells if store == "memory" else written(tmp_path / str(len(columns)), cells, store)
+        with open_cells(source) as file, pytest.raises(InputError, match=f"no column 'cell_type'.*{listed}"):
+            column_of(file, "cell_type")
