@@ -128,7 +128,7 @@ def _block(columns: list[int], anchors: set[int], repeated: NDArray[np.bool_]) -
 
 
 def _numbered(names: Sequence[str], columns: list[int], repeated: NDArray[np.bool_]) -> set[int]:
-    """Columns GENE-1, GENE-2 of several genes, which have a column of their own as well."""
+    """Columns GENE-1, GENE-2 of several genes that also have a column GENE."""
     stems = {c: match[1] for c in columns if repeated[c] and (match := _NUMBER.match(names[c]))}
     several = {stem for stem, number in Counter(stems.values()).items() if number > 1}
     return {c for c, stem in stems.items() if stem in several} if len(several) > 1 else set()

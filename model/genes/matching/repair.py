@@ -109,7 +109,7 @@ class Repairs:
         self.mitochondria = _mitochondria(names)
         self.unspliced = _unspliced(names)
         some = names[:: max(1, len(names) // 500)]
-        # XIST_intron alone is a transcript of its own.
+        # XIST_intron alone is a separate transcript.
         self._parts = 10 * sum(_OF_GENE.fullmatch(name) is not None for name in some) >= len(some)
 
     def find(self, name: str) -> tuple[int, How, str]:

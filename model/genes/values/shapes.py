@@ -9,6 +9,7 @@ from scipy import sparse
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.values.declared import Declaration
 from scpalm.model.genes.values.evidence import decimals_of, sampled_rows
+from scpalm.model.genes.values.linear import row_sums_of
 from scpalm.model.genes.values.refusals import unusable
 
 _MANY = 200  # values that are all the same by no accident
@@ -152,8 +153,7 @@ def refuse_dense(matrix: CellMatrix) -> None:
     ):
         raise unusable("dense")
     part = matrix.select(rows)
-    sums = np.add.reduceat(part.data, part.indptr[:-1]) if len(part.data) else np.zeros(0)
-    if len(rows) < 3 or np.ptp(sums) == 0:
+    if len(rows) < 3 or np.ptp(row_sums_of(part)) == 0:
         return
     found = sparse.csr_matrix((np.ones(len(part.data)), part.indices, part.indptr), (len(rows), matrix.num_genes))
     seen = np.asarray(found.sum(axis=0)).ravel()

@@ -1,7 +1,8 @@
 """Whether whole numbers are spread over genes as counts are, or as rounded logarithms, bins, ranks or scaled values.
 
 Counts are at least as uneven as chance makes them: over the genes of a cell, and over the cells for each gene. The
-limits were measured on 41 files of many technologies, also thinned and cut down to panels. Random numbers pass as well.
+limits were measured on 41 files of many technologies, also thinned and cut down to panels
+(tests/inputs/true_counts.py). Random numbers pass as well.
 Values that are declared as counts are not judged.
 """
 
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.values.evidence import sampled_rows
+from scpalm.model.genes.values.linear import row_sums_of
 from scpalm.model.genes.values.refusals import cut_off, too_even, unusable
 from scpalm.model.genes.values.totals import is_complete
 
 _SAMPLE = 32
 _SOME, _ENOUGH = 60, 200  # values of a cell that are worth a look, and of all cells that are enough to refuse
 
-# Spread of a cell: 2 for a geometric distribution. Of 150,000 real cells, panels and thinned cells few have under 1.45.
+# Spread of a cell: 2 for a geometric distribution. Few real cells, panels and thinned cells have under 1.45.
 _CELL_SPREAD, _SMALLEST_MEAN = 1.36, 1.8
 _LONE_SPREAD, _LONE_MEAN, _CHANCE = 1.25, 1.3, 0.93  # of any numbers, also random ones
 # Variance over mean of genes with large values: 1 by chance; 1.13 or more in all real files, also of one type of cell.
@@ -112,7 +114,7 @@ def _doubts(matrix: CellMatrix, genes: _Genes) -> Iterator[str]:
             "The values are spread over the genes more evenly than counts of cells. They may be rounded logarithms, "
             "bins or scaled values; results are right for raw counts only."
         )
-    sums = np.add.reduceat(matrix.data, matrix.indptr[:-1], dtype=np.float64)
+    sums = row_sums_of(matrix)
     mean, deviation = float(sums.mean()), float(sums.std())
     usual = any(abs(mean / total - 1) < _USUAL_SUM for total in _USUAL_SUMS)
     # Cells that were sampled to one depth have exactly the same sum.

@@ -84,7 +84,7 @@ def test_a_device_gives_the_values_of_the_cpu(
     assert len(np.unique(noise)) >= 2
 
 
-def test_a_profile_in_the_same_place_has_the_same_bits_whatever_is_near(
+def test_a_profile_in_the_same_place_has_the_same_bits_with_any_others(
     on_device: KernelPredictor, rows: Rows, head: DrugResponseSession
 ) -> None:
     drugs = head.drugs.drugs[:5]

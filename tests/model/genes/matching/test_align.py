@@ -257,7 +257,7 @@ def test_an_ending_of_all_names_is_removed(ending: str) -> None:
 def test_exons_and_introns_add_up_to_the_gene() -> None:
     names = [f"GENE{number}{mark}" for number in range(10) for mark in ("_exon", "_intron")]
     assert aligned(names).coverage.genes_of_model == 10
-    # In a whole annotation this is a transcript of its own.
+    # In a whole annotation this is a separate transcript.
     assert aligned([*fillers(20), "CD8A_intron"]).target[-1] == -1
 
 

@@ -14,6 +14,7 @@ from scpalm.model.errors import InputError
 from scpalm.model.genes.matrix import CellMatrix
 from scpalm.model.genes.values.declared import Declaration
 from scpalm.model.genes.values.normalize import detect_input
+from scpalm.model.genes.values.shapes import refuse_dense
 from scpalm.model.genes.values.spread import check_spread
 from scpalm.model.genes.values.totals import COMPLETE_GENES
 from scpalm.model.io.cells import open_cells
@@ -119,6 +120,17 @@ NUMBERS: dict[str, Floats] = {
 def test_random_numbers_pass(name: str) -> None:
     check_spread(all_genes(NUMBERS[name].astype(np.float64)))
     check_spread(all_genes(NUMBERS[name][:1].astype(np.float64)))
+
+
+@pytest.mark.parametrize("empty", [[23], [0], [5, 6]])
+def test_cells_without_counts_of_genes_are_no_obstacle(empty: list[int]) -> None:
+    counts = COUNTS.copy()
+    counts[empty] = 0  # e.g. only spike-ins, which were left out
+    assert check_spread(all_genes(counts)) == ()
+    for values in (LOGS, LOGS * 1.7):
+        logs = values.copy()
+        logs[empty] = 0
+        refuse_dense(all_genes(logs))
 
 
 @pytest.mark.parametrize("values", [np.minimum(COUNTS, 50), np.maximum(np.rint(scaled() * 2), 0)])
